@@ -1,0 +1,44 @@
+# Everything runs in ./.venv, which `make setup` creates.
+# `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.millrace-setup
+
+.PHONY: help setup check format test faults demo bench
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+
+setup: $(STAMP)  ## create ./.venv with the project and its dev extra (done again when pyproject.toml changes)
+
+# torch goes first and alone: the build that pip finds for this machine stays, and nothing after it can ask for another.
+$(STAMP): pyproject.toml
+	@echo "setting up $(VENV); the first time takes minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+check: setup  ## ruff, ruff format, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup  ## let ruff format and fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: check  ## check, then the tests that need neither a GPU nor minutes of killing
+	$(BIN)/pytest
+
+faults: setup  ## the tests that kill real processes
+	$(BIN)/pytest -m faults --timeout 900
+
+demo: setup  ## Millrace's main job on a fresh corpus, with trained tiny models
+	$(BIN)/millrace demo
+
+bench: setup  ## throughput next to transformers, in the same run
+	$(BIN)/python tests/benchmarks/against_transformers.py
