@@ -1,0 +1,116 @@
+"""One JSON object of a checkpoint folder, read field by field with the error text every field shares.
+
+Knows what a whole number, a flag or a token id looks like; not what any field means.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from models.errors import ConfigError
+
+Name = TypeVar("Name", bound=str)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fields:
+    """The values of one JSON object.
+
+    `null` counts as absent; `within` is the dotted place of the object inside its file, with a dot at its end. Every
+    reader raises ConfigError, naming the file, the field, what was given and what is allowed.
+    """
+
+    file: Path
+    values: Mapping[str, Any]
+    within: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> "Fields":
+        """Reads a file.
+
+        Raises:
+            ConfigError: there is no such file, or it is not a JSON object.
+        """
+        try:
+            values = json.loads(file.read_bytes())
+        except FileNotFoundError as error:
+            raise ConfigError(f"{file.parent} has no {file.name}: give a Hugging Face checkpoint folder") from error
+        except NotADirectoryError as error:
+            raise ConfigError(f"{file.parent} is not a folder: give a Hugging Face checkpoint folder") from error
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{file} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{file} holds {type(values).__name__}; it must hold one JSON object")
+        return cls(file=file, values=values)
+
+    def error(self, name: str, allowed: str, *, note: str = "") -> ConfigError:
+        """The error of one field; the caller raises it."""
+        given = f"was {self.values[name]!r}" if name in self.values else "is absent"
+        return ConfigError(f"{self.file}: {self.within}{name} {given}{note}; it must be {allowed}")
+
+    def integer(self, name: str, default: int, *, minimum: int = 1) -> int:
+        """A whole number of at least `minimum`."""
+        value = self._value(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise self.error(name, f"a whole number of at least {minimum}")
+        return value
+
+    def optional_integer(self, name: str, default: int) -> int | None:
+        """A whole number of at least 1, or None where the file says null. The default is for an absent field only."""
+        return None if self.values.get(name, default) is None else self.integer(name, default)
+
+    def number(self, name: str, default: float) -> float:
+        """A finite number over 0."""
+        value = self._value(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
+            raise self.error(name, "a finite number over 0")
+        return float(value)
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """Either true or false."""
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise self.error(name, "true or false")
+        return value
+
+    def choice(self, name: str, allowed: Sequence[Name], default: Name | None = None) -> Name:
+        """One of the names listed."""
+        value = self._value(name, default)
+        if value not in allowed:
+            raise self.error(name, f"one of {', '.join(allowed)}")
+        return cast(Name, value)
+
+    def strings(self, name: str) -> list[str] | None:
+        """A list of strings, or None where there is none."""
+        value = self.values.get(name)
+        if value is not None and (not isinstance(value, list) or not all(isinstance(item, str) for item in value)):
+            raise self.error(name, "a list of strings")
+        return value
+
+    def nested(self, name: str) -> "Fields":
+        """The object under this name; an empty one where there is none."""
+        value = self._value(name, {})
+        if not isinstance(value, dict):
+            raise self.error(name, "an object")
+        return Fields(file=self.file, values=value, within=f"{self.within}{name}.")
+
+    def token_id(self, name: str) -> int | None:
+        """A token id, or None where there is none."""
+        return None if self.values.get(name) is None else self.integer(name, 0, minimum=0)
+
+    def token_ids(self, name: str) -> tuple[int, ...]:
+        """One token id or a list of them, without repeats; empty where there is none."""
+        value = self.values.get(name)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
+            raise self.error(name, "a token id, or a list of token ids")
+        return tuple(dict.fromkeys(ids))
+
+    def _value(self, name: str, default: Any) -> Any:
+        value = self.values.get(name)
+        return default if value is None else value

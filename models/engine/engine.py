@@ -1,0 +1,349 @@
+"""The engine: requests in, tokens and text out, one step at a time. One process, no cluster.
+
+`step` keeps one step computing while the host plans the next and works on the last one's tokens.
+`stream.AsyncEngine` drives the same steps for many callers.
+"""
+
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence as Seq
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from models.engine.blocks import BlockPool
+from models.engine.options import EngineOptions
+from models.engine.output import TextTracker
+from models.engine.request import Output, Request, SamplingParams
+from models.engine.runner import LaunchedStep, Runner
+from models.engine.scheduler import Progress, Scheduler
+from models.engine.sequence import Sequence
+from models.errors import EngineError, RequestError
+from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
+from models.text import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+MAX_STEPS_IN_FLIGHT = 2
+SEED_BITS = 63
+MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delta:
+    """What a step brought to one request: new tokens, the text that is now certain, and the whole `output` once it
+    is finished."""
+
+    request_id: str
+    token_ids: list[int]
+    text: str
+    output: Output | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStats:
+    """The engine's load at this moment, and what it did so far."""
+
+    num_waiting: int
+    num_running: int
+    num_preemptions: int
+    num_steps: int
+    num_blocks: int
+    num_blocks_held: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Live:
+    """A request that is not finished: its sequence, and its text so far where somebody needs it before the end."""
+
+    sequence: Sequence
+    text: TextTracker | None
+
+
+class Engine:
+    """A causal model with a scheduler in front of it. Not safe for several threads; see `stream.AsyncEngine`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        tokenizer: Tokenizer | None,
+        options: EngineOptions,
+        seed: int | None = None,
+        launcher: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """`launcher` is the one thread that steps run in, best the one the model was loaded in."""
+        self.config, self.tokenizer, self.max_model_len = loaded.config, tokenizer, loaded.max_model_len
+        self._runner = Runner(loaded, options)
+        pool = BlockPool(
+            self._runner.num_blocks,
+            self._runner.block_size,
+            min_density=MIN_DENSITY if loaded.backend.reads_whole_blocks else 0.0,
+        )
+        self._scheduler = Scheduler(
+            pool,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=self._runner.max_num_batched_tokens,
+            max_model_len=loaded.max_model_len,
+        )
+        # generation_config.json may name tokens that this vocabulary lacks
+        self._eos_ids = frozenset(token for token in loaded.config.eos_token_ids if token < loaded.config.vocab_size)
+        self._live: dict[str, _Live] = {}
+        self._ended: list[Delta] = []
+        self._launched: deque[Future[LaunchedStep]] = deque()
+        self._launcher = launcher or _one_thread()
+        self._seeds = random.Random(seed)
+        self._num_steps = 0
+        self._failure: str | None = None  # once a step has failed
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        quantization: str | None = None,
+        options: EngineOptions | None = None,
+        **settings: int | float | None,
+    ) -> "Engine":
+        """Loads a causal Hugging Face checkpoint folder; `settings` are fields of `EngineOptions`. Without
+        tokenizer.json it takes token ids only.
+
+        Raises:
+            ModelError: the checkpoint or a setting cannot be used.
+        """
+        chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
+        launcher = _one_thread()
+        load = partial(load_model, path, dtype=dtype, device=device, quantization=quantization)
+        try:
+            loaded = launcher.submit(load, max_model_len=chosen.max_model_len).result()
+            require_causal(loaded, path)
+            return cls(loaded, tokenizer=load_tokenizer(path), options=chosen, launcher=launcher)
+        except Exception:
+            launcher.shutdown()
+            raise
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread that launches steps."""
+        self._launcher.shutdown(wait=True)
+
+    @property
+    def stats(self) -> EngineStats:
+        """Load and counters."""
+        pool = self._scheduler.pool
+        return EngineStats(
+            num_waiting=len(self._scheduler.waiting),
+            num_running=len(self._scheduler.running),
+            num_preemptions=self._scheduler.num_preemptions,
+            num_steps=self._num_steps,
+            num_blocks=pool.num_blocks,
+            num_blocks_held=pool.num_held,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._scheduler.has_work or self._ended)
+
+    def generate(self, prompts: Seq[str | Seq[int]], params: SamplingParams | Seq[SamplingParams]) -> list[Output]:
+        """Runs prompts (texts, or lists of token ids) to their ends; outputs come in the prompts' order.
+
+        Raises:
+            RequestError: a prompt cannot be served, or requests from `add` are unfinished; nothing is computed then.
+            EngineError: a step failed.
+        """
+        if self._live:
+            raise RequestError(
+                f"unfinished requests from add(): {len(self._live)}; generate() would swallow what they bring, so step() "
+                "them to their ends first"
+            )
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        if len(each) != len(prompts):
+            raise RequestError(
+                f"{len(prompts)} prompts came with {len(each)} sampling parameters; give one, or one a prompt"
+            )
+        names = [f"generate-{index}" for index in range(len(prompts))]
+        outputs: dict[str, Output] = {}
+        try:
+            for name, prompt, chosen in zip(names, prompts, each, strict=True):
+                self.add(name, self._token_ids(prompt), chosen)
+            while self.has_work:
+                for delta in self.step():
+                    if delta.output is not None:
+                        outputs[delta.request_id] = delta.output
+        except BaseException:
+            for name in names:
+                self.abort(name)
+            self._ended.clear()
+            raise
+        return [outputs[name] for name in names]
+
+    def _token_ids(self, prompt: str | Seq[int]) -> Seq[int]:
+        if not isinstance(prompt, str):
+            return prompt
+        if self.tokenizer is None:
+            raise RequestError("the checkpoint has no tokenizer.json, so prompts must be lists of token ids")
+        return self.tokenizer.encode(prompt)
+
+    def add(
+        self,
+        request_id: str,
+        token_ids: Seq[int],
+        params: SamplingParams,
+        *,
+        seed: int | None = None,
+        wants_text: bool = False,
+    ) -> None:
+        """Queues a request. `seed` keys its draws unless `params.seed` does; `wants_text` asks for text with every
+        delta, not only at the end.
+
+        Raises:
+            RequestError: the request can never be served, or its id is in use.
+            EngineError: a step failed before.
+        """
+        self._check_usable()
+        if request_id in self._live:
+            raise RequestError(f"request id {request_id!r} is in use; choose another")
+        stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
+        self._check_tokens(token_ids, params, stop_ids)
+        request = Request(
+            request_id=request_id,
+            token_ids=tuple(map(int, token_ids)),
+            params=params,
+            seed=self._choose_seed(params, seed),
+            stop_ids=stop_ids,
+        )
+        sequence = self._scheduler.add(request)
+        needs_text = wants_text or bool(params.stop)
+        text = TextTracker(self.tokenizer, params.stop) if needs_text and self.tokenizer is not None else None
+        self._live[request_id] = _Live(sequence=sequence, text=text)
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request now: its blocks are free at once, and so is its id. Its delta comes with the next step, or
+        with `take_ended`. Unknown and finished ids are ignored."""
+        live = self._live.pop(request_id, None)
+        if live is not None:
+            self._scheduler.finish(live.sequence, "abort")
+            self._ended.append(Delta(request_id=request_id, token_ids=[], text="", output=self._output(live)))
+
+    def take_ended(self) -> list[Delta]:
+        """The deltas of requests that were aborted since the last step."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def step(self) -> list[Delta]:
+        """Launches the next step and, once two are on their way, takes in the oldest one's tokens. Returns what
+        changed.
+
+        Raises:
+            EngineError: a step failed; the engine cannot be used any more.
+        """
+        self._check_usable()
+        ended = self.take_ended()
+        try:
+            plan = self._scheduler.schedule()
+            if plan is not None:
+                self._launched.append(self._launcher.submit(self._runner.launch, plan))
+                self._num_steps += 1
+            if not self._launched or (plan is not None and len(self._launched) < MAX_STEPS_IN_FLIGHT):
+                return ended
+            progress = self._scheduler.commit(self._launched.popleft().result().result())
+        except BaseException as error:  # whatever it was: plans and results no longer belong together
+            self._failure = f"a step of the engine failed: {error!r}"
+            if isinstance(error, Exception):
+                raise EngineError(self._failure) from error
+            raise
+        return ended + [self._advance(entry) for entry in progress]
+
+    def check_integrity(self) -> None:
+        """Raises EngineError when the block pool does not add up."""
+        self._scheduler.check_integrity()
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise EngineError(f"the engine cannot be used any more: {self._failure}; load the model again")
+
+    def _check_tokens(self, token_ids: Seq[int], params: SamplingParams, stop_ids: frozenset[int]) -> None:
+        limit = self.config.vocab_size
+        for what, ids in (("prompt", token_ids), ("stop_token_ids", params.stop_token_ids)):
+            if len(ids) and not 0 <= min(ids) <= max(ids) < limit:
+                raise RequestError(
+                    f"{what} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
+                )
+        if params.min_tokens > 0 and len(stop_ids) >= limit:
+            raise RequestError("stop_token_ids bar the whole vocabulary until min_tokens; nothing is left to draw")
+        if params.stop and self.tokenizer is None:
+            raise RequestError(
+                "stop strings need a tokenizer, and the checkpoint has no tokenizer.json; use stop_token_ids"
+            )
+
+    def _choose_seed(self, params: SamplingParams, seed: int | None) -> int:
+        chosen = seed if params.seed is None else params.seed
+        if chosen is None:
+            return self._seeds.getrandbits(SEED_BITS)
+        if not 0 <= chosen < 2**SEED_BITS:
+            raise RequestError(f"the request's seed was {chosen}; it must be from 0 to 2**{SEED_BITS} - 1, or absent")
+        return chosen
+
+    def _advance(self, entry: Progress) -> Delta:
+        """The text of new tokens; ends the sequence where a stop string appears."""
+        sequence = entry.sequence
+        request_id = sequence.request.request_id
+        live = self._live[request_id]
+        text = ""
+        if live.text is not None:
+            visible = entry.new_tokens[:-1] if _ends_by_id(sequence) else entry.new_tokens
+            may_stop = len(sequence.token_ids) - sequence.num_prompt >= sequence.request.params.min_tokens
+            text = live.text.push(visible, is_last=sequence.is_finished, may_stop=may_stop)
+            if live.text.is_stopped:
+                self._scheduler.finish(sequence, "stop")
+                sequence.finish_reason = "stop"  # even if max_tokens ended it with the same token
+        if not sequence.is_finished:
+            return Delta(request_id=request_id, token_ids=entry.new_tokens, text=text, output=None)
+        del self._live[request_id]
+        return Delta(request_id=request_id, token_ids=entry.new_tokens, text=text, output=self._output(live))
+
+    def _output(self, live: _Live) -> Output:
+        sequence, params = live.sequence, live.sequence.request.params
+        assert sequence.finish_reason is not None
+        return Output(
+            request_id=sequence.request.request_id,
+            prompt_token_ids=list(sequence.request.token_ids),
+            token_ids=sequence.output_ids,
+            text=self._text(live),
+            finish_reason=sequence.finish_reason,
+            logprobs=None if params.logprobs is None else sequence.logprobs,
+            prompt_logprobs=None if params.prompt_logprobs is None else sequence.prompt_logprobs,
+            num_cached_tokens=sequence.num_cached or 0,
+        )
+
+    def _text(self, live: _Live) -> str:
+        if live.text is not None:
+            return live.text.text
+        if self.tokenizer is None:
+            return ""
+        ids = live.sequence.output_ids
+        return self.tokenizer.decode(ids[:-1] if _ends_by_id(live.sequence) else ids)
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    """The thread that loads a model and then runs its steps. It has to be the same one: each thread that computes gets
+    OpenMP threads of its own, and with more of them than cores OpenMP no longer spins, which cost a third of the speed."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
+
+
+def _ends_by_id(sequence: Sequence) -> bool:
+    """Whether the last token is the one that stopped the sequence, which is no part of its text."""
+    return sequence.finish_reason == "stop" and sequence.token_ids[-1] in sequence.request.stop_ids

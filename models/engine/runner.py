@@ -1,0 +1,191 @@
+"""One rank's model and caches: takes a plan, gives the step's tokens.
+
+The host sends integers by slot; block tables, sampling parameters and each slot's last sampled token stay here. On a
+GPU `launch` only queues work, so the next plan can be launched before the first one's tokens reach the host.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.decoder import Batch
+from models.engine import caches
+from models.engine.logprobs import LogprobTable, logprob_table
+from models.engine.options import EngineOptions
+from models.engine.plan import LAST_TOKEN, StepPlan
+from models.engine.sampler import SamplingRow, is_plain_greedy, likeliest, sample
+from models.engine.scheduler import StepResult
+from models.errors import ConfigError
+from models.layers.attention import Layout
+from models.registry import LoadedModel
+
+CPU_TOKEN_BUDGET = 1024
+GPU_TOKEN_BUDGET = 8192
+LOGIT_ROWS = 256  # prompt positions whose vocabulary-wide logits exist at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchedStep:
+    """A step on its way. `result` waits for the device."""
+
+    tokens: torch.Tensor | None
+    logprobs: dict[int, LogprobTable]
+    prompt_logprobs: dict[int, list[LogprobTable]]
+
+    def result(self) -> StepResult:
+        """The step's tokens and log probabilities as plain numbers."""
+        ids = [] if self.tokens is None else self.tokens.tolist()
+        return StepResult(
+            tokens=[[token] for token in ids],
+            logprobs={index: table.entries() for index, table in self.logprobs.items()},
+            prompt_logprobs={
+                index: [entry for table in tables for entry in table.entries()]
+                for index, tables in self.prompt_logprobs.items()
+            },
+        )
+
+
+class Runner:
+    """Executes plans on one loaded causal model."""
+
+    def __init__(self, loaded: LoadedModel, options: EngineOptions) -> None:
+        self._loaded, self._device = loaded, loaded.device
+        self.block_size = options.block_size or loaded.backend.block_size
+        _check_block_size(self.block_size, loaded)
+        budget = CPU_TOKEN_BUDGET if self._device.type == "cpu" else GPU_TOKEN_BUDGET
+        self.max_num_batched_tokens = options.max_num_batched_tokens or budget
+        specs = loaded.model.decoder.cache_specs
+        cache_bytes = options.cache_bytes
+        if cache_bytes is None:
+            cache_bytes = caches.default_bytes(self._device, options.gpu_memory_fraction)
+        self.num_blocks = caches.num_blocks_for(
+            specs,
+            cache_bytes=cache_bytes,
+            block_size=self.block_size,
+            dtype=loaded.dtype,
+            max_num_seqs=options.max_num_seqs,
+            max_model_len=loaded.max_model_len,
+        )
+        self._caches = caches.allocate(
+            specs,
+            loaded.backend,
+            num_blocks=self.num_blocks,
+            block_size=self.block_size,
+            dtype=loaded.dtype,
+            device=self._device,
+        )
+        width = -(-loaded.max_model_len // self.block_size)
+        self._tables = np.zeros((options.max_num_seqs, width), dtype=np.int64)
+        self._last_tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self._device)
+        self._sampling: list[SamplingRow | None] = [None] * options.max_num_seqs
+        self._is_plain_greedy = np.zeros(options.max_num_seqs, dtype=bool)
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> LaunchedStep:
+        """Computes a plan: on the CPU at once, on a GPU by queueing. Plans must be launched in the order they were
+        made."""
+        self._apply(plan)
+        slots, starts, counts = (np.array(column, dtype=np.int64) for column in (plan.slots, plan.starts, plan.counts))
+        ends = np.cumsum(counts)
+        samplers = np.flatnonzero(plan.is_sampling)
+        target_rows = {
+            index: np.arange(ends[index] - counts[index], ends[index] - counts[index] + len(targets))
+            for index, targets in plan.targets.items()
+        }
+        rows = np.concatenate([ends[samplers] - 1, *target_rows.values()])
+        batch = self._batch(plan, slots, starts, counts, rows if rows.size else np.zeros(1, dtype=np.int64))
+        hidden = self._loaded.model(batch, self._caches)  # [R, H]
+        tokens: torch.Tensor | None = None
+        logprobs: dict[int, LogprobTable] = {}
+        if samplers.size:
+            tokens, logprobs = self._sample(hidden[: samplers.size], slots[samplers], (starts + counts)[samplers])
+        prompt_logprobs = self._score_prompts(plan, slots, hidden[samplers.size :])
+        return LaunchedStep(tokens=tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+
+    def _apply(self, plan: StepPlan) -> None:
+        """Brings the per-slot state up to the plan."""
+        for admission in plan.admitted:
+            self._sampling[admission.slot] = SamplingRow.of(admission)
+            self._is_plain_greedy[admission.slot] = is_plain_greedy(admission.params)
+        if plan.new_blocks:
+            slots, places, blocks = np.array(plan.new_blocks).T
+            self._tables[slots, places] = blocks
+        if plan.fresh_blocks and self._loaded.backend.reads_whole_blocks:
+            fresh = torch.tensor(plan.fresh_blocks, device=self._device)
+            for cache in self._caches:
+                cache.k.index_fill_(0, fresh, 0.0)
+                cache.v.index_fill_(0, fresh, 0.0)
+        if plan.copies:
+            sources, targets = torch.tensor(plan.copies, device=self._device).T
+            for cache in self._caches:
+                for pages in (cache.k, cache.v):
+                    pages.index_copy_(0, targets, pages.index_select(0, sources))
+
+    def _batch(
+        self, plan: StepPlan, slots: np.ndarray, starts: np.ndarray, counts: np.ndarray, rows: np.ndarray
+    ) -> Batch:
+        ids = np.array(plan.token_ids, dtype=np.int64)
+        owner = np.repeat(np.arange(counts.size), counts)
+        positions = starts[owner] + np.arange(ids.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        is_last = ids == LAST_TOKEN
+        token_ids = torch.from_numpy(np.where(is_last, 0, ids)).to(self._device)
+        if is_last.any():
+            places = torch.from_numpy(np.flatnonzero(is_last)).to(self._device)
+            token_ids[places] = self._last_tokens[torch.from_numpy(slots[owner[is_last]]).to(self._device)]
+        width = -(-int((starts + counts).max()) // self.block_size)
+        layout = Layout(counts=counts, starts=starts, tables=self._tables[slots, :width], block_size=self.block_size)
+        return Batch(
+            token_ids=token_ids,
+            positions=torch.from_numpy(positions).to(self._device),
+            attention=self._loaded.backend.plan(layout, self._device),
+            rows=torch.from_numpy(rows).to(self._device),
+        )
+
+    def _sample(
+        self, hidden: torch.Tensor, slots: np.ndarray, positions: np.ndarray
+    ) -> tuple[torch.Tensor, dict[int, LogprobTable]]:
+        """The next token of each slot, kept as its last token; log probabilities for the rows that ask."""
+        logits = self._loaded.model.logits(hidden)  # [R, V]
+        where = torch.from_numpy(slots).to(self._device)
+        if self._is_plain_greedy[slots].all():
+            tokens = likeliest(logits)
+            self._last_tokens[where] = tokens
+            return tokens, {}
+        states = [self._sampling[slot] for slot in slots.tolist()]
+        rows = [
+            state.at(position) for state, position in zip(states, positions.tolist(), strict=True) if state is not None
+        ]
+        asked = [(index, row.params.logprobs) for index, row in enumerate(rows) if row.params.logprobs is not None]
+        before = {
+            index: logits[index : index + 1].to(torch.float32, copy=True) for index, _ in asked
+        }  # sampling may bar tokens in place
+        tokens = sample(logits, rows)
+        self._last_tokens[where] = tokens
+        tables = {index: logprob_table(before[index], tokens[index : index + 1], count) for index, count in asked}
+        return tokens, tables
+
+    def _score_prompts(self, plan: StepPlan, slots: np.ndarray, hidden: torch.Tensor) -> dict[int, list[LogprobTable]]:
+        """Log probabilities of prompt tokens, `LOGIT_ROWS` positions at a time."""
+        tables: dict[int, list[LogprobTable]] = {}
+        first = 0
+        for index, targets in plan.targets.items():
+            state = self._sampling[int(slots[index])]
+            assert state is not None
+            assert state.params.prompt_logprobs is not None
+            tables[index] = []
+            for start in range(0, len(targets), LOGIT_ROWS):
+                part = targets[start : start + LOGIT_ROWS]
+                logits = self._loaded.model.logits(hidden[first + start : first + start + len(part)])
+                ids = torch.tensor(part, device=self._device)
+                tables[index].append(logprob_table(logits.float(), ids, state.params.prompt_logprobs))
+            first += len(targets)
+        return tables
+
+
+def _check_block_size(block_size: int, loaded: LoadedModel) -> None:
+    multiple = loaded.backend.block_size if loaded.backend.name == "flash-attn" else 1
+    if block_size < 1 or block_size % multiple:
+        raise ConfigError(
+            f"block_size was {block_size}; the {loaded.backend.name} backend takes positive multiples of {multiple}"
+        )

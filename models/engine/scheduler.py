@@ -1,0 +1,333 @@
+"""Continuous batching: which sequences get how many tokens in the next step, and what the step's tokens do to them.
+
+`schedule()` may be called for step n + 1 before step n was committed: who runs and which blocks depends only on how
+many tokens there are, so the plan names a token that is still being sampled as "your last token". A sequence that
+turns out to have stopped drops its extra step.
+
+Integers only: no tensors, no text. Stop strings are the engine's, which ends a sequence through `finish`.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.engine.blocks import NO_PREFIX, BlockPool
+from models.engine.plan import LAST_TOKEN, Admission, StepPlan
+from models.engine.request import FinishReason, Request, TokenLogprobs
+from models.engine.sequence import NO_SLOT, Sequence
+from models.errors import RequestError
+
+MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What a step brought: for each sampling sequence in plan order the tokens accepted and, where asked for, their
+    log probabilities; for each of the plan's `targets` the log probabilities of those prompt tokens."""
+
+    tokens: list[list[int]]
+    logprobs: Mapping[int, list[TokenLogprobs]] = field(default_factory=dict)
+    prompt_logprobs: Mapping[int, list[TokenLogprobs]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """A sequence that a committed step gave tokens to."""
+
+    sequence: Sequence
+    new_tokens: list[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    """A sequence's part of a step: `count` tokens from `start` on, and whether the last one's logits give its next
+    token."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    is_sampling: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class _Step:
+    """A plan in the making: shares that decode one token, and the others."""
+
+    budget: int
+    decodes: list[_Share] = field(default_factory=list)
+    prefills: list[_Share] = field(default_factory=list)
+    admitted: list[Admission] = field(default_factory=list)
+    new_blocks: list[tuple[int, int, int]] = field(default_factory=list)
+    fresh_blocks: list[int] = field(default_factory=list)
+
+    def add(self, share: _Share) -> None:
+        (self.decodes if share.count == 1 and share.start > 0 else self.prefills).append(share)
+        self.budget -= share.count
+
+
+class Scheduler:
+    """Sequences waiting and running, over one block pool."""
+
+    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int) -> None:
+        self.pool = pool
+        self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len = (
+            max_num_seqs,
+            max_num_batched_tokens,
+            max_model_len,
+        )
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self.num_preemptions = 0
+        self._free_slots = list(range(max_num_seqs - 1, -1, -1))
+        self._in_flight: deque[list[_Share]] = deque()  # of each uncommitted plan, in its order
+        self._arrivals = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a sequence is waiting or running, or a step is uncommitted."""
+        return bool(self.waiting or self.running or self._in_flight)
+
+    def add(self, request: Request) -> Sequence:
+        """Queues a request.
+
+        Raises:
+            RequestError: it is empty, or can never fit the model or the cache.
+        """
+        num_prompt, total = len(request.token_ids), len(request.token_ids) + request.params.max_tokens
+        if num_prompt == 0:
+            raise RequestError("the prompt has no tokens; it must have at least one")
+        if total > self.max_model_len:
+            raise RequestError(
+                f"the prompt has {num_prompt} tokens and max_tokens is {request.params.max_tokens}, together {total}; "
+                f"the limit is {self.max_model_len} (max_model_len): shorten the prompt or lower max_tokens"
+            )
+        if self._blocks_for(total) > self.pool.num_blocks:
+            raise RequestError(
+                f"the prompt and its output need {total} tokens of cache; the cache holds {self.pool.num_blocks * self.pool.block_size}: "
+                "raise cache_bytes or lower max_tokens"
+            )
+        sequence = Sequence(request, self._arrivals)
+        self._arrivals += 1
+        self.waiting.append(sequence)
+        return sequence
+
+    def schedule(self) -> StepPlan | None:
+        """The next step's plan, or None when there is nothing to compute. Running sequences come first, oldest
+        first; then new ones."""
+        step = _Step(budget=self.max_num_batched_tokens)
+        preemptions = self.num_preemptions
+        for sequence in list(self.running):
+            if step.budget > 0 and sequence.slot != NO_SLOT:
+                self._continue(sequence, step)
+        if self.num_preemptions == preemptions:
+            while self.waiting and step.budget > 0 and self._admit(self.waiting[0], step):
+                self.running.append(self.waiting.popleft())
+        return self._close(step)
+
+    def commit(self, result: StepResult) -> list[Progress]:
+        """Applies the oldest uncommitted step's result. Finished sequences give back their blocks and slots.
+
+        Returns the sequences that got tokens, in plan order; a sequence may now be finished.
+        """
+        shares = self._in_flight.popleft()
+        for index, found in result.prompt_logprobs.items():
+            first = shares[index].start + 1
+            shares[index].sequence.prompt_logprobs[first : first + len(found)] = found
+        sampling = [share.sequence for share in shares if share.is_sampling]
+        progress: list[Progress] = []
+        for index, (sequence, tokens) in enumerate(zip(sampling, result.tokens, strict=True)):
+            sequence.num_pending -= 1
+            if not sequence.is_finished:
+                progress.append(self._accept(sequence, tokens, result.logprobs.get(index, [])))
+        return progress
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence, wherever it is. Steps in flight may still compute for it; what they bring is dropped."""
+        if sequence.is_finished:
+            return
+        sequence.finish_reason = reason
+        if sequence.slot == NO_SLOT:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
+            self._vacate(sequence)
+
+    def check_integrity(self) -> None:
+        """The pool is consistent, and with nothing running nobody holds a block.
+
+        Raises:
+            EngineError: it is not.
+        """
+        self.pool.check_integrity()
+        assert self.running or self.pool.num_held == 0, f"{self.pool.num_held} blocks held by nobody"
+        assert len(self.running) + len(self._free_slots) == self.max_num_seqs
+
+    def _continue(self, sequence: Sequence, step: _Step) -> None:
+        """Gives a running sequence its share of the step, preempting the newest ones when blocks run out."""
+        count = min(sequence.num_tokens - sequence.num_computed, step.budget)
+        if count <= 0 or sequence.num_generated >= sequence.request.params.max_tokens:
+            return
+        needed = self._blocks_for(sequence.num_computed + count) - len(sequence.blocks)
+        while self.pool.num_available < needed:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return
+        self._extend(sequence, needed, step)
+        self._advance(sequence, count, step)
+
+    def _admit(self, sequence: Sequence, step: _Step) -> bool:
+        """Starts a waiting sequence if a slot and the blocks of its first chunk are free."""
+        if not self._free_slots or sequence.num_pending:
+            return False
+        if sequence.request.params.prompt_logprobs is None:
+            match = self.pool.share(sequence.token_ids)
+            sequence.blocks, sequence.prefix = match.blocks, match.prefix
+        num_shared = len(sequence.blocks) * self.pool.block_size
+        count = min(sequence.num_tokens - num_shared, step.budget)
+        needed = self._blocks_for(num_shared + count) - len(sequence.blocks)
+        reserve = MIN_FREE_FRACTION * self.pool.num_blocks if self.running else 0
+        if self.pool.num_available < needed + reserve:
+            self.pool.release(sequence.blocks)
+            sequence.blocks, sequence.prefix = [], NO_PREFIX
+            return False
+        sequence.slot = self._free_slots.pop()
+        sequence.num_computed, sequence.num_registered = num_shared, len(sequence.blocks)
+        if sequence.num_cached is None:
+            sequence.num_cached = num_shared
+        step.admitted.append(_admission(sequence))
+        step.new_blocks += [(sequence.slot, place, block) for place, block in enumerate(sequence.blocks)]
+        self._extend(sequence, needed, step)
+        self._advance(sequence, count, step)
+        return True
+
+    def _extend(self, sequence: Sequence, needed: int, step: _Step) -> None:
+        for _ in range(needed):
+            block = self.pool.allocate()
+            step.new_blocks.append((sequence.slot, len(sequence.blocks), block))
+            step.fresh_blocks.append(block)
+            sequence.blocks.append(block)
+
+    def _advance(self, sequence: Sequence, count: int, step: _Step) -> None:
+        start = sequence.num_computed
+        sequence.num_computed += count
+        is_sampling = sequence.num_computed == sequence.num_tokens
+        sequence.num_pending += is_sampling
+        step.add(_Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
+        self._register(sequence)
+
+    def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
+        """Appends sampled tokens up to the one that ends the sequence, if one does."""
+        params, accepted = sequence.request.params, 0
+        reason: FinishReason | None = None
+        for token in tokens:
+            sequence.token_ids.append(token)
+            accepted += 1
+            num_known = len(sequence.token_ids) - sequence.num_prompt
+            if token in sequence.request.stop_ids and num_known >= params.min_tokens:
+                reason = "stop"
+            elif num_known >= params.max_tokens:
+                reason = "length"
+            if reason is not None:
+                break
+        sequence.logprobs += logprobs[:accepted]
+        if reason is not None:
+            self.finish(sequence, reason)
+        elif sequence.slot != NO_SLOT:
+            self._register(sequence)
+        return Progress(sequence=sequence, new_tokens=tokens[:accepted])
+
+    def _register(self, sequence: Sequence) -> None:
+        """Makes the full blocks whose tokens are known findable by their prefix."""
+        size = self.pool.block_size
+        full = min(sequence.num_computed, len(sequence.token_ids)) // size
+        for place in range(sequence.num_registered, full):
+            tokens = sequence.token_ids[place * size : (place + 1) * size]
+            sequence.prefix = self.pool.register(sequence.blocks[place], sequence.prefix, tokens)
+        sequence.num_registered = max(full, sequence.num_registered)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Sends a sequence back to the front of the queue; it will be computed again from its tokens.
+
+        Victims are taken from the end of `running`, which `schedule` has not reached yet, so this step holds nothing
+        of theirs.
+        """
+        self.running.remove(sequence)
+        self._vacate(sequence)
+        self.waiting.appendleft(sequence)
+        self.num_preemptions += 1
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        self._free_slots.append(sequence.slot)
+        sequence.blocks, sequence.slot = [], NO_SLOT
+        sequence.num_computed, sequence.num_registered, sequence.prefix = 0, 0, NO_PREFIX
+
+    def _rename(self, moves: dict[int, int], step: _Step) -> None:
+        """Follows the pool's moves in every running sequence's blocks, and in the tables of the ranks."""
+        for sequence in self.running:
+            for place, block in enumerate(sequence.blocks):
+                if block in moves:
+                    sequence.blocks[place] = moves[block]
+                    step.new_blocks.append((sequence.slot, place, moves[block]))
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.pool.block_size)
+
+    def _close(self, step: _Step) -> StepPlan | None:
+        """The finished plan, decodes first."""
+        shares = step.decodes + step.prefills
+        if not shares:
+            return None
+        self._in_flight.append(shares)
+        moves = self.pool.compact()
+        if moves:
+            self._rename(moves, step)
+        return StepPlan(
+            slots=[share.sequence.slot for share in shares],
+            starts=[share.start for share in shares],
+            counts=[share.count for share in shares],
+            is_sampling=[share.is_sampling for share in shares],
+            token_ids=_tokens_of(shares),
+            admitted=step.admitted,
+            new_blocks=step.new_blocks,
+            fresh_blocks=step.fresh_blocks,
+            targets=_targets_of(shares),
+            copies=list(moves.items()),
+        )
+
+
+def _admission(sequence: Sequence) -> Admission:
+    request = sequence.request
+    return Admission(
+        slot=sequence.slot,
+        num_prompt=sequence.num_prompt,
+        params=request.params,
+        seed=request.seed,
+        stop_ids=tuple(sorted(request.stop_ids)),
+    )
+
+
+def _tokens_of(shares: list[_Share]) -> list[int]:
+    """The step's new tokens; one that is still being sampled is `LAST_TOKEN`."""
+    tokens: list[int] = []
+    for share in shares:
+        known = share.sequence.token_ids
+        if share.count == 1:
+            tokens.append(known[share.start] if share.start < len(known) else LAST_TOKEN)
+        else:
+            chunk = known[share.start : share.start + share.count]
+            tokens += chunk
+            tokens += [LAST_TOKEN] * (share.count - len(chunk))
+    return tokens
+
+
+def _targets_of(shares: list[_Share]) -> dict[int, list[int]]:
+    """For shares whose prompt log probabilities are wanted: the prompt tokens that follow the ones computed."""
+    targets: dict[int, list[int]] = {}
+    for index, share in enumerate(shares):
+        sequence = share.sequence
+        if sequence.request.params.prompt_logprobs is not None and share.start + 1 < sequence.num_prompt:
+            stop = min(share.start + share.count + 1, sequence.num_prompt)
+            targets[index] = sequence.token_ids[share.start + 1 : stop]
+    return targets

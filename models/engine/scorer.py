@@ -1,0 +1,129 @@
+"""Single-pass heads: token ids in, logits out, packed by token budget without padding. No cache, no scheduler.
+
+Sequences are packed longest first in a fixed order, so the same list of sequences gives the same bytes whenever and
+wherever it is scored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.config import Head, ModelConfig
+from models.engine.label_scorer import LabelScorer
+from models.engine.packing import batch_of, packs
+from models.errors import ConfigError, RequestError
+from models.layers.attention import IntArray, Layout
+from models.registry import LoadedModel, load_model, load_tokenizer
+from models.text import Tokenizer
+
+TOKEN_BUDGET = 1024
+
+
+class Scorer:
+    """A model behind a task head that needs one forward pass a sequence."""
+
+    def __init__(
+        self, loaded: LoadedModel, *, tokenizer: Tokenizer | None = None, max_num_batched_tokens: int = TOKEN_BUDGET
+    ) -> None:
+        self._loaded, self.tokenizer, self._budget = loaded, tokenizer, max_num_batched_tokens
+        self.config: ModelConfig = loaded.config
+        self.head: Head = loaded.head
+        self.max_model_len = loaded.max_model_len
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        head: str = "auto",
+        dtype: str = "auto",
+        device: str = "auto",
+        quantization: str | None = None,
+        max_num_batched_tokens: int | None = None,
+        max_model_len: int | None = None,
+    ) -> "Scorer":
+        """Loads a checkpoint folder; `head` overrides the one its architecture names. A folder without
+        tokenizer.json scores token ids only.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
+        """
+        budget = TOKEN_BUDGET if max_num_batched_tokens is None else max_num_batched_tokens
+        if budget < 1:
+            raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
+        loaded = load_model(
+            path, head=head, dtype=dtype, device=device, quantization=quantization, max_model_len=max_model_len
+        )
+        return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget)
+
+    @torch.no_grad()
+    def score(self, token_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The head's logits for each sequence, float32 on the CPU: causal [T, V], sequence classification [L], token
+        classification [T, L], question answering [T, 2] (start, end).
+
+        Raises:
+            RequestError: a sequence is empty, longer than `max_model_len`, or not of this vocabulary.
+        """
+        self._check_lengths(token_ids, 0)
+        self._check_vocabulary("sequence", token_ids)
+        scores: list[torch.Tensor | None] = [None] * len(token_ids)
+        for members in packs([len(ids) for ids in token_ids], self._budget):
+            sequences = [token_ids[index] for index in members]
+            counts = np.array([len(ids) for ids in sequences])
+            layout = Layout(counts=counts, starts=np.zeros_like(counts))
+            last_rows = self._last_rows(sequences) if self.head == "sequence-classification" else None
+            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, last_rows))
+            logits = self._loaded.model.logits(hidden).float().cpu()
+            parts = logits.split(counts.tolist()) if last_rows is None else logits
+            for index, part in zip(members, parts, strict=True):
+                scores[index] = part
+        return [score for score in scores if score is not None]
+
+    @torch.no_grad()
+    def score_labels(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Log p(label | prompt) summed over the label's tokens: [prompts, labels] float32 on the CPU. Each prompt is
+        prefilled once.
+
+        Raises:
+            RequestError: the head is not causal, there is no label, a prompt is empty or with its longest label too
+            long, or one of them is not of this vocabulary.
+        """
+        if self.head != "causal":
+            raise RequestError(
+                f"labels are scored by a causal model; this one has a {self.head} head, which has its own labels"
+            )
+        if not labels or not all(labels):
+            raise RequestError("labels must be at least one list of token ids, none of them empty")
+        self._check_lengths(prompts, max(len(label) for label in labels))
+        self._check_vocabulary("sequence", prompts)
+        self._check_vocabulary("label", labels)
+        scorer = LabelScorer(self._loaded, labels)
+        scores = torch.empty(len(prompts), len(labels))
+        for members in packs([scorer.weight(len(prompt)) for prompt in prompts], self._budget):
+            scores[members] = scorer.score([prompts[index] for index in members])
+        return scores
+
+    def _last_rows(self, sequences: Sequence[Sequence[int]]) -> IntArray:
+        """The packed token of each sequence that is classified: as in transformers its last one that is no pad token,
+        or its first where all are."""
+        pad, rows, first = self.config.pad_token_id, [], 0
+        for ids in sequences:
+            rows.append(first + next((place for place in range(len(ids) - 1, -1, -1) if ids[place] != pad), 0))
+            first += len(ids)
+        return np.array(rows)
+
+    def _check_lengths(self, token_ids: Sequence[Sequence[int]], num_more: int) -> None:
+        limit = self.max_model_len - num_more
+        for index, ids in enumerate(token_ids):
+            if not 1 <= len(ids) <= limit:
+                raise RequestError(f"sequence {index} has {len(ids)} tokens; it must have from 1 to {limit}")
+
+    def _check_vocabulary(self, what: str, token_ids: Sequence[Sequence[int]]) -> None:
+        limit = self.config.vocab_size
+        for index, ids in enumerate(token_ids):
+            if not 0 <= min(ids) <= max(ids) < limit:
+                raise RequestError(
+                    f"{what} {index} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
+                )

@@ -1,0 +1,172 @@
+"""The engine for many callers at once: its steps run in a thread of their own, each request is an async iterator.
+
+Callers may live in any event loop. A request that its caller abandons is aborted, and its blocks are free within a
+step.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from models.engine.engine import Delta, Engine, EngineStats
+from models.engine.request import Output, SamplingParams
+from models.errors import EngineError, ModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Caller:
+    """Where a request's deltas go, or its last one alone: a queue in the caller's event loop."""
+
+    request_id: str
+    wants_deltas: bool
+    loop: asyncio.AbstractEventLoop
+    inbox: "asyncio.Queue[Delta | Exception]"
+
+    def send(self, item: Delta | Exception) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.inbox.put_nowait, item)
+        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+            logger.debug("an answer came after its caller's event loop was closed")
+
+
+class AsyncEngine:
+    """Owns an `Engine` and the thread that steps it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._callers: dict[str, _Caller] = {}  # of requests that the engine has taken up
+        self._lock = threading.Lock()  # over the next two
+        self._open: set[_Caller] = set()  # all who wait, those included whose request was not taken up yet
+        self._failure: EngineError | None = None  # set once no more commands are taken
+        self._thread = threading.Thread(target=self._run, name="millrace-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def stats(self) -> EngineStats:
+        return self._engine.stats
+
+    async def stream(
+        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None = None
+    ) -> AsyncIterator[Delta]:
+        """Deltas of one request as they come, with text; the last one carries the output.
+
+        Raises:
+            RequestError: this request cannot be served.
+            EngineError: the engine failed; every request in flight gets this.
+        """
+        async with aclosing(self._deltas(request_id, token_ids, params, seed=seed, wants_deltas=True)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def generate(
+        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None = None
+    ) -> Output:
+        """The finished output of one request. Raises what `stream` raises."""
+        async with aclosing(self._deltas(request_id, token_ids, params, seed=seed, wants_deltas=False)) as deltas:
+            async for delta in deltas:
+                if delta.output is not None:
+                    return delta.output
+        raise EngineError(f"request {request_id!r} ended without an output")
+
+    async def abort(self, request_id: str) -> None:
+        """Ends a request; its stream delivers what there is, with finish reason "abort"."""
+        self._commands.put(lambda: self._abort(request_id))
+
+    def close(self) -> None:
+        """Stops after the step in flight and joins the thread. Requests that are still open get an EngineError."""
+        self._commands.put(None)
+        self._thread.join()
+        self._engine.close()
+
+    async def _deltas(
+        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None, wants_deltas: bool
+    ) -> AsyncGenerator[Delta, None]:
+        caller = _Caller(
+            request_id=request_id,
+            wants_deltas=wants_deltas,
+            loop=asyncio.get_running_loop(),
+            inbox=asyncio.Queue(),
+        )
+        with self._lock:
+            if self._failure is not None:
+                raise EngineError(str(self._failure))
+            self._open.add(caller)
+            self._commands.put(lambda: self._add(caller, token_ids, params, seed))
+        is_over = False
+        try:
+            while not is_over:
+                item = await caller.inbox.get()
+                is_over = isinstance(item, Exception) or item.output is not None
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            with self._lock:
+                self._open.discard(caller)
+            if not is_over:
+                self._commands.put(lambda: self._abandon(caller))
+
+    def _add(self, caller: _Caller, token_ids: Sequence[int], params: SamplingParams, seed: int | None) -> None:
+        """Takes up a request. What is wrong with it is its caller's alone: the engine has not begun with it."""
+        try:
+            self._engine.add(caller.request_id, token_ids, params, seed=seed, wants_text=caller.wants_deltas)
+        except (ModelError, TypeError, ValueError) as error:
+            caller.send(error)
+        else:
+            self._callers[caller.request_id] = caller
+
+    def _abandon(self, caller: _Caller) -> None:
+        """Ends the request of a caller who left, unless it never began and the id is another's."""
+        if self._callers.get(caller.request_id) is caller:
+            self._abort(caller.request_id)
+
+    def _abort(self, request_id: str) -> None:
+        """Delivers at once, for the id may be taken again before the next step."""
+        self._engine.abort(request_id)
+        for delta in self._engine.take_ended():
+            self._deliver(delta)
+
+    def _run(self) -> None:
+        """The engine's thread: commands, then a step, for as long as there is work; else it waits for a command."""
+        failure = EngineError("the engine was closed before the request finished")
+        try:
+            while self._obey():
+                for delta in self._engine.step():
+                    self._deliver(delta)
+        except Exception as error:
+            logger.exception("the engine failed")
+            failure = error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}")
+        self._release_callers(failure)
+
+    def _obey(self) -> bool:
+        """Carries out every command that waits; blocks for one when the engine is idle. False: close."""
+        while True:
+            try:
+                command = self._commands.get(block=not self._engine.has_work)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+
+    def _deliver(self, delta: Delta) -> None:
+        if delta.output is None:
+            caller = self._callers[delta.request_id]
+            if caller.wants_deltas:
+                caller.send(delta)
+        else:
+            self._callers.pop(delta.request_id).send(delta)
+
+    def _release_callers(self, failure: EngineError) -> None:
+        """Tells everybody who still waits that nothing will come."""
+        with self._lock:
+            self._failure = failure
+            for caller in self._open:
+                caller.send(failure)

@@ -1,0 +1,41 @@
+"""The exception tree of `models`.
+
+    ModelError
+    ├── ConfigError        config.json or generation_config.json cannot be used
+    ├── CheckpointError    weights are missing, unexpected, misshapen or unreadable
+    ├── TokenizerError     tokenizer files cannot be used
+    ├── TemplateError      a chat template failed, or went over its limits
+    ├── RequestError       this request cannot be served; the others can
+    └── EngineError        the engine itself failed; every request in flight is lost
+
+All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
+to do.
+"""
+
+
+class ModelError(Exception):
+    """Base of everything `models` raises on purpose."""
+
+
+class ConfigError(ModelError):
+    """A checkpoint's configuration cannot be used."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint's weights cannot be used."""
+
+
+class TokenizerError(ModelError):
+    """A checkpoint's tokenizer cannot be used."""
+
+
+class TemplateError(ModelError):
+    """A chat template failed to render, or exceeded its limits."""
+
+
+class RequestError(ModelError):
+    """One request cannot be served: empty, too long, or with settings that contradict each other."""
+
+
+class EngineError(ModelError):
+    """The engine failed in mid-step; what it was computing is lost."""

@@ -1,0 +1,302 @@
+"""Attention with torch's own operators: the CPU backend, and the reference the others are tested against.
+
+Sequences that add one token to a cache (decoding) and sequences that add many (prefill) are computed apart.
+
+Decoding never gathers the cache. The used part of the block pool is itself the batch of one product: every block
+meets the query of the sequence that owns it, and the partial softmaxes of a sequence's blocks are put together
+afterwards (the split of Flash-Decoding, Dao et al. 2023). A block that several sequences share is visited once more
+for each further sequence.
+
+Prefill pads: sequences of similar length form a group, which is one call of scaled_dot_product_attention.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.layers.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
+
+BLOCK_SIZE = 32
+MIN_DENSITY = 0.4  # of the pool's used part; below it gathering the blocks is cheaper than visiting the others in vain
+TILE = 64  # queries of one tile of prefill in bfloat16
+GROUP_RATIO = 0.7  # shortest to longest sequence of one padded group
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visits:
+    """(block, sequence) pairs that one product computes. `blocks` None: the first E blocks of the pool, in place.
+
+    `owner` [E] is the decoding sequence a block belongs to (their number: nobody's); `mask` [E, 1, B] is 0 on its
+    tokens and -inf elsewhere.
+    """
+
+    blocks: torch.Tensor | None
+    owner: torch.Tensor
+    query: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Prefill sequences padded to one length. `queries` [b * Tq] are packed token numbers, a sequence's last one
+    repeated as padding; `rows` are the padded places that are real and `tokens` their packed numbers. With a cached
+    prefix, `tables` [b * blocks] lists the cache blocks and `mask` [b, 1, Tq, Tk] what each query sees; without one
+    both are None."""
+
+    size: int
+    queries: torch.Tensor
+    rows: torch.Tensor
+    tokens: torch.Tensor
+    tables: torch.Tensor | None
+    mask: torch.Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CpuPlan:
+    """One step's attention: where the new keys and values go, what decodes visit, and the prefill groups."""
+
+    num_decodes: int
+    blocks: torch.Tensor | None  # [T] cache block of each token
+    offsets: torch.Tensor | None  # [T] its place in that block
+    visits: tuple[Visits, ...]
+    groups: tuple[Group, ...]
+
+
+def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ...]:
+    """[N, K, B, D]: a block's tokens of one head lie together, so that a block is a matrix as it stands."""
+    return (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
+
+
+def plan(layout: Layout, device: torch.device) -> CpuPlan:
+    """The tensors of one step, the same for every layer."""
+    num_decodes = layout.num_decodes
+    blocks, offsets = _places(layout)
+    return CpuPlan(
+        num_decodes=num_decodes,
+        blocks=None if blocks is None else torch.from_numpy(blocks).to(device),
+        offsets=None if offsets is None else torch.from_numpy(offsets).to(device),
+        visits=_visits(layout, num_decodes, device) if num_decodes else (),
+        groups=tuple(_group(layout, members, device) for members in _similar(layout, num_decodes)),
+    )
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: KvCache | None, plan: CpuPlan, scale: float
+) -> torch.Tensor:
+    """Q [T, Q, D], k and v [T, K, D] -> [T, Q, D]; writes k and v to the cache first."""
+    if cache is not None:
+        _write(cache, k, v, plan)
+    if plan.num_decodes == q.shape[0]:
+        assert cache is not None
+        return _decode(q, cache, plan, scale)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if plan.num_decodes:
+        assert cache is not None
+        out[: plan.num_decodes] = _decode(q[: plan.num_decodes], cache, plan, scale)
+    for group in plan.groups:
+        out.index_copy_(0, group.tokens, _prefill(q, k, v, cache, group, scale))
+    return out
+
+
+def _write(cache: KvCache, k: torch.Tensor, v: torch.Tensor, plan: CpuPlan) -> None:
+    assert plan.blocks is not None
+    assert plan.offsets is not None
+    cache.k[plan.blocks, :, plan.offsets] = k
+    cache.v[plan.blocks, :, plan.offsets] = v
+
+
+def _decode(q: torch.Tensor, cache: KvCache, plan: CpuPlan, scale: float) -> torch.Tensor:
+    """Q [S, Q, D] -> [S, Q, D]: partial softmaxes by block, then put together by sequence in float32."""
+    num_kv_heads, head_dim = cache.k.shape[1], cache.k.shape[3]
+    grouped = q.reshape(q.shape[0], num_kv_heads, -1, head_dim)  # [S, K, G, D]
+    partials = [_visit(grouped, cache, visits, scale) for visits in plan.visits]
+    owner = torch.cat([visits.owner for visits in plan.visits]) if len(plan.visits) > 1 else plan.visits[0].owner
+    weighted, largest, total = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*partials, strict=True))
+
+    num_rows = q.shape[0] + 1  # one more for the blocks that are nobody's
+    top = torch.full((num_rows, largest.shape[1]), -torch.inf, device=q.device)
+    top.scatter_reduce_(0, owner[:, None].expand_as(largest), largest, "amax")
+    scale_of_block = torch.exp(largest - top.index_select(0, owner))  # [E, Q]
+    denominator = torch.zeros_like(top).index_add_(0, owner, total * scale_of_block)
+    numerator = torch.zeros(num_rows, *weighted.shape[1:], device=q.device)
+    numerator.index_add_(0, owner, weighted * scale_of_block[..., None])
+    return (numerator / denominator[..., None])[:-1].to(q.dtype)
+
+
+def _visit(
+    grouped: torch.Tensor, cache: KvCache, visits: Visits, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The visited blocks' exp-weighted values [E, Q, D], largest scores [E, Q] and sums of exponentials [E, Q], in
+    float32."""
+    num_visits = visits.owner.shape[0]
+    if visits.blocks is None:
+        k, v = cache.k[:num_visits], cache.v[:num_visits]
+    else:
+        k, v = cache.k.index_select(0, visits.blocks), cache.v.index_select(0, visits.blocks)
+    k, v = k.flatten(0, 1), v.flatten(0, 1)  # [E * K, B, D]
+    queries = grouped.index_select(0, visits.query).flatten(0, 1)  # [E * K, G, D]
+    scores = torch.bmm(queries, k.transpose(1, 2)).view(num_visits, -1, k.shape[1])  # [E, Q, B]
+    scores = torch.add(visits.mask, scores, alpha=scale)
+    largest = scores.amax(-1)
+    weights = scores.sub_(largest[..., None]).exp_()
+    values = torch.bmm(weights.to(v.dtype).view(queries.shape[0], -1, v.shape[1]), v)  # [E * K, G, D]
+    return values.view(num_visits, -1, v.shape[2]).float(), largest, weights.sum(-1)
+
+
+def _prefill(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: KvCache | None, group: Group, scale: float
+) -> torch.Tensor:
+    """The outputs of one group's real tokens [tokens, Q, D]."""
+    if group.tables is not None:
+        assert cache is not None
+        assert group.mask is not None
+        mask = group.mask.to(
+            q.dtype
+        )  # a boolean one would be turned into this by every call, at several times the cost
+        keys = _gathered(cache.k, group.tables, group.size)
+        values = _gathered(cache.v, group.tables, group.size)
+        heads = F.scaled_dot_product_attention(
+            _padded(q, group), keys, values, mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )  # [b, Q, Tq, D]
+    else:
+        compute = _causal_in_tiles if q.dtype == torch.bfloat16 else _causal
+        heads = compute(_padded(q, group), _padded(k, group), _padded(v, group), scale)
+    return heads.transpose(1, 2).flatten(0, 1).index_select(0, group.rows)
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """Whole sequences, q [b, Q, T, D], k and v [b, K, T, D] -> [b, Q, T, D]."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def _causal_in_tiles(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """The same, `TILE` queries at a time against the keys they can see.
+
+    In bfloat16 without matrix units this is two to three times as fast as torch's fused kernel. Scores are rounded to the
+    model's dtype before the softmax, as transformers' eager attention does.
+    """
+    num_rows, num_kv_heads, length, head_dim = k.shape
+    grouped = (q * scale).unflatten(1, (num_kv_heads, -1))  # [b, K, G, T, D]
+    k, v = k.flatten(0, 1), v.flatten(0, 1)  # [b * K, T, D]
+    out = torch.empty_like(grouped, memory_format=torch.contiguous_format)
+    for start in range(0, length, TILE):
+        stop = min(start + TILE, length)
+        queries = grouped[:, :, :, start:stop].reshape(k.shape[0], -1, head_dim)  # [b * K, G * tile, D]
+        scores = torch.bmm(queries, k[:, :stop].transpose(1, 2)).view(k.shape[0], -1, stop - start, stop)
+        scores[..., start:] += _future(stop - start, q.dtype, q.device)
+        weights = torch.softmax(scores, dim=-1).view(k.shape[0], -1, stop)
+        out[:, :, :, start:stop] = torch.bmm(weights, v[:, :stop]).view(
+            num_rows, num_kv_heads, -1, stop - start, head_dim
+        )
+    return out.flatten(1, 2)
+
+
+@functools.cache
+def _future(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """-inf where a key comes after its query, else 0 [size, size]."""
+    return torch.full((size, size), -torch.inf, dtype=dtype, device=device).triu_(1)
+
+
+def _padded(x: torch.Tensor, group: Group) -> torch.Tensor:
+    return x.index_select(0, group.queries).view(group.size, -1, *x.shape[1:]).transpose(1, 2)  # [b, heads, Tq, D]
+
+
+def _gathered(pages: torch.Tensor, tables: torch.Tensor, size: int) -> torch.Tensor:
+    blocks = pages.index_select(0, tables).view(size, -1, *pages.shape[1:])  # [b, blocks, K, B, D]
+    return blocks.transpose(1, 2).flatten(2, 3)  # [b, K, blocks * B, D]
+
+
+def _places(layout: Layout) -> tuple[IntArray | None, IntArray | None]:
+    """The cache block of every token of the step and its place in it."""
+    if layout.tables is None:
+        return None, None
+    sequence, within = _tokens(layout.counts)
+    position = layout.starts[sequence] + within
+    return layout.tables[sequence, position // layout.block_size], position % layout.block_size
+
+
+def _tokens(counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Of every packed token: its sequence, and its number within it."""
+    sequence = np.repeat(np.arange(counts.size), counts)
+    return sequence, np.arange(sequence.size) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _visits(layout: Layout, num_decodes: int, device: torch.device) -> tuple[Visits, ...]:
+    assert layout.tables is not None
+    context = layout.starts[:num_decodes] + 1
+    owner, order = _tokens(-(-context // layout.block_size))
+    blocks = layout.tables[owner, order]
+    valid = np.minimum(context[owner] - order * layout.block_size, layout.block_size)
+    extent = int(blocks.max()) + 1
+    if blocks.size < MIN_DENSITY * extent:
+        return (_visit_plan(blocks, owner, valid, layout.block_size, device),)
+    pool_owner, pool_valid = np.full(extent, num_decodes), np.zeros(extent, dtype=np.int64)
+    pool_owner[blocks], pool_valid[blocks] = owner, valid
+    in_place = _visit_plan(None, pool_owner, pool_valid, layout.block_size, device)
+    shared = pool_owner[blocks] != owner  # another sequence took the block's place in the pool's own pass
+    if not shared.any():
+        return (in_place,)
+    return in_place, _visit_plan(blocks[shared], owner[shared], valid[shared], layout.block_size, device)
+
+
+def _visit_plan(
+    blocks: IntArray | None, owner: IntArray, valid: IntArray, block_size: int, device: torch.device
+) -> Visits:
+    mask = np.where(np.arange(block_size) < valid[:, None], np.float32(0.0), np.float32(-np.inf))[:, None]
+    query = np.where(valid > 0, owner, 0)
+    return Visits(
+        blocks=None if blocks is None else torch.from_numpy(blocks).to(device),
+        owner=torch.from_numpy(owner).to(device),
+        query=torch.from_numpy(query).to(device),
+        mask=torch.from_numpy(mask).to(device),
+    )
+
+
+def _similar(layout: Layout, num_decodes: int) -> list[IntArray]:
+    """The prefill sequences, grouped so that little is padded: fresh ones apart from continued ones, then by
+    length."""
+    starts, counts = layout.starts, layout.counts
+    members = np.arange(num_decodes, counts.size)
+    order = members[np.lexsort((counts[members] + starts[members], counts[members], starts[members] > 0))]
+    groups: list[list[int]] = []
+    for index in order.tolist():
+        first = groups[-1][0] if groups else index
+        is_alike = (starts[first] > 0) == (starts[index] > 0)
+        if groups and is_alike and counts[first] >= GROUP_RATIO * counts[index]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return [np.array(group) for group in groups]
+
+
+def _group(layout: Layout, members: IntArray, device: torch.device) -> Group:
+    counts, starts = layout.counts[members], layout.starts[members]
+    first = (np.cumsum(layout.counts) - layout.counts)[members]
+    width = int(counts.max())
+    place = np.arange(width)
+    queries = first[:, None] + np.minimum(place, counts[:, None] - 1)
+    is_real = place < counts[:, None]
+    tables, mask = None, None
+    if starts.any():
+        assert layout.tables is not None
+        num_blocks = -(-int((starts + counts).max()) // layout.block_size)
+        tables = layout.tables[members, :num_blocks]
+        position = starts[:, None] + np.minimum(place, counts[:, None] - 1)
+        is_seen = np.arange(num_blocks * layout.block_size) <= position[..., None]  # [b, Tq, Tk]
+        mask = np.where(is_seen, np.float32(0.0), np.float32(-np.inf))
+    return Group(
+        size=members.size,
+        queries=torch.from_numpy(queries.ravel()).to(device),
+        rows=torch.from_numpy(np.flatnonzero(is_real)).to(device),
+        tokens=torch.from_numpy(queries[is_real]).to(device),
+        tables=None if tables is None else torch.from_numpy(np.ascontiguousarray(tables).ravel()).to(device),
+        mask=None if mask is None else torch.from_numpy(mask[:, None]).to(device),
+    )
+
+
+BACKEND = AttentionBackend(
+    name="cpu", block_size=BLOCK_SIZE, reads_whole_blocks=True, cache_shape=cache_shape, plan=plan, attend=attend
+)

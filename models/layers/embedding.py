@@ -1,0 +1,87 @@
+"""The token embedding and the language-model head, both split over the ranks by vocabulary.
+
+The vocabulary is padded up to a multiple of the number of ranks; padded rows stay zero and never reach the logits.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.layers.cpu_linear import pack
+from models.layers.linear import Linear, Part
+from models.layers.loadable import Loadable, Range, Slot
+from models.parallel import TensorParallel
+
+
+def vocab_rows(vocab_size: int, tp: TensorParallel) -> tuple[Range, int]:
+    """The published rows this rank holds, and how many rows its padded part has."""
+    padded = -(-vocab_size // tp.size)
+    start = min(tp.rank * padded, vocab_size)
+    return (start, min(start + padded, vocab_size)), padded
+
+
+class VocabEmbedding(Loadable):
+    """ids [T] -> [T, H]; a rank looks up the ids of its own rows and the ranks are summed."""
+
+    weight: nn.Parameter
+
+    def __init__(self, name: str, vocab_size: int, hidden_size: int, *, tp: TensorParallel) -> None:
+        super().__init__()
+        self.name, self.tp = name, tp
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        self.rows, padded = vocab_rows(vocab_size, tp)
+        self.weight = nn.Parameter(torch.empty(padded, hidden_size, device="meta"), requires_grad=False)
+
+    def slots(self) -> list[Slot]:
+        start, stop = self.rows
+        return [
+            Slot(
+                name=f"{self.name}.weight",
+                shape=(self.vocab_size, self.hidden_size),
+                source=(self.rows, (0, self.hidden_size)),
+                parameter="weight",
+                target=((0, stop - start), (0, self.hidden_size)),
+            )
+        ]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        if self.tp.size == 1:
+            return F.embedding(ids, self.weight)
+        start, stop = self.rows
+        is_ours = (ids >= start) & (ids < stop)
+        rows = F.embedding(torch.where(is_ours, ids - start, 0), self.weight)
+        return self.tp.all_reduce(rows * is_ours[:, None])
+
+
+class VocabHead(Linear):
+    """hidden [R, H] -> logits [R, V] in the model's dtype. Either has its own weight, or is tied to the
+    embedding's."""
+
+    def __init__(self, name: str, vocab_size: int, hidden_size: int, *, tp: TensorParallel) -> None:
+        rows, self._padded = vocab_rows(vocab_size, tp)
+        super().__init__([Part(name=name, out_features=vocab_size, rows=rows)], hidden_size)
+        self.tp, self.vocab_size = tp, vocab_size
+        self.weight = nn.Parameter(torch.empty(self._padded, hidden_size, device="meta"), requires_grad=False)
+        self.tied_to: VocabEmbedding | None = None
+
+    def tie(self, embedding: VocabEmbedding) -> None:
+        """Takes the embedding's weight instead of one of its own. Call before loading; then `adopt` after it."""
+        self.tied_to = embedding
+        self.weight = None
+
+    def adopt(self) -> None:
+        """Packs, or refers to, the loaded weight of the embedding this head is tied to."""
+        if self.tied_to is not None:
+            self.product = pack(self.tied_to.weight.data, None)
+            if self.product is None:
+                self.weight = self.tied_to.weight
+
+    def slots(self) -> list[Slot]:
+        return [] if self.tied_to is not None else super().slots()
+
+    def finalize(self) -> None:
+        if self.tied_to is None:
+            super().finalize()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tp.all_gather(super().forward(x))[:, : self.vocab_size]

@@ -1,0 +1,127 @@
+"""Linear layers that know which part of a published projection they hold, and load exactly that.
+
+A `ColumnLinear` splits rows of the weight (output channels), a `RowLinear` its columns (input channels) and sums
+over the ranks. Neither knows about quantization; on the CPU the finished weight is packed (see `cpu_linear`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.layers.cpu_linear import Product, pack
+from models.layers.loadable import Loadable, Range, Slot, whole
+from models.parallel import TensorParallel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Rows `rows` of the published weight `name`.weight [out_features, in_features], which this rank holds."""
+
+    name: str
+    out_features: int
+    rows: Range
+
+
+class Linear(Loadable):
+    """y = x Wᵀ + b, where W is the given parts stacked by rows, restricted to the input channels `columns`."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, parts: Sequence[Part], in_features: int, *, columns: Range | None = None, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.in_features = in_features
+        self.columns = columns or (0, in_features)
+        self.out_local = sum(stop - start for start, stop in (part.rows for part in self.parts))
+        self.weight = _unallocated(self.out_local, self.columns[1] - self.columns[0])
+        self.bias = _unallocated(self.out_local) if bias else None
+        self.product: Product | None = None
+
+    def slots(self) -> list[Slot]:
+        slots: list[Slot] = []
+        row = 0
+        for part in self.parts:
+            rows = (row, row := row + part.rows[1] - part.rows[0])
+            slots.append(
+                Slot(
+                    name=f"{part.name}.weight",
+                    shape=(part.out_features, self.in_features),
+                    source=(part.rows, self.columns),
+                    parameter="weight",
+                    target=(rows, (0, self.columns[1] - self.columns[0])),
+                )
+            )
+            if self.bias is not None:
+                slots.append(
+                    Slot(
+                        name=f"{part.name}.bias",
+                        shape=(part.out_features,),
+                        source=(part.rows,),
+                        parameter="bias",
+                        target=(rows,),
+                    )
+                )
+        return slots
+
+    def finalize(self) -> None:
+        assert self.weight is not None
+        self.product = pack(self.weight.data, self.fused_bias())
+        if self.product is not None:
+            self.weight = None
+
+    def fused_bias(self) -> torch.Tensor | None:
+        """The bias that goes into the product itself."""
+        return None if self.bias is None else self.bias.data
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [T, in] -> [T, out]
+        if self.product is not None:
+            return self.product(x)
+        assert self.weight is not None
+        return F.linear(x, self.weight, self.fused_bias())
+
+
+class ColumnLinear(Linear):
+    """Output channels split over the ranks; every rank sees the whole input and makes its own channels."""
+
+
+class RowLinear(Linear):
+    """Input channels split over the ranks; the products are summed, and the bias is added once, after the sum."""
+
+    def __init__(
+        self, name: str, in_features: int, out_features: int, *, tp: TensorParallel, bias: bool = False
+    ) -> None:
+        part = Part(name=name, out_features=out_features, rows=(0, out_features))
+        super().__init__([part], in_features, columns=tp.share(in_features, f"input channels of {name}"), bias=bias)
+        self.tp = tp
+
+    def fused_bias(self) -> torch.Tensor | None:
+        return super().fused_bias() if self.tp.size == 1 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [T, in/size] -> [T, out]
+        y = self.tp.all_reduce(super().forward(x))
+        return y if self.tp.size == 1 or self.bias is None else y + self.bias
+
+
+def split_rows(name: str, out_features: int, *, tp: TensorParallel) -> Part:
+    """The rank's equal share of one projection's output channels."""
+    return Part(name=name, out_features=out_features, rows=tp.share(out_features, f"output channels of {name}"))
+
+
+def head_rows(name: str, heads: Range, *, num_heads: int, head_dim: int) -> Part:
+    """The output channels of these attention heads."""
+    return Part(name=name, out_features=num_heads * head_dim, rows=(heads[0] * head_dim, heads[1] * head_dim))
+
+
+def replicated(name: str, out_features: int) -> Part:
+    """All output channels, on every rank."""
+    return Part(name=name, out_features=out_features, rows=whole((out_features,))[0])
+
+
+def _unallocated(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)

@@ -1,0 +1,57 @@
+"""How a layer says what it needs from a checkpoint.
+
+A layer that owns weights is a `Loadable`: it lists the published tensors it is made of as `Slot`s, each with the
+part this rank reads and the place it goes to. `models.weights` fills the slots; it knows nothing of sharding, fusing
+or packing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """One published tensor, the part of it this rank holds, and where that part goes.
+
+    `name` is the whole dotted name without the body's prefix (`layers.0.self_attn.q_proj.weight`, `norm.weight`,
+    `lm_head.weight`); `shape` the published, unsharded shape; `source` one (start, stop) a dimension of the
+    published tensor; `parameter` the attribute of the layer that receives it; `target` one (start, stop) a dimension
+    of that parameter.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    source: tuple[Range, ...]
+    parameter: str
+    target: tuple[Range, ...]
+
+
+def whole(shape: Sequence[int]) -> tuple[Range, ...]:
+    """The ranges that cover a tensor of this shape."""
+    return tuple((0, size) for size in shape)
+
+
+class Loadable(nn.Module):
+    """A layer with weights of its own. Built without storage (on the meta device), filled slot by slot.
+
+    The loader calls `materialize` before the first of the layer's slots is filled and `finalize` after the last, so
+    a layer that packs or quantizes its weight holds one unpacked tensor at a time.
+    """
+
+    def slots(self) -> list[Slot]:
+        """The published tensors this layer is made of."""
+        raise NotImplementedError
+
+    def materialize(self, *, dtype: torch.dtype, device: torch.device) -> None:
+        """Gives every parameter storage of this dtype on this device, zeroed."""
+        for name, parameter in list(self.named_parameters(recurse=False)):
+            empty = torch.zeros(parameter.shape, dtype=dtype, device=device)
+            setattr(self, name, nn.Parameter(empty, requires_grad=False))
+
+    def finalize(self) -> None:
+        """Called once after the last slot is filled: the place to pack or quantize."""

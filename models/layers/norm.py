@@ -1,0 +1,65 @@
+"""Root-mean-square normalisation (Zhang & Sennrich 2019), with statistics in float32.
+
+As in Llama, the normalised value is rounded to the model's dtype before it is multiplied by the weight.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.layers.loadable import Loadable, Slot, whole
+
+
+def rms_normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """X / rms(x) over the last dimension, times `weight`, which broadcasts against x."""
+    return F.rms_norm(x, x.shape[-1:], None, eps).mul_(weight)
+
+
+class RMSNorm(Loadable):
+    """x [..., H] -> [..., H]."""
+
+    weight: nn.Parameter
+
+    def __init__(self, name: str, size: int, eps: float) -> None:
+        super().__init__()
+        self.name, self.eps = name, eps
+        self.weight = nn.Parameter(torch.empty(size, device="meta"), requires_grad=False)
+
+    def slots(self) -> list[Slot]:
+        return [norm_slot(self.name, "weight", self.weight.shape[0])]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_normalize(x, self.weight, self.eps)
+
+
+class HeadNorm(Loadable):
+    """Normalises every query head by one weight [D] and every key head by another, in one pass over [T, Q + K, D]."""
+
+    query: nn.Parameter
+    key: nn.Parameter
+    weight: torch.Tensor
+
+    def __init__(
+        self, query_name: str, key_name: str, *, num_query_heads: int, num_key_heads: int, head_dim: int, eps: float
+    ) -> None:
+        super().__init__()
+        self.names = (query_name, key_name)
+        self.num_query_heads, self.num_key_heads, self.eps = num_query_heads, num_key_heads, eps
+        self.query = nn.Parameter(torch.empty(head_dim, device="meta"), requires_grad=False)
+        self.key = nn.Parameter(torch.empty(head_dim, device="meta"), requires_grad=False)
+
+    def slots(self) -> list[Slot]:
+        size = self.query.shape[0]
+        return [norm_slot(name, parameter, size) for name, parameter in zip(self.names, ("query", "key"), strict=True)]
+
+    def finalize(self) -> None:
+        heads = [self.query.data.expand(self.num_query_heads, -1), self.key.data.expand(self.num_key_heads, -1)]
+        self.weight = torch.cat(heads)  # [Q + K, D]
+
+    def forward(self, qk: torch.Tensor) -> torch.Tensor:  # [T, Q + K, D]
+        return rms_normalize(qk, self.weight, self.eps)
+
+
+def norm_slot(name: str, parameter: str, size: int) -> Slot:
+    """The slot of a one-dimensional weight that every rank holds whole."""
+    return Slot(name=f"{name}.weight", shape=(size,), source=whole((size,)), parameter=parameter, target=whole((size,)))

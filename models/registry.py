@@ -1,0 +1,168 @@
+"""From a checkpoint folder to a loaded model: family by architecture name, device and dtype settled, weights read."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.config import Head, ModelConfig
+from models.decoder import BuildOptions, DenseDecoder
+from models.errors import CheckpointError, ConfigError
+from models.heads import Model
+from models.layers.attention import AttentionBackend
+from models.layers.embedding import VocabHead
+from models.parallel import SINGLE, TensorParallel
+from models.qwen3 import Qwen3Decoder
+from models.text import Tokenizer
+from models.weights import Checkpoint, load_weights
+
+logger = logging.getLogger(__name__)
+
+FAMILIES: dict[str, type[DenseDecoder]] = {"qwen3": Qwen3Decoder}
+HEADS: tuple[Head, ...] = ("causal", "sequence-classification", "token-classification", "question-answering")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A model ready to run, and where and in what it runs. `max_model_len` bounds every sequence, prompt and output
+    together."""
+
+    model: Model
+    config: ModelConfig
+    backend: AttentionBackend
+    device: torch.device
+    dtype: torch.dtype
+    max_model_len: int
+
+    @property
+    def head(self) -> Head:
+        return self.model.head
+
+
+def load_model(
+    path: str | Path,
+    *,
+    head: str = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    quantization: str | None = None,
+    max_model_len: int | None = None,
+    tp: TensorParallel = SINGLE,
+) -> LoadedModel:
+    """Builds the network that `path` (a Hugging Face checkpoint folder) describes, and fills it with this rank's
+    part of the weights.
+
+    `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
+    one; `max_model_len` None is the checkpoint's `max_position_embeddings`.
+
+    Raises:
+        ConfigError: the configuration or an argument cannot be used; the text says what can.
+        CheckpointError: the weights do not fit the configuration.
+    """
+    config = ModelConfig.from_pretrained(path)
+    if quantization is not None:
+        raise ConfigError(
+            f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
+        )
+    chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, config)
+    backend = choose_backend(chosen_device, chosen_dtype)
+    limit = choose_max_model_len(max_model_len, config)
+    checkpoint = Checkpoint.open(path).resolve_tie(declared=config.tie_word_embeddings)
+    chosen_head = choose_head(head, config)
+    decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
+    model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
+    load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    if isinstance(model.output, VocabHead):
+        model.output.adopt()
+    decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
+    model.eval().requires_grad_(False)
+    return LoadedModel(
+        model=model, config=config, backend=backend, device=chosen_device, dtype=chosen_dtype, max_model_len=limit
+    )
+
+
+def family_of(config: ModelConfig) -> type[DenseDecoder]:
+    """The decoder class of a configuration.
+
+    Raises:
+        ConfigError: the family is not implemented.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise ConfigError(
+            f"model_type {config.model_type!r} ({config.architecture}) is not supported; supported: {', '.join(FAMILIES)}"
+        )
+    return family
+
+
+def choose_head(head: str, config: ModelConfig) -> Head:
+    """The checkpoint's own head for "auto", else the one named."""
+    if head == "auto":
+        return config.head
+    for known in HEADS:
+        if head == known:
+            return known
+    raise ConfigError(f"head was {head!r}; it must be 'auto' or one of {', '.join(HEADS)}")
+
+
+def choose_device(device: str) -> torch.device:
+    """The device named, or a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"device was {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device was {device!r}, but torch sees no GPU here; use 'cpu' or 'auto'")
+    return chosen
+
+
+def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
+    """The dtype named, or the checkpoint's own."""
+    name = config.dtype if dtype == "auto" else dtype
+    if name not in DTYPES:
+        raise ConfigError(f"dtype was {dtype!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def choose_max_model_len(max_model_len: int | None, config: ModelConfig) -> int:
+    """The limit asked for, at most the checkpoint's own."""
+    longest = config.max_position_embeddings
+    if max_model_len is None:
+        return longest
+    if not 1 <= max_model_len <= longest:
+        raise ConfigError(
+            f"max_model_len was {max_model_len}; it must be from 1 to the checkpoint's max_position_embeddings, {longest}"
+        )
+    return max_model_len
+
+
+def choose_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
+    """The attention kernels for a device and a dtype: flash attention on a GPU in half precision, which is all it
+    takes, else torch's operators, which run anywhere."""
+    if device.type == "cuda" and dtype != torch.float32:
+        from models.layers import attention_cuda
+
+        return attention_cuda.choose()
+    from models.layers import attention_cpu
+
+    return attention_cpu.BACKEND
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer | None:
+    """The checkpoint's tokenizer, None where it has no tokenizer.json.
+
+    Raises:
+        TokenizerError: its files cannot be used.
+    """
+    return Tokenizer.from_pretrained(path) if (Path(path) / "tokenizer.json").exists() else None
+
+
+def require_causal(loaded: LoadedModel, path: str | Path) -> None:
+    """Raises CheckpointError when the loaded head does not make text."""
+    if loaded.head != "causal":
+        raise CheckpointError(
+            f"{path} has a {loaded.head} head, which makes no text; the Engine needs a causal checkpoint (use Scorer)"
+        )

@@ -1,0 +1,113 @@
+"""What surrounds the GPU kernels, with kernels written in plain torch: equal to the CPU backend on the same steps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.layers.attention import AttentionBackend, Layout
+from models.layers.attention_cpu import BACKEND
+from models.layers.attention_cuda import gathered_backend, paged_backend
+from tests.models.layers.paged import Shape, Step, make_step
+from tests.models.layers.test_attention_cpu import SHAPES
+
+
+def varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    softmax_scale: float,
+    causal: bool,
+    block_table: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """flash_attn_varlen_func: each sequence's last query is aligned with its last key; k and v are packed, or pages
+    [N, B, K, D] where a block table is given."""
+    for tensor in (cu_seqlens_q, cu_seqlens_k, *([] if block_table is None else [block_table])):
+        assert tensor.dtype == torch.int32
+        assert tensor.is_contiguous()
+    assert all(tensor.stride(-1) == 1 for tensor in (q, k, v))
+    assert causal
+    queries, keys = cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist()
+    assert (max_seqlen_q, max_seqlen_k) == (max(queries), max(keys))
+    assert cu_seqlens_q[0] == 0
+    assert cu_seqlens_q[-1] == q.shape[0]
+    out = torch.full_like(q, torch.nan)
+    for index, (num_queries, num_keys) in enumerate(zip(queries, keys, strict=True)):
+        first_query, first_key = int(cu_seqlens_q[index]), int(cu_seqlens_k[index])
+        if block_table is None:
+            own = [x[first_key : first_key + num_keys] for x in (k, v)]
+        else:
+            own = [x[block_table[index].long()].flatten(0, 1)[:num_keys] for x in (k, v)]
+        group = q.shape[1] // k.shape[-2]
+        own_k, own_v = (x.repeat_interleave(group, dim=1).transpose(0, 1).float() for x in own)  # [Q, Tk, D]
+        own_q = q[first_query : first_query + num_queries].transpose(0, 1).float()
+        scores = own_q @ own_k.transpose(1, 2) * softmax_scale
+        future = torch.ones(num_queries, num_keys, dtype=torch.bool).triu_(num_keys - num_queries + 1)
+        weights = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
+        out[first_query : first_query + num_queries] = (weights @ own_v).transpose(0, 1).to(q.dtype)
+    return out
+
+
+def varlen_of_equal_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """Torch's own kernel: as many key as query heads, packed keys, causal."""
+    assert q.shape[1:] == k.shape[1:] == v.shape[1:]
+    assert all(tensor.is_contiguous() for tensor in (q, k, v))
+    *boundaries, scale = rest
+    return varlen(q, k, v, *boundaries, softmax_scale=scale, causal=True)
+
+
+BACKENDS = {"paged": paged_backend(varlen), "gathered": gathered_backend(varlen_of_equal_heads)}
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_the_gpu_backends_compute_what_the_cpu_backend_computes(kind: str, name: str) -> None:
+    step = make_step(SHAPES[name])
+    torch.testing.assert_close(step.run(BACKENDS[kind]), step.run(BACKEND), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
+@pytest.mark.parametrize("name", ["mixed", "shared blocks", "blocks of an odd size"])
+def test_the_gpu_backends_write_the_same_tokens_to_the_same_blocks(kind: str, name: str) -> None:
+    step = make_step(SHAPES[name])
+    ours, reference = step.cache(BACKENDS[kind]), step.cache(BACKEND)
+    step.run(BACKENDS[kind], ours)
+    step.run(BACKEND, reference)
+    assert torch.equal(ours.k, reference.k.transpose(1, 2))
+    assert torch.equal(ours.v, reference.v.transpose(1, 2))
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
+@pytest.mark.parametrize("counts", [[1], [5], [3, 1, 9, 70]])
+def test_without_a_cache_the_gpu_backends_attend_to_what_the_step_brings(kind: str, counts: list[int]) -> None:
+    step = make_step(Shape(sequences=[(0, count) for count in counts]))
+    layout = Layout(counts=np.array(counts), starts=np.zeros(len(counts), dtype=np.int64))
+    found, reference = (attend_whole(backend, step, layout) for backend in (BACKENDS[kind], BACKEND))
+    torch.testing.assert_close(found, reference, atol=2e-5, rtol=0)
+
+
+def attend_whole(backend: AttentionBackend, step: Step, layout: Layout) -> torch.Tensor:
+    plan = backend.plan(layout, torch.device("cpu"))
+    return backend.attend(step.q, step.k, step.v, None, plan, step.scale)
+
+
+def test_queries_that_are_part_of_a_wider_tensor_are_taken_too() -> None:
+    """The model hands over views of one fused projection."""
+    step = make_step(SHAPES["mixed"])
+    fused = torch.cat([step.q, step.k, step.v], dim=1)
+    q, k, v = fused.split([4, 2, 2], dim=1)
+    assert not v.is_contiguous()
+    for backend in BACKENDS.values():
+        plan = backend.plan(step.layout, torch.device("cpu"))
+        found = backend.attend(q, k, v, step.cache(backend), plan, step.scale)
+        torch.testing.assert_close(found.double(), step.expected(), atol=2e-5, rtol=0)
+
+
+def test_pages_of_flash_attention_have_the_size_its_kernel_takes() -> None:
+    assert BACKENDS["paged"].block_size % 256 == 0

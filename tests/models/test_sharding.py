@@ -1,0 +1,46 @@
+"""Two and four shards of a whole model compute what one computes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models import Scorer
+from models.errors import ConfigError
+from models.parallel import TensorParallel
+from models.registry import load_model
+from tests.models.layers.ranks import on_ranks
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "biases": {"attention_bias": True},
+    "one key/value head for all ranks": {"num_key_value_heads": 1},
+    "a tied head of an odd vocabulary": {"tie_word_embeddings": True, "vocab_size": 97},
+}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [*(("causal", shape) for shape in SHAPES), ("token-classification", "plain"), ("question-answering", "plain")],
+)
+def test_the_shards_of_a_model_compute_what_the_whole_computes(
+    qwen3_checkpoint: Callable[..., Path], head: str, shape: str, size: int
+) -> None:
+    folder = qwen3_checkpoint(head, num_labels=5, **SHAPES[shape])
+    sequences = [[3, 14, 15, 92, 65], [35], list(range(3, 60))]
+
+    def run(tp: TensorParallel) -> list[torch.Tensor]:
+        return Scorer(load_model(folder, tp=tp)).score(sequences)
+
+    whole = Scorer.from_pretrained(folder).score(sequences)
+    for rank in on_ranks(size, run):
+        for found, expected in zip(rank, whole, strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_a_model_that_cannot_be_split_is_refused(qwen3_checkpoint: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="4 attention heads cannot be split over 3 shards"):
+        load_model(qwen3_checkpoint("causal"), tp=TensorParallel(rank=0, size=3))
