@@ -1,0 +1,140 @@
+"""One engine behind an async call: requests in, answers out. The same class under Ray Data and under Serve.
+
+It knows no rows and no Ray. Whoever holds it decides what an error means: a request that cannot be served comes back as an answer
+that says so, anything else is raised and means that this engine is of no more use.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+
+from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
+from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
+from models.errors import RequestError
+
+
+class Backend(Protocol):
+    """What computes: a generation engine or a scorer."""
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+
+    def close(self) -> None: ...
+
+
+class EngineActor:
+    """Loads one model and answers for it until it is closed."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Loads the model.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded.
+        """
+        torch.set_num_threads(settings.num_threads)
+        self._backend = load_backend(settings)
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        """Answers each request of `work`, in its order. Any number of calls may run at once.
+
+        Raises:
+            EngineError: the engine failed; every call in flight is lost.
+        """
+        if not len(work.lengths):
+            return []
+        return await self._backend.compute(work)
+
+    def close(self) -> None:
+        """Lets go of the model; calls in flight are lost."""
+        self._backend.close()
+
+
+def load_backend(settings: EngineSettings) -> Backend:
+    """The engine that `settings` asks for, with its model loaded."""
+    if settings.sampling is None:
+        return ScoringBackend(
+            Scorer.from_pretrained(
+                settings.path,
+                dtype=settings.dtype,
+                quantization=settings.quantization,
+                max_num_batched_tokens=settings.max_num_batched_tokens,
+                max_model_len=settings.max_model_len,
+            ),
+            labels=settings.labels,
+        )
+    engine = Engine.from_pretrained(
+        settings.path,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        block_size=settings.block_size,
+        cache_bytes=settings.cache_bytes,
+        gpu_memory_fraction=settings.gpu_memory_fraction,
+    )
+    return GeneratingBackend(AsyncEngine(engine), settings.sampling)
+
+
+class GeneratingBackend:
+    """Continuous batching: requests of all calls in flight share the engine's steps."""
+
+    def __init__(self, engine: AsyncEngine, sampling: SamplingParams) -> None:
+        self._engine, self._sampling = engine, sampling
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        seeds = work.seeds.tolist()
+        calls = [self._generate(f"{work.name}/{n}", ids, seeds[n]) for n, ids in enumerate(work.requests())]
+        return list(await asyncio.gather(*calls))
+
+    async def _generate(self, request_id: str, token_ids: list[int], seed: int) -> Generated:
+        try:
+            return _generated(await self._engine.generate(request_id, token_ids, self._sampling, seed=seed))
+        except RequestError as error:
+            return Generated.refused(str(error))
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _generated(output: Output) -> Generated:
+    return Generated(
+        text=output.text,
+        token_ids=output.token_ids,
+        finish_reason=output.finish_reason,
+        num_cached_tokens=output.num_cached_tokens,
+        logprobs=output.logprobs,
+    )
+
+
+class ScoringBackend:
+    """One forward pass a request, packed within one call only and in a fixed order: the answer does not depend on what else runs.
+
+    One thread computes, one call after the other; the event loop stays free to take in the next.
+    """
+
+    def __init__(self, scorer: Scorer, *, labels: Sequence[Sequence[int]] = ()) -> None:
+        self._scorer, self._labels = scorer, [list(label) for label in labels]
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, list(work.requests()))
+
+    def _score(self, requests: list[list[int]]) -> list[EngineAnswer]:
+        try:
+            return list(self._logits(requests))
+        except RequestError as error:
+            if len(requests) == 1:
+                return [Generated.refused(str(error))]
+            return [answer for request in requests for answer in self._score([request])]
+
+    def _logits(self, requests: list[list[int]]) -> Iterator[FloatArray]:
+        if self._labels:
+            yield from self._scorer.score_labels(requests, self._labels).numpy()
+        else:
+            yield from (logits.numpy() for logits in self._scorer.score(requests))
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)

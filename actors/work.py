@@ -1,0 +1,89 @@
+"""What an engine is asked and what it answers, without a word on rows, units or columns.
+
+Plain values that pickle small and fast: they cross from one process to another.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.engine.request import SamplingParams, TokenLogprobs
+
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """What an engine process is made from; a restart makes the same one again.
+
+    `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
+    each of `labels` (token ids). None leaves a size to the checkpoint or the device. `num_threads` is what one matrix product uses
+    on the CPU.
+    """
+
+    path: str
+    dtype: str = "auto"
+    quantization: str | None = None
+    sampling: SamplingParams | None = None
+    labels: tuple[tuple[int, ...], ...] = ()
+    num_threads: int = 1
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+    block_size: int | None = None
+    cache_bytes: int | None = None
+    gpu_memory_fraction: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineWork:
+    """Requests that are computed together: all token ids in a row [sum of T], each request's number of tokens [N], and its seed [N]."""
+
+    name: str
+    token_ids: Int32Array
+    lengths: Int64Array
+    seeds: Int64Array
+
+    @classmethod
+    def of(cls, name: str, token_ids: Sequence[Int32Array], seeds: Sequence[int]) -> "EngineWork":
+        """Packs one array of token ids and one seed a request; `name` tells this work from any other that is in flight."""
+        return cls(
+            name=name,
+            token_ids=np.concatenate(token_ids) if token_ids else np.empty(0, np.int32),
+            lengths=np.array([len(ids) for ids in token_ids], np.int64),
+            seeds=np.array(seeds, np.int64),
+        )
+
+    def requests(self) -> Iterator[list[int]]:
+        """The token ids of each request."""
+        end = 0
+        for length in self.lengths.tolist():
+            start, end = end, end + length
+            yield self.token_ids[start:end].tolist()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generated:
+    """One generation request's answer, or in `error` why the engine refused a request of any kind (the rest is then empty).
+
+    `logprobs` has one entry a generated token, where the task asks for them.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    num_cached_tokens: int
+    logprobs: list[TokenLogprobs] | None = None
+    error: str | None = None
+
+    @classmethod
+    def refused(cls, error: str) -> "Generated":
+        """The answer to a request that cannot be served."""
+        return cls(text="", token_ids=[], finish_reason="", num_cached_tokens=0, error=error)
+
+
+EngineAnswer = Generated | FloatArray
