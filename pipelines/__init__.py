@@ -1,0 +1,1 @@
+"""Ray Data graphs: units are read, prepared, computed, finished and committed."""

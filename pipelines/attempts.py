@@ -1,0 +1,83 @@
+"""The journal of engine starts: one small file in `attempts/` for each, with the cause once it has failed.
+
+    attempt = Attempts(store, epoch).begin()      # in the engine's process
+    attempt.ready()
+    attempt.fail("CUDA out of memory")
+    Attempts(store, epoch).all()                  # in the driver
+
+An engine that is killed from outside leaves a start without a cause; the cluster may know more of that process. Names carry the epoch
+of the run's lease, because engines outlive a killed driver by seconds.
+"""
+
+import os
+import secrets
+from dataclasses import asdict, dataclass, replace
+
+import orjson
+import ray
+
+from pipelines.receipts import ATTEMPTS
+from pipelines.store import Store
+
+_PREFIX = "engine-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStart:
+    """One engine process: its Ray node, its process id there, whether it has loaded, and why it failed if it could say."""
+
+    node: str
+    pid: int
+    is_ready: bool = False
+    cause: str | None = None
+
+
+class Attempt:
+    """The start of the engine in this process."""
+
+    def __init__(self, store: Store, name: str, start: EngineStart) -> None:
+        self._store, self._name, self._start = store, name, start
+        self._write()
+
+    def ready(self) -> None:
+        """Journals that the engine has loaded."""
+        self._start = replace(self._start, is_ready=True)
+        self._write()
+
+    def fail(self, cause: str) -> None:
+        """Journals why the engine is of no more use."""
+        self._start = replace(self._start, cause=cause)
+        self._write()
+
+    def _write(self) -> None:
+        self._store.write(self._name, orjson.dumps(asdict(self._start)))
+
+
+class Attempts:
+    """All engine starts of the run that holds the lease with this epoch."""
+
+    def __init__(self, store: Store, epoch: int) -> None:
+        self._store, self._prefix = store, f"{_PREFIX}{epoch}-"
+        self._known: dict[str, tuple[int, EngineStart]] = {}
+
+    def begin(self) -> Attempt:
+        """Journals that an engine starts in this process."""
+        node = ray.get_runtime_context().get_node_id()
+        name = f"{ATTEMPTS}/{self._prefix}{secrets.token_hex(8)}.json"
+        return Attempt(self._store, name, EngineStart(node=node, pid=os.getpid()))
+
+    def all(self) -> list[EngineStart]:
+        """Every start so far; only files that are new or have changed are read."""
+        for name, size in self._store.sizes(ATTEMPTS):
+            if name.startswith(self._prefix) and self._known.get(name, (-1, None))[0] != size:
+                content = self._store.read(f"{ATTEMPTS}/{name}")
+                if content is not None:
+                    self._known[name] = (len(content), EngineStart(**orjson.loads(content)))
+        return [start for _, start in self._known.values()]
+
+    def clear(self) -> None:
+        """Removes the journals of this run and of all before it."""
+        for name, _ in list(self._store.sizes(ATTEMPTS)):
+            if name.startswith(_PREFIX):
+                self._store.delete(f"{ATTEMPTS}/{name}")
+        self._known.clear()

@@ -1,0 +1,96 @@
+"""Making a table fit the run's schema, and finding the rows that do not.
+
+Columns are cast as a whole; only where that fails is the column cast row by row. Nothing is rounded or cut: a cast that would lose
+something is refused. Text that is not valid UTF-8 is found the same way.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.errors import RowError
+from pipelines.schema import decoded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conformed:
+    """The rows that fit, their positions in the table that was given, and why each of the others does not."""
+
+    table: pa.Table
+    positions: list[int]
+    misfits: dict[int, RowError]
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
+    """Gives `table` the columns and types of `schema`; a column that it lacks is null."""
+    misfits: dict[int, RowError] = {}
+    columns = []
+    for field in schema:
+        if field.name in table.column_names:
+            columns.append(_fitted(table.column(field.name), field, misfits))
+        else:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+    whole = pa.Table.from_arrays(columns, schema=schema)
+    positions = [row for row in range(table.num_rows) if row not in misfits]
+    return Conformed(
+        table=whole.take(pa.array(positions, pa.int64())) if misfits else whole, positions=positions, misfits=misfits
+    )
+
+
+def _fitted(
+    column: "pa.ChunkedArray[Any]", field: "pa.Field[Any]", misfits: dict[int, RowError]
+) -> "pa.ChunkedArray[Any]":
+    """The column in the field's type, null in the rows it adds to `misfits`."""
+    if has_text(column.type) and not _is_valid(column):
+        column = column.cast(decoded(column.type))
+        for row in (row for row in range(len(column)) if not _is_valid(column.take(pa.array([row])))):
+            misfits.setdefault(
+                row, RowError("invalid_utf8", f"column {field.name!r} holds text that is not valid UTF-8")
+            )
+    if misfits:
+        column = _with_nulls(column, misfits)
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException:
+        return _cast_by_row(column, field, misfits)
+
+
+def _cast_by_row(
+    column: "pa.ChunkedArray[Any]", field: "pa.Field[Any]", misfits: dict[int, RowError]
+) -> "pa.ChunkedArray[Any]":
+    fitted: list[pa.Array[Any]] = []
+    for row in range(len(column)):
+        try:
+            fitted += column.slice(row, 1).cast(field.type).chunks
+        except pa.ArrowException as error:
+            fitted.append(pa.nulls(1, field.type))
+            text = f"column {field.name!r} is {field.type} in this run, and the value does not fit: {error}"
+            misfits.setdefault(row, RowError("schema_mismatch", text))
+    return pa.chunked_array(fitted, type=field.type)
+
+
+def _with_nulls(column: "pa.ChunkedArray[Any]", misfits: dict[int, RowError]) -> "pa.ChunkedArray[Any]":
+    positions = np.arange(len(column))
+    kept: Any = pa.array(positions, mask=np.isin(positions, list(misfits)))
+    return column.take(kept)
+
+
+def has_text(type: pa.DataType) -> bool:
+    """Whether values of this type hold text anywhere."""
+    if pa.types.is_dictionary(type):
+        return has_text(type.value_type)
+    if pa.types.is_nested(type):
+        return any(has_text(type.field(index).type) for index in range(type.num_fields))
+    return pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type)
+
+
+def _is_valid(column: "pa.ChunkedArray[Any]") -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

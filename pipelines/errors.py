@@ -1,0 +1,79 @@
+"""The exception tree of `pipelines`: the four kinds of failure of a run, and what stops one before it starts.
+
+PipelineError
+├── RowError              this row: a dead letter, the others go on
+├── SourceError           a unit cannot be read: retried, then listed
+│   └── SourceChangedError  its file is no longer the one that was planned: listed at once
+├── EngineError           an engine died: its units are tried again on a fresh one
+├── OutputError           results cannot be written: the run stops
+├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
+├── TaskError             the task does not fit the model, or contradicts itself: found before anything starts
+├── ClusterError          there is no such Ray cluster, or it is too small
+├── GraphError            Ray gave up the run's graph: a worker of ours raised what it should not, or the cluster is gone
+├── FingerprintError      the output folder belongs to a different run
+└── LeaseError            another run holds, or took over, the output folder
+"""
+
+
+class PipelineError(Exception):
+    """Base of everything `pipelines` raises on purpose."""
+
+
+class RowError(PipelineError):
+    """One row cannot be processed. `kind` is a short stable word for reports (`too_long`), the text says what to do."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
+        return RowError, (self.kind, self.message)
+
+
+class SourceError(PipelineError):
+    """A source file cannot be read."""
+
+
+class SourceChangedError(SourceError):
+    """A source file is no longer the file that was planned; reading it again would not help."""
+
+
+class EngineError(PipelineError):
+    """Engines keep dying; the text carries the last cause."""
+
+
+class OutputError(PipelineError):
+    """The output folder cannot be written: disk full, access denied."""
+
+
+class PlanError(PipelineError):
+    """The inputs cannot be planned."""
+
+
+class TaskError(PipelineError):
+    """The task cannot be run on this model. `place` is the key in the spec (`task.window`); the text starts with it."""
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(f"{place}: {message}")
+        self.place = place
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["TaskError"], tuple[str, str]]:
+        return TaskError, (self.place, self.message)
+
+
+class ClusterError(PipelineError):
+    """The Ray cluster cannot be reached, or is too small for the engines asked for."""
+
+
+class GraphError(PipelineError):
+    """Ray gave up the run's graph; the text carries the innermost cause."""
+
+
+class FingerprintError(PipelineError):
+    """The output folder holds a run of something else; the text says what differs."""
+
+
+class LeaseError(PipelineError):
+    """Another run owns the output folder."""

@@ -1,0 +1,219 @@
+"""What a job would cost: how much there is, the tokens of a sample, the memory it needs, and its time from a short probe.
+
+    estimate = estimate_job(job, inputs, map_tasks=map_here, room=room)
+
+The probe runs sampled rows through the engine a run would use, in this process. Nothing is written.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.engine_actor import EngineActor
+from actors.work import EngineSettings, EngineWork, Generated
+from models.config import ModelConfig
+from models.registry import choose_dtype
+from models.weights import Checkpoint
+from pipelines.cluster import Room
+from pipelines.graph import concurrent_calls
+from pipelines.infer import engine_settings
+from pipelines.job import GenerateTask, Job
+from pipelines.listing import SourceFile
+from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
+from pipelines.prepare import Preparer
+from pipelines.reading import UnitReader
+from pipelines.rows import ModelRequest
+from pipelines.sample import Sample, UnitPicker, sample_rows
+from pipelines.schema import Columns
+from pipelines.storage import Storage
+
+SAMPLE_UNITS = 32
+SAMPLE_ROWS = 1000
+PROBE_S = 8.0
+FIRST_PROBE_ROWS = 4
+GROWTH = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes of one engine: its weights as loaded, and the keys and values of `max_num_seqs` sequences of typical and of full length.
+
+    A single-pass task keeps no keys and values.
+    """
+
+    weights_bytes: int
+    typical_cache_bytes: int
+    full_cache_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """How fast one engine in this process was: rows and tokens of the last batch, and how long loading took."""
+
+    num_rows: int
+    seconds: float
+    load_s: float
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        return (self.prompt_tokens + self.completion_tokens) / self.seconds
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.num_rows / self.seconds
+
+    @property
+    def completion_tokens_per_row(self) -> float:
+        return self.completion_tokens / self.num_rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """The whole job, extrapolated: its tokens, its time on one engine, and the tokens that a kill would have computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    tokens_at_risk: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What an estimate is made from, opened already: the checkpoint, the task on it, the input's files."""
+
+    config: ModelConfig
+    checkpoint: Checkpoint
+    preparer: Preparer
+    sources: Sequence[SourceFile]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """All of it. `probe` and `cost` are None if no sampled row can be computed."""
+
+    plan: Plan
+    unit_rows: int
+    sample: Sample
+    memory: Memory
+    probe: Probe | None
+    cost: Cost | None
+
+
+def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -> Estimate:
+    """Plans the input as a run would, samples it, and probes an engine of `room`.
+
+    Raises:
+        PlanError: the input cannot be planned.
+        SourceError: the input cannot be read.
+        ModelError: the checkpoint cannot be loaded.
+    """
+    preparer = inputs.preparer
+    columns = Columns(carried=job.input.columns, required=preparer.required_columns, optional=preparer.optional_columns)
+    picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
+    unit_rows = unit_rows_of(job)
+    plan = plan_units(
+        inputs.sources, job.input, columns, unit_rows=unit_rows, sink=picker, limit=job.limit, map_tasks=map_tasks
+    )
+    storage, declared = Storage(job.input.storage_options), frozenset(job.input.schema or ())
+    reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
+    sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
+    probe = probe_engine(engine_settings(job, room, preparer.label_ids), sample.rows, budget_s=PROBE_S)
+    in_flight = room.replicas * concurrent_calls(job)
+    return Estimate(
+        plan=plan,
+        unit_rows=unit_rows,
+        sample=sample,
+        memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),
+        probe=probe,
+        cost=None if probe is None else cost_of(job, plan, sample, probe, units_in_flight=in_flight),
+    )
+
+
+def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample: Sample) -> Memory:
+    """Weights from the sizes of the checkpoint's tensors in the dtype they are loaded in, caches from the sampled lengths."""
+    item_bytes = choose_dtype(job.model.dtype, config).itemsize
+    weights = sum(int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values()) * item_bytes
+    if not isinstance(job.task, GenerateTask):
+        return Memory(weights_bytes=weights, typical_cache_bytes=0, full_cache_bytes=0)
+    token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * item_bytes
+    longest = job.engine.max_model_len or config.max_position_embeddings
+    typical = min(longest, int(sample.mean_prompt_tokens) + job.task.sampling.max_tokens)
+    return Memory(
+        weights_bytes=weights,
+        typical_cache_bytes=typical * token_bytes * job.engine.max_num_seqs,
+        full_cache_bytes=longest * token_bytes * job.engine.max_num_seqs,
+    )
+
+
+def probe_engine(settings: EngineSettings, rows: Sequence[Sequence[ModelRequest]], *, budget_s: float) -> Probe | None:
+    """Loads the engine and runs sampled rows through it for about `budget_s` seconds; None if there is no row to run.
+
+    Batches grow while the next one fits in what is left of the budget, and the speed is the last one's.
+
+    Raises:
+        ModelError: the checkpoint cannot be loaded.
+    """
+    asked = [requests for requests in rows if requests]
+    if not asked:
+        return None
+    start = time.monotonic()
+    engine = EngineActor(settings)
+    load_s = time.monotonic() - start
+    try:
+        return _last_of(_batches(engine, asked, load_s), budget_s)
+    finally:
+        engine.close()
+
+
+def _last_of(probes: Iterator[Probe], budget_s: float) -> Probe:
+    """Goes on while the next batch, which is `GROWTH` times as large, would not go over the budget."""
+    spent_s = 0.0
+    for probe in probes:
+        last = probe
+        spent_s += probe.seconds
+        if spent_s + GROWTH * probe.seconds > budget_s:
+            break
+    return last
+
+
+def _batches(engine: EngineActor, rows: Sequence[Sequence[ModelRequest]], load_s: float) -> Iterator[Probe]:
+    """A first batch to warm up, which counts only if nothing better comes, then ever larger ones; rows are taken at even distances."""
+    size = min(FIRST_PROBE_ROWS, len(rows))
+    while True:
+        picked = rows[:: len(rows) // size][:size]
+        requests = [request for row in picked for request in row]
+        start = time.monotonic()
+        answers = asyncio.run(engine.compute(_work(requests)))
+        seconds = time.monotonic() - start
+        yield Probe(
+            num_rows=size,
+            seconds=max(seconds, 1e-6),
+            load_s=load_s,
+            prompt_tokens=sum(len(request.token_ids) for request in requests),
+            completion_tokens=sum(len(answer.token_ids) for answer in answers if isinstance(answer, Generated)),
+        )
+        if size == len(rows):
+            return
+        size = min(size * GROWTH, len(rows))
+
+
+def _work(requests: Sequence[ModelRequest]) -> EngineWork:
+    return EngineWork.of("probe", [request.token_ids for request in requests], [request.seed for request in requests])
+
+
+def cost_of(job: Job, plan: Plan, sample: Sample, probe: Probe, *, units_in_flight: int) -> Cost:
+    """Sampled means times the rows there are, at the probe's speed."""
+    good = len(sample.rows) / sample.num_rows if sample.num_rows else 0.0
+    row_tokens = sample.mean_prompt_tokens + good * probe.completion_tokens_per_row
+    rows_at_risk = min(plan.num_rows, units_in_flight * unit_rows_of(job))
+    return Cost(
+        prompt_tokens=round(sample.mean_prompt_tokens * plan.num_rows),
+        completion_tokens=round(good * probe.completion_tokens_per_row * plan.num_rows),
+        seconds=row_tokens * plan.num_rows / probe.tokens_per_s,
+        tokens_at_risk=round(rows_at_risk * row_tokens),
+    )

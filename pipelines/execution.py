@@ -1,0 +1,97 @@
+"""One execution of a Ray Data graph: its blocks one by one, without waiting for the next, and a way to end it early.
+
+The only file that uses private names of Ray Data 2.60; why each is needed stands beside it.
+"""
+
+import queue
+import threading
+from types import TracebackType
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+from ray.exceptions import RayTaskError
+
+from pipelines.errors import GraphError
+
+READY_BLOCKS = 64
+
+
+class Execution:
+    """Starts a dataset's graph, which then runs in the background while the context is open.
+
+    A thread of its own waits for the results, because Ray Data's iterator blocks and the driver must see a dying engine, a lost lease
+    and a Ctrl-C in the meantime. Leaving the context early cancels the tasks and kills the actors.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        # `Dataset.iter_internal_ref_bundles` hands out its executor after the first block only: too late to end a run whose engines
+        # never come up.
+        self._executor = dataset._create_executor()
+        self._bundles = dataset._build_bundle_iterator(self._executor)
+        self._results: queue.Queue[pa.Table | Exception | None] = queue.Queue(maxsize=READY_BLOCKS)
+        self._is_left = threading.Event()
+        self._thread = threading.Thread(target=self._collect, name="results", daemon=True)
+        self.is_finished = False
+
+    def __enter__(self) -> "Execution":
+        self._thread.start()
+        return self
+
+    def next_block(self, timeout_s: float) -> pa.Table | None:
+        """The next block; None if there is none after `timeout_s`, or never again, which `is_finished` then tells.
+
+        Raises:
+            GraphError: Ray gave the graph up.
+        """
+        try:
+            result = self._results.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(result, Exception):
+            raise GraphError(_innermost(result)) from result
+        self.is_finished = result is None
+        return result
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_left.set()
+        self._executor.shutdown(force=True)
+        while self._thread.is_alive():
+            self._drop_results()
+            self._thread.join(timeout=0.05)
+
+    def _drop_results(self) -> None:
+        while not self._results.empty():
+            self._results.get_nowait()
+
+    def _collect(self) -> None:
+        """Passes every block on as it comes, then None, or the error."""
+        try:
+            for bundle in self._bundles:
+                for reference in bundle.block_refs:
+                    block: pa.Table = ray.get(reference)  # type: ignore[call-overload]
+                    self._results.put(block)
+                self._forget_block_statistics()
+                if self._is_left.is_set():
+                    return
+            self._results.put(None)
+        except Exception as error:  # noqa: BLE001 - crosses to the driver's own thread
+            self._results.put(error)
+
+    def _forget_block_statistics(self) -> None:
+        """Ray Data keeps about 1 kB on every block of every operator for `Dataset.stats()`, which would grow with the corpus."""
+        for operator in self._executor._topology or ():
+            statistics = getattr(operator, "_output_blocks_stats", None)
+            if statistics:
+                statistics.clear()
+
+
+def _innermost(error: BaseException) -> str:
+    """What was raised first, in the words of its type."""
+    while True:
+        inner = error.cause if isinstance(error, RayTaskError) else error.__cause__
+        if inner is None:
+            return f"{type(error).__name__}: {error}"
+        error = inner

@@ -1,0 +1,143 @@
+"""What makes a run the run it is: everything that its results depend on, part by part, so that a refusal can name what changed.
+
+    fingerprint = fingerprint_of(job, files)       # goes to Ledger.open
+    differences(old, new) -> list[str]             # one line a changed part, with both values
+
+A checkpoint counts by its content, not its place: configuration and tokenizer files by their hash, safetensors files by size, the hash of
+their header and of blocks spread evenly over them, which another training changes and which is read in a second. Inputs count by
+path, size and tag. What only moves speed (replicas, batch sizes, memory) is left out, and so are storage options.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipelines.errors import PlanError
+from pipelines.job import Job
+from pipelines.json_values import dump_json
+from pipelines.listing import SourceFile
+from pipelines.planning import unit_rows_of
+from pipelines.storage import describe
+
+Fingerprint = Mapping[str, Any]
+
+MAX_FILES_LISTED = 1000
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "model.safetensors.index.json",
+)
+_SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
+_MAX_SHOWN = 200
+
+
+def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
+    """The fingerprint of `job` over the input `files`, as JSON values.
+
+    Raises:
+        PlanError: the model's files cannot be read.
+    """
+    kind = type(job.task).__name__.removesuffix("Task").lower()
+    parts = {
+        "model": _model_files(Path(job.model.path)),
+        "dtype": job.model.dtype,
+        "quantization": job.model.quantization,
+        "max_model_len": job.engine.max_model_len,
+        "task": {"kind": kind, **asdict(job.task)},
+        "seed": job.seed,
+        "unit_rows": unit_rows_of(job),
+        "limit": job.limit,
+        "input": {
+            "format": files[0].format,
+            "columns": job.input.columns,
+            "schema": job.input.schema,
+            **_listing(files),
+        },
+        "output": {"format": job.output.format, "prefix": job.output.prefix},
+    }
+    as_json: dict[str, Any] = orjson.loads(dump_json(parts))
+    return as_json
+
+
+def _model_files(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = {name: _hash(folder / name) for name in _MODEL_FILES if (folder / name).is_file()}
+        for path in sorted(folder.glob("*.safetensors")):
+            found[path.name] = _weights(path)
+    except OSError as error:
+        raise PlanError(f"model.path {folder} cannot be read: {describe(error)}") from error
+    return found
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """Size, header hash and sample hash of a safetensors file: 8 bytes of header length, the header, the tensors."""
+    size = path.stat().st_size
+    samples = hashlib.sha256()
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        for start in _sample_starts(file.tell(), size):
+            file.seek(start)
+            samples.update(file.read(_SAMPLE_BYTES))
+    return {"bytes": size, "header": hashlib.sha256(header).hexdigest(), "samples": samples.hexdigest()}
+
+
+def _sample_starts(first: int, end: int) -> Iterator[int]:
+    """Where samples start: every block of a small file, else blocks at even distances with the last one at the end."""
+    if end - first <= _SAMPLES * _SAMPLE_BYTES:
+        yield from range(first, end, _SAMPLE_BYTES)
+    else:
+        room = end - first - _SAMPLE_BYTES
+        yield from (first + room * sample // (_SAMPLES - 1) for sample in range(_SAMPLES))
+
+
+def _listing(files: Sequence[SourceFile]) -> dict[str, Any]:
+    """The input files; file by file only while there are not too many to be written down each time."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(dump_json([file.path, file.relative_path, file.size, file.tag]))
+    totals = {"num_files": len(files), "num_bytes": sum(file.size for file in files), "sha256": digest.hexdigest()}
+    if len(files) > MAX_FILES_LISTED:
+        return totals
+    return totals | {"files": {file.path: f"{file.size} bytes, version {file.tag}" for file in files}}
+
+
+def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """What changed between two fingerprints: one line a part, with its old and new value."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
+    derived = {"input.sha256", "input.num_bytes"}
+    if any(name not in derived for name in changed):
+        changed = [name for name in changed if name not in derived]
+    return [f"{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}" for name in changed]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _shown(value: Any) -> str:
+    text = "absent" if value is None else dump_json(value).decode()
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

@@ -1,0 +1,90 @@
+"""Listening to a graph that runs: outcomes are counted, and whatever must end or drain the run is noticed.
+
+The state of a run is told to whoever asked for it at most every half second.
+"""
+
+import time
+from collections.abc import Callable
+
+from pipelines.blocks import OUTCOME, value_in
+from pipelines.errors import OutputError
+from pipelines.execution import Execution
+from pipelines.job import MaxFailed
+from pipelines.lease import ensure_owned
+from pipelines.ledger import Ledger
+from pipelines.outcomes import Halted, LeftOut, Outcome
+from pipelines.progress import Phase, Progress
+from pipelines.receipts import Receipt
+from pipelines.tally import Tally
+from pipelines.units import UnreadableUnit
+from pipelines.watch import EngineWatch
+
+WAIT_S = 0.2
+SHOW_S = 0.5
+
+
+class Follower:
+    """Follows one execution from its first block to its last."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tally: Tally,
+        watch: EngineWatch,
+        *,
+        max_failed: MaxFailed | None,
+        show: Callable[[Progress], None],
+    ) -> None:
+        self._ledger, self._tally, self._watch = ledger, tally, watch
+        self._max_failed, self._show = max_failed, show
+        self._next_show = 0.0
+        self.is_draining = False
+
+    def follow(self, execution: Execution) -> None:
+        """Returns when every unit of the execution has come to an end.
+
+        Raises:
+            EngineError: engines keep dying.
+            OutputError: results cannot be written, or the output folder is lost.
+            LeaseError: the lease is lost.
+            GraphError: Ray gave the graph up.
+        """
+        self.show_now()
+        while not execution.is_finished:
+            block = execution.next_block(WAIT_S)
+            if block is not None:
+                self._take(value_in(block, OUTCOME))
+            self._ledger.lease.check()
+            self._watch.look()
+            if self._watch.is_any_ready:
+                self._tally.start_clock()
+            if time.monotonic() >= self._next_show:
+                self.show_now()
+        # Units of a lost folder end at once, uncomputed: the graph may be over before the next heartbeat notices.
+        ensure_owned(self._ledger.store, self._ledger.lease.token)
+
+    def show_now(self) -> None:
+        """Tells the state of the run."""
+        self._next_show = time.monotonic() + SHOW_S
+        self._show(self._tally.progress(self._phase, engine_restarts=self._watch.num_deaths))
+
+    @property
+    def _phase(self) -> Phase:
+        if self.is_draining:
+            return "draining"
+        return "running" if self._watch.is_any_ready else "starting"
+
+    def _take(self, outcome: Outcome) -> None:
+        match outcome:
+            case Receipt():
+                self._tally.add(outcome)
+                self._watch.on_commit()
+                if not self.is_draining and self._tally.is_over(self._max_failed):
+                    self.is_draining = True
+                    self._ledger.lease.set_draining()
+            case UnreadableUnit():
+                self._tally.unreadable.append(outcome)
+            case Halted(message=message):
+                raise OutputError(message)
+            case LeftOut():
+                pass

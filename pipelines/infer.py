@@ -1,0 +1,131 @@
+"""The engine stage: what Ray Data runs in every engine process, fed with blocks of one unit each.
+
+It stands between units and the `EngineActor`, which knows only requests, and it is the process boundary of an engine: when the engine
+fails, the cause is journalled and the process ends, so that Ray starts a fresh one and gives it the same units again.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
+
+import pyarrow as pa
+
+from actors.work import EngineAnswer, EngineSettings, EngineWork
+from pipelines.attempts import Attempts
+from pipelines.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
+from pipelines.cluster import Room
+from pipelines.job import GenerateTask, Job
+from pipelines.outcomes import LeftOut
+from pipelines.permit import Permit
+from pipelines.rows import InferredUnit, PreparedUnit
+
+logger = logging.getLogger(__name__)
+
+ENGINE_FAILED = 70
+
+
+class AnswersRequests(Protocol):
+    """What answers requests: an `EngineActor`."""
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+
+
+MakeEngine = Callable[[EngineSettings], AnswersRequests]
+
+
+def load_engine(settings: EngineSettings) -> AnswersRequests:
+    """The real engine. Imported where it is loaded: no other process of a run needs torch."""
+    from actors.engine_actor import EngineActor
+
+    return EngineActor(settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """One answer a request of a unit, and the seconds they took."""
+
+    answers: list[EngineAnswer]
+    seconds: float
+
+
+def engine_settings(job: Job, room: Room, label_ids: tuple[tuple[int, ...], ...]) -> EngineSettings:
+    """What an engine of this job is made from. A row's draws are keyed by the row, so the sampling parameters carry no seed."""
+    task, engine = job.task, job.engine
+    return EngineSettings(
+        path=job.model.path,
+        dtype=job.model.dtype,
+        quantization=job.model.quantization,
+        sampling=replace(task.sampling, seed=None) if isinstance(task, GenerateTask) else None,
+        labels=label_ids,
+        num_threads=room.engine_threads,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        block_size=engine.block_size,
+        cache_bytes=engine.cache_bytes,
+        gpu_memory_fraction=engine.gpu_memory_fraction,
+    )
+
+
+def work_of(prepared: PreparedUnit) -> EngineWork:
+    """A prepared unit's requests as an engine takes them."""
+    return EngineWork.of(
+        f"unit-{prepared.unit.index}",
+        [request.token_ids for request in prepared.requests],
+        [request.seed for request in prepared.requests],
+    )
+
+
+def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
+    """A prepared unit with its answers."""
+    return InferredUnit(prepared=prepared, results=tuple(answers.answers), seconds=answers.seconds)
+
+
+class InferUnits:
+    """One engine, loaded once; one call a unit, several at a time."""
+
+    def __init__(self, settings: EngineSettings, permit: Permit, make_engine: MakeEngine) -> None:
+        self._permit = permit
+        self._attempt = Attempts(permit.committer.store, permit.committer.token.epoch).begin()
+        self._calls = itertools.count()
+        try:
+            self._engine = make_engine(settings)
+        except Exception as error:
+            self._attempt.fail(f"the engine could not be started: {_described(error)}")
+            raise
+        self._attempt.ready()
+
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        """The block with answers in the place of work. A block without work, of a unit that could not be read, passes through."""
+        work: EngineWork | None = value_in(block, WORK)
+        if work is None:
+            return with_value(block, WORK, ANSWERS, None)
+        if not await asyncio.to_thread(self._permit.is_given):
+            return block_of(**{PREPARED: LeftOut(), ANSWERS: None})
+        try:
+            return with_value(block, WORK, ANSWERS, await self._answers(work))
+        except Exception as error:  # noqa: BLE001 - the boundary of the engine's process
+            self._end(error)
+
+    async def _answers(self, work: EngineWork) -> Answers:
+        started = time.perf_counter()
+        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
+        answers = await self._engine.compute(replace(work, name=name))
+        return Answers(answers=answers, seconds=time.perf_counter() - started)
+
+    def _end(self, error: Exception) -> NoReturn:
+        """Ends the process at once; whatever else is in flight would fail as well."""
+        try:
+            logger.error("the engine failed", exc_info=error)
+            self._attempt.fail(_described(error))
+        finally:
+            os._exit(ENGINE_FAILED)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,125 @@
+"""A run, described: model, task, input, output and engine as frozen dataclasses.
+
+`jobs.spec` makes them from YAML and checks what strangers wrote; everything below takes them as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from models.engine.request import SamplingParams
+
+Format = Literal["parquet", "jsonl", "csv"]
+OutputFormat = Literal["parquet", "jsonl"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A checkpoint folder and how to load it."""
+
+    path: str
+    dtype: str = "auto"
+    quantization: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateTask:
+    """Free text from a causal model; exactly one of `prompt`, `messages` and `prompt_token_ids` (a column) is set."""
+
+    prompt: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompt_token_ids: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.0))
+    allow_special_tokens: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifyTask:
+    """A label with every class's probability: from a classification head, or from a causal model when `labels` are given.
+
+    `windows` says how the probabilities of a text too long for the model are put together; None makes such a text a bad row.
+    """
+
+    text: str
+    question: str | None = None
+    labels: tuple[str, ...] | None = None
+    windows: Literal["mean", "max"] | None = None
+    window: int | None = None
+    stride: int | None = None
+    allow_special_tokens: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractTask:
+    """Spans from a token-classification head, or the answer to `question` from a question-answering head.
+
+    `window` and `stride` are tokens: the length of a window and the overlap between two neighbours.
+    """
+
+    text: str
+    question: str | None = None
+    window: int | None = None
+    stride: int | None = None
+
+
+Task = GenerateTask | ClassifyTask | ExtractTask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputSpec:
+    """What is read. `columns` are carried to the output (None: all); `schema` maps column to Arrow type name and overrides inference."""
+
+    paths: tuple[str, ...]
+    format: Format | None = None
+    columns: tuple[str, ...] | None = None
+    schema: Mapping[str, str] | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec:
+    """Where results go. `prefix` stands before every result column."""
+
+    path: str
+    format: OutputFormat = "parquet"
+    prefix: str = ""
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSpec:
+    """How many engines, and how large. None leaves a value to the checkpoint or the machine."""
+
+    replicas: int = 1
+    num_cpus: float | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+    block_size: int | None = None
+    cache_bytes: int | None = None
+    gpu_memory_fraction: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaxFailed:
+    """How many failed rows a run accepts: a count, or a fraction of the rows seen (which counts from 1,000 rows on)."""
+
+    count: int | None = None
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus (None: all)."""
+
+    name: str
+    model: ModelSpec
+    task: Task
+    input: InputSpec
+    output: OutputSpec
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    unit_rows: int | None = None
+    max_failed: MaxFailed | None = None
+    seed: int = 0
+    limit: int | None = None

@@ -1,0 +1,112 @@
+"""Parquet files: what their footers tell the planner, and reading row ranges of a row group.
+
+Parquet can only be decoded from the start of a row group, so the units of one row group are best read in one go, forwards:
+`iter_row_ranges` decodes each page once, whatever number of units it holds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schema import Columns
+from pipelines.storage import Storage, is_remote, reading
+
+_LOCAL_BUFFER_BYTES = 1 << 20
+_REMOTE_BUFFER_BYTES = 8 << 20
+_ROWS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footer:
+    """What a Parquet file holds: its schema, and each row group's rows and bytes in memory of the columns that are needed."""
+
+    schema: pa.Schema
+    num_rows: tuple[int, ...]
+    num_bytes: tuple[int, ...]
+
+
+def read_footer(storage: Storage, path: str, columns: Columns) -> Footer:
+    """Reads a file's footer.
+
+    Raises:
+        SourceError: it cannot be read, or is no Parquet.
+    """
+    with storage.open(path) as file, reading(path):
+        opened = pq.ParquetFile(file)
+        metadata = opened.metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        return Footer(
+            schema=opened.schema_arrow.remove_metadata(),
+            num_rows=tuple(group.num_rows for group in groups),
+            num_bytes=tuple(_needed_bytes(group, columns) for group in groups),
+        )
+
+
+def _needed_bytes(group: Any, columns: Columns) -> int:
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if _is_needed(chunk.path_in_schema, columns))
+
+
+def _is_needed(path: str, columns: Columns) -> bool:
+    """Whether a leaf belongs to a needed column; its path is dotted, and so may be a column's own name."""
+    return columns.is_needed(path) or columns.is_needed(path.split(".", 1)[0])
+
+
+def iter_row_ranges(
+    storage: Storage, path: str, row_group: int, names: Sequence[str], ranges: Sequence[tuple[int, int]]
+) -> Iterator[pa.Table]:
+    """Yields the rows of each range (first row in the row group, number of rows) in turn; the ranges ascend and do not overlap.
+
+    Columns come with the file's own types; those of `names` that the file lacks are left out.
+
+    Raises:
+        SourceError: the file cannot be read, or has fewer rows.
+    """
+    buffer_bytes = _REMOTE_BUFFER_BYTES if is_remote(path) else _LOCAL_BUFFER_BYTES
+    with storage.open(path) as file:
+        with reading(path):
+            opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes)
+            present = [name for name in names if name in opened.schema_arrow.names]
+            batches = opened.iter_batches(
+                batch_size=min(_ROWS_PER_BATCH, max(count for _, count in ranges)),
+                row_groups=[row_group],
+                columns=present,
+                use_threads=False,
+            )
+        rows = _RowStream(batches, path)
+        for start, count in ranges:
+            rows.skip(start - rows.position)
+            yield rows.take(count).select(present)
+
+
+class _RowStream:
+    """Record batches as a stream of rows."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], path: str) -> None:
+        self._batches = batches
+        self._path = path
+        self._rest: pa.RecordBatch | None = None
+        self.position = 0
+
+    def skip(self, num_rows: int) -> None:
+        for _ in self._slices(num_rows):
+            pass
+
+    def take(self, num_rows: int) -> pa.Table:
+        return pa.Table.from_batches(list(self._slices(num_rows)))
+
+    def _slices(self, num_rows: int) -> Iterator[pa.RecordBatch]:
+        while num_rows > 0:
+            if self._rest is None or not self._rest.num_rows:
+                with reading(self._path):
+                    self._rest = next(self._batches, None)
+                    if self._rest is None:
+                        raise EOFError(f"the row group ends after {self.position} rows, {num_rows} short")
+            piece = self._rest.slice(0, num_rows)
+            self._rest = self._rest.slice(piece.num_rows)
+            self.position += piece.num_rows
+            num_rows -= piece.num_rows
+            yield piece

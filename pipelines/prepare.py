@@ -1,0 +1,134 @@
+"""Rows -> model requests: templates rendered, texts tokenized, lengths checked. What is wrong with a row makes it a dead letter.
+
+Nothing here depends on which rows share a unit. The kinds of failure are in `pipelines.kinds`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from models.config import Head
+from models.text import Tokenizer
+from pipelines.encode_classify import LabelEncoder, TextEncoder
+from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
+from pipelines.encode_generate import PromptEncoder, TokenIdsEncoder
+from pipelines.encoding import EncodedRow, Row, RowEncoder
+from pipelines.errors import RowError, TaskError
+from pipelines.facts import ModelFacts
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job, Task
+from pipelines.json_values import json_rows
+from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
+from pipelines.seeds import row_seed
+from pipelines.values import column_values, kept_rows
+
+
+class Preparer:
+    """Prepares the units of one job, one at a time.
+
+    `required_columns` are read by the task and have to exist in the input, `optional_columns` are read if they do. `label_ids` are the
+    tokens of a causal model's labels, and empty for any other task.
+
+    Raises:
+        TaskError: the task cannot be run on this checkpoint; `place` is the key of the spec.
+    """
+
+    def __init__(self, job: Job, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+        self._encoder = encoder = _encoder(job.task, tokenizer, facts)
+        self._seed = _seed(job)
+        self._has_texts = isinstance(job.task, ExtractTask)
+        self.required_columns = encoder.required_columns
+        self.optional_columns = encoder.columns - encoder.required_columns
+        self.label_ids = encoder.label_ids if isinstance(encoder, LabelEncoder) else ()
+
+    def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
+        """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds."""
+        encoded = self._encoder.encode_rows(_rows(rows.table, self._encoder.columns))
+        good = [row for row in encoded if isinstance(row, EncodedRow)]
+        is_good = np.array([isinstance(row, EncodedRow) for row in encoded], np.bool_)
+        row_numbers = rows.row_numbers[is_good]
+        seeds = [row_seed(self._seed, relative_path, number) for number in row_numbers.tolist()]
+        failures = (*rows.failures, *_failures(rows, encoded, ~is_good))
+        return PreparedUnit(
+            unit=rows.unit,
+            table=kept_rows(rows.table, is_good),
+            row_numbers=row_numbers,
+            failures=tuple(sorted(failures, key=lambda failure: failure.row)),
+            requests=tuple(
+                ModelRequest(row=position, token_ids=piece.token_ids, offsets=piece.offsets, seed=seed)
+                for position, (row, seed) in enumerate(zip(good, seeds, strict=True))
+                for piece in row.pieces
+            ),
+            texts=tuple(row.text or "" for row in good) if self._has_texts else None,
+        )
+
+
+def _encoder(task: Task, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    match task:
+        case GenerateTask():
+            return _generate_encoder(task, tokenizer, facts)
+        case ClassifyTask():
+            return _classify_encoder(task, tokenizer, facts)
+        case ExtractTask():
+            return _extract_encoder(task, tokenizer, facts)
+
+
+def _generate_encoder(task: GenerateTask, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    _check_head(facts, "causal", "task.kind", "generate")
+    if task.prompt_token_ids is not None:
+        return TokenIdsEncoder(task, task.prompt_token_ids, facts)
+    return PromptEncoder(task, tokenizer, facts)
+
+
+def _classify_encoder(task: ClassifyTask, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    if task.labels is not None:
+        _check_head(facts, "causal", "task.labels", "classify with labels of one's own")
+        return LabelEncoder(task, task.labels, tokenizer, facts)
+    if facts.head == "causal":
+        raise TaskError("task.labels", "the checkpoint is a causal model, which needs the labels to choose from")
+    _check_head(facts, "sequence-classification", "task.kind", "classify")
+    return TextEncoder(task, tokenizer, facts)
+
+
+def _extract_encoder(task: ExtractTask, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    if task.question is not None:
+        _check_head(facts, "question-answering", "task.question", "extract with a question")
+        return QuestionEncoder(task, task.question, tokenizer, facts)
+    if facts.head == "question-answering":
+        raise TaskError("task.question", "the checkpoint has a question-answering head, which needs a question")
+    _check_head(facts, "token-classification", "task.kind", "extract")
+    return DocumentEncoder(task, tokenizer, facts)
+
+
+def _check_head(facts: ModelFacts, head: Head, place: str, what: str) -> None:
+    if facts.head != head:
+        raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.head} head")
+
+
+def _seed(job: Job) -> int:
+    """What all rows' seeds are derived from: the job's seed, unless the sampling parameters have one of their own."""
+    own = job.task.sampling.seed if isinstance(job.task, GenerateTask) else None
+    return job.seed if own is None else own
+
+
+def _rows(table: pa.Table, columns: frozenset[str]) -> list[Row | RowError]:
+    """The table's rows as far as the task reads them, or the error of a value that cannot be read."""
+    names = [name for name in table.column_names if name in columns]
+    values = [column_values(table.column(name), name) for name in names]
+    if not names:
+        return [{} for _ in range(table.num_rows)]
+    return [_row(names, row) for row in zip(*values, strict=True)]
+
+
+def _row(names: Sequence[str], values: tuple[object, ...]) -> Row | RowError:
+    error = next((value for value in values if isinstance(value, RowError)), None)
+    return dict(zip(names, values, strict=True)) if error is None else error
+
+
+def _failures(rows: UnitRows, encoded: list[EncodedRow | RowError], is_bad: np.ndarray) -> list[RowFailure]:
+    errors = [row for row in encoded if isinstance(row, RowError)]
+    numbers = rows.row_numbers[is_bad].tolist()
+    return [
+        RowFailure(row=number, kind=error.kind, message=error.message, input=values)
+        for number, error, values in zip(numbers, errors, json_rows(kept_rows(rows.table, is_bad)), strict=True)
+    ]

@@ -1,0 +1,65 @@
+"""How far a run is, and how it ended: what the driver tells whoever started it.
+
+Plain numbers, taken from receipts; how they are shown is the caller's affair.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["planning", "starting", "running", "draining"]
+ExitStatus = Literal[0, 1, 3, 130]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """A run at one moment. A row is done when its unit is committed, as a result or as a dead letter.
+
+    `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`, `rows_failed` and `units_done`
+    include the `rows_resumed` and `units_resumed` that an earlier run had committed; the tokens are this run's own, and so are
+    the `seconds`, which count from the start of the phase "running".
+    """
+
+    phase: Phase
+    rows_done: int = 0
+    rows_total: int | None = None
+    rows_failed: int = 0
+    rows_resumed: int = 0
+    units_done: int = 0
+    units_total: int | None = None
+    units_resumed: int = 0
+    units_failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    engine_restarts: int = 0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt and completion tokens of this run a second; 0.0 before anything was measured."""
+        return (self.prompt_tokens + self.completion_tokens) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows committed by this run a second; 0.0 before anything was measured."""
+        return (self.rows_done - self.rows_resumed) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the average speed so far; None while there is no speed or no total."""
+        if self.rows_total is None or self.rows_per_s == 0.0:
+            return None
+        return (self.rows_total - self.rows_done) / self.rows_per_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """How a run ended: `exit_status` as the command returns it, one sentence for people, and the last numbers.
+
+    0 every unit is committed (dead letters allowed); 1 the run failed, what is committed stays; 3 `max_failed` was crossed;
+    130 interrupted. The message names the cause of anything but 0.
+    """
+
+    exit_status: ExitStatus
+    message: str
+    output: str
+    progress: Progress

@@ -1,0 +1,236 @@
+"""Reading units: rows in the run's schema, and the rows that cannot be read apart from them.
+
+Usage:
+
+    reader = UnitReader(schema=record.schema, declared=frozenset(job.input.schema or ()), storage=Storage(job.input.storage_options))
+    reader.read_unit(unit) -> UnitRows                                  # raises SourceError
+    reader.read_units(units) -> Iterator[UnitRows | UnreadableUnit]     # retries, and goes on where it can
+    group_units(units) -> Iterator[tuple[Unit, ...]]                    # which units one read task should be given together
+
+A compressed file can only be read from its start, and a Parquet row group from its own: `read_units` reads neighbouring units of one
+such source in a single pass, however many were left out in between, and `group_units` keeps them together. All others stand alone.
+
+Every unit's file is compared with the plan before it is opened and again after the unit is read, so rows of a file that was rewritten
+under the job never get through.
+
+Failures of rows: `malformed_json`, `not_an_object`, `invalid_utf8`, `malformed_csv` and `schema_mismatch`. What is no record is kept
+as `{"_raw_base64": ...}`, and so is a Parquet value that is not valid UTF-8, in its place.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.conform import conform
+from pipelines.csv_text import parse_header, read_csv, read_first_record
+from pipelines.cutting import csv_records, jsonl_records
+from pipelines.errors import PlanError, RowError, SourceChangedError, SourceError
+from pipelines.json_lines import parse_object
+from pipelines.json_values import json_rows, raw_value
+from pipelines.jsonl import read_jsonl
+from pipelines.parquet import iter_row_ranges
+from pipelines.rows import RowFailure, UnitRows
+from pipelines.storage import Content, FileStat, Storage, reading, with_retries
+from pipelines.units import Unit, UnreadableUnit
+
+_SKIP_BYTES = 4 << 20
+
+
+def group_units(units: Iterable[Unit]) -> Iterator[tuple[Unit, ...]]:
+    """Splits units, in order, into those that are read in one pass: of one compressed file or one row group; others alone."""
+    for _, group in groupby(units, key=_pass_key):
+        yield tuple(group)
+
+
+def _pass_key(unit: Unit) -> tuple[str, int]:
+    if unit.format == "parquet":
+        return unit.path, unit.row_group
+    return (unit.path, unit.index) if unit.is_cuttable else (unit.path, -1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitReader:
+    """Reads units into tables of `schema`. Picklable. `declared` are the columns whose types come from `input.schema`."""
+
+    schema: pa.Schema
+    declared: frozenset[str] = frozenset()
+    storage: Storage = field(default_factory=Storage)
+    _headers: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def read_unit(self, unit: Unit) -> UnitRows:
+        """Reads one unit, once.
+
+        Raises:
+            SourceError: it cannot be read; SourceChangedError: its file has changed since it was planned.
+        """
+        return next(self._pass((unit,)))
+
+    def read_units(
+        self, units: Iterable[Unit], *, sleep: Callable[[float], None] = time.sleep
+    ) -> Iterator[UnitRows | UnreadableUnit]:
+        """Reads units in order. One that stays unreadable after retries takes those after it in the same pass along."""
+        for group in group_units(units):
+            yield from self._read_group(group, sleep)
+
+    def _read_group(
+        self, group: tuple[Unit, ...], sleep: Callable[[float], None]
+    ) -> Iterator[UnitRows | UnreadableUnit]:
+        one_pass = _Pass(self._pass, group)
+        for position in range(len(group)):
+            try:
+                yield with_retries(one_pass.next, sleep=sleep)
+            except SourceError as error:
+                yield from (UnreadableUnit(unit=unit, message=str(error)) for unit in group[position:])
+                return
+
+    def _pass(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
+        """Reads units that can be read in one pass."""
+        first = group[0]
+        self._check_source(first)
+        if first.format == "parquet":
+            read = self._read_parquet(group)
+        elif first.is_cuttable:
+            read = self._read_cut(group)
+        else:
+            read = self._read_stream(group)
+        for rows in read:
+            self._check_source(first)
+            yield rows
+
+    def _check_source(self, unit: Unit) -> None:
+        found = self.storage.stat(unit.path)
+        planned = FileStat(size=unit.source_size, tag=unit.source_tag)
+        if found != planned:
+            raise SourceChangedError(
+                f"{unit.path} has changed since it was planned: it was {planned.size} bytes (version {planned.tag}) and is "
+                f"{found.size} bytes (version {found.tag}); put the planned file back, or start a run in a new output folder"
+            )
+
+    def _read_parquet(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
+        first = group[0]
+        ranges = [(unit.offset, unit.num_rows) for unit in group]
+        tables = iter_row_ranges(self.storage, first.path, first.row_group, self.schema.names, ranges)
+        for unit, table in zip(group, tables, strict=True):
+            fitted = conform(table, self.schema)
+            misfits = sorted(fitted.misfits)
+            inputs = dict(zip(misfits, json_rows(table.take(pa.array(misfits, pa.int64()))), strict=True))
+            failures = [_failure(unit, row, fitted.misfits[row], inputs[row]) for row in inputs]
+            yield _unit_rows(unit, fitted.table, fitted.positions, failures)
+
+    def _read_cut(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
+        for unit in group:
+            yield self._parse(unit, self.storage.read(unit.path, unit.offset, unit.num_bytes))
+
+    def _read_stream(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
+        content = self.storage.content(group[0].path)
+        try:
+            position = 0
+            for unit in group:
+                with reading(unit.path):
+                    while position < unit.offset:
+                        position += len(_read_some(content, min(_SKIP_BYTES, unit.offset - position)))
+                    text = _read_exactly(content, unit.num_bytes)
+                position += len(text)
+                yield self._parse(unit, text)
+        finally:
+            content.close()
+
+    def _parse(self, unit: Unit, text: bytes) -> UnitRows:
+        split = csv_records if unit.format == "csv" else jsonl_records
+        bounds = list(split(text, True).bounds())[: unit.num_rows]
+        if len(bounds) < unit.num_rows:
+            raise SourceChangedError(
+                f"{unit.path} has {len(bounds)} rows where {unit.num_rows} were planned (unit {unit.index})"
+            )
+        records = [text[start:end] for start, end in bounds]
+        text = text[: bounds[-1][1]]
+        if unit.format == "csv":
+            header = self._header(unit)
+            rows = read_csv(text, records, header, self.schema)
+            inputs = {row: _csv_input(records[row], header, error) for row, error in rows.failures.items()}
+        else:
+            rows = read_jsonl(text, records, self.schema, self.declared)
+            inputs = {row: _json_input(records[row]) for row in rows.failures}
+        failures = [_failure(unit, row, rows.failures[row], inputs[row]) for row in sorted(inputs)]
+        return _unit_rows(unit, rows.in_order(), rows.positions, failures)
+
+    def _header(self, unit: Unit) -> tuple[str, ...]:
+        key = unit.path, unit.source_tag
+        if key not in self._headers:
+            content = self.storage.content(unit.path)
+            try:
+                with reading(unit.path):
+                    self._headers[key] = parse_header(read_first_record(content), unit.path)
+            except PlanError as error:
+                raise SourceChangedError(
+                    f"the header of {unit.path} is not the one that was planned: {error}"
+                ) from error
+            finally:
+                content.close()
+        return self._headers[key]
+
+
+class _Pass:
+    """Reading a group of units in one go, which starts again behind the last one that was read if it fails."""
+
+    def __init__(self, read: Callable[[Sequence[Unit]], Iterator[UnitRows]], group: Sequence[Unit]) -> None:
+        self._read = read
+        self._group = group
+        self._num_read = 0
+        self._rows: Iterator[UnitRows] | None = None
+
+    def next(self) -> UnitRows:
+        if self._rows is None:
+            self._rows = self._read(self._group[self._num_read :])
+        try:
+            rows = next(self._rows)
+        except SourceError:
+            self._rows = None
+            raise
+        self._num_read += 1
+        return rows
+
+
+def _read_some(content: Content, size: int) -> bytes:
+    found = content.read(size)
+    if not found:
+        raise EOFError("the content ends before the unit")
+    return found
+
+
+def _read_exactly(content: Content, size: int) -> bytes:
+    pieces = []
+    while size > 0:
+        pieces.append(_read_some(content, size))
+        size -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def _unit_rows(unit: Unit, table: pa.Table, positions: Sequence[int], failures: Sequence[RowFailure]) -> UnitRows:
+    numbers = np.asarray(positions, dtype=np.int64) + unit.first_row
+    return UnitRows(unit=unit, table=table.combine_chunks(), row_numbers=numbers, failures=tuple(failures))
+
+
+def _failure(unit: Unit, position: int, error: RowError, given: dict[str, Any]) -> RowFailure:
+    return RowFailure(row=unit.first_row + position, kind=error.kind, message=error.message, input=given)
+
+
+def _json_input(line: bytes) -> dict[str, Any]:
+    """The object that was on the line, or the raw line if it held none."""
+    try:
+        return parse_object(line)
+    except RowError:
+        return raw_value(line.rstrip(b"\r\n"))
+
+
+def _csv_input(record: bytes, header: tuple[str, ...], error: RowError) -> dict[str, Any]:
+    """The record's cells as text where it has the right ones, else the raw record."""
+    if error.kind != "schema_mismatch":
+        return raw_value(record.rstrip(b"\r\n"))
+    schema = pa.schema([(name, pa.string()) for name in header])
+    return json_rows(read_csv(record, [record], header, schema).in_order())[0]

@@ -1,0 +1,203 @@
+"""A run from its job to its last unit: what the driver does.
+
+    run(job, address=None, on_progress=show) -> RunSummary
+
+The driver opens the ledger, plans if nothing is planned yet, starts the graph and then only listens. It holds one bit a unit and no row.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from models.config import ModelConfig
+from models.text import Tokenizer
+from pipelines.attempts import Attempts
+from pipelines.chatter import Chatter, quiet_ray
+from pipelines.cluster import Room, connected
+from pipelines.conclude import FinishAndCommit
+from pipelines.errors import EngineError, GraphError, LeaseError, OutputError
+from pipelines.execution import Execution
+from pipelines.facts import ModelFacts
+from pipelines.fingerprint import fingerprint_of
+from pipelines.follow import Follower
+from pipelines.graph import Stages, build_graph
+from pipelines.infer import MakeEngine, engine_settings, load_engine
+from pipelines.interrupts import interrupts
+from pipelines.job import Job
+from pipelines.ledger import UNREADABLE, Ledger
+from pipelines.listing import SourceFile, list_sources
+from pipelines.permit import Permit
+from pipelines.plan_tasks import map_in_tasks
+from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
+from pipelines.prepare import Preparer
+from pipelines.progress import ExitStatus, Progress, RunSummary
+from pipelines.reading import UnitReader
+from pipelines.schema import Columns
+from pipelines.source import ReadSettings
+from pipelines.storage import Storage
+from pipelines.tally import Tally
+from pipelines.units import Unit
+from pipelines.watch import EngineWatch
+
+logger = logging.getLogger(__name__)
+
+ShowProgress = Callable[[Progress], None]
+
+
+def run(job: Job, *, address: str | None = None, on_progress: ShowProgress | None = None) -> RunSummary:
+    """Runs a job, or goes on with it where it stopped, until every unit is committed or the run has to end.
+
+    `address` is local, auto or HOST:PORT of a Ray cluster; None: `RAY_ADDRESS` if set, else a local cluster of its own.
+
+    Raises:
+        PipelineError: the run cannot be started: the output belongs to another run, the input cannot be planned, the task does not fit
+            the model, there is no such cluster. What goes wrong later is in the summary.
+        ModelError: the checkpoint cannot be used.
+    """
+    return Driver(job, show=on_progress or _show_nothing).run(address)
+
+
+def _show_nothing(progress: Progress) -> None:
+    del progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How a run ended, and in one sentence why."""
+
+    exit_status: ExitStatus
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Model:
+    """What the driver and the workers know of the checkpoint; the engines alone load its weights."""
+
+    facts: ModelFacts
+    preparer: Preparer
+
+    @classmethod
+    def of(cls, job: Job) -> "_Model":
+        tokenizer = Tokenizer.from_pretrained(job.model.path)
+        config = ModelConfig.from_pretrained(job.model.path)
+        facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
+        return cls(facts=facts, preparer=Preparer(job, tokenizer, facts))
+
+
+class Driver:
+    """Drives one run. `make_engine` makes what answers requests, in the engines' processes."""
+
+    def __init__(self, job: Job, *, show: ShowProgress, make_engine: MakeEngine = load_engine) -> None:
+        self._job, self._show, self._make_engine = job, show, make_engine
+        self._tally: Tally | None = None
+
+    def run(self, address: str | None) -> RunSummary:
+        """The whole run; see `run`."""
+        with interrupts() as take_signals:
+            try:
+                ending = self._run(address, take_signals)
+            except KeyboardInterrupt:
+                ending = Ending(exit_status=130, message="interrupted; what is committed stays, run again to go on")
+        progress = Progress(phase="planning") if self._tally is None else self._tally.progress("running")
+        return RunSummary(
+            exit_status=ending.exit_status, message=ending.message, output=self._job.output.path, progress=progress
+        )
+
+    def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
+        job = self._job
+        self._show(Progress(phase="planning"))
+        files = list_sources(job.input)
+        model = _Model.of(job)
+        with Ledger.open(job, fingerprint_of(job, files)) as ledger:
+            tally = None if ledger.record is None else self._take_stock(ledger)
+            if tally is not None and tally.num_pending == 0:
+                return self._conclude(ledger, tally)
+            with quiet_ray() as chatter, connected(job.engine, address) as room:
+                take_signals()
+                chatter.move_to_session()
+                if tally is None:
+                    ledger.write_plan(lambda sink: self._plan(files, model.preparer, sink))
+                    tally = self._take_stock(ledger)
+                return self._compute(ledger, tally, self._stages(ledger, model, room), room, chatter)
+
+    def _plan(self, files: Sequence[SourceFile], preparer: Preparer, sink: Sink) -> Plan:
+        job, num_rows = self._job, 0
+
+        def count(units: Sequence[Unit]) -> None:
+            nonlocal num_rows
+            sink(units)
+            num_rows += sum(unit.num_rows for unit in units)
+            self._show(Progress(phase="planning", rows_done=num_rows))
+
+        return plan_units(
+            files,
+            job.input,
+            Columns(carried=job.input.columns, required=preparer.required_columns, optional=preparer.optional_columns),
+            unit_rows=unit_rows_of(job),
+            limit=job.limit,
+            map_tasks=map_in_tasks,
+            sink=count,
+        )
+
+    def _take_stock(self, ledger: Ledger) -> Tally:
+        """Counts what earlier runs have committed."""
+        assert ledger.record is not None, "stock is taken once the run is planned"
+        self._tally = Tally(ledger.record.plan, ledger.survey())
+        return self._tally
+
+    def _stages(self, ledger: Ledger, model: _Model, room: Room) -> Stages:
+        job, committer = self._job, ledger.committer()
+        assert ledger.record is not None, "stages are made once the run is planned"
+        reader = UnitReader(
+            schema=ledger.record.schema,
+            declared=frozenset(job.input.schema or ()),
+            storage=Storage(job.input.storage_options),
+        )
+        return Stages(
+            read=ReadSettings(job=job, facts=model.facts, reader=reader, permit=Permit(committer=committer)),
+            engine=engine_settings(job, room, model.preparer.label_ids),
+            make_engine=self._make_engine,
+            conclude=FinishAndCommit(job=job, facts=model.facts, committer=committer),
+        )
+
+    def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, room: Room, chatter: Chatter) -> Ending:
+        """Runs the graph over what is left to do."""
+        attempts = Attempts(ledger.store, ledger.lease.token.epoch)
+        attempts.clear()
+        watch = EngineWatch(attempts, room.replicas)
+        follower = Follower(ledger, tally, watch, max_failed=self._job.max_failed, show=self._show)
+        survey = tally.survey
+        graph = build_graph(self._job, room, stages, lambda: ledger.pending_units(survey), tally.num_pending)
+        try:
+            with chatter.native_stderr():
+                execution = Execution(graph)
+            with execution:
+                follower.follow(execution)
+        except (EngineError, OutputError, LeaseError) as error:
+            return Ending(exit_status=1, message=str(error))
+        except GraphError as error:
+            logger.info("Ray gave the graph up; its messages are in %s", chatter.path, exc_info=True)
+            cause = watch.last_cause()
+            return Ending(exit_status=1, message=str(error) if cause is None else f"an engine failed: {cause}")
+        finally:
+            follower.show_now()
+        attempts.clear()
+        return self._conclude(ledger, tally, is_over=follower.is_draining)
+
+    def _conclude(self, ledger: Ledger, tally: Tally, *, is_over: bool = False) -> Ending:
+        """How a run ends whose graph has come to its end."""
+        ledger.write_unreadable(tally.unreadable)
+        done = tally.progress("running")
+        rows = f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"
+        if is_over:
+            return Ending(exit_status=3, message=f"max_failed was crossed: {rows}")
+        if tally.unreadable:
+            place = f"{self._job.output.path}/{UNREADABLE}"
+            first = tally.unreadable[0].message
+            return Ending(
+                exit_status=1,
+                message=f"{len(tally.unreadable):,} units could not be read, the first because {first}; all are listed in {place}; {rows}",
+            )
+        if tally.num_pending:
+            return Ending(exit_status=1, message=f"{tally.num_pending:,} units were not computed; run again; {rows}")
+        return Ending(exit_status=0, message=rows)

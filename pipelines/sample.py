@@ -1,0 +1,110 @@
+"""A sample of a corpus: some rows from units all over it, read and prepared as the run would.
+
+    picker = UnitPicker(num_units=32, seed=job.seed)
+    plan = plan_units(..., sink=picker)
+    sample = sample_rows(picker.units, reader, preparer, num_rows=1000)
+
+Deterministic: the same corpus and seed give the same sample.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.errors import SourceError
+from pipelines.prepare import Preparer
+from pipelines.reading import UnitReader
+from pipelines.rows import ModelRequest, PreparedUnit, UnitRows
+from pipelines.units import Unit, UnreadableUnit
+
+
+class UnitPicker:
+    """Keeps a fair draw of the units it is given, however many there are (reservoir sampling)."""
+
+    def __init__(self, *, num_units: int, seed: int) -> None:
+        self._num_units = num_units
+        self._random = random.Random(seed)
+        self._kept: list[Unit] = []
+        self._num_seen = 0
+
+    def __call__(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            self._num_seen += 1
+            if len(self._kept) < self._num_units:
+                self._kept.append(unit)
+            elif (place := self._random.randrange(self._num_seen)) < self._num_units:
+                self._kept[place] = unit
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units kept, in the order of the corpus."""
+        return sorted(self._kept, key=lambda unit: unit.index)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """Some rows of a corpus as the engine would get them.
+
+    `prompt_tokens` has one value a good row: the tokens of all its windows. `failures` counts the others by kind. `rows` holds the
+    requests of each good row, in the order of the corpus.
+    """
+
+    prompt_tokens: npt.NDArray[np.int64]
+    failures: Mapping[str, int]
+    rows: Sequence[Sequence[ModelRequest]]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows) + sum(self.failures.values())
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Prompt tokens a row, failed ones included (they cost none)."""
+        return float(self.prompt_tokens.sum()) / self.num_rows if self.num_rows else 0.0
+
+
+def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: Preparer, *, num_rows: int) -> Sample:
+    """Takes about `num_rows` rows, evenly from `units`.
+
+    Raises:
+        SourceError: a unit cannot be read.
+    """
+    total = sum(unit.num_rows for unit in units)
+    rows: list[Sequence[ModelRequest]] = []
+    failures: Counter[str] = Counter()
+    for read in reader.read_units(units):
+        if isinstance(read, UnreadableUnit):
+            raise SourceError(read.message)
+        wanted = max(1, round(num_rows * read.unit.num_rows / total)) if total else 0
+        prepared = preparer.prepare(_thinned(read, wanted), relative_path=read.unit.relative_path)
+        failures.update(failure.kind for failure in prepared.failures)
+        rows += _by_row(prepared)
+    tokens = [sum(len(request.token_ids) for request in requests) for requests in rows]
+    return Sample(prompt_tokens=np.array(tokens, np.int64), failures=dict(failures), rows=rows)
+
+
+def _thinned(read: UnitRows, wanted: int) -> UnitRows:
+    """A fair draw of about `wanted` rows, those that could not be read among them."""
+    numbers = np.sort(np.concatenate([read.row_numbers, [failure.row for failure in read.failures]]).astype(np.int64))
+    draw = np.random.default_rng(read.unit.index)
+    picked = draw.choice(numbers, min(wanted, len(numbers)), replace=False)
+    is_picked = np.isin(read.row_numbers, picked)
+    return UnitRows(
+        unit=read.unit,
+        table=read.table.filter(pa.array(is_picked)),
+        row_numbers=read.row_numbers[is_picked],
+        failures=tuple(failure for failure in read.failures if failure.row in picked),
+    )
+
+
+def _by_row(prepared: PreparedUnit) -> Iterable[Sequence[ModelRequest]]:
+    """The requests of each good row; an extraction from an empty text has none."""
+    rows: list[list[ModelRequest]] = [[] for _ in range(prepared.table.num_rows)]
+    for request in prepared.requests:
+        rows[request.row].append(request)
+    return rows

@@ -1,0 +1,162 @@
+"""Which columns a run reads, and the Arrow types they are given by name.
+
+`Columns` says what the job needs of its input; `select_columns` picks that from what the input holds; `parse_type` reads a type as
+`input.schema` writes it, which is also how Arrow prints one.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+
+from pipelines.errors import PlanError
+
+_ARROW: Any = pa  # its stubs take literal names only, and these come from a spec
+_LISTS: Mapping[str, Callable[[pa.DataType], pa.DataType]] = {"list": pa.list_, "large_list": pa.large_list}
+_TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:,\s*tz=([^\]]+))?\]")
+_DECIMAL = re.compile(r"decimal(128|256)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
+_MAX_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """What the job needs of its input.
+
+    `carried` columns go to the output (None: all there are), `required` ones are named by the task, `optional` ones are read if there.
+    """
+
+    carried: tuple[str, ...] | None = None
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that have to be there: carried ones in the job's order, then those that only the task names."""
+        return tuple(dict.fromkeys((*(self.carried or ()), *sorted(self.required))))
+
+    def is_needed(self, name: str) -> bool:
+        return self.carried is None or name in self.carried or name in self.required or name in self.optional
+
+    def check(self, available: tuple[str, ...], place: str) -> None:
+        """Raises:
+        PlanError: a named column is not among the available ones.
+        """
+        missing = [name for name in self.named if name not in available]
+        if missing:
+            shown = ", ".join(available[:_MAX_NAMES_SHOWN]) + (", ..." if len(available) > _MAX_NAMES_SHOWN else "")
+            raise PlanError(f"{place} has no column {', '.join(missing)}; it has: {shown or 'no columns'}")
+
+
+def select_columns(schema: pa.Schema, columns: Columns) -> pa.Schema:
+    """The run's schema: the needed columns without metadata, carried ones first, types that Arrow cannot write given up.
+
+    Raises:
+        PlanError: nothing is left to read.
+    """
+    order = [name for name in dict.fromkeys((*(columns.carried or ()), *schema.names)) if columns.is_needed(name)]
+    fields = [pa.field(name, plain_type(schema.field(name).type)) for name in order]
+    if not fields:
+        raise PlanError("the job reads no column of its input: name one in the task's template or in input.columns")
+    return pa.schema(fields)
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """`type` without what the output formats cannot hold: empty structs become empty maps, dictionaries inside others their values."""
+    return type if pa.types.is_dictionary(type) else decoded(type)
+
+
+def decoded(type: pa.DataType) -> pa.DataType:
+    """`type` with the values of its dictionaries in their place, and empty maps for empty structs."""
+    match type:
+        case pa.DictionaryType():
+            plain = decoded(type.value_type)
+        case pa.StructType():
+            fields = [pa.field(field.name, decoded(field.type)) for field in type]
+            plain = pa.struct(fields) if fields else pa.map_(pa.string(), pa.string())
+        case pa.MapType():
+            plain = pa.map_(decoded(type.key_type), decoded(type.item_type))
+        case pa.FixedSizeListType():
+            plain = pa.list_(decoded(type.value_type), type.list_size)
+        case pa.LargeListType():
+            plain = pa.large_list(decoded(type.value_type))
+        case pa.ListType():
+            plain = pa.list_(decoded(type.value_type))
+        case _:
+            plain = type
+    return plain
+
+
+def dictionary_of(values: pa.DataType) -> pa.DataType:
+    """The type of a column of repeated values."""
+    return cast("pa.DataType", _ARROW.dictionary(pa.int32(), values))
+
+
+def parse_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
+    """Reads `input.schema`.
+
+    Raises:
+        PlanError: a type is not known; the text names the column.
+    """
+    parsed = {}
+    for column, text in types.items():
+        try:
+            parsed[column] = parse_type(text)
+        except ValueError as error:
+            raise PlanError(
+                f"input.schema gives column {column!r} the type {text!r}: {error}; give an Arrow type such as string, int64, "
+                "double, bool, timestamp[us], decimal128(10, 2), list<string>, struct<a: int64>, map<string, double>"
+            ) from error
+    return parsed
+
+
+def parse_type(text: str) -> pa.DataType:
+    """Reads an Arrow type by its name.
+
+    Raises:
+        ValueError: it names none.
+    """
+    text = text.strip()
+    head, bracket, rest = text.partition("<")
+    if bracket:
+        if not rest.endswith(">"):
+            raise ValueError(f"{text!r} has no closing '>'")
+        return _nested(head.strip(), rest[:-1])
+    if match := _TIMESTAMP.fullmatch(text):
+        return cast("pa.DataType", _ARROW.timestamp(match[1], match[2]))
+    if match := _DECIMAL.fullmatch(text):
+        decimal = _ARROW.decimal128 if match[1] == "128" else _ARROW.decimal256
+        return cast("pa.DataType", decimal(int(match[2]), int(match[3])))
+    return cast("pa.DataType", _ARROW.type_for_alias(text))
+
+
+def _nested(head: str, inside: str) -> pa.DataType:
+    parts = list(_split(inside))
+    if head in _LISTS and len(parts) == 1:
+        return _LISTS[head](parse_type(_without_name(parts[0])))
+    if head == "map" and len(parts) == 2:
+        return pa.map_(parse_type(_without_name(parts[0])), parse_type(_without_name(parts[1])))
+    if head == "dictionary" and len(parts) == 1:
+        return dictionary_of(parse_type(parts[0]))
+    if head == "struct" and parts and all(":" in part for part in parts):
+        pairs = [part.split(":", 1) for part in parts]
+        return pa.struct([pa.field(name.strip(), parse_type(type)) for name, type in pairs])
+    raise ValueError(f"{head!r} with {len(parts)} types in it is not known")
+
+
+def _split(text: str) -> Iterator[str]:
+    """Splits at commas that stand in no bracket."""
+    depth = start = 0
+    for position, char in enumerate(text):
+        depth += (char in "<([") - (char in ">)]")
+        if char == "," and depth == 0:
+            yield text[start:position].strip()
+            start = position + 1
+    if text[start:].strip():
+        yield text[start:].strip()
+
+
+def _without_name(text: str) -> str:
+    """A list's element type, which Arrow prints with the name of its field before it."""
+    return re.sub(r"^(item|element|key|value)\s*:\s*", "", text)

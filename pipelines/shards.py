@@ -1,0 +1,64 @@
+"""The bytes of a unit's files: results as Parquet or JSON lines, dead letters as JSON lines. Equal rows are equal bytes.
+
+Parquet is written with fixed settings, without metadata of its own, in one row group of one chunk, and dictionary columns with their
+values in order of appearance, so nothing of how a table was put together shows.
+"""
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.job import OutputFormat
+from pipelines.json_values import dump_json, json_rows
+from pipelines.rows import RowFailure
+from pipelines.units import Unit
+
+_MAX_ROW_GROUP_ROWS = 1 << 20
+
+
+def encode_results(table: pa.Table, format: OutputFormat) -> bytes:
+    """A unit's result rows as the content of its shard; see `pipelines.json_values` for how types look in JSON."""
+    if format == "jsonl":
+        return b"".join(dump_json(row) + b"\n" for row in json_rows(table))
+    buffer = io.BytesIO()
+    pq.write_table(
+        _canonical(table),
+        buffer,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=_MAX_ROW_GROUP_ROWS,
+        data_page_size=1 << 20,
+        version="2.6",
+        use_dictionary=True,
+        write_statistics=True,
+        store_schema=True,
+    )
+    return buffer.getvalue()
+
+
+def _canonical(table: pa.Table) -> pa.Table:
+    table = table.replace_schema_metadata(None).combine_chunks()
+    for index, field in enumerate(table.schema):
+        if isinstance(field.type, pa.DictionaryType):
+            column: Any = table.column(index).cast(field.type.value_type).combine_chunks()
+            table = table.set_column(index, field, column.dictionary_encode().cast(field.type))
+    return table
+
+
+def encode_dead_letters(unit: Unit, failures: tuple[RowFailure, ...]) -> bytes:
+    """A unit's failed rows as JSON lines by row number."""
+    letters = (
+        {
+            "unit": unit.index,
+            "path": unit.path,
+            "row": failure.row,
+            "kind": failure.kind,
+            "message": failure.message,
+            "attempts": 0,
+            "input": failure.input,
+        }
+        for failure in sorted(failures, key=lambda failure: failure.row)
+    )
+    return b"".join(dump_json(letter) + b"\n" for letter in letters)

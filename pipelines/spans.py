@@ -1,0 +1,158 @@
+"""Tagged tokens -> spans of text with character offsets.
+
+Tags are BIO (`B-X`, `I-X`, `O`), with the end and single tags of BIOES and BILOU, where every label but `O` is written so; otherwise
+plain labels, of which equal neighbours make one span and `O` is no span. An `I-` that continues nothing begins a span.
+
+All tokens of a unit are worked on at once. Knows nothing of windows: each token comes with the one tag that answers for it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Float64Array = npt.NDArray[np.float64]
+
+OUTSIDE = "O"
+_PREFIXED = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
+_BEGINNING = frozenset("BSU")
+_ENDING = frozenset("ESLU")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of a row's text; `score` is the mean probability of its tokens' tags."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TagScheme:
+    """What each tag id means: `kinds` [labels] is an index into `labels` or -1 for outside; the tag begins or ends a span [labels]."""
+
+    labels: tuple[str, ...]
+    kinds: Int64Array
+    begins: BoolArray
+    ends: BoolArray
+
+    @classmethod
+    def of(cls, tags: Sequence[str]) -> Self:
+        """The scheme of a checkpoint's tags, in the order of their ids."""
+        matches = [_PREFIXED.fullmatch(tag) for tag in tags]
+        is_prefixed = all(match or tag == OUTSIDE for match, tag in zip(matches, tags, strict=True))
+        prefixes = [match[1] if match and is_prefixed else "" for match in matches]
+        names = [match[2] if match and is_prefixed else tag for match, tag in zip(matches, tags, strict=True)]
+        labels = tuple(dict.fromkeys(name for name in names if name != OUTSIDE))
+        return cls(
+            labels=labels,
+            kinds=np.array(
+                [labels.index(name) if tag != OUTSIDE else -1 for name, tag in zip(names, tags, strict=True)], np.int64
+            ),
+            begins=np.array([prefix in _BEGINNING for prefix in prefixes], np.bool_),
+            ends=np.array([prefix in _ENDING for prefix in prefixes], np.bool_),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaggedTokens:
+    """Tokens in order, row after row: the row of each [N], its characters there [N, 2], its tag id [N], the tag's probability [N]."""
+
+    rows: Int64Array
+    offsets: Int32Array
+    tags: Int64Array
+    scores: Float64Array
+
+
+def find_spans(tokens: TaggedTokens, scheme: TagScheme, texts: Sequence[str]) -> list[list[Span]]:
+    """The spans of each row, in order, without the white space around them; no two share a character."""
+    spans: list[list[Span]] = [[] for _ in texts]
+    runs = _runs(_with_text(tokens), scheme)
+    columns = (runs.rows, runs.starts, runs.ends, runs.kinds, runs.scores)
+    for row, start, end, kind, score in zip(*(column.tolist() for column in columns), strict=True):
+        taken = spans[row][-1].end if spans[row] else 0
+        span = _trimmed(texts[row], max(start, taken), end, scheme.labels[kind], score)
+        if span is not None:
+            spans[row].append(span)
+    return spans
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Runs:
+    """Neighbouring tokens that make one span, one entry a span [S]."""
+
+    rows: Int64Array
+    starts: Int32Array
+    ends: Int32Array
+    kinds: Int64Array
+    scores: Float64Array
+
+
+def _with_text(tokens: TaggedTokens) -> TaggedTokens:
+    """Leaves out tokens that stand for no character."""
+    has_text = tokens.offsets[:, 1] > tokens.offsets[:, 0]
+    if has_text.all():
+        return tokens
+    return TaggedTokens(
+        rows=tokens.rows[has_text],
+        offsets=tokens.offsets[has_text],
+        tags=tokens.tags[has_text],
+        scores=tokens.scores[has_text],
+    )
+
+
+def _runs(tokens: TaggedTokens, scheme: TagScheme) -> _Runs:
+    kinds = scheme.kinds[tokens.tags]  # [N]
+    continues = np.zeros(len(kinds), np.bool_)
+    continues[1:] = (
+        (kinds[1:] == kinds[:-1])
+        & (tokens.rows[1:] == tokens.rows[:-1])
+        & ~scheme.begins[tokens.tags[1:]]
+        & ~scheme.ends[tokens.tags[:-1]]
+    )
+    inside = kinds >= 0
+    first = np.flatnonzero(~continues[inside])  # [S] among the tokens inside; a span's tokens are neighbours there too
+    if len(first) == 0:
+        return _Runs(
+            rows=np.empty(0, np.int64),
+            starts=np.empty(0, np.int32),
+            ends=np.empty(0, np.int32),
+            kinds=np.empty(0, np.int64),
+            scores=np.empty(0, np.float64),
+        )
+    lengths = np.diff(first, append=np.count_nonzero(inside))
+    return _Runs(
+        rows=tokens.rows[inside][first],
+        starts=np.minimum.reduceat(tokens.offsets[inside, 0], first),
+        ends=np.maximum.reduceat(tokens.offsets[inside, 1], first),
+        kinds=kinds[inside][first],
+        scores=np.add.reduceat(tokens.scores[inside], first) / lengths,
+    )
+
+
+def _trimmed(text: str, start: int, end: int, label: str, score: float) -> Span | None:
+    """A span without white space around it (tokens of byte-level vocabularies carry the space before a word); None if nothing is left."""
+    bounds = trimmed_bounds(text, start, end)
+    if bounds is None:
+        return None
+    start, end = bounds
+    return Span(start=start, end=end, label=label, text=text[start:end], score=score)
+
+
+def trimmed_bounds(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Characters `start` to `end` of a text without the white space around them; None if nothing is left."""
+    part = text[start:end]
+    stripped = part.strip()
+    if not stripped:
+        return None
+    start += len(part) - len(part.lstrip())
+    return start, start + len(stripped)

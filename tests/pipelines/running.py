@@ -1,0 +1,198 @@
+"""Real runs for tests: small corpora, jobs on tiny checkpoints, a Ray cluster of their own, and engines that misbehave on purpose."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.work import EngineAnswer, EngineSettings, EngineWork
+from models import SamplingParams
+from pipelines.chatter import quiet_ray
+from pipelines.infer import MakeEngine, load_engine
+from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
+from pipelines.progress import Progress, RunSummary
+from pipelines.run import Driver
+
+WORDS = (
+    "alpha",
+    "beta",
+    "refund",
+    "order",
+    "shipping",
+    "broken",
+    "late",
+    "invoice",
+    "please",
+    "help",
+    "thanks",
+    "quick",
+)
+GREEDY = GenerateTask(prompt="{{ body }}", sampling=SamplingParams(max_tokens=6, temperature=0.0))
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path, as the sockets of a Ray cluster need."""
+    folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def ray_cluster(*, num_cpus: int = 4) -> Iterator[None]:
+    """A cluster of this process's own, which the runs of a test module share."""
+    with short_folder() as folder, quiet_ray() as chatter:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+        chatter.move_to_session()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def write_corpus(path: Path, num_rows: int, *, seed: int = 0, bad: Mapping[int, bytes] | None = None) -> Path:
+    """Rows {id, body} as JSONL; `bad` puts other lines in the place of some."""
+    draw = random.Random(seed)
+    with path.open("wb") as file:
+        for row in range(num_rows):
+            values = {"id": row, "body": " ".join(draw.choices(WORDS, k=draw.randint(2, 9)))}
+            file.write((bad or {}).get(row) or json.dumps(values).encode())
+            file.write(b"\n")
+    return path
+
+
+def job_of(task: Task, *, model: Path, corpus: Path, out: Path, **changes: Any) -> Job:
+    """A job in float32 whose engines have one thread each, so that all compute alike however many there are."""
+    job = Job(
+        name="test",
+        model=ModelSpec(path=str(model), dtype="float32"),
+        task=task,
+        input=InputSpec(paths=(str(corpus),)),
+        output=OutputSpec(path=str(out), format="jsonl"),
+        engine=EngineSpec(num_cpus=1, max_num_seqs=16),
+    )
+    return replace(job, **changes)
+
+
+def drive(job: Job, *, make_engine: MakeEngine = load_engine, seen: list[Progress] | None = None) -> RunSummary:
+    """A run on the cluster that this process is connected to."""
+    return Driver(job, show=(lambda progress: None) if seen is None else seen.append, make_engine=make_engine).run(None)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """The results and dead letters of a run, byte for byte."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for folder in ("data", "errors")
+        for path in (out / folder).iterdir()
+    }
+
+
+def rows_in(out: Path, folder: str = "data") -> list[dict[str, Any]]:
+    """All rows of a run's results, or its dead letters, in input order."""
+    paths = sorted(path for path in (out / folder).glob("part-*"))
+    return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+
+def receipts(out: Path) -> dict[str, tuple[int, int]]:
+    """Which receipts there are, and what changes if one is written again: its inode and time."""
+    found = [(path.name, path.stat()) for path in (out / "receipts").iterdir()]
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found}
+
+
+# Engines that need no model. Ray makes them in its workers, so each is a function of this module.
+
+
+class FakeEngine:
+    """Answers each request with two logits made from its tokens alone."""
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        await asyncio.sleep(0)
+        return [logits(token_ids) for token_ids in work.requests()]
+
+
+def logits(token_ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    digest = hashlib.sha256(bytes(str(token_ids), "ascii")).digest()
+    return np.frombuffer(digest[:2], np.uint8).astype(np.float32) / np.float32(64)
+
+
+def fake_engine(settings: EngineSettings) -> FakeEngine:
+    del settings
+    return FakeEngine()
+
+
+def unloadable_engine(settings: EngineSettings) -> FakeEngine:
+    raise RuntimeError(f"no room for the weights of {Path(settings.path).name}")
+
+
+def engine_that_dies_loading(settings: EngineSettings) -> FakeEngine:
+    del settings
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+class _Failing(FakeEngine):
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        raise RuntimeError(f"out of memory at {work.name}")
+
+
+def failing_engine(settings: EngineSettings) -> FakeEngine:
+    del settings
+    return _Failing()
+
+
+class _Killed(FakeEngine):
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+def killed_engine(settings: EngineSettings) -> FakeEngine:
+    del settings
+    return _Killed()
+
+
+class _DyingOnce(FakeEngine):
+    """Is killed at its third call, unless an engine before it was, which left its mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark, self._calls = mark, 0
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        self._calls += 1
+        if self._calls == 3 and not self._mark.exists():
+            self._mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().compute(work)
+
+
+def engine_that_dies_once(settings: EngineSettings) -> FakeEngine:
+    return _DyingOnce(Path(settings.path) / "an-engine-died")
+
+
+def engine_that_cannot_come_back(settings: EngineSettings) -> FakeEngine:
+    if (Path(settings.path) / "an-engine-died").exists():
+        raise RuntimeError("the weights are gone")
+    return engine_that_dies_once(settings)

@@ -1,0 +1,134 @@
+"""What makes a run another run, and what does not."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from models.engine.request import SamplingParams
+from pipelines import fingerprint as fingerprint_module
+from pipelines.errors import PlanError
+from pipelines.fingerprint import differences, fingerprint_of
+from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.listing import list_sources
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "tokenizer.json").write_text("{}")
+    save_file({"weight": np.zeros(3_000_000, np.float32)}, model / "model.safetensors")
+    (tmp_path / "in.jsonl").write_text('{"a": 1}\n')
+    return Job(
+        name="job",
+        model=ModelSpec(path=str(model)),
+        task=GenerateTask(prompt="{{ a }}"),
+        input=InputSpec(paths=(str(tmp_path / "in.jsonl"),), storage_options={"secret": "hush"}),
+        output=OutputSpec(path=str(tmp_path / "out"), storage_options={"secret": "hush"}),
+    )
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    return fingerprint_of(job, list_sources(job.input))
+
+
+def changed(before: dict[str, Any], job: Job) -> list[str]:
+    return [line.split(":")[0] for line in differences(before, fingerprint(job))]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda job: {"seed": 1}, "seed"),
+        (lambda job: {"unit_rows": 7}, "unit_rows"),
+        (lambda job: {"limit": 7}, "limit"),
+        (lambda job: {"task": GenerateTask(prompt="{{ b }}")}, "task.prompt"),
+        (
+            lambda job: {
+                "task": GenerateTask(prompt="{{ a }}", sampling=SamplingParams(temperature=0.0, max_tokens=17))
+            },
+            "task.sampling.max_tokens",
+        ),
+        (lambda job: {"model": dataclasses.replace(job.model, dtype="float32")}, "dtype"),
+        (lambda job: {"engine": EngineSpec(max_model_len=99)}, "max_model_len"),
+        (lambda job: {"output": OutputSpec(path="x", format="jsonl")}, "output.format"),
+        (lambda job: {"input": dataclasses.replace(job.input, columns=("a",))}, "input.columns"),
+    ],
+)
+def test_what_results_depend_on_is_named(job: Job, change: Callable[[Job], dict[str, Any]], part: str) -> None:
+    assert changed(fingerprint(job), dataclasses.replace(job, **change(job))) == [part]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: {"name": "other"},
+        lambda job: {"engine": EngineSpec(replicas=4, max_num_seqs=3, cache_bytes=1 << 30)},
+        lambda job: {"input": dataclasses.replace(job.input, storage_options={"secret": "changed"})},
+        lambda job: {"output": OutputSpec(path="elsewhere")},
+    ],
+)
+def test_what_only_moves_speed_and_place_does_not_count(job: Job, change: Callable[[Job], dict[str, Any]]) -> None:
+    assert changed(fingerprint(job), dataclasses.replace(job, **change(job))) == []
+
+
+def test_a_checkpoint_may_move_but_not_change(job: Job, tmp_path: Path) -> None:
+    before = fingerprint(job)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    moved = dataclasses.replace(job, model=ModelSpec(path=str(tmp_path / "moved")))
+    assert changed(before, moved) == []
+    weights = bytearray((tmp_path / "moved/model.safetensors").read_bytes())
+    weights[1000:] = os.urandom(len(weights) - 1000)
+    (tmp_path / "moved/model.safetensors").write_bytes(weights)
+    (tmp_path / "moved/chat_template.jinja").write_text("{{ messages }}")
+    assert changed(before, moved) == ["model.model.safetensors.samples", "model.chat_template.jinja"]
+
+
+def test_one_changed_value_in_a_small_checkpoint_is_seen(job: Job, tmp_path: Path) -> None:
+    save_file({"weight": np.zeros(1000, np.float32)}, tmp_path / "model/model.safetensors")
+    before = fingerprint(job)
+    for position in (0, 500, 999):
+        weight = np.zeros(1000, np.float32)
+        weight[position] = 1.0
+        save_file({"weight": weight}, tmp_path / "model/model.safetensors")
+        assert changed(before, job) == ["model.model.safetensors.samples"]
+
+
+def test_another_input_file_is_named(job: Job, tmp_path: Path) -> None:
+    before = fingerprint(job)
+    os.utime(tmp_path / "in.jsonl", ns=(1, 1))
+    (line,) = differences(before, fingerprint(job))
+    assert line.startswith(f'input.files.{tmp_path / "in.jsonl"}: "9 bytes, version ')
+    assert line.endswith(' -> "9 bytes, version 1"')
+
+
+def test_many_input_files_are_kept_as_a_hash(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint_module, "MAX_FILES_LISTED", 0)
+    before = fingerprint(job)
+    (tmp_path / "in.jsonl").write_text('{"a": 10}\n')
+    assert "files" not in before["input"]
+    assert changed(before, job) == ["input.num_bytes", "input.sha256"]
+
+
+def test_values_are_shown_old_and_new() -> None:
+    assert differences({"a": {"b": 1}, "c": None}, {"a": {"b": "x" * 300}, "c": [1]}) == [
+        f'a.b: 1 -> "{"x" * 196}...',
+        "c: absent -> [1]",
+    ]
+
+
+def test_storage_options_are_no_part_of_it(job: Job) -> None:
+    assert "hush" not in str(fingerprint(job))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "model/broken.safetensors").symlink_to("nowhere")
+    with pytest.raises(PlanError, match=r"model\.path .* cannot be read: No such file"):
+        fingerprint(job)

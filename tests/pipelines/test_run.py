@@ -1,0 +1,250 @@
+"""Whole runs on a Ray cluster, with real engines on tiny checkpoints and with engines that misbehave."""
+
+import gzip
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import FingerprintError, LeaseError
+from pipelines.job import ClassifyTask, InputSpec, MaxFailed
+from pipelines.lease import Lease
+from pipelines.plan_tasks import map_in_tasks
+from pipelines.progress import Progress
+from pipelines.store import open_store
+from tests.pipelines.running import (
+    contents,
+    drive,
+    engine_that_cannot_come_back,
+    engine_that_dies_loading,
+    engine_that_dies_once,
+    failing_engine,
+    fake_engine,
+    job_of,
+    killed_engine,
+    ray_cluster,
+    receipts,
+    rows_in,
+    unloadable_engine,
+    write_corpus,
+)
+
+CLASSIFY = ClassifyTask(text="{{ body }}")
+Checkpoint = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with ray_cluster():
+        yield
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "rows.jsonl", 200)
+
+
+@pytest.fixture
+def classifier(tiny_checkpoint: Checkpoint) -> Path:
+    return tiny_checkpoint("sequence-classification")
+
+
+def test_every_row_comes_out_once_and_in_order(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    seen: list[Progress] = []
+    summary = drive(job, make_engine=fake_engine, seen=seen)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_done == summary.progress.rows_total == 200
+    assert [row["id"] for row in rows_in(tmp_path / "out")] == list(range(200))
+    assert rows_in(tmp_path / "out", "errors") == []
+    assert seen[0].phase == "planning"
+    assert seen[-1].units_done == 13
+    assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def test_a_run_that_is_done_starts_nothing(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out)
+    drive(job, make_engine=fake_engine)
+    before = receipts(out)
+    summary = drive(job, make_engine=unloadable_engine)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_resumed == 200
+    assert receipts(out) == before
+    with pytest.raises(FingerprintError, match="seed"):
+        drive(replace(job, seed=1), make_engine=fake_engine)
+
+
+def test_a_folder_that_another_run_holds_is_refused(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out")
+    store = open_store(job.output)
+    store.prepare(())
+    with Lease.take(store), pytest.raises(LeaseError, match="another run holds"):
+        drive(job, make_engine=fake_engine)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    drive(job_of(CLASSIFY, model=classifier, corpus=corpus, out=whole, unit_rows=4), make_engine=fake_engine)
+
+    class Interrupting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.units_done >= 1:
+                raise KeyboardInterrupt
+
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=parts, unit_rows=4)
+    summary = drive(job, make_engine=fake_engine, seen=Interrupting())
+    assert summary.exit_status == 130
+    before = receipts(parts)
+    assert 1 <= len(before) < 50
+    assert drive(job, make_engine=fake_engine).exit_status == 0
+    assert {name: receipts(parts)[name] for name in before} == before
+    assert contents(parts) == contents(whole)
+
+
+@pytest.fixture
+def own_classifier(classifier: Path, tmp_path: Path) -> Path:
+    """A checkpoint in which engines may leave their marks."""
+    return shutil.copytree(classifier, tmp_path / "model")
+
+
+def test_a_killed_engine_is_replaced_and_its_units_come_out_alike(
+    own_classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    outs = []
+    for make_engine in (engine_that_dies_once, fake_engine):
+        job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / make_engine.__name__, unit_rows=16)
+        assert drive(job, make_engine=make_engine).exit_status == 0
+        outs.append(contents(tmp_path / make_engine.__name__))
+    assert (own_classifier / "an-engine-died").exists()
+    assert outs[0] == outs[1]
+
+
+def test_an_engine_that_cannot_be_started_again_ends_the_run(
+    own_classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    summary = drive(job, make_engine=engine_that_cannot_come_back)
+    assert summary.exit_status == 1
+    assert "the weights are gone" in summary.message
+
+
+@pytest.mark.parametrize(
+    ("make_engine", "cause"),
+    [
+        (failing_engine, "3 engines died without a new committed unit; .* RuntimeError: out of memory at unit-"),
+        (killed_engine, "3 engines died without a new committed unit; .* process [0-9]+ ended"),
+        (engine_that_dies_loading, "3 engines died without a new committed unit; .* process [0-9]+ ended"),
+        (unloadable_engine, "an engine failed: the engine could not be started: RuntimeError: no room for the weights"),
+    ],
+)
+def test_engines_that_keep_dying_end_the_run_with_the_cause(
+    make_engine: object, cause: str, classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    summary = drive(job, make_engine=make_engine)  # type: ignore[arg-type]
+    assert summary.exit_status == 1
+    assert re.match(cause, summary.message), summary.message
+    assert receipts(tmp_path / "out") == {}
+
+
+BAD = {
+    7: b'{"id": 7, "body": null}',
+    17: b'{"id": 17}',
+    27: b"{nonsense",
+    37: b'{"id": 37, "body": "\xff\xfe"}',
+    47: json.dumps({"id": 47, "body": "x " * 500}).encode(),
+    57: b"[1, 2]",
+    67: b'{"id": "sixty-seven", "body": "ok"}',
+    77: b'{"id": 77, "body": ""}',
+}
+
+
+def test_every_bad_row_is_a_dead_letter_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 800, bad=BAD)
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
+    summary = drive(job, make_engine=fake_engine)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_failed == len(BAD)
+    dead = rows_in(out, "errors")
+    assert [letter["row"] for letter in dead] == sorted(BAD)
+    assert [row["id"] for row in rows_in(out)] == [row for row in range(800) if row not in BAD]
+    assert len({letter["kind"] for letter in dead}) >= 6
+
+
+def test_too_many_failures_start_no_more_units(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 400, bad=dict.fromkeys(range(8), b"{"))
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=4, max_failed=MaxFailed(count=5))
+    summary = drive(job, make_engine=fake_engine)
+    assert summary.exit_status == 3
+    assert "max_failed was crossed" in summary.message
+    assert 0 < summary.progress.units_done < 100
+    assert len(receipts(out)) == summary.progress.units_done
+
+
+def test_a_file_rewritten_under_the_run_is_listed_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
+    first, second = (write_corpus(tmp_path / name, 40) for name in ("a.jsonl", "b.jsonl"))
+
+    class Rewriting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "planning" and progress.rows_done:
+                write_corpus(second, 41, seed=1)
+
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=first, out=out, unit_rows=8)
+    job = replace(job, input=InputSpec(paths=(str(first), str(second))))
+    summary = drive(job, make_engine=fake_engine, seen=Rewriting())
+    assert summary.exit_status == 1
+    assert "5 units could not be read" in summary.message
+    assert summary.progress.units_done == summary.progress.units_failed == 5
+    listed = [json.loads(line) for line in (out / "errors" / "units.jsonl").read_bytes().splitlines()]
+    assert [line["unit"] for line in listed] == [5, 6, 7, 8, 9]
+    assert "has changed since it was planned" in listed[0]["message"]
+
+
+def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "data" / "part-00000002.jsonl").mkdir(parents=True)
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    summary = drive(job, make_engine=fake_engine)
+    assert summary.exit_status == 1
+    assert "part-00000002" in summary.message
+
+
+def test_a_run_that_loses_its_folder_ends(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Stealing(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            lease = out / "lease.json"
+            if progress.phase == "starting":
+                lease.write_bytes(lease.read_bytes().replace(b'"epoch": 1', b'"epoch": 2'))
+
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    summary = drive(job, make_engine=fake_engine, seen=Stealing())
+    assert summary.exit_status == 1
+    assert "lost" in summary.message
+    assert receipts(out) == {}
+
+
+def test_a_compressed_file_is_read_in_order_by_one_task(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(corpus.read_bytes()))
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    for path, place in ((corpus, plain), (packed, out)):
+        drive(job_of(CLASSIFY, model=classifier, corpus=path, out=place, unit_rows=16), make_engine=fake_engine)
+    assert contents(out) == contents(plain)
+
+
+def test_planning_in_tasks_keeps_the_order() -> None:
+    assert list(map_in_tasks(abs, range(-20, 0))) == list(range(20, 0, -1))
+    assert list(map_in_tasks(abs, [-3])) == [3]
+    assert list(map_in_tasks(abs, [])) == []
