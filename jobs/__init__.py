@@ -1,0 +1,1 @@
+"""What people start: the command line, job specs, reports, the demo and the bench."""

@@ -1,0 +1,45 @@
+"""The `millrace` command: its subcommands, each in a file of its own under `jobs.commands`.
+
+Those files import what they need when they run, so that `millrace --help` takes a fraction of a second. A command returns its exit
+status and may raise; `jobs.boundary` says what becomes of that. To add one, write `jobs/commands/NAME.py` and list it below.
+"""
+
+from typing import Annotated
+
+import typer
+
+from jobs.boundary import at_boundary
+from jobs.commands.bench import bench
+from jobs.commands.check import check
+from jobs.commands.demo import demo
+from jobs.commands.plan import plan
+from jobs.commands.report import report
+from jobs.commands.run import run
+
+app = typer.Typer(name="millrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"millrace {version('millrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def millrace(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Distributed batch inference on Ray: a corpus in, labelled rows out."""
+
+
+for command in (run, plan, check, report, bench, demo):
+    app.command()(at_boundary(command))
+
+
+def main() -> None:
+    """The console script."""
+    app()

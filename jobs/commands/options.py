@@ -1,0 +1,29 @@
+"""The arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SpecFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SPEC", help="The job spec, a YAML file. Relative paths in it start from the current directory."
+    ),
+]
+OutputFolder = Annotated[str, typer.Argument(metavar="OUT", help="The output folder of a run.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Take only the first N rows of the input.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override one key of the spec; may be given several times."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="A",
+        help="The Ray cluster: local, auto or HOST:PORT. Default: RAY_ADDRESS if set, else local.",
+    ),
+]

@@ -1,0 +1,30 @@
+"""`millrace run`: a corpus in, labelled rows out."""
+
+import sys
+
+from jobs.boundary import complain
+from jobs.commands.options import Address, Limit, Overrides, SpecFile
+
+
+def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
+    """Run a job, or go on with it where it stopped.
+
+    Exit status: 0 done, 1 failed (what is committed stays), 2 the spec is wrong, 3 max_failed was crossed, 130 interrupted.
+    """
+    from jobs.preflight import check_before_run, placed_errors
+    from jobs.progress import progress_display
+    from jobs.spec import load_spec
+    from pipelines.run import run as run_job
+
+    loaded = load_spec(spec, overrides=overrides or (), limit=limit)
+    check_before_run(loaded)
+    job = loaded.job
+    with placed_errors(loaded), progress_display(sys.stderr) as show:
+        summary = run_job(job, address=address or loaded.cluster, on_progress=show)
+    complain(summary.message)
+
+    from jobs.report import is_planned, write_report  # plots take half a second to import; nobody waits at the start
+
+    if is_planned(job.output):
+        complain(f"report: {write_report(job.output, input_options=job.input.storage_options)}")
+    return summary.exit_status

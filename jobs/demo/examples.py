@@ -1,0 +1,168 @@
+"""Tickets as training examples: the very requests that a demo job would send to its model, and what each should answer.
+
+The requests come from the encoders of `pipelines`, so prompts, windows and offsets cannot differ between training and a run.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.demo import SPECS
+from jobs.demo import vocabulary as words
+from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
+from jobs.spec import load_spec
+from models.config import ModelConfig
+from models.text import Tokenizer
+from pipelines.encode_classify import LabelEncoder, TextEncoder
+from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
+from pipelines.encode_generate import PromptEncoder
+from pipelines.encoding import EncodedRow, Piece, RowEncoder
+from pipelines.facts import ModelFacts
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
+
+TAGS = ("O", *(f"{position}-{label}" for label in SPAN_LABELS for position in "BI"))
+IGNORED = -100
+ECHO_TOKENS = (16, 64)
+
+Offsets = npt.NDArray[np.int32]
+ExampleMaker = Callable[[Ticket], list["Example"]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """Token ids and what to say about them.
+
+    `targets` is one class a token (IGNORED: none), except for question answering, where it is the first and the last token of the
+    answer, or 0 and 0 for no answer.
+    """
+
+    ids: list[int]
+    targets: list[int]
+
+
+def job_examples(job: str, checkpoint: Path) -> ExampleMaker:
+    """A function from a ticket to the examples of the demo job of this name; `checkpoint` needs no weights yet."""
+    tokenizer = Tokenizer.from_pretrained(checkpoint)
+    facts = ModelFacts.from_config(ModelConfig.from_pretrained(checkpoint), tokenizer, None)
+    return _maker(load_task(job), tokenizer, facts)
+
+
+def load_task(job: str) -> Task:
+    """The task of the demo job of this name, from its spec."""
+    return load_spec(SPECS / f"{job}.yaml").job.task
+
+
+def echo_examples(checkpoint: Path) -> ExampleMaker:
+    """A function from a ticket to a stretch of it that is to be repeated: how a causal model learns to copy, and learns it soon.
+
+    Stretches have all lengths, or a model would learn to look a fixed number of tokens back instead of looking for what it copies.
+    """
+    tokenizer = Tokenizer.from_pretrained(checkpoint)
+    stop = tokenizer.eos_token_id
+    assert stop is not None
+
+    def make(ticket: Ticket) -> list[Example]:
+        rng = Random(ticket.ticket_id)
+        ids = tokenizer.encode(ticket.body)
+        length = min(rng.randint(*ECHO_TOKENS), len(ids))
+        start = rng.randint(0, len(ids) - length)
+        stretch = [*ids[start : start + length], stop]
+        return [_answered(stretch, stretch)]
+
+    return make
+
+
+def _maker(task: Task, tokenizer: Tokenizer, facts: ModelFacts) -> ExampleMaker:
+    match task:
+        case GenerateTask():
+            return partial(_summary_examples, PromptEncoder(task, tokenizer, facts), tokenizer)
+        case ClassifyTask(labels=tuple() as labels):
+            label_encoder = LabelEncoder(task, labels, tokenizer, facts)
+            return partial(_urgency_examples, label_encoder, dict(zip(labels, label_encoder.label_ids, strict=True)))
+        case ClassifyTask():
+            return partial(_category_examples, TextEncoder(task, tokenizer, facts))
+        case ExtractTask(question=str() as question):
+            return partial(_answer_examples, QuestionEncoder(task, question, tokenizer, facts))
+        case ExtractTask():
+            return partial(_tag_examples, DocumentEncoder(task, tokenizer, facts))
+
+
+def _summary_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
+    stop = tokenizer.eos_token_id
+    assert stop is not None
+    answer = [*tokenizer.encode(ticket.summary), stop]
+    return [_answered(piece.token_ids.tolist(), answer) for piece in _pieces(encoder, ticket)]
+
+
+def _urgency_examples(encoder: RowEncoder, label_ids: dict[str, tuple[int, ...]], ticket: Ticket) -> list[Example]:
+    answer = list(label_ids[ticket.urgency])
+    return [_answered(piece.token_ids.tolist(), answer) for piece in _pieces(encoder, ticket)]
+
+
+def _category_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+    category = words.CATEGORIES.index(ticket.category)
+    return [
+        Example(ids=piece.token_ids.tolist(), targets=[IGNORED] * (len(piece.token_ids) - 1) + [category])
+        for piece in _pieces(encoder, ticket)
+    ]
+
+
+def _tag_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+    """A tag for each token that its window answers for."""
+    return [
+        Example(ids=piece.token_ids.tolist(), targets=_tags(_offsets(piece), ticket.spans))
+        for piece in _pieces(encoder, ticket)
+    ]
+
+
+def _answer_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+    """The place of the answer in each window that holds all of it, and no answer in the others."""
+    return [
+        Example(ids=piece.token_ids.tolist(), targets=_answer_place(_offsets(piece), ticket.answer))
+        for piece in _pieces(encoder, ticket)
+    ]
+
+
+def _pieces(encoder: RowEncoder, ticket: Ticket) -> tuple[Piece, ...]:
+    """The ticket's requests; none if it is too long for the task, which makes a dead letter of it in a run too."""
+    encoded = encoder.encode_rows([row_of(ticket)])[0]
+    return encoded.pieces if isinstance(encoded, EncodedRow) else ()
+
+
+def _offsets(piece: Piece) -> Offsets:
+    assert piece.offsets is not None
+    return piece.offsets
+
+
+def _answered(prompt: Sequence[int], answer: Sequence[int]) -> Example:
+    """A prompt with its answer as targets: each token is what follows the one before it."""
+    return Example(ids=[*prompt, *answer[:-1]], targets=[IGNORED] * (len(prompt) - 1) + list(answer))
+
+
+def _tags(offsets: Offsets, spans: Sequence[Span]) -> list[int]:
+    tags = np.where(offsets[:, 1] > offsets[:, 0], TAGS.index("O"), IGNORED)
+    for span in spans:
+        inside = _touching(offsets, span)
+        tags[inside] = TAGS.index(f"I-{span.label}")
+        if len(inside) and offsets[inside[0], 0] <= span.start:
+            tags[inside[0]] = TAGS.index(f"B-{span.label}")
+    return [int(tag) for tag in tags]
+
+
+def _answer_place(offsets: Offsets, answer: Span | None) -> list[int]:
+    if answer is None:
+        return [0, 0]
+    inside = _touching(offsets, answer)
+    if not len(inside) or offsets[inside[0], 0] > answer.start or offsets[inside[-1], 1] < answer.end:
+        return [0, 0]
+    return [int(inside[0]), int(inside[-1])]
+
+
+def _touching(offsets: Offsets, span: Span) -> npt.NDArray[np.int64]:
+    """The tokens that share a character with the span, in order."""
+    return np.flatnonzero((offsets[:, 0] < span.end) & (offsets[:, 1] > span.start))

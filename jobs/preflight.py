@@ -1,0 +1,176 @@
+"""What can be known to be wrong before anything starts: the model's files, the task on that model, the input's columns.
+
+Reads headers only, in a second or two. Every problem comes with its place in the YAML.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.errors import SpecError
+from jobs.places import KeyPath, Places, key_path
+from jobs.spec import LoadedSpec
+from jobs.templates import required_columns
+from models.config import ModelConfig
+from models.errors import ModelError
+from models.text import Tokenizer
+from models.weights import Checkpoint
+from pipelines.csv_text import parse_header, read_first_record
+from pipelines.errors import PlanError, RowError, SourceError, TaskError
+from pipelines.facts import ModelFacts
+from pipelines.finish import result_columns
+from pipelines.json_lines import parse_object
+from pipelines.listing import SourceFile, list_sources
+from pipelines.prepare import Preparer
+from pipelines.schema import parse_types
+from pipelines.storage import Content, Storage, reading
+
+_HEAD_BYTES = 1 << 20
+_HEAD_LINES = 1000
+MODEL, PATHS = ("model", "path"), ("input", "paths")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """What was opened on the way, for a plan to go on with."""
+
+    config: ModelConfig
+    checkpoint: Checkpoint
+    preparer: Preparer
+    facts: ModelFacts
+    sources: tuple[SourceFile, ...]
+
+
+def check_before_run(spec: LoadedSpec) -> Preflight:
+    """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names.
+
+    Raises:
+        SpecError: something is wrong.
+    """
+    job, places = spec.job, spec.places
+    with _problems_at(places, MODEL):
+        config, checkpoint, tokenizer = _open_model(Path(job.model.path), places)
+    _check_model_len(spec, config)
+    with _problems_at(places, ("task",)):
+        facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
+        preparer = Preparer(job, tokenizer, facts)
+    with _problems_at(places, ("input", "schema")):
+        parse_types(job.input.schema or {})
+    with _problems_at(places, PATHS):
+        sources = list_sources(job.input)
+        columns = _columns(sources[0], Storage(job.input.storage_options))
+    check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
+    return Preflight(config=config, checkpoint=checkpoint, preparer=preparer, facts=facts, sources=sources)
+
+
+@contextmanager
+def placed_errors(spec: LoadedSpec) -> Iterator[None]:
+    """What only planning finds out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
+    try:
+        yield
+    except TaskError as error:
+        raise SpecError([spec.places.problem(key_path(error.place), error.message)]) from error
+    except PlanError as error:
+        missing = str(error).partition("has no column ")[2].partition(";")[0].split(", ")
+        place = next((path for path, column in _named_columns(spec) if column in missing), PATHS)
+        raise SpecError([spec.places.problem(place, str(error))]) from error
+
+
+def _named_columns(spec: LoadedSpec) -> list[tuple[KeyPath, str]]:
+    carried = spec.job.input.columns or ()
+    return [
+        *required_columns(spec.job.task),
+        *((("input", "columns", index), name) for index, name in enumerate(carried)),
+    ]
+
+
+@contextmanager
+def _problems_at(places: Places, path: KeyPath) -> Iterator[None]:
+    """What a key can cause comes out as a `SpecError` at that key, or at the one that the error itself names."""
+    try:
+        yield
+    except TaskError as error:
+        raise SpecError([places.problem(key_path(error.place), error.message)]) from error
+    except (ModelError, PlanError, SourceError) as error:
+        raise SpecError([places.problem(path, str(error))]) from error
+
+
+def _open_model(folder: Path, places: Places) -> tuple[ModelConfig, Checkpoint, Tokenizer]:
+    if not folder.is_dir():
+        here = f"a relative path starts from the current directory, which is {Path.cwd()}"
+        raise SpecError([places.problem(MODEL, f"there is no folder {folder}; give a checkpoint folder ({here})")])
+    return ModelConfig.from_pretrained(folder), Checkpoint.open(folder), Tokenizer.from_pretrained(folder)
+
+
+def _check_model_len(spec: LoadedSpec, config: ModelConfig) -> None:
+    given, longest = spec.job.engine.max_model_len, config.max_position_embeddings
+    if given is not None and given > longest:
+        text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
+        raise SpecError([spec.places.problem(("engine", "max_model_len"), text)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnsSeen:
+    """The columns at the head of a file; `is_all` unless others may follow, as in JSONL."""
+
+    names: tuple[str, ...]
+    place: str
+    is_all: bool
+
+
+def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
+    with reading(source.path):
+        if source.format == "parquet":
+            with storage.open(source.path) as file:
+                names = tuple(pq.read_schema(file).names)
+        else:
+            content = storage.content(source.path)
+            try:
+                names = _csv_columns(content, source.path) if source.format == "csv" else _jsonl_columns(content)
+            finally:
+                content.close()
+    return ColumnsSeen(names=names, place=source.path, is_all=source.format != "jsonl")
+
+
+def _csv_columns(content: Content, path: str) -> tuple[str, ...]:
+    return parse_header(read_first_record(content), path)
+
+
+def _jsonl_columns(content: Content) -> tuple[str, ...]:
+    """The fields of the objects in the first bytes; lines that hold none are the run's affair."""
+    head = content.read(_HEAD_BYTES)
+    names: dict[str, None] = {}
+    for line in head.splitlines()[:_HEAD_LINES]:
+        try:
+            names.update(dict.fromkeys(parse_object(line)))
+        except RowError:
+            continue
+    return tuple(names)
+
+
+def check_columns(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[str]) -> None:
+    """Compares the input's columns with those that the spec names, and those it carries with the result columns.
+
+    Raises:
+        SpecError: a column is missing, or two have one name.
+    """
+    job, places = spec.job, spec.places
+    carried = job.input.columns
+    problems = []
+    if seen.is_all:
+        has = f"{seen.place} has {', '.join(seen.names) or 'no columns'}"
+        problems += [
+            places.problem(path, f"the input has no column {column!r}; {has}")
+            for path, column in _named_columns(spec)
+            if column not in seen.names
+        ]
+    taken = [name for name in (seen.names if carried is None else carried) if name in result_names]
+    if taken:
+        where = ("output", "prefix") if job.output.prefix else ("output",)
+        text = f"the input's column {', '.join(taken)} has the name of a result column; set output.prefix, such as prefix: out_"
+        problems.append(places.problem(where, text))
+    if problems:
+        raise SpecError(problems)

@@ -1,0 +1,36 @@
+"""A report's facts as one HTML page that needs nothing else: no scripts, no files, everything from rows escaped."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from jobs.progress import duration
+from jobs.report_facts import ReportFacts
+from jobs.report_plots import histogram_svg, timeline_svg
+
+
+def report_page(facts: ReportFacts) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("jobs", "report_templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(grouped=_grouped, speed=_speed, duration=duration)
+    plots = {
+        "timeline": facts.timeline and Markup(timeline_svg(facts.timeline)),
+        "prompt_lengths": facts.prompt_lengths
+        and Markup(histogram_svg(facts.prompt_lengths, name="prompt-lengths", unit="prompt tokens")),
+        "completion_lengths": facts.completion_lengths
+        and Markup(histogram_svg(facts.completion_lengths, name="completion-lengths", unit="completion tokens")),
+    }
+    return environment.get_template("report.html").render(facts=facts, plots=plots)
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}"
+
+
+def _speed(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2f}"

@@ -1,0 +1,214 @@
+"""The job spec: what strangers write in YAML, read strictly, turned into a `pipelines.job.Job`.
+
+A field's description is the "allowed" half of its error text and its line in the reference. Relative paths are relative to the
+current directory of whoever starts the job, not to the spec's own folder.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
+
+from jobs.errors import SpecError
+from jobs.places import Places, read_document
+from jobs.spec_errors import problems_of
+from jobs.spec_fields import Count, Strict, Text, wrong
+from jobs.spec_task import ClassifyYaml, ExtractYaml, GenerateYaml
+from jobs.templates import template_problems
+from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedSpec:
+    """A job, the places of its keys for checks that come later, and the cluster it asks for (None: RAY_ADDRESS, else a local one)."""
+
+    job: Job
+    places: Places
+    cluster: str | None
+
+
+def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = None) -> LoadedSpec:
+    """Reads a job spec, applies `--set` overrides, checks everything that needs neither the model nor the input.
+
+    Raises:
+        SpecError: with every problem found, one a line.
+    """
+    document = read_document(path, overrides)
+    try:
+        spec = JobSpecYaml.model_validate(document.values)
+    except ValidationError as error:
+        raise SpecError(problems_of(error, JobSpecYaml, document)) from error
+    job = spec.to_job(limit)
+    problems = template_problems(job.task, document.places)
+    if problems:
+        raise SpecError(problems)
+    return LoadedSpec(job=job, places=document.places, cluster=spec.cluster)
+
+
+class ModelYaml(Strict):
+    """`model`."""
+
+    path: Text = Field(description="a checkpoint folder: config.json, *.safetensors and tokenizer.json")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto, float32, bfloat16 or float16"
+    )
+    quantization: Any = Field(None, description="null")
+
+    @field_validator("quantization")
+    @classmethod
+    def _later(cls, value: Any) -> None:
+        if value is not None:
+            raise ValueError(f"was {value!r}; only null is available yet: int8, nf4 and fp4 come in a later version")
+
+
+class InputYaml(Strict):
+    """`input`. The field for `schema` has another name because pydantic's models have a method of that name."""
+
+    paths: Annotated[list[Text], Field(min_length=1)] = Field(
+        description='a list of paths or patterns, such as ["in/*.parquet"]'
+    )
+    format: Literal["parquet", "jsonl", "csv"] | None = Field(
+        None, description="parquet, jsonl or csv; default: by the files' endings"
+    )
+    columns: list[Text] | None = Field(None, description="a list of column names; default: all columns")
+    column_types: dict[str, str] | None = Field(
+        None, alias="schema", description="a mapping of column name to Arrow type, such as {body: string}"
+    )
+    storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of paths")
+
+
+class OutputYaml(Strict):
+    """`output`."""
+
+    path: Text = Field(description="a folder")
+    format: Literal["parquet", "jsonl"] = Field("parquet", description="parquet or jsonl")
+    prefix: str = Field("", description="text that stands before the name of every result column")
+    storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
+
+
+class EngineYaml(Strict):
+    """`engine`."""
+
+    later: ClassVar[Mapping[str, str]] = {
+        "service": "is not available yet: the replicas of a running service come in a later version"
+    }
+
+    tensor_parallel_size: int = Field(1, description="1")
+    replicas: Any = Field(1, description="a whole number, at least 1")
+    num_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="a number over 0")
+    max_model_len: Count | None = Field(None, description="a whole number of tokens, at least 1")
+    max_num_seqs: Count = Field(256, description="a whole number, at least 1")
+    max_num_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
+    block_size: Count | None = Field(None, description="a whole number of tokens, at least 1")
+    cache_bytes: Count | None = Field(None, description="a whole number of bytes, at least 1")
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="a number over 0 and at most 1"
+    )
+
+    @field_validator("tensor_parallel_size")
+    @classmethod
+    def _one_shard(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError(
+                f"was {value}; only 1 is available yet: a model over several shards comes in a later version"
+            )
+        return value
+
+    @field_validator("replicas")
+    @classmethod
+    def _fixed_number(cls, value: Any) -> int:
+        if isinstance(value, dict):
+            raise ValueError(
+                "was a {min, max} mapping; a number that follows the load comes in a later version: give a whole number"
+            )
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"was {value!r}; it must be a whole number, at least 1")
+        return value
+
+    @model_validator(mode="after")
+    def _one_cache_size(self) -> "EngineYaml":
+        if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
+            raise wrong("gpu_memory_fraction", "stands beside cache_bytes; both size the cache, give one")
+        return self
+
+    def to_engine(self) -> EngineSpec:
+        return EngineSpec(**self.model_dump(exclude={"tensor_parallel_size"}))
+
+
+def _unit_rows(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"was {value!r}; it must be auto or a whole number, at least 1")
+
+
+def _max_failed(value: Any) -> MaxFailed | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return MaxFailed(count=value)
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)) and float(match[1]) <= 100:
+        return MaxFailed(fraction=float(match[1]) / 100)
+    raise ValueError(f'was {value!r}; it must be null, a count of rows such as 100, or a share such as "0.1%"')
+
+
+class JobSpecYaml(Strict):
+    """The whole document."""
+
+    later: ClassVar[Mapping[str, str]] = {"models": "belongs to a service spec; a job has one model: {path: ...}"}
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+    )
+    model: ModelYaml = Field(description="a mapping with at least path")
+    task: Annotated[GenerateYaml | ClassifyYaml | ExtractYaml, Field(discriminator="kind")] = Field(
+        description="a mapping with kind: generate, classify or extract"
+    )
+    input: InputYaml = Field(description="a mapping with at least paths")
+    output: OutputYaml = Field(description="a mapping with at least path")
+    engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")
+    unit_rows: Annotated[int | None, PlainValidator(_unit_rows)] = Field(
+        None, description="auto or a whole number, at least 1"
+    )
+    max_failed: Annotated[MaxFailed | None, PlainValidator(_max_failed)] = Field(
+        None, description='null, a count of rows such as 100, or a share such as "0.1%"'
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="a whole number from 0 to 2**63 - 1")
+    cluster: Text | None = Field(None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local")
+
+    def to_job(self, limit: int | None) -> Job:
+        source = InputSpec(
+            paths=tuple(absolute(path) for path in self.input.paths),
+            format=self.input.format,
+            columns=None if self.input.columns is None else tuple(self.input.columns),
+            schema=self.input.column_types,
+            storage_options=self.input.storage_options,
+        )
+        target = OutputSpec(
+            path=absolute(self.output.path),
+            format=self.output.format,
+            prefix=self.output.prefix,
+            storage_options=self.output.storage_options,
+        )
+        return Job(
+            name=self.name,
+            model=ModelSpec(path=absolute(self.model.path), dtype=self.model.dtype),
+            task=self.task.to_task(),
+            input=source,
+            output=target,
+            engine=self.engine.to_engine(),
+            unit_rows=self.unit_rows,
+            max_failed=self.max_failed,
+            seed=self.seed,
+            limit=limit,
+        )
+
+
+def absolute(path: str) -> str:
+    """A local path as workers in other directories can open it; a URL as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - keeps patterns

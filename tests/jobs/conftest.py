@@ -1,0 +1,41 @@
+"""Specs as people write them, in files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SpecWriter = Callable[[str], Path]
+
+GENERATE = """\
+name: label-tickets
+model:
+  path: models/qwen3
+task:
+  kind: generate
+  prompt: "Summarise: {{ body }}"
+  sampling:
+    max_tokens: 64
+input:
+  paths: ["tickets/*.parquet"]
+output:
+  path: out/label-tickets
+"""
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path) -> SpecWriter:
+    """Writes `spec.yaml` and returns its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "spec.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def generate_yaml() -> str:
+    """A generate job of the required keys and max_tokens; `max_tokens` stands on line 8."""
+    return GENERATE

@@ -1,0 +1,199 @@
+"""The command line: what it imports, prints and exits with."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import pipelines.run
+from jobs.boundary import at_boundary
+from jobs.cli import app
+from jobs.errors import SpecError
+from models.errors import CheckpointError
+from models.errors import EngineError as ModelEngineError
+from pipelines.errors import ClusterError, FingerprintError, LeaseError, OutputError, PlanError
+from pipelines.job import Job
+from pipelines.progress import ExitStatus, Progress, RunSummary
+
+SpecWriter = Callable[[str], Path]
+CheckpointMaker = Callable[..., Path]
+
+SPEC = """\
+name: j
+model: {{path: {model}}}
+task: {{kind: classify, text: "{{{{ body }}}}"}}
+input: {{paths: [{corpus}]}}
+output: {{path: {out}}}
+"""
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def spec(write_spec: SpecWriter, tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> Path:
+    corpus = tmp_path / "t.jsonl"
+    corpus.write_text("".join(json.dumps({"body": f"hello world {row}"}) + "\n" for row in range(20)))
+    return write_spec(
+        SPEC.format(model=tiny_checkpoint("sequence-classification"), corpus=corpus, out=tmp_path / "out")
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "ray", "pyarrow", "pydantic", "transformers", "numpy", "matplotlib", "yaml", "jinja2"}
+    code = f"import jobs.cli, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_help_lists_the_commands() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for command in ("run", "plan", "check", "report", "bench", "demo"):
+        assert f" {command} " in result.output
+
+
+def test_python_m_jobs_is_the_command() -> None:
+    shown = subprocess.run([sys.executable, "-m", "jobs", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("millrace ")
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_wrong_spec_ends_with_2_and_its_place_without_a_traceback(write_spec: SpecWriter, command: str) -> None:
+    path = write_spec("name: j\nmodle: {path: m}\n")
+    result = invoke(command, path)
+    assert result.exit_code == 2
+    assert f"{path}:2: modle: unknown key; did you mean model?" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_missing_model_ends_with_2_before_anything_is_written(spec: Path, tmp_path: Path) -> None:
+    result = invoke("run", spec, "--set", f"model.path={tmp_path}")
+    assert result.exit_code == 2
+    assert f"--set model.path={tmp_path}: model.path: " in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_limit_below_one_is_refused(spec: Path) -> None:
+    assert invoke("run", spec, "--limit", "0").exit_code == 2
+
+
+def test_unknown_command_is_refused() -> None:
+    assert invoke("rum").exit_code == 2
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 130])
+def test_run_ends_with_the_summarys_status(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: ExitStatus
+) -> None:
+    asked: list[tuple[int | None, str | None]] = []
+
+    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+        asked.append((job.limit, address))
+        on_progress(Progress(phase="planning"))
+        return RunSummary(exit_status=status, message="that was it", output="o", progress=Progress(phase="running"))
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    result = invoke("run", spec, "--limit", "5", "--address", "local")
+    assert result.exit_code == status
+    assert asked == [(5, "local")]
+    assert "planning the input" in result.stderr
+    assert "that was it" in result.stderr
+    assert result.stdout == ""
+
+
+def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+        asked.append(address)
+        return RunSummary(exit_status=0, message="", output="o", progress=Progress(phase="running"))
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    invoke("run", spec, "--set", "cluster=10.0.0.1:6379")
+    invoke("run", spec, "--set", "cluster=10.0.0.1:6379", "--address", "auto")
+    assert asked == ["10.0.0.1:6379", "auto"]
+
+
+def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+        raise PlanError("the input has no column boddy; it has: body")
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    result = invoke("run", spec, "--set", "task.text='{{ boddy }}'")
+    assert result.exit_code == 2
+    assert "--set task.text='{{ boddy }}': task.text: the input has no column boddy" in result.stderr
+
+
+def test_plan_prints_an_estimate_and_writes_nothing(spec: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke("plan", spec)
+    assert result.exit_code == 0
+    assert "j: the spec is valid" in result.stdout
+    assert "rows   20" in result.stdout
+    assert "would be computed again" in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_takes_a_limit(spec: Path) -> None:
+    assert "rows   7" in invoke("plan", spec, "--limit", "7").stdout
+
+
+def test_check_of_a_folder_without_a_run_ends_with_1(tmp_path: Path) -> None:
+    result = invoke("check", tmp_path)
+    assert result.exit_code == 1
+    assert "run.json" in result.stdout
+
+
+def test_report_of_a_folder_without_a_run_ends_with_2(tmp_path: Path) -> None:
+    result = invoke("report", tmp_path)
+    assert result.exit_code == 2
+    assert "has no run.json" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (SpecError(["spec.yaml:1: wrong"]), 2),
+        (PlanError("no file"), 2),
+        (FingerprintError("another run"), 2),
+        (ClusterError("too small"), 2),
+        (CheckpointError("no weights"), 2),
+        (LeaseError("somebody else"), 1),
+        (OutputError("disk full"), 1),
+        (ModelEngineError("out of memory"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_expected_errors_are_one_message_and_a_status(
+    error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import typer
+
+    def command() -> int:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        at_boundary(command)()
+    assert ended.value.exit_code == status
+    assert capsys.readouterr().err.startswith("millrace: ")
+
+
+def test_error_that_nobody_expected_keeps_its_traceback() -> None:
+    def command() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        at_boundary(command)()
+
+
+def test_log_level_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_LOG", "loud")
+    result = invoke("check", tmp_path)
+    assert result.exit_code == 2
+    assert "MILLRACE_LOG was 'loud'; it must be one of debug, info, warning, error" in result.stderr

@@ -1,0 +1,82 @@
+"""What `millrace plan` prints."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.plan_text import plan_text, size
+from models import SamplingParams
+from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.planning import Plan
+from pipelines.sample import Sample
+
+JOB = Job(
+    name="label-tickets",
+    model=ModelSpec(path="m"),
+    task=GenerateTask(prompt="x", sampling=SamplingParams(max_tokens=8)),
+    input=InputSpec(paths=("i",)),
+    output=OutputSpec(path="o"),
+    engine=EngineSpec(replicas=2),
+)
+ESTIMATE = Estimate(
+    plan=Plan(schema=pa.schema([]), num_files=3, num_units=10, num_rows=25_000, num_bytes=12_345_678),
+    unit_rows=4096,
+    sample=Sample(prompt_tokens=np.array([10, 12, 12, 15]), failures={"too_long": 1, "null_value": 3}, rows=[[]] * 4),
+    memory=Memory(weights_bytes=8_000_000_000, typical_cache_bytes=1_500_000_000, full_cache_bytes=90_000_000_000),
+    probe=Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000),
+    cost=Cost(prompt_tokens=2_500_000, completion_tokens=800_000, seconds=7300.0, tokens_at_risk=54_321),
+)
+
+
+def test_everything_estimated_is_on_the_page() -> None:
+    text = plan_text(JOB, ESTIMATE)
+    for part in (
+        "label-tickets: the spec is valid",
+        "files  3",
+        "rows   25,000",
+        "units  10 of at most 4,096 rows",
+        "bytes  12.3 MB",
+        "8 rows sampled",
+        "median 12   95% 12   longest 15",
+        "3 of the sampled rows would fail: null_value\n  1 of the sampled rows would fail: too_long",
+        "weights  8 GB",
+        "1.5 GB for 256 sequences of the sampled length",
+        "16.0 rows/s, 2,000 tokens/s (64 rows at once)",
+        "31.2 tokens a row",
+        "2 h 01 min with one engine like the one probed, plus 1 min 15 s to load it",
+        "1 h 00 min with 2 engines",
+        "at most about 54,321 tokens would be computed again",
+    ):
+        assert part in text
+
+
+def test_histogram_counts_every_sampled_row_once() -> None:
+    text = plan_text(JOB, ESTIMATE)
+    bars = [line.split() for line in text.splitlines() if "█" in line or line.strip().startswith(("11", "13", "14"))]
+    assert [(bar[0], bar[-1]) for bar in bars] == [
+        ("10", "1"), ("11", "0"), ("12", "2"), ("13", "0"), ("14", "0"), ("15", "1"),
+    ]  # fmt: skip
+
+
+def test_single_pass_task_has_no_cache_and_no_completion() -> None:
+    text = plan_text(replace(JOB, task=ClassifyTask(text="x")), ESTIMATE)
+    assert "cache" not in text
+    assert "completion" not in text
+
+
+def test_sample_without_a_good_row_gives_no_time() -> None:
+    empty = Sample(prompt_tokens=np.array([], np.int64), failures={"null_value": 2}, rows=[])
+    text = plan_text(JOB, replace(ESTIMATE, sample=empty, probe=None, cost=None))
+    assert "No sampled row can be computed" in text
+    assert "2 of the sampled rows would fail: null_value" in text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (812, "812 B"), (4_100, "4.1 kB"), (7_530_000_000, "7.53 GB"), (10**16, "10,000 TB")],
+)
+def test_bytes_are_written_for_people(num_bytes: int, text: str) -> None:
+    assert size(num_bytes) == text

@@ -1,0 +1,159 @@
+"""What is found wrong before anything starts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.errors import SpecError
+from jobs.preflight import Preflight, check_before_run
+from jobs.spec import load_spec
+
+SpecWriter = Callable[[str], Path]
+CheckpointMaker = Callable[..., Path]
+Checker = Callable[..., Preflight]
+
+SPEC = """\
+name: j
+model: {{path: {model}}}
+task:
+  {task}
+input:
+  paths: [{corpus}]
+  {extra}
+output: {{path: out}}
+engine:
+  {engine}
+"""
+CLASSIFY = "{kind: classify, text: '{{ body }}'}"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "tickets.parquet"
+    pq.write_table(pa.table({"ticket_id": [1, 2], "body": ["a", "b"]}), path)
+    return path
+
+
+@pytest.fixture
+def check(write_spec: SpecWriter, corpus: Path) -> Checker:
+    """A function (model folder, task, ...) that writes a spec and checks it; problems name the spec `spec.yaml`."""
+
+    def run(model: Path, task: str, *, extra: str = "{}", engine: str = "{}", paths: Path = corpus) -> Preflight:
+        text = SPEC.format(model=model, task=task, corpus=paths, extra=extra, engine=engine).replace("  {}\n", "")
+        path = write_spec(text.replace("engine:\n", "") if engine == "{}" else text)
+        try:
+            return check_before_run(load_spec(path))
+        except SpecError as error:
+            raise SpecError([problem.replace(str(path), "spec.yaml") for problem in error.problems]) from error
+
+    return run
+
+
+def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    found = check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id]")
+    assert found.facts.head == "sequence-classification"
+    assert [source.relative_path for source in found.sources] == ["tickets.parquet"]
+
+
+def test_missing_model_folder_is_named(check: Checker, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"spec.yaml:2: model.path: there is no folder .*nowhere.*current directory"):
+        check(tmp_path / "nowhere", CLASSIFY)
+
+
+@pytest.mark.parametrize(
+    ("missing", "problem"),
+    [
+        ("config.json", "config.json"),
+        ("model.safetensors", "safetensors"),
+        ("tokenizer.json", "tokenizer.json"),
+    ],
+)
+def test_model_folder_without_a_file_is_refused(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path, missing: str, problem: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_checkpoint("sequence-classification").iterdir():
+        if file.name != missing:
+            (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(SpecError, match=rf"^spec.yaml:2: model.path: .*{problem}"):
+        check(folder, CLASSIFY)
+
+
+def test_head_that_does_not_fit_the_task_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    with pytest.raises(SpecError, match=r"^spec.yaml:4: task.*"):
+        check(tiny_checkpoint("token-classification"), CLASSIFY)
+
+
+def test_max_tokens_over_the_context_is_refused_on_its_line(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    task = "kind: generate\n  prompt: '{{ body }}'\n  sampling:\n    max_tokens: 128"
+    with pytest.raises(SpecError, match=r"^spec.yaml:7: task.sampling.max_tokens: was 128; .*128"):
+        check(tiny_checkpoint(), task)
+
+
+def test_max_model_len_over_the_checkpoints_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    with pytest.raises(SpecError, match=r"^spec.yaml:9: engine.max_model_len: was 129; it must be at most 128"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, engine="max_model_len: 129")
+
+
+def test_missing_column_of_a_template_is_named_with_those_there_are(
+    check: Checker, tiny_checkpoint: CheckpointMaker
+) -> None:
+    with pytest.raises(
+        SpecError, match=r"^spec.yaml:4: task.text: the input has no column 'boddy'; .* has ticket_id, body$"
+    ):
+        check(tiny_checkpoint("sequence-classification"), "{kind: classify, text: '{{ boddy }}'}")
+
+
+def test_column_with_a_default_may_be_missing(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    task = "{kind: classify, text: \"{{ body }} {{ x | default('') }}\"}"
+    assert check(tiny_checkpoint("sequence-classification"), task).sources
+
+
+def test_missing_carried_column_is_named(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    with pytest.raises(SpecError, match=r"^spec.yaml:7: input.columns\[1\]: the input has no column 'id'"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id, id]")
+
+
+def test_unknown_arrow_type_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    with pytest.raises(SpecError, match=r"^spec.yaml:7: input.schema: .*'text'"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="schema: {body: text}")
+
+
+def test_columns_of_csv_are_those_of_its_header(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,text\n1,a\n")
+    with pytest.raises(SpecError, match=r"task.text: the input has no column 'body'; .*t.csv has id, text"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=path)
+
+
+def test_input_that_matches_nothing_is_refused(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths: input path .*matches no"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "*.jsonl")
+
+
+def test_file_that_is_no_parquet_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_text("no parquet")
+    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths: cannot read .*t.parquet"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=path)
+
+
+def test_carried_column_with_the_name_of_a_result_is_refused_without_a_prefix(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('no json\n{"body": "a", "label": "x"}\n')
+    model = tiny_checkpoint("sequence-classification")
+    with pytest.raises(
+        SpecError, match=r"^spec.yaml:8: output: the input's column label has the name of a result column"
+    ):
+        check(model, CLASSIFY, extra="schema: {body: string}", paths=path)
+    assert check(model, CLASSIFY, extra="columns: [body]", paths=path).sources

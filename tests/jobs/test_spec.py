@@ -1,0 +1,274 @@
+"""A job spec: what is accepted, what is refused, and on which line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import SpecError
+from jobs.spec import LoadedSpec, load_spec
+from models.engine.request import SamplingParams
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, MaxFailed
+
+SpecWriter = Callable[[str], Path]
+
+TASK_LINE = 5
+HEAD = "name: j\nmodel: {path: m}\ninput: {paths: [a.jsonl]}\noutput: {path: o}\n"
+
+
+def load_task(write_spec: SpecWriter, task: str) -> LoadedSpec:
+    return load_spec(write_spec(f"{HEAD}task: {task}\n"))
+
+
+def problems(path: Path, *overrides: str) -> tuple[str, ...]:
+    """The problems of a spec, each with the file's name alone."""
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, overrides=overrides)
+    return tuple(problem.replace(str(path), "spec.yaml") for problem in caught.value.problems)
+
+
+def task_problems(write_spec: SpecWriter, task: str) -> tuple[str, ...]:
+    return problems(write_spec(f"{HEAD}task: {task}\n"))
+
+
+def test_required_keys_are_enough(
+    write_spec: SpecWriter, generate_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = load_spec(write_spec(generate_yaml), limit=7)
+    assert spec.job.name == "label-tickets"
+    assert spec.job.model.path == str(tmp_path / "models/qwen3")
+    assert spec.job.input.paths == (str(tmp_path / "tickets/*.parquet"),)
+    assert spec.job.output.path == str(tmp_path / "out/label-tickets")
+    assert spec.job.output.format == "parquet"
+    assert spec.job.task == GenerateTask(
+        prompt="Summarise: {{ body }}", sampling=SamplingParams(max_tokens=64, temperature=0.0)
+    )
+    assert spec.job.unit_rows is None
+    assert spec.job.max_failed is None
+    assert spec.job.limit == 7
+    assert spec.cluster is None
+
+
+def test_every_key_reaches_the_job(write_spec: SpecWriter) -> None:
+    spec = load_spec(
+        write_spec("""\
+name: all
+model: {path: s3://bucket/model, dtype: float32, quantization: null}
+task:
+  kind: generate
+  messages: [{role: user, content: "{{ body }}"}]
+  chat_template_kwargs: {enable_thinking: false}
+  allow_special_tokens: true
+  sampling: {max_tokens: 9, min_tokens: 2, temperature: 1, top_k: 3, top_p: 0.5, min_p: 0.1, stop: [a], stop_token_ids: [4],
+             ignore_eos: true, seed: 5, logprobs: 6}
+input: {paths: [s3://bucket/in], format: csv, columns: [id], schema: {id: int64}, storage_options: {anon: true}}
+output: {path: /o, format: jsonl, prefix: r_, storage_options: {b: 2}}
+engine: {tensor_parallel_size: 1, replicas: 2, num_cpus: 0.5, max_model_len: 128, max_num_seqs: 4, max_num_batched_tokens: 512,
+         block_size: 16, cache_bytes: 1048576}
+unit_rows: 100
+max_failed: 0.1%
+seed: 3
+cluster: local
+""")
+    )
+    job = spec.job
+    assert job.model.path == "s3://bucket/model"
+    assert job.task == GenerateTask(
+        messages=({"role": "user", "content": "{{ body }}"},),
+        chat_template_kwargs={"enable_thinking": False},
+        allow_special_tokens=True,
+        sampling=SamplingParams(
+            max_tokens=9, min_tokens=2, temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, stop=("a",), stop_token_ids=(4,),
+            ignore_eos=True, seed=5, logprobs=6,
+        ),
+    )  # fmt: skip
+    assert (job.input.paths, job.input.format, job.input.columns) == (("s3://bucket/in",), "csv", ("id",))
+    assert (job.input.schema, job.input.storage_options) == ({"id": "int64"}, {"anon": True})
+    assert (job.output.path, job.output.format, job.output.prefix) == ("/o", "jsonl", "r_")
+    assert (job.engine.replicas, job.engine.num_cpus, job.engine.max_model_len, job.engine.max_num_seqs) == (
+        2,
+        0.5,
+        128,
+        4,
+    )
+    assert (job.engine.max_num_batched_tokens, job.engine.block_size, job.engine.cache_bytes) == (512, 16, 1048576)
+    assert (job.unit_rows, job.max_failed, job.seed, spec.cluster) == (100, MaxFailed(fraction=0.001), 3, "local")
+
+
+def test_classify_and_extract_become_their_tasks(write_spec: SpecWriter) -> None:
+    head = load_task(write_spec, '{kind: classify, text: "{{ a }}", windows: mean, window: 64, stride: 8}').job.task
+    assert head == ClassifyTask(text="{{ a }}", windows="mean", window=64, stride=8)
+    causal = load_task(write_spec, '{kind: classify, text: "{{ a }}", question: "Q?", labels: [x, y]}').job.task
+    assert causal == ClassifyTask(text="{{ a }}", question="Q?", labels=("x", "y"))
+    extract = load_task(write_spec, '{kind: extract, text: "{{ a }}", question: "Q?"}').job.task
+    assert extract == ExtractTask(text="{{ a }}", question="Q?")
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ("{}", "task.kind: this key is required and missing; it must be generate, classify or extract"),
+        ("{kind: sum}", "task.kind: was 'sum'; it must be generate, classify or extract"),
+        ("{kind: generate}", "task.kind: generate needs exactly one of prompt, messages and prompt_token_ids; none is given"),
+        (
+            "{kind: generate, prompt: a, prompt_token_ids: b}",
+            "task.prompt_token_ids: stands beside prompt; give exactly one of prompt, messages and prompt_token_ids",
+        ),
+        (
+            "{kind: generate, prompt: a, chat_template_kwargs: {x: 1}}",
+            "task.chat_template_kwargs: only goes with messages: a prompt is not put through the chat template",
+        ),
+        ("{kind: generate, prompt: ''}", "task.prompt: was ''; it must be a template over the row's columns"),
+        ("{kind: generate, prompt: a, json_schema: {}}", "task.json_schema: is not available yet"),
+        ("{kind: generate, prompt: a, regex: x}", "task.regex: is not available yet"),
+        ("{kind: generate, prompt: a, choice: [x]}", "task.choice: is not available yet"),
+        ("{kind: generate, messages: [{role: user}]}", "task.messages[0].content: this key is required and missing"),
+        ("{kind: generate, messages: [{role: user, content: a, name: b}]}", "task.messages[0].name: unknown key;"),
+        ("{kind: generate, prompt: a, promt: b}", "task.promt: unknown key; did you mean prompt? The keys here are kind, prompt,"),
+        ("{kind: classify}", "task.text: this key is required and missing; it must be a template"),
+        ("{kind: classify, text: a, question: q}", "task.question: goes with labels, which are missing"),
+        ("{kind: classify, text: a, question: q, labels: [x]}", "task.labels: has 1 label(s); it must be a list of at least two"),
+        ("{kind: classify, text: a, question: q, labels: [x, ' ']}", "task.labels: label number 2 is empty"),
+        ("{kind: classify, text: a, question: q, labels: [x, y, x]}", "task.labels: names 'x' twice"),
+        ("{kind: classify, text: a, question: q, labels: [yes, no]}", "task.labels[0]: was True; it must be a list"),
+        ("{kind: classify, text: a, windows: sum}", "task.windows: was 'sum'; it must be mean, max or null"),
+        ("{kind: classify, text: a, window: 3}", "task.window: only goes with windows"),
+        ("{kind: classify, text: a, stride: 3}", "task.stride: only goes with windows"),
+        ("{kind: extract, text: a, window: 0}", "task.window: was 0; it must be a whole number of tokens, at least 1"),
+        ("{kind: extract, text: a, stride: -1}", "task.stride: was -1; it must be a whole number of tokens, 0 or more and below"),
+        ("{kind: extract, text: a, window: 4, stride: 4}", "task.stride: was 4; it is the overlap of two windows and must be below"),
+        ("{kind: extract, text: a, prompt: b}", "task.prompt: is not available yet in extract"),
+    ],
+)  # fmt: skip
+def test_wrong_task_is_refused_with_its_line_and_key(write_spec: SpecWriter, task: str, problem: str) -> None:
+    (found,) = [text for text in task_problems(write_spec, task) if problem.split(": ", maxsplit=1)[0] in text]
+    assert found.startswith(f"spec.yaml:{TASK_LINE}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "problem"),
+    [
+        ("max_tokens: 0", "max_tokens: was 0; it must be at least 1"),
+        ("max_tokens: 1.5", "max_tokens: was 1.5; it must be a whole number, at least 1"),
+        ("max_tokens: true", "max_tokens: was True; it must be a whole number, at least 1"),
+        ("min_tokens: 17", "min_tokens: was 17; it must be from 0 to max_tokens, which is 16"),
+        ("temperature: -1", "temperature: was -1.0; it must be from 0 (greedy) to 100"),
+        (
+            "temperature: 1e-1",
+            "temperature: was '1e-1'; it must be a number from 0 (greedy) to 100 (a number stands without",
+        ),
+        ("top_k: -1", "top_k: was -1; it must be 0 (off) or more"),
+        ("top_p: 0", "top_p: was 0.0; it must be over 0 and at most 1 (off)"),
+        ("min_p: 2", "min_p: was 2.0; it must be from 0 (off) to 1"),
+        ("stop: ['']", "stop: was ('',); it must be a list of strings, none of them empty"),
+        ("stop: end", "stop: was 'end'; it must be a list of strings, none of them empty"),
+        (
+            "stop: [12]",
+            "stop[0]: was 12; it must be a list of strings, none of them empty (put it in quotes to make it text)",
+        ),
+        ("seed: -1", "seed: was -1; it must be from 0 to 2**63 - 1"),
+        ("logprobs: 101", "logprobs: was 101; it must be from 0 to 100"),
+        (
+            "presence_penalty: 1",
+            "presence_penalty: is not available yet: penalties and logit biases come in a later version",
+        ),
+        ("repetition_penalty: 1", "repetition_penalty: is not available yet"),
+        ("n: 2", "n: is not available yet: a row has one answer"),
+        ("prompt_logprobs: 1", "prompt_logprobs: is not available in jobs"),
+        ("temprature: 1", "temprature: unknown key; did you mean temperature?"),
+    ],
+)
+def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, sampling: str, problem: str) -> None:
+    path = write_spec(f"{HEAD}task:\n  kind: generate\n  prompt: a\n  sampling:\n    {sampling}\n")
+    (found,) = problems(path)
+    assert found.startswith(f"spec.yaml:9: task.sampling.{problem}")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("engine: {tensor_parallel_size: 2}", "engine.tensor_parallel_size: was 2; only 1 is available yet"),
+        ("engine: {service: a}", "engine.service: is not available yet"),
+        (
+            "engine: {replicas: {min: 1, max: 4}}",
+            "engine.replicas: was a {min, max} mapping; a number that follows the load",
+        ),
+        ("engine: {replicas: 0}", "engine.replicas: was 0; it must be a whole number, at least 1"),
+        ("engine: {num_cpus: 0}", "engine.num_cpus: was 0; it must be a number over 0"),
+        ("engine: {max_num_seqs: 0}", "engine.max_num_seqs: was 0; it must be a whole number, at least 1"),
+        (
+            "engine: {gpu_memory_fraction: 1.1}",
+            "engine.gpu_memory_fraction: was 1.1; it must be a number over 0 and at most 1",
+        ),
+        ("engine: {cache_bytes: 1, gpu_memory_fraction: 1}", "engine.gpu_memory_fraction: stands beside cache_bytes"),
+        ("engine: [1]", "engine: was [1]; it must be a mapping of engine options"),
+        ("unit_rows: many", "unit_rows: was 'many'; it must be auto or a whole number, at least 1"),
+        ("max_failed: -1", "max_failed: was -1; it must be null, a count of rows such as 100, or a share"),
+        ("max_failed: 101%", "max_failed: was '101%'; it must be"),
+        ("max_failed: 0.1", "max_failed: was 0.1; it must be"),
+        ("seed: abc", "seed: was 'abc'; it must be a whole number from 0 to 2**63 - 1"),
+        ("enigne: {}", "enigne: unknown key; did you mean engine?"),
+    ],
+)
+def test_wrong_top_level_key_is_refused_with_its_line(
+    write_spec: SpecWriter, generate_yaml: str, line: str, problem: str
+) -> None:
+    (found,) = problems(write_spec(f"{generate_yaml}{line}\n"))
+    assert found.startswith(f"spec.yaml:13: {problem}")
+
+
+def test_quantization_is_refused_by_name(write_spec: SpecWriter, generate_yaml: str) -> None:
+    (found,) = problems(write_spec(generate_yaml.replace("path: models/qwen3", "path: m\n  quantization: nf4")))
+    assert found.startswith("spec.yaml:4: model.quantization: was 'nf4'; only null is available yet")
+
+
+@pytest.mark.parametrize("name", ["a/b", "-a", "", "a" * 101])
+def test_name_that_is_no_name_is_refused(write_spec: SpecWriter, generate_yaml: str, name: str) -> None:
+    (found,) = problems(write_spec(generate_yaml.replace("label-tickets", f"'{name}'", 1)))
+    assert found.startswith("spec.yaml:1: name: was ")
+
+
+def test_several_problems_come_in_the_order_of_the_file(write_spec: SpecWriter) -> None:
+    found = problems(write_spec("input: {paths: []}\nseed: x\nmodel: {}\n"))
+    assert [text.split(": ")[1] for text in found] == ["name", "task", "input.paths", "output", "seed", "model.path"]
+    assert found[-1].startswith(
+        "spec.yaml:3: model.path: this key is required and missing; it must be a checkpoint folder"
+    )
+
+
+def test_override_is_applied_before_validation(write_spec: SpecWriter, generate_yaml: str) -> None:
+    path = write_spec(generate_yaml.replace("max_tokens: 64", "max_tokens: 0"))
+    overrides = ["task.sampling.max_tokens=5", "max_failed=0.5%", "input.paths.0=/x/b.jsonl", "engine.replicas=2"]
+    job = load_spec(path, overrides=overrides).job
+    assert isinstance(job.task, GenerateTask)
+    assert job.task.sampling.max_tokens == 5
+    assert job.max_failed == MaxFailed(fraction=0.005)
+    assert job.input.paths == ("/x/b.jsonl",)
+    assert job.engine.replicas == 2
+
+
+def test_wrong_override_is_named_as_the_place(write_spec: SpecWriter, generate_yaml: str) -> None:
+    (found,) = problems(write_spec(generate_yaml), "task.sampling.max_tokens=0")
+    assert found == "--set task.sampling.max_tokens=0: task.sampling.max_tokens: was 0; it must be at least 1"
+
+
+def test_override_of_a_mapping_is_the_place_of_what_is_in_it(write_spec: SpecWriter, generate_yaml: str) -> None:
+    (found,) = problems(write_spec(generate_yaml), "task.sampling={max_tokens: 0}")
+    assert found.startswith("--set task.sampling={max_tokens: 0}: task.sampling.max_tokens: was 0")
+
+
+def test_template_error_in_a_block_has_the_line_of_the_block(write_spec: SpecWriter) -> None:
+    path = write_spec(f"{HEAD}task:\n  kind: generate\n  prompt: |\n    Hello\n    {{{{ body | }}}}\n    you\n")
+    (found,) = problems(path)
+    assert found.startswith("spec.yaml:9: task.prompt: the template cannot be used: ")
+
+
+def test_template_error_in_a_message_names_the_message(write_spec: SpecWriter) -> None:
+    (found,) = task_problems(write_spec, "{kind: generate, messages: [{role: user, content: '{% if %}'}]}")
+    assert found.startswith(f"spec.yaml:{TASK_LINE}: task.messages[0].content: the template cannot be used: ")
+
+
+def test_unknown_filter_is_a_template_error(write_spec: SpecWriter) -> None:
+    (found,) = task_problems(write_spec, "{kind: extract, text: '{{ a | nosuch }}'}")
+    assert "No filter named 'nosuch'" in found
