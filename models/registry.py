@@ -11,6 +11,7 @@ from models.decoder import BuildOptions, DenseDecoder
 from models.errors import CheckpointError, ConfigError
 from models.heads import Model
 from models.layers.attention import AttentionBackend
+from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
 from models.parallel import SINGLE, TensorParallel
 from models.qwen3 import Qwen3Decoder
@@ -55,7 +56,8 @@ def load_model(
     part of the weights.
 
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
-    one; `max_model_len` None is the checkpoint's `max_position_embeddings`.
+    one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
+    and computes the model in float32.
 
     Raises:
         ConfigError: the configuration or an argument cannot be used; the text says what can.
@@ -66,7 +68,8 @@ def load_model(
         raise ConfigError(
             f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
         )
-    chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, config)
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype)
     limit = choose_max_model_len(max_model_len, config)
     checkpoint = Checkpoint.open(path).resolve_tie(declared=config.tie_word_embeddings)
@@ -119,12 +122,17 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
-    """The dtype named, or the checkpoint's own."""
+def choose_dtype(dtype: str, config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype named, or the checkpoint's own; float32 in place of half precision that a CPU cannot multiply (see
+    `computed_dtype`)."""
     name = config.dtype if dtype == "auto" else dtype
     if name not in DTYPES:
         raise ConfigError(f"dtype was {dtype!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    chosen = DTYPES[name]
+    if device.type == "cpu" and computed_dtype(chosen) != chosen:
+        logger.info("this CPU has no instructions for %s: the model is held and computed in float32", name)
+        return computed_dtype(chosen)
+    return chosen
 
 
 def choose_max_model_len(max_model_len: int | None, config: ModelConfig) -> int:

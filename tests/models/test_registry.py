@@ -1,5 +1,6 @@
 """From a checkpoint folder to a model that runs: what is chosen when nobody says, and what is refused."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from models import Scorer
 from models.errors import CheckpointError, ConfigError
-from models.layers import attention_cpu
+from models.layers import attention_cpu, cpu_linear
 from models.registry import choose_backend, choose_device, load_model, load_tokenizer, require_causal
 
 CheckpointMaker = Callable[..., Path]
@@ -30,10 +32,48 @@ def test_the_attention_backend_takes_the_device_and_the_dtype(device: str, dtype
 
 def test_a_checkpoint_gives_its_own_head_dtype_and_length(qwen3_checkpoint: CheckpointMaker) -> None:
     loaded = load_model(qwen3_checkpoint("question-answering", dtype=torch.bfloat16), device="cpu")
-    assert (loaded.head, loaded.dtype, loaded.device.type) == ("question-answering", torch.bfloat16, "cpu")
+    assert (loaded.head, loaded.dtype, loaded.device.type) == (
+        "question-answering",
+        cpu_linear.computed_dtype(torch.bfloat16),
+        "cpu",
+    )
     assert loaded.max_model_len == 128
     assert loaded.backend is attention_cpu.BACKEND
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])
+def test_a_cpu_without_half_precision_computes_in_float32(
+    qwen3_checkpoint: CheckpointMaker, dtype: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = qwen3_checkpoint("sequence-classification", dtype=torch.bfloat16)
+    exact = Scorer.from_pretrained(folder, dtype="float32", device="cpu").score([[3, 4, 5]])[0]
+    monkeypatch.setattr(cpu_linear, "_multiplies_bfloat16", lambda: False)
+    caplog.set_level(logging.INFO)
+    loaded = load_model(folder, dtype=dtype, device="cpu")
+    assert loaded.dtype == torch.float32
+    assert torch.equal(Scorer(loaded).score([[3, 4, 5]])[0], exact)
+    assert "no instructions for" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("found", "is_native"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, False),
+        ({"architecture": "aarch64", "bf16": True}, True),
+        ({"architecture": "aarch64", "neon": True}, False),
+    ],
+)
+def test_bfloat16_is_computed_where_there_are_instructions(
+    found: dict[str, object], is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    cpu_linear._multiplies_bfloat16.cache_clear()
+    assert cpu_linear.computed_dtype(torch.bfloat16) == (torch.bfloat16 if is_native else torch.float32)
+    cpu_linear._multiplies_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(

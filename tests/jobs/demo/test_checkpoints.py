@@ -65,7 +65,7 @@ def test_transformers_loads_it_and_it_is_right_about_fresh_tickets(job: Any) -> 
     assert sum(right) / len(right) >= 0.9
 
 
-def test_engine_writes_the_summaries_in_bfloat16() -> None:
+def test_engine_writes_the_summaries() -> None:
     examples = fresh_examples("summary", "causal")
     prompts = [[*example.ids[: prompt_length(example)]] for example in examples]
     engine = Engine.from_pretrained(str(CHECKPOINTS / "causal"))
@@ -82,7 +82,7 @@ def answer(example: Example) -> list[int]:
     return [target for target in example.targets if target != IGNORED]
 
 
-def test_scorer_names_the_categories_in_bfloat16() -> None:
+def test_scorer_names_the_categories() -> None:
     folder = CHECKPOINTS / "sequence-classification"
     scorer = Scorer.from_pretrained(str(folder))
     examples = fresh_examples("category", folder.name)
