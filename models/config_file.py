@@ -60,9 +60,9 @@ class Fields:
             raise self.error(name, f"a whole number of at least {minimum}")
         return value
 
-    def optional_integer(self, name: str, default: int) -> int | None:
+    def optional_integer(self, name: str, default: int | None) -> int | None:
         """A whole number of at least 1, or None where the file says null. The default is for an absent field only."""
-        return None if self.values.get(name, default) is None else self.integer(name, default)
+        return None if self.values.get(name, default) is None else self.integer(name, default or 1)
 
     def number(self, name: str, default: float) -> float:
         """A finite number over 0."""
@@ -99,13 +99,14 @@ class Fields:
             raise self.error(name, "an object")
         return Fields(file=self.file, values=value, within=f"{self.within}{name}.")
 
-    def token_id(self, name: str) -> int | None:
-        """A token id, or None where there is none."""
-        return None if self.values.get(name) is None else self.integer(name, 0, minimum=0)
+    def token_id(self, name: str, default: int | None = None) -> int | None:
+        """A token id, or None where the file says null. The default is for an absent field only."""
+        return None if self.values.get(name, default) is None else self.integer(name, default or 0, minimum=0)
 
-    def token_ids(self, name: str) -> tuple[int, ...]:
-        """One token id or a list of them, without repeats; empty where there is none."""
-        value = self.values.get(name)
+    def token_ids(self, name: str, default: int | None = None) -> tuple[int, ...]:
+        """One token id or a list of them, without repeats; empty where the file says null. The default is for an absent
+        field only."""
+        value = self.values.get(name, default)
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
             raise self.error(name, "a token id, or a list of token ids")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.config import Head, ModelConfig
+from models.config import ModelConfig
+from models.config_types import Head
 from models.decoder import Batch, DenseDecoder
 from models.layers.attention import KvCache
 from models.layers.embedding import VocabEmbedding, VocabHead

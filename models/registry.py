@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from models.config import Head, ModelConfig
+from models.config import ModelConfig
+from models.config_types import Head
 from models.decoder import BuildOptions, DenseDecoder
 from models.errors import CheckpointError, ConfigError
 from models.heads import Model

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from models.config import Head, ModelConfig, ProblemType
+from models.config import ModelConfig
+from models.config_types import Head, ProblemType
 from models.text import Tokenizer
 from pipelines.errors import TaskError
 

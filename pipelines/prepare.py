@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from models.config import Head
+from models.config_types import Head
 from models.text import Tokenizer
 from pipelines.encode_classify import LabelEncoder, TextEncoder
 from pipelines.encode_extract import DocumentEncoder, QuestionEncoder

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.config import Head
+from models.config_types import Head
 from tests.models import tiny_tokenizers
 
 CheckpointMaker = Callable[..., Path]

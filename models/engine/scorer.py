@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.config import Head, ModelConfig
+from models.config import ModelConfig
+from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.packing import batch_of, packs
 from models.errors import ConfigError, RequestError

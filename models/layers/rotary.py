@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.config import RopeConfig
+from models.config_types import RopeConfig
 from models.errors import ConfigError
 
 

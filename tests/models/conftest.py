@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.config import Head
+from models.config_types import Head
 from tests.models.tiny_tokenizers import KINDS
 
 TINY = {

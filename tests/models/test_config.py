@@ -231,7 +231,7 @@ def test_architecture_tells_the_head(tmp_path: Path, architecture: str, head: st
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_type": "qwen3_moe"}, ["model_type was 'qwen3_moe'", "one of qwen3"]),
+        ({"model_type": "qwen3_moe"}, ["model_type was 'qwen3_moe'", "one of smollm3, helium, qwen3, zamba2, phi3"]),
         ({"model_type": ...}, ["model_type is absent"]),
         ({"architectures": ["Qwen3ForMaskedLM"]}, ["architectures", "Qwen3ForMaskedLM", "Qwen3ForCausalLM"]),
         ({"architectures": "Qwen3ForCausalLM"}, ["architectures", "a list of strings"]),

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
-from models.config import Head, ProblemType
+from models.config_types import Head, ProblemType
 from models.text import Tokenizer
 from pipelines.facts import ModelFacts
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec, Task

@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding, apply_rotary_pos_emb
 
-from models.config import RopeConfig
+from models.config_types import RopeConfig
 from models.errors import ConfigError
 from models.layers.rotary import Rotary, inverse_frequencies, rotate
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def rope(theta: float, kind: str = "default") -> RopeConfig:
-    return RopeConfig(kind=kind, theta=theta, parameters={})
+    return RopeConfig(kind=kind, theta=theta, max_positions=64, parameters={})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,59 @@
+"""What a checkpoint's configuration is made of: names, rotary embedding, and the parts that one family alone has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Head = Literal["causal", "sequence-classification", "token-classification", "question-answering"]
+HiddenAct = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
+Dtype = Literal["bfloat16", "float16", "float32"]
+LayerType = Literal["full_attention", "sliding_attention", "mamba", "hybrid"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeConfig:
+    """Rotary position embedding: kind, base, the rotated part of each head, and what the kind needs besides.
+
+    `parameters` is the published dict with `rope_theta` and `rope_type` filled in, and for the kinds that scale from
+    a shorter context `original_max_position_embeddings` too; yarn always has its `factor`. `max_positions` is the
+    model's `max_position_embeddings`, from which some kinds derive their scale.
+    """
+
+    kind: str = "default"
+    theta: float
+    partial_rotary_factor: float = 1.0
+    max_positions: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MambaConfig:
+    """The Mamba-2 mixers of a hybrid network (Dao & Gu 2024): `num_heads` heads of `head_dim` channels over states of
+    `state_size`, B and C shared by the heads of each of `num_groups`; a causal convolution over `conv_width` tokens
+    before. `dt_min` is the published smallest step size; `bias` that of the projections in and out."""
+
+    num_heads: int
+    head_dim: int
+    num_groups: int
+    state_size: int
+    conv_width: int
+    dt_min: float
+    chunk_size: int
+    bias: bool
+
+    @property
+    def inner_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedBlocksConfig:
+    """Zamba2's transformer blocks that hybrid layers take turns in: the hybrid layer of rank a (counted among hybrid
+    layers) calls block a % `num_blocks`, with adapters of rank `adapter_rank` of its own on the MLP and, where
+    `has_attention_adapters`, on query, key and value. `has_rope`: their attention is rotary."""
+
+    num_blocks: int
+    adapter_rank: int
+    has_attention_adapters: bool
+    has_rope: bool
