@@ -4,7 +4,7 @@ A family subclasses `DenseDecoder` and overrides the small methods in which it d
 heads, requests or scheduling: `forward` takes a packed step and the caches its call sites listed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +34,12 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One step as tensors: token ids and positions [T], the attention backend's plan, and the rows [R] whose output
-    is wanted (None: all)."""
+    """One step as tensors: token ids and positions [T], the attention backend's plan for each window of the model, and
+    the rows [R] whose output is wanted (None: all)."""
 
     token_ids: torch.Tensor
     positions: torch.Tensor
-    attention: Any
+    attention: Mapping[int | None, Any]
     rows: torch.Tensor | None = None
 
 
@@ -73,10 +73,15 @@ class DecoderLayer(nn.Module):
         self.input_norm, self.attention, self.post_norm, self.mlp = input_norm, attention, post_norm, mlp
 
     def forward(
-        self, x: torch.Tensor, rotation: Rotation, cache: KvCache | None, plan: Any, rows: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        rotation: Rotation | None,
+        cache: KvCache | None,
+        plans: Mapping[int | None, Any],
+        rows: torch.Tensor | None,
     ) -> torch.Tensor:
         """X [T, H] -> [T, H], or [R, H] when only these rows are wanted from here on."""
-        heads = self.attention(self.input_norm(x), rotation, cache, plan)  # [T, Q * D]
+        heads = self.attention(self.input_norm(x), rotation, cache, plans)  # [T, Q * D]
         if rows is not None:
             x, heads = x.index_select(0, rows), heads.index_select(0, rows)
         x = self.attention.o_proj(heads).add_(x)
@@ -102,6 +107,11 @@ class DenseDecoder(nn.Module):
         """One for every call site that needs a cache, in the order `forward` takes them."""
         return [layer.attention.cache_spec for layer in self.layers]  # type: ignore[union-attr,misc]
 
+    @property
+    def windows(self) -> set[int | None]:
+        """The numbers of keys that queries see at the model's call sites; None: all of them."""
+        return {layer.attention.window for layer in self.layers}  # type: ignore[union-attr,misc]
+
     def forward(self, batch: Batch, caches: Sequence[KvCache] | None = None) -> torch.Tensor:
         """The final hidden states [T, H], or [R, H] for `batch.rows`."""
         x = self.embed_tokens(batch.token_ids)  # [T, H]
@@ -109,7 +119,8 @@ class DenseDecoder(nn.Module):
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             cache = None if caches is None else caches[index]
-            x = layer(x, rotation, cache, batch.attention, batch.rows if index == last else None)
+            turn = rotation if self.config.rotated_layers[index] else None
+            x = layer(x, turn, cache, batch.attention, batch.rows if index == last else None)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def build_layer(self, index: int) -> DecoderLayer:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from models.config_types import Head
 from models.decoder import BuildOptions, DenseDecoder
 from models.errors import CheckpointError, ConfigError
 from models.heads import Model
-from models.layers.attention import AttentionBackend
+from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
 from models.parallel import SINGLE, TensorParallel
@@ -41,6 +42,10 @@ class LoadedModel:
     @property
     def head(self) -> Head:
         return self.model.head
+
+    def plan_attention(self, layout: Layout) -> dict[int | None, Any]:
+        """What a step's `Batch.attention` takes: the backend's plan for each window of the model."""
+        return {window: self.backend.plan(layout, self.device, window) for window in self.model.decoder.windows}
 
 
 def load_model(

@@ -35,6 +35,6 @@ def batch_of(loaded: LoadedModel, token_ids: Sequence[Sequence[int]], layout: La
     return Batch(
         token_ids=torch.from_numpy(flat).to(device),
         positions=torch.from_numpy(positions).to(device),
-        attention=loaded.backend.plan(layout, device),
+        attention=loaded.plan_attention(layout),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
     )

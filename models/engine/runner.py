@@ -138,7 +138,7 @@ class Runner:
         return Batch(
             token_ids=token_ids,
             positions=torch.from_numpy(positions).to(self._device),
-            attention=self._loaded.backend.plan(layout, self._device),
+            attention=self._loaded.plan_attention(layout),
             rows=torch.from_numpy(rows).to(self._device),
         )
 

@@ -6,9 +6,9 @@ Caches belong to the call site: the engine allocates one for every `KvSpec` a mo
 `forward`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,13 +69,20 @@ class Layout:
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "KvCache | None", Any, float], torch.Tensor]
 
 
+class Plan(Protocol):
+    """How a backend prepares a step; see `AttentionBackend`."""
+
+    def __call__(self, layout: Layout, device: torch.device, window: int | None = None) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionBackend:
     """How attention is computed on one kind of device.
 
-    `cache_shape(spec, num_blocks, block_size)` is the shape of one `KvCache` tensor. `plan(layout, device)` turns a
-    step's layout into whatever `attend(q [T, Q, D], k [T, K, D], v [T, K, D], cache, plan, scale) -> [T, Q, D]`
-    needs, once for all layers; `attend` first writes k and v to the cache.
+    `cache_shape(spec, num_blocks, block_size)` is the shape of one `KvCache` tensor. `plan(layout, device, window)` turns
+    a step's layout into whatever `attend(q [T, Q, D], k [T, K, D], v [T, K, D], cache, plan, scale) -> [T, Q, D]`
+    needs, once for all layers whose queries see the same number of keys, their own included (`window`; None: all);
+    `attend` first writes k and v to the cache.
 
     `reads_whole_blocks` says that attention multiplies whole blocks, masked places by 0: the used part of the pool
     should be dense, and what a block held before has to be cleared, because 0 times an overflow is no number.
@@ -85,13 +92,14 @@ class AttentionBackend:
     block_size: int
     reads_whole_blocks: bool
     cache_shape: Callable[[KvSpec, int, int], tuple[int, ...]]
-    plan: Callable[[Layout, torch.device], Any]
+    plan: Plan
     attend: Attend
 
 
 class Attention(nn.Module):
-    """The attention block of a dense decoder: fused projection, optional head norms, rotation, attention; `o_proj`
-    is applied apart."""
+    """The attention block of a decoder: fused projection, optional head norms, rotation where there is one, attention;
+    `o_proj` is applied apart. `window` is how many keys a query sees, None all; `scale` multiplies the scores and is
+    1 / sqrt(head_dim) by default."""
 
     def __init__(
         self,
@@ -103,22 +111,28 @@ class Attention(nn.Module):
         num_kv_heads: int,
         head_dim: int,
         attend: Attend,
+        window: int | None = None,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         self.qkv_proj, self.o_proj, self.head_norm = qkv_proj, o_proj, head_norm
         self.num_query_heads, self.num_kv_heads, self.head_dim = num_query_heads, num_kv_heads, head_dim
-        self.scale = head_dim**-0.5
+        self.window, self.scale = window, head_dim**-0.5 if scale is None else scale
         self.attend = attend
 
     @property
     def cache_spec(self) -> KvSpec:
         return KvSpec(num_kv_heads=self.num_kv_heads, head_dim=self.head_dim)
 
-    def forward(self, x: torch.Tensor, rotation: Rotation, cache: KvCache | None, plan: Any) -> torch.Tensor:
-        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`."""
+    def forward(
+        self, x: torch.Tensor, rotation: Rotation | None, cache: KvCache | None, plans: Mapping[int | None, Any]
+    ) -> torch.Tensor:
+        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`. `plans` has one a window."""
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Q + 2K, D]
         qk, v = heads.split([self.num_query_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.head_norm is not None:
             qk = self.head_norm(qk)
-        q, k = rotate(qk, rotation).split([self.num_query_heads, self.num_kv_heads], dim=1)
-        return self.attend(q, k, v, cache, plan, self.scale).flatten(1)  # [T, Q * D]
+        if rotation is not None:
+            qk = rotate(qk, rotation)
+        q, k = qk.split([self.num_query_heads, self.num_kv_heads], dim=1)
+        return self.attend(q, k, v, cache, plans[self.window], self.scale).flatten(1)  # [T, Q * D]

@@ -70,7 +70,7 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
     return (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
 
 
-def plan(layout: Layout, device: torch.device) -> CpuPlan:
+def plan(layout: Layout, device: torch.device, window: int | None = None) -> CpuPlan:
     """The tensors of one step, the same for every layer."""
     num_decodes = layout.num_decodes
     blocks, offsets = _places(layout)

@@ -81,7 +81,7 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
     return (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
 
 
-def _plan(layout: Layout, device: torch.device, *, is_paged: bool) -> CudaPlan:
+def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is_paged: bool) -> CudaPlan:
     lengths = layout.starts + layout.counts
     slots = tables = keys = None
     if layout.tables is not None:

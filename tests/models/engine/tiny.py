@@ -60,10 +60,10 @@ def failing_after(loaded: LoadedModel, num_steps: int, error: BaseException) -> 
     """The same model, but the attention backend of a step after this many fails."""
     left = iter(range(num_steps))
 
-    def plan(layout: Layout, device: torch.device) -> Any:
+    def plan(layout: Layout, device: torch.device, window: int | None = None) -> Any:
         if next(left, None) is None:
             raise error
-        return loaded.backend.plan(layout, device)
+        return loaded.backend.plan(layout, device, window)
 
     return replace(loaded, backend=replace(loaded.backend, plan=plan))
 
@@ -72,9 +72,9 @@ def paused_after(loaded: LoadedModel, num_steps: int, gate: threading.Event) -> 
     """The same model, but the steps after this many wait for the gate."""
     left = iter(range(num_steps))
 
-    def plan(layout: Layout, device: torch.device) -> Any:
+    def plan(layout: Layout, device: torch.device, window: int | None = None) -> Any:
         if next(left, None) is None:
             gate.wait()
-        return loaded.backend.plan(layout, device)
+        return loaded.backend.plan(layout, device, window)
 
     return replace(loaded, backend=replace(loaded.backend, plan=plan))
