@@ -12,6 +12,27 @@ ProblemType = Literal["regression", "single_label_classification", "multi_label_
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RopeRegimes:
+    """Which rotation a sequence is in, where that depends on how long it is: keys cached in one regime are of no use in
+    another.
+
+    "switch" (longrope): 0 up to `limit` tokens, 1 beyond; a sequence that grows past the limit is computed again from
+    its first token, as transformers' `generate` does. "prompt" (dynamic): the length of a prompt over `limit`, which
+    scales the whole prompt, else 0; tokens generated later scale by their own place. "fixed": always 0. A sequence alone
+    decides, as in transformers with a batch of one; there a long sequence changes the others of its batch.
+    """
+
+    kind: Literal["fixed", "switch", "prompt"] = "fixed"
+    limit: int = 0
+
+    def of(self, num_prompt: int, num_tokens: int) -> int:
+        """The regime of a sequence with this many prompt tokens and tokens in all."""
+        if self.kind == "switch":
+            return int(num_tokens > self.limit)
+        return num_prompt if self.kind == "prompt" and num_prompt > self.limit else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RopeConfig:
     """Rotary position embedding: kind, base, the rotated part of each head, and what the kind needs besides.
 
@@ -25,6 +46,13 @@ class RopeConfig:
     partial_rotary_factor: float = 1.0
     max_positions: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def regimes(self) -> RopeRegimes:
+        """How the rotation depends on a sequence's length."""
+        if self.kind == "longrope":
+            return RopeRegimes(kind="switch", limit=self.parameters["original_max_position_embeddings"])
+        return RopeRegimes(kind="prompt", limit=self.max_positions) if self.kind == "dynamic" else RopeRegimes()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

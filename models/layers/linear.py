@@ -118,6 +118,16 @@ def head_rows(name: str, heads: Range, *, num_heads: int, head_dim: int) -> Part
     return Part(name=name, out_features=num_heads * head_dim, rows=(heads[0] * head_dim, heads[1] * head_dim))
 
 
+def fused(name: str, parts: Sequence[Part]) -> list[Part]:
+    """The same output channels, where the projections `parts` are published one below the other as one weight."""
+    total, first, inside = sum(part.out_features for part in parts), 0, []
+    for part in parts:
+        start, stop = part.rows
+        inside.append(Part(name=name, out_features=total, rows=(first + start, first + stop)))
+        first += part.out_features
+    return inside
+
+
 def replicated(name: str, out_features: int) -> Part:
     """All output channels, on every rank."""
     return Part(name=name, out_features=out_features, rows=whole((out_features,))[0])
