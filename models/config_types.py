@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Head = Literal["causal", "sequence-classification", "token-classification", "question-answering"]
+Head = Literal["causal", "sequence-classification", "token-classification", "question-answering", "embedding"]
+"""What stands on a network's final hidden states; "embedding" is nothing: the states themselves."""
 HiddenAct = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 LayerType = Literal["full_attention", "sliding_attention", "mamba", "hybrid"]

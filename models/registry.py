@@ -31,7 +31,13 @@ FAMILIES: dict[str, type[DenseDecoder]] = {
     "qwen3": Qwen3Decoder,
     "phi3": Phi3Decoder,
 }
-HEADS: tuple[Head, ...] = ("causal", "sequence-classification", "token-classification", "question-answering")
+HEADS: tuple[Head, ...] = (
+    "causal",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "embedding",
+)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -94,6 +100,8 @@ def load_model(
     limit = choose_max_model_len(max_model_len, config)
     checkpoint = Checkpoint.open(path).resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
+    if chosen_head == "embedding":
+        checkpoint = checkpoint.without_heads()
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
