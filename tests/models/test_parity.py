@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -172,8 +174,9 @@ def test_the_old_spelling_of_the_rotary_base_gives_the_same_logits(
     torch.testing.assert_close(ours, oracle_logits(old, "causal", ragged()[-1]), atol=1e-4, rtol=0)
 
 
-def test_bfloat16_agrees_on_the_top_token(qwen3_checkpoint: CheckpointMaker) -> None:
-    folder = qwen3_checkpoint("causal", dtype=torch.bfloat16, num_hidden_layers=4)
+@pytest.mark.parametrize("family", list(SHAPES))
+def test_bfloat16_agrees_on_the_top_token(family_checkpoint: CheckpointMaker, family: str) -> None:
+    folder = family_checkpoint(family, "causal", dtype=torch.bfloat16, num_hidden_layers=4)
     oracle = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = ragged()[-1]
@@ -219,3 +222,52 @@ def test_label_log_probabilities_are_those_of_a_full_forward(qwen3_checkpoint: C
             places = range(len(prompt) - 1, len(prompt) - 1 + len(label))
             expected = sum(logprobs[place, token].item() for place, token in zip(places, label, strict=True))
             assert score == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("family", "head"), sorted(HEADS_WITHOUT_AN_ORACLE))
+def test_a_head_without_a_reference_class_is_that_head_over_the_body(
+    family_checkpoint: CheckpointMaker, tmp_path: Path, family: str, head: str
+) -> None:
+    body = family_checkpoint(family, "causal", tie_word_embeddings=False)
+    folder = shutil.copytree(body, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = [config["architectures"][0].replace("ForCausalLM", "ForQuestionAnswering")]
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    tensors = {name.replace("model.", "transformer.", 1): value for name, value in tensors.items()}
+    weight, bias = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, -0.5])
+    save_file(tensors | {"qa_outputs.weight": weight, "qa_outputs.bias": bias}, folder / "model.safetensors")
+    scorer = Scorer.from_pretrained(folder)
+    assert scorer.head == head
+    oracle: Any = AutoModel.from_pretrained(body, dtype=torch.float32)
+    for ids, logits in zip(ragged(), scorer.score(ragged()), strict=True):
+        with torch.no_grad():
+            hidden = oracle(torch.tensor([ids])).last_hidden_state[0]
+        torch.testing.assert_close(logits, hidden @ weight.T + bias, atol=1e-4, rtol=0)
+
+
+def test_old_phi3_token_heads_are_called_classifier(family_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    new = family_checkpoint("phi3", "token-classification", num_labels=5)
+    old = shutil.copytree(new, tmp_path / "old")
+    tensors = load_file(old / "model.safetensors")
+    renamed = {name.replace("score.", "classifier."): value for name, value in tensors.items()}
+    assert "classifier.bias" in renamed
+    save_file(renamed, old / "model.safetensors")
+    found, expected = (Scorer.from_pretrained(folder).score(ragged()) for folder in (old, new))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_an_early_phi3_names_longrope_su(family_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    """transformers 5.23 cannot load this spelling, so the reference is the same checkpoint in the new one."""
+    new = family_checkpoint("phi3", "causal", original_max_position_embeddings=33, rope_parameters=LONGROPE)
+    old = shutil.copytree(new, tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "su", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]},
+    }
+    (old / "config.json").write_text(json.dumps(config))
+    found, expected = (Scorer.from_pretrained(folder).score(ragged()) for folder in (old, new))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
