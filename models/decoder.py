@@ -97,7 +97,7 @@ class DenseDecoder(nn.Module):
         self.config, self.options = config, options
         tp = options.tp
         self.query_heads = tp.share(config.num_attention_heads, "attention heads")
-        self.kv_heads = tp.kv_heads(config.num_key_value_heads)
+        self.kv_heads = tp.kv_heads(config.num_attention_heads, config.num_key_value_heads)
         self.embed_tokens = VocabEmbedding("embed_tokens", config.vocab_size, config.hidden_size, tp=tp)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_hidden_layers))
         self.norm = self.build_norm("norm")
@@ -155,7 +155,7 @@ class DenseDecoder(nn.Module):
             ),
             head_norm=self.build_head_norm(name),
             num_query_heads=self.query_heads[1] - self.query_heads[0],
-            num_kv_heads=self.kv_heads[1] - self.kv_heads[0],
+            num_kv_heads=len(self.kv_heads),
             head_dim=config.head_dim,
             attend=self.options.backend.attend,
             window=window,
@@ -169,13 +169,12 @@ class DenseDecoder(nn.Module):
     def qkv_parts(self, name: str) -> list[Part]:
         """Where this rank's query, key and value rows are published."""
         config = self.config
-        kv = {"num_heads": config.num_key_value_heads, "head_dim": config.head_dim}
+        queries = range(*self.query_heads)
+        sizes = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
         return [
-            head_rows(
-                f"{name}.q_proj", self.query_heads, num_heads=config.num_attention_heads, head_dim=config.head_dim
-            ),
-            head_rows(f"{name}.k_proj", self.kv_heads, **kv),
-            head_rows(f"{name}.v_proj", self.kv_heads, **kv),
+            part
+            for letter, heads in (("q", queries), ("k", self.kv_heads), ("v", self.kv_heads))
+            for part in head_rows(f"{name}.{letter}_proj", heads, num_heads=sizes[letter], head_dim=config.head_dim)
         ]
 
     def build_head_norm(self, name: str) -> HeadNorm | None:  # noqa: ARG002
