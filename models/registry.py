@@ -19,6 +19,7 @@ from models.layers.embedding import VocabHead
 from models.parallel import SINGLE, TensorParallel
 from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
+from models.shard_sizes import check_size
 from models.smollm3 import SmolLM3Decoder
 from models.text import Tokenizer
 from models.weights import Checkpoint, load_weights
@@ -58,6 +59,11 @@ class LoadedModel:
         return self.model.head
 
     @property
+    def tp(self) -> TensorParallel:
+        """Its rank among the shards of the model."""
+        return self.model.decoder.options.tp
+
+    @property
     def longest_window(self) -> int | None:
         """The most keys that a query of any layer sees; None: all of them."""
         sizes = [window for window in self.model.decoder.windows if window is not None]
@@ -94,6 +100,7 @@ def load_model(
         raise ConfigError(
             f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
         )
+    check_size(config, tp.size)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)

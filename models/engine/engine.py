@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from models.engine.blocks import BlockPool
 from models.engine.options import EngineOptions
@@ -21,6 +21,7 @@ from models.engine.request import Output, Request, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
 from models.engine.sequence import Sequence
+from models.engine.shards import LocalShards, ShardWork
 from models.errors import EngineError, RequestError
 from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
 from models.text import Tokenizer
@@ -74,8 +75,10 @@ class Engine:
         options: EngineOptions,
         seed: int | None = None,
         launcher: ThreadPoolExecutor | None = None,
+        shards: LocalShards | None = None,
     ) -> None:
-        """`launcher` is the one thread that steps run in, best the one the model was loaded in."""
+        """`launcher` is the one thread that steps run in, best the one the model was loaded in; `shards` are the model's
+        other ranks, if they end with this one."""
         self.config, self.tokenizer, self.max_model_len = loaded.config, tokenizer, loaded.max_model_len
         self._runner, rope = Runner(loaded, options), loaded.config.rope.regimes
         pool = BlockPool(
@@ -96,7 +99,7 @@ class Engine:
         self._live: dict[str, _Live] = {}
         self._ended: list[Delta] = []
         self._launched: deque[Future[LaunchedStep]] = deque()
-        self._launcher = launcher or _one_thread()
+        self._launcher, self._shards = launcher or _one_thread(), shards
         self._seeds = random.Random(seed)
         self._num_steps = 0
         self._failure: str | None = None  # once a step has failed
@@ -120,12 +123,17 @@ class Engine:
         """
         chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
         launcher = _one_thread()
-        load = partial(load_model, path, dtype=dtype, device=device, quantization=quantization)
+        load: dict[str, Any] = {
+            "path": path, "dtype": dtype, "device": device, "quantization": quantization,
+            "max_model_len": chosen.max_model_len,
+        }  # fmt: skip
+        shards = LocalShards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size)
         try:
-            loaded = launcher.submit(load, max_model_len=chosen.max_model_len).result()
+            loaded = launcher.submit(lambda: load_model(**load, tp=shards.join())).result()
             require_causal(loaded, path)
-            return cls(loaded, tokenizer=load_tokenizer(path), options=chosen, launcher=launcher)
-        except Exception:
+            return cls(loaded, tokenizer=load_tokenizer(path), options=chosen, launcher=launcher, shards=shards)
+        except BaseException:
+            shards.kill()
             launcher.shutdown()
             raise
 
@@ -138,7 +146,10 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Ends the thread that launches steps."""
+        """Ends the other shards, where there are some, and the thread that launches steps."""
+        shards, self._shards = self._shards, None
+        if shards is not None:
+            self._launcher.submit(shards.close).result()
         self._launcher.shutdown(wait=True)
 
     @property

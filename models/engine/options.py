@@ -11,7 +11,7 @@ class EngineOptions:
 
     `max_model_len` tokens a sequence may have, prompt and output together; `max_num_seqs` sequences run at once; a
     step computes at most `max_num_batched_tokens`; the KV cache takes `cache_bytes`, or on a GPU what
-    `gpu_memory_fraction` of it leaves after the weights.
+    `gpu_memory_fraction` of it leaves after the weights, both a shard's. `tensor_parallel_size` shards hold the model.
 
     Raises:
         ConfigError: a value is out of its range; the text names the option.
@@ -23,9 +23,17 @@ class EngineOptions:
     block_size: int | None = None
     cache_bytes: int | None = None
     gpu_memory_fraction: float | None = None
+    tensor_parallel_size: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "cache_bytes"):
+        for name in (
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "block_size",
+            "cache_bytes",
+            "tensor_parallel_size",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"engine option {name} was {value}; it must be at least 1")

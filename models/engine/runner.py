@@ -18,6 +18,7 @@ from models.engine.sampler import SamplingRow, is_plain_greedy, likeliest, sampl
 from models.engine.scheduler import StepResult
 from models.errors import ConfigError
 from models.layers.attention import Layout
+from models.parallel import Call
 from models.registry import LoadedModel
 
 CPU_TOKEN_BUDGET = 1024
@@ -50,7 +51,7 @@ class Runner:
     """Executes plans on one loaded causal model."""
 
     def __init__(self, loaded: LoadedModel, options: EngineOptions) -> None:
-        self._loaded, self._device = loaded, loaded.device
+        self._loaded, self._device, self._tp = loaded, loaded.device, loaded.tp
         self.block_size = options.block_size or loaded.backend.block_size
         _check_block_size(self.block_size, loaded)
         budget = CPU_TOKEN_BUDGET if self._device.type == "cpu" else GPU_TOKEN_BUDGET
@@ -61,7 +62,7 @@ class Runner:
             cache_bytes = caches.default_bytes(self._device, options.gpu_memory_fraction)
         self.num_blocks = caches.num_blocks_for(
             specs,
-            cache_bytes=cache_bytes,
+            cache_bytes=self._tp.least(cache_bytes),
             block_size=self.block_size,
             dtype=loaded.dtype,
             max_num_seqs=options.max_num_seqs,
@@ -81,10 +82,16 @@ class Runner:
         self._sampling: list[SamplingRow | None] = [None] * options.max_num_seqs
         self._is_plain_greedy = np.zeros(options.max_num_seqs, dtype=bool)
 
-    @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Computes a plan: on the CPU at once, on a GPU by queueing. Plans must be launched in the order they were
-        made."""
+        made. Rank 0 launches; the other ranks `execute` the same plan."""
+        if self._tp.size > 1:
+            self._tp.call(Call(method="execute", arguments=(plan,)))
+        return self.execute(plan)
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> LaunchedStep:
+        """Computes a rank's part of a plan. Only rank 0 knows the tokens' log probabilities."""
         self._apply(plan)
         slots, starts, counts = (np.array(column, dtype=np.int64) for column in (plan.slots, plan.starts, plan.counts))
         ends = np.cumsum(counts)
@@ -146,11 +153,16 @@ class Runner:
     def _sample(
         self, hidden: torch.Tensor, slots: np.ndarray, positions: np.ndarray
     ) -> tuple[torch.Tensor, dict[int, LogprobTable]]:
-        """The next token of each slot, kept as its last token; log probabilities for the rows that ask."""
+        """The next token of each slot, drawn by rank 0 and kept by all as its last token; log probabilities for the rows
+        that ask."""
         logits = self._loaded.model.logits(hidden)  # [R, V]
         where = torch.from_numpy(slots).to(self._device)
+        if self._tp.rank > 0:
+            tokens = self._tp.broadcast(torch.empty(slots.size, dtype=torch.int64, device=self._device))
+            self._last_tokens[where] = tokens
+            return tokens, {}
         if self._is_plain_greedy[slots].all():
-            tokens = likeliest(logits)
+            tokens = self._tp.broadcast(likeliest(logits))
             self._last_tokens[where] = tokens
             return tokens, {}
         states = [self._sampling[slot] for slot in slots.tolist()]
@@ -161,7 +173,7 @@ class Runner:
         before = {
             index: logits[index : index + 1].to(torch.float32, copy=True) for index, _ in asked
         }  # sampling may bar tokens in place
-        tokens = sample(logits, rows)
+        tokens = self._tp.broadcast(sample(logits, rows))
         self._last_tokens[where] = tokens
         tables = {index: logprob_table(before[index], tokens[index : index + 1], count) for index, count in asked}
         return tokens, tables
@@ -179,7 +191,8 @@ class Runner:
                 part = targets[start : start + LOGIT_ROWS]
                 logits = self._loaded.model.logits(hidden[first + start : first + start + len(part)])
                 ids = torch.tensor(part, device=self._device)
-                tables[index].append(logprob_table(logits.float(), ids, state.params.prompt_logprobs))
+                if self._tp.rank == 0:
+                    tables[index].append(logprob_table(logits.float(), ids, state.params.prompt_logprobs))
             first += len(targets)
         return tables
 

@@ -6,7 +6,7 @@ wherever it is scored.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from models.config import ModelConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.packing import batch_of, packs
+from models.engine.shards import LocalShards, ShardWork
 from models.errors import ConfigError, RequestError
 from models.layers.attention import IntArray, Layout
+from models.parallel import Call
 from models.registry import LoadedModel, load_model, load_tokenizer
 from models.text import Tokenizer
 
@@ -29,9 +31,15 @@ class Scorer:
     """A model behind a task head that needs one forward pass a sequence."""
 
     def __init__(
-        self, loaded: LoadedModel, *, tokenizer: Tokenizer | None = None, max_num_batched_tokens: int = TOKEN_BUDGET
+        self,
+        loaded: LoadedModel,
+        *,
+        tokenizer: Tokenizer | None = None,
+        max_num_batched_tokens: int = TOKEN_BUDGET,
+        shards: LocalShards | None = None,
     ) -> None:
-        self._loaded, self.tokenizer, self._budget = loaded, tokenizer, max_num_batched_tokens
+        """`shards` are the model's other ranks, if they end with this one."""
+        self._loaded, self.tokenizer, self._budget, self._shards = loaded, tokenizer, max_num_batched_tokens, shards
         self.config: ModelConfig = loaded.config
         self.head: Head = loaded.head
         self.max_model_len = loaded.max_model_len
@@ -47,9 +55,11 @@ class Scorer:
         quantization: str | None = None,
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
+        tensor_parallel_size: int = 1,
     ) -> "Scorer":
         """Loads a checkpoint folder; `head` overrides the one its architecture names. A folder without
-        tokenizer.json scores token ids only.
+        tokenizer.json scores token ids only. With a `tensor_parallel_size` over 1 the other shards are processes of
+        this machine, which `close` ends.
 
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
@@ -57,10 +67,22 @@ class Scorer:
         budget = TOKEN_BUDGET if max_num_batched_tokens is None else max_num_batched_tokens
         if budget < 1:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
-        loaded = load_model(
-            path, head=head, dtype=dtype, device=device, quantization=quantization, max_model_len=max_model_len
-        )
-        return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget)
+        load: dict[str, Any] = {
+            "path": path, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
+            "max_model_len": max_model_len,
+        }  # fmt: skip
+        shards = LocalShards(ShardWork(load=load, max_num_batched_tokens=budget), tensor_parallel_size)
+        try:
+            loaded = load_model(**load, tp=shards.join())
+            return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget, shards=shards)
+        except BaseException:
+            shards.kill()
+            raise
+
+    def close(self) -> None:
+        """Ends the other shards, where there are some."""
+        if self._shards is not None:
+            self._shards.close()
 
     @torch.no_grad()
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -72,6 +94,7 @@ class Scorer:
         """
         self._check_lengths(token_ids, 0)
         self._check_vocabulary("sequence", token_ids)
+        self._tell("score", token_ids)
         scores: list[torch.Tensor | None] = [None] * len(token_ids)
         for members in packs([len(ids) for ids in token_ids], self._budget):
             sequences = [token_ids[index] for index in members]
@@ -103,6 +126,7 @@ class Scorer:
         self._check_lengths(prompts, max(len(label) for label in labels))
         self._check_vocabulary("sequence", prompts)
         self._check_vocabulary("label", labels)
+        self._tell("score_labels", prompts, labels)
         scorer = LabelScorer(self._loaded, labels)
         scores = torch.empty(len(prompts), len(labels))
         for members in packs([scorer.weight(len(prompt)) for prompt in prompts], self._budget):
@@ -120,7 +144,7 @@ class Scorer:
 
     @torch.no_grad()
     def embed(
-        self, token_ids: Sequence[Sequence[int]], *, pooling: Pooling = "last", normalize: bool = True
+        self, token_ids: Sequence[Sequence[int]], pooling: Pooling = "last", *, normalize: bool = True
     ) -> torch.Tensor:
         """One vector a sequence, [N, H] float32 on the CPU: its last token's final hidden state, or the mean of all,
         scaled to length 1 if `normalize`. Whatever head was loaded is left out.
@@ -133,6 +157,7 @@ class Scorer:
             raise RequestError(f"pooling was {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
         self._check_lengths(token_ids, 0)
         self._check_vocabulary("sequence", token_ids)
+        self._tell("embed", token_ids, pooling)
         vectors = torch.empty(len(token_ids), self.config.hidden_size)
         for members in packs([len(ids) for ids in token_ids], self._budget):
             sequences = [token_ids[index] for index in members]
@@ -144,6 +169,12 @@ class Scorer:
                 hidden = torch.stack([part.mean(dim=0) for part in hidden.split(counts.tolist())])
             vectors[members] = hidden
         return F.normalize(vectors, dim=-1) if normalize else vectors
+
+    def _tell(self, method: str, *arguments: object) -> None:
+        """Has the other ranks of the model compute their part of what this one is about to."""
+        tp = self._loaded.tp
+        if tp.size > 1 and tp.rank == 0:
+            tp.call(Call(method=method, arguments=arguments))
 
     def _last_rows(self, sequences: Sequence[Sequence[int]]) -> IntArray:
         """The packed token of each sequence that is classified: as in transformers its last one that is no pad token,

@@ -49,5 +49,5 @@ def test_the_shards_of_a_model_compute_what_the_whole_computes(
 
 
 def test_a_model_that_cannot_be_split_is_refused(qwen3_checkpoint: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match="4 attention heads cannot be split over 3 shards"):
+    with pytest.raises(ConfigError, match=r"tensor_parallel_size was 3; .* 1, 2 or 4"):
         load_model(qwen3_checkpoint("causal"), tp=TensorParallel(rank=0, size=3))
