@@ -82,10 +82,11 @@ class Engine:
             self._runner.num_blocks,
             self._runner.block_size,
             min_density=MIN_DENSITY if loaded.backend.reads_whole_blocks else 0.0,
+            shares_prefixes=loaded.config.mamba is None,
         )
         self._scheduler = Scheduler(
             pool,
-            max_num_seqs=options.max_num_seqs,
+            max_num_seqs=self._runner.max_num_seqs,
             max_num_batched_tokens=self._runner.max_num_batched_tokens,
             max_model_len=loaded.max_model_len,
         )
@@ -107,18 +108,21 @@ class Engine:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | None = None,
+        mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
         **settings: int | float | None,
     ) -> "Engine":
-        """Loads a causal Hugging Face checkpoint folder; `settings` are fields of `EngineOptions`. Without
-        tokenizer.json it takes token ids only.
+        """Loads a causal Hugging Face checkpoint folder (see `load_model`); `settings` are fields of `EngineOptions`.
+        Without tokenizer.json it takes token ids only.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
         """
         chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
         launcher = _one_thread()
-        load = partial(load_model, path, dtype=dtype, device=device, quantization=quantization)
+        load = partial(
+            load_model, path, dtype=dtype, device=device, quantization=quantization, mamba_dt_clamp=mamba_dt_clamp
+        )
         try:
             loaded = launcher.submit(load, max_model_len=chosen.max_model_len).result()
             require_causal(loaded, path)

@@ -37,4 +37,5 @@ def batch_of(loaded: LoadedModel, token_ids: Sequence[Sequence[int]], layout: La
         positions=torch.from_numpy(positions).to(device),
         attention=loaded.plan_attention(layout),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
+        mamba=loaded.plan_mamba(layout),
     )

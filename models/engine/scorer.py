@@ -42,6 +42,7 @@ class Scorer:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | None = None,
+        mamba_dt_clamp: str = "prefill",
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
     ) -> "Scorer":
@@ -55,7 +56,13 @@ class Scorer:
         if budget < 1:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
         loaded = load_model(
-            path, head=head, dtype=dtype, device=device, quantization=quantization, max_model_len=max_model_len
+            path,
+            head=head,
+            dtype=dtype,
+            device=device,
+            quantization=quantization,
+            max_model_len=max_model_len,
+            mamba_dt_clamp=mamba_dt_clamp,
         )
         return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget)
 
