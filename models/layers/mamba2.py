@@ -275,7 +275,7 @@ class Mamba2Mixer(nn.Module):
         )  # [C, W, M, P]
         if state is not None:
             assert chunks.slots is not None
-            last = inputs.index_select(0, chunks.tails).view(-1, *state.conv.shape[1:])
+            last = inputs.index_select(0, chunks.tails).view(chunks.sizes[0], *state.conv.shape[1:])
             state.conv.index_copy_(0, chunks.slots, last)
             state.scan.index_copy_(0, chunks.slots, rows)
         y = torch.addcmul(y, x, self.recurrence.D[:, None])

@@ -9,6 +9,7 @@ import torch
 
 from models.config_types import Head
 from tests.models.tiny_tokenizers import KINDS
+from tests.models.tiny_zamba2 import save_zamba2
 
 TINY = {
     "vocab_size": 96,
@@ -68,6 +69,21 @@ def qwen3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMake
         if key not in made:
             made[key] = tmp_path_factory.mktemp("qwen3")
             _save_qwen3(made[key], head, dtype, seed, max_shard_size, fields)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def zamba2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
+    """A function (head, dtype, seed, **config fields) -> folder of a tiny random Zamba2, shared by equal calls."""
+    made: dict[str, Path] = {}
+
+    def make(head: Head = "causal", *, dtype: torch.dtype = torch.float32, seed: int = 1, **fields: Any) -> Path:
+        key = repr((head, dtype, seed, sorted(fields.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("zamba2")
+            save_zamba2(made[key], head, dtype=dtype, seed=seed, fields=fields)
         return made[key]
 
     return make
