@@ -16,6 +16,7 @@ from models.config import ModelConfig
 from models.layers.attention import Attention, AttentionBackend, KvCache, KvSpec
 from models.layers.embedding import VocabEmbedding
 from models.layers.linear import ColumnLinear, Part, RowLinear, head_rows, split_rows
+from models.layers.mamba_plan import MambaPlan
 from models.layers.norm import HeadNorm, RMSNorm
 from models.layers.rotary import Rotary, Rotation
 from models.parallel import SINGLE, TensorParallel
@@ -34,14 +35,15 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """One step as tensors: token ids and positions [T], the attention backend's plan for each window of the model, the
-    rows [R] whose output is wanted (None: all), and the rope regime of each token's sequence [T], where the model has
-    several."""
+    rows [R] whose output is wanted (None: all), the rope regime of each token's sequence [T], where the model has several,
+    and the plan of the Mamba layers, where there are some."""
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     attention: Mapping[int | None, Any]
     rows: torch.Tensor | None = None
     regimes: torch.Tensor | None = None
+    mamba: MambaPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +58,7 @@ class BuildOptions:
 class GatedMLP(nn.Module):
     """x [T, H] -> down(act(gate(x)) * up(x)) [T, H]."""
 
-    def __init__(self, gate_up_proj: ColumnLinear, down_proj: RowLinear, activation: str) -> None:
+    def __init__(self, gate_up_proj: nn.Module, down_proj: RowLinear, activation: str) -> None:
         super().__init__()
         self.gate_up_proj, self.down_proj = gate_up_proj, down_proj
         self.activation = ACTIVATIONS[activation]
@@ -112,6 +114,10 @@ class DenseDecoder(nn.Module):
     def windows(self) -> set[int | None]:
         """The numbers of keys that queries see at the model's call sites; None: all of them."""
         return {layer.attention.window for layer in self.layers}  # type: ignore[union-attr,misc]
+
+    def canonical_name(self, name: str) -> str:
+        """The name under which the layers list a tensor that a file calls `name`."""
+        return name
 
     def forward(self, batch: Batch, caches: Sequence[KvCache] | None = None) -> torch.Tensor:
         """The final hidden states [T, H], or [R, H] for `batch.rows`."""

@@ -5,16 +5,18 @@ beneath it.
 """
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from models.config import ModelConfig
 from models.config_types import Head
-from models.decoder import Batch, DenseDecoder
-from models.layers.attention import KvCache
+from models.decoder import Batch, BuildOptions
 from models.layers.embedding import VocabEmbedding, VocabHead
 from models.layers.linear import Linear, replicated
+from models.layers.rotary import Rotary
+from models.layers.state import Cache, Spec
 from models.parallel import TensorParallel
 
 # Classification heads are tiny and replicated: (published name, has a bias, channels or None for the number of labels).
@@ -25,10 +27,30 @@ _SCORES: dict[Head, tuple[str, bool, int | None]] = {
 }
 
 
+class Decoder(Protocol):
+    """A family's body, an `nn.Module`: called with a `Batch` and the caches its `cache_specs` ask for, in their order,
+    it gives the final hidden states [T, H], or [R, H] for the batch's rows."""
+
+    config: ModelConfig
+    options: BuildOptions
+    embed_tokens: VocabEmbedding
+    rotary: Rotary
+
+    @property
+    def cache_specs(self) -> Sequence[Spec]: ...
+
+    @property
+    def windows(self) -> set[int | None]: ...
+
+    def canonical_name(self, name: str) -> str: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
 class Model(nn.Module):
     """A decoder and a task head: a packed batch in, logits out."""
 
-    def __init__(self, decoder: DenseDecoder, head: Head, *, is_tied: bool) -> None:
+    def __init__(self, decoder: Decoder, head: Head, *, is_tied: bool) -> None:
         super().__init__()
         self.config, self.head = decoder.config, head
         self.decoder = decoder
@@ -36,7 +58,7 @@ class Model(nn.Module):
             decoder.config, head, decoder.embed_tokens if is_tied else None, tp=decoder.options.tp
         )
 
-    def forward(self, batch: Batch, caches: Sequence[KvCache] | None = None) -> torch.Tensor:
+    def forward(self, batch: Batch, caches: Sequence[Cache] | None = None) -> torch.Tensor:
         """Final hidden states [T, H], or [R, H] for `batch.rows`; `logits` maps them on."""
         return self.decoder(batch, caches)  # type: ignore[no-any-return]
 

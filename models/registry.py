@@ -1,6 +1,7 @@
 """From a checkpoint folder to a loaded model: family by architecture name, device and dtype settled, weights read."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import torch
 
 from models.config import ModelConfig
 from models.config_types import Head
-from models.decoder import BuildOptions, DenseDecoder
+from models.decoder import BuildOptions
 from models.errors import CheckpointError, ConfigError
-from models.heads import Model
+from models.heads import Decoder, Model
 from models.helium import HeliumDecoder
 from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
+from models.layers.mamba_plan import DtClamp, MambaPlan, check_dt_clamp
+from models.layers.mamba_plan import plan as plan_mamba
 from models.parallel import SINGLE, TensorParallel
 from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
@@ -23,13 +26,15 @@ from models.shard_sizes import check_size
 from models.smollm3 import SmolLM3Decoder
 from models.text import Tokenizer
 from models.weights import Checkpoint, load_weights
+from models.zamba2 import Zamba2Decoder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: dict[str, type[DenseDecoder]] = {
+FAMILIES: dict[str, Callable[[ModelConfig, BuildOptions], Decoder]] = {
     "smollm3": SmolLM3Decoder,
     "helium": HeliumDecoder,
     "qwen3": Qwen3Decoder,
+    "zamba2": Zamba2Decoder,
     "phi3": Phi3Decoder,
 }
 HEADS: tuple[Head, ...] = (
@@ -45,7 +50,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
     """A model ready to run, and where and in what it runs. `max_model_len` bounds every sequence, prompt and output
-    together."""
+    together. `mamba_dt_clamp` says whose step sizes have a floor in Mamba layers (see `load_model`)."""
 
     model: Model
     config: ModelConfig
@@ -53,6 +58,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     max_model_len: int
+    mamba_dt_clamp: DtClamp = "prefill"
 
     @property
     def head(self) -> Head:
@@ -73,6 +79,11 @@ class LoadedModel:
         """What a step's `Batch.attention` takes: the backend's plan for each window of the model."""
         return {window: self.backend.plan(layout, self.device, window) for window in self.model.decoder.windows}
 
+    def plan_mamba(self, layout: Layout) -> MambaPlan | None:
+        """What a step's `Batch.mamba` takes; None for a network without Mamba layers."""
+        mamba = self.config.mamba
+        return None if mamba is None else plan_mamba(layout, mamba, self.mamba_dt_clamp, self.device)
+
 
 def load_model(
     path: str | Path,
@@ -82,6 +93,7 @@ def load_model(
     device: str = "auto",
     quantization: str | None = None,
     max_model_len: int | None = None,
+    mamba_dt_clamp: str = "prefill",
     tp: TensorParallel = SINGLE,
 ) -> LoadedModel:
     """Builds the network that `path` (a Hugging Face checkpoint folder) describes, and fills it with this rank's
@@ -90,6 +102,10 @@ def load_model(
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
     one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
     and computes the model in float32.
+
+    `mamba_dt_clamp` is for networks with Mamba layers: which tokens' step sizes are raised to the checkpoint's
+    `time_step_min`. "prefill", as transformers 5.23 does: those of tokens that were given, not those of generated ones;
+    "both": all (transformers 4 on a CPU); "none": no token's (its GPU kernels, and vLLM).
 
     Raises:
         ConfigError: the configuration or an argument cannot be used; the text says what can.
@@ -101,6 +117,7 @@ def load_model(
             f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
         )
     check_size(config, tp.size)
+    clamp = check_dt_clamp(mamba_dt_clamp)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)
@@ -111,17 +128,23 @@ def load_model(
         checkpoint = checkpoint.without_heads()
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
-    load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    load_weights(model, checkpoint.unify(decoder.canonical_name), dtype=chosen_dtype, device=chosen_device)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
     model.eval().requires_grad_(False)
     return LoadedModel(
-        model=model, config=config, backend=backend, device=chosen_device, dtype=chosen_dtype, max_model_len=limit
+        model=model,
+        config=config,
+        backend=backend,
+        device=chosen_device,
+        dtype=chosen_dtype,
+        max_model_len=limit,
+        mamba_dt_clamp=clamp,
     )
 
 
-def family_of(config: ModelConfig) -> type[DenseDecoder]:
+def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:
     """The decoder class of a configuration.
 
     Raises:

@@ -11,7 +11,7 @@ answering) or bare (base models), and any task head may stand on any of them.
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,6 +120,23 @@ class Checkpoint:
     def without_heads(self) -> "Checkpoint":
         """The body alone."""
         return replace(self, tensors={name: tensor for name, tensor in self.tensors.items() if name not in _HEAD_NAMES})
+
+    def unify(self, canonical_name: Callable[[str], str]) -> "Checkpoint":
+        """Tensors under the names that `canonical_name` gives them. Where several names stand for one tensor, the first
+        one stored is kept.
+
+        Raises:
+            CheckpointError: two that should be one tensor differ; the text names both.
+        """
+        name_of: dict[str, str] = {}
+        for name in self.tensors:
+            kept = name_of.setdefault(canonical_name(name), name)
+            if kept != name and not self._are_equal(kept, name):
+                raise CheckpointError(
+                    f"{self.folder}: {self.tensors[kept].name} and {self.tensors[name].name} are one tensor in this network, "
+                    "but they differ; keep one of them, or give the checkpoint as it was published"
+                )
+        return replace(self, tensors={canonical: self.tensors[name] for canonical, name in name_of.items()})
 
     def _are_equal(self, first: str, second: str) -> bool:
         """Compares two tensors piece by piece, in bounded memory."""

@@ -33,12 +33,15 @@ class BlockPool:
 
     Blocks with low numbers are handed out first. `min_density` is for an attention backend that walks the used part of
     the pool as a whole: at least that part of it is kept held, by keeping few blocks idle and by `compact`. 0 leaves
-    blocks where they are, and idle ones for as long as there is room.
+    blocks where they are, and idle ones for as long as there is room. `shares_prefixes` False is for a network whose
+    recurrent states no block holds: no prefix is ever found.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, *, min_density: float = 0.0) -> None:
+    def __init__(
+        self, num_blocks: int, block_size: int, *, min_density: float = 0.0, shares_prefixes: bool = True
+    ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
-        self._min_density = min_density
+        self._min_density, self._shares_prefixes = min_density, shares_prefixes
         self._end = 0  # no block from here on is held
         self._free = list(range(num_blocks))  # a heap
         self._holders = [0] * num_blocks
@@ -111,6 +114,8 @@ class BlockPool:
 
         Where another block holds the same content already, that one stays the one found.
         """
+        if not self._shares_prefixes:
+            return NO_PREFIX
         content = (prefix, tuple(token_ids))
         known = self._block_of.get(content)
         if known is not None:

@@ -1,9 +1,11 @@
-"""The tensors behind the block pool: paged keys and values for every call site, sized from a number of bytes.
+"""The tensors behind the block pool and the sequence slots: paged keys and values and recurrent states for every call
+site, sized from a number of bytes.
 
 On a GPU the default is what `gpu_memory_fraction` of the device leaves after the weights; on the CPU a fixed part of
 the memory that is free. Memory is reserved lazily there: pages that no sequence ever used cost nothing.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +13,53 @@ import torch
 
 from models.errors import ConfigError
 from models.layers.attention import AttentionBackend, KvCache, KvSpec
+from models.layers.state import Cache, Spec, StateCache, StateSpec
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_GPU_FRACTION = 0.9
 DEFAULT_CPU_FRACTION = 0.25
 MAX_DEFAULT_CPU_BYTES = 4 * 2**30
+MAX_STATE_FRACTION = 0.5  # of the cache's bytes that recurrent states may take
+
+
+def state_bytes(specs: Sequence[Spec], dtype: torch.dtype) -> int:
+    """Bytes of one sequence's recurrent states, over all call sites."""
+    return sum(spec.bytes_per_sequence(dtype) for spec in specs if isinstance(spec, StateSpec))
+
+
+def token_bytes(specs: Sequence[Spec], dtype: torch.dtype) -> int:
+    """Bytes of one token's keys and values, over all call sites."""
+    return sum(spec.bytes_per_token(dtype) for spec in specs if isinstance(spec, KvSpec))
+
+
+def num_slots_for(specs: Sequence[Spec], *, cache_bytes: int, dtype: torch.dtype, max_num_seqs: int) -> int:
+    """How many sequences can run at once: `max_num_seqs`, or as many as have room for their states in
+    `MAX_STATE_FRACTION` of `cache_bytes`, which is logged. A network without states needs none.
+
+    Raises:
+        ConfigError: there is no room for one.
+    """
+    per_sequence = state_bytes(specs, dtype)
+    if not per_sequence:
+        return max_num_seqs
+    slots = min(int(MAX_STATE_FRACTION * cache_bytes) // per_sequence, max_num_seqs)
+    if slots < 1:
+        raise ConfigError(
+            f"a cache of {cache_bytes:,} bytes has no room for the state of one sequence, which takes {per_sequence:,}, beside "
+            f"keys and values: raise cache_bytes to at least {int(per_sequence / MAX_STATE_FRACTION):,}"
+        )
+    if slots < max_num_seqs:
+        logger.warning(
+            "max_num_seqs is %d, but only %d sequences run at once: the state of each takes %d bytes, and half of a cache "
+            "of %d is for states; raise cache_bytes for more",
+            max_num_seqs, slots, per_sequence, cache_bytes,
+        )  # fmt: skip
+    return slots
 
 
 def num_blocks_for(
-    specs: Sequence[KvSpec],
+    specs: Sequence[Spec],
     *,
     cache_bytes: int,
     block_size: int,
@@ -26,15 +67,17 @@ def num_blocks_for(
     max_num_seqs: int,
     max_model_len: int,
 ) -> int:
-    """How many blocks `cache_bytes` hold, over all call sites; never more than every sequence at full length could
-    use.
+    """How many blocks `cache_bytes` hold beside the states of `max_num_seqs` sequences, over all call sites; never more
+    than every sequence at full length could use.
 
     Raises:
         ConfigError: not one block fits. A request that needs more than all blocks is refused when it comes.
     """
-    block_bytes = block_size * sum(spec.bytes_per_token(dtype) for spec in specs)
+    block_bytes = block_size * token_bytes(specs, dtype)
     per_sequence = -(-max_model_len // block_size)
-    blocks = min(cache_bytes // block_bytes, max_num_seqs * per_sequence)
+    blocks = max_num_seqs * per_sequence
+    if block_bytes:  # a network may have no attention at all
+        blocks = min((cache_bytes - max_num_seqs * state_bytes(specs, dtype)) // block_bytes, blocks)
     if blocks < 1:
         raise ConfigError(
             f"a cache of {cache_bytes:,} bytes holds no block of {block_size} tokens, which takes {block_bytes:,}: "
@@ -44,21 +87,33 @@ def num_blocks_for(
 
 
 def allocate(
-    specs: Sequence[KvSpec],
+    specs: Sequence[Spec],
     backend: AttentionBackend,
     *,
     num_blocks: int,
     block_size: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> list[KvCache]:
+    num_slots: int = 0,
+) -> list[Cache]:
     """One cache a call site, with whatever the memory holds: untouched memory costs nothing until a sequence uses it.
-    Blocks are cleared when they are handed out, where the backend reads them whole."""
-    shapes = [backend.cache_shape(spec, num_blocks, block_size) for spec in specs]
-    return [
-        KvCache(k=torch.empty(shape, dtype=dtype, device=device), v=torch.empty(shape, dtype=dtype, device=device))
-        for shape in shapes
-    ]
+    Blocks are cleared when they are handed out, where the backend reads them whole; a state starts afresh with its
+    sequence."""
+
+    def make(spec: Spec) -> Cache:
+        if isinstance(spec, StateSpec):
+            return StateCache.allocate(spec, num_slots=num_slots, dtype=dtype, device=device)
+        shape = backend.cache_shape(spec, num_blocks, block_size)
+        return KvCache(
+            k=torch.empty(shape, dtype=dtype, device=device), v=torch.empty(shape, dtype=dtype, device=device)
+        )
+
+    return [make(spec) for spec in specs]
+
+
+def pages_of(caches: Sequence[Cache]) -> list[torch.Tensor]:
+    """The keys and the values of every call site of attention: tensors whose first dimension is the block."""
+    return [pages for cache in caches if isinstance(cache, KvCache) for pages in (cache.k, cache.v)]
 
 
 def default_bytes(device: torch.device, gpu_memory_fraction: float | None) -> int:

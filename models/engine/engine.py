@@ -85,10 +85,11 @@ class Engine:
             self._runner.num_blocks,
             self._runner.block_size,
             min_density=MIN_DENSITY if loaded.backend.reads_whole_blocks else 0.0,
+            shares_prefixes=loaded.config.mamba is None,
         )
         self._scheduler = Scheduler(
             pool,
-            max_num_seqs=options.max_num_seqs,
+            max_num_seqs=self._runner.max_num_seqs,
             max_num_batched_tokens=self._runner.max_num_batched_tokens,
             max_model_len=loaded.max_model_len,
             window=loaded.longest_window,
@@ -112,11 +113,12 @@ class Engine:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | None = None,
+        mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
         **settings: int | float | None,
     ) -> "Engine":
-        """Loads a causal Hugging Face checkpoint folder; `settings` are fields of `EngineOptions`. Without
-        tokenizer.json it takes token ids only.
+        """Loads a causal Hugging Face checkpoint folder (see `load_model`); `settings` are fields of `EngineOptions`.
+        Without tokenizer.json it takes token ids only.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
@@ -125,7 +127,7 @@ class Engine:
         launcher = _one_thread()
         load: dict[str, Any] = {
             "path": path, "dtype": dtype, "device": device, "quantization": quantization,
-            "max_model_len": chosen.max_model_len,
+            "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": chosen.max_model_len,
         }  # fmt: skip
         shards = LocalShards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size)
         try:

@@ -1,9 +1,9 @@
 """How likely a causal model finds each of several given answers, with one prefill of the prompt for all of them.
 
 An answer's first token is scored by the prompt's own last logits. For answers with further tokens the prompts of a pack
-are prefilled into a scratch cache; then each of these answers is one short sequence that continues its prompt there. Where
+are prefilled into a scratch cache; then each of these answers is one short sequence that continues its prompt there.
+Answers share the prompt's full blocks and get a copy of its last, partly filled one, and of its recurrent states. Where
 the rotary embedding depends on the length, the longest answer decides for all.
-Answers share the prompt's full blocks and get a copy of its last, partly filled one.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ import torch
 
 from models.engine import caches
 from models.engine.packing import batch_of
-from models.layers.attention import IntArray, KvCache, Layout
+from models.layers.attention import IntArray, Layout
+from models.layers.state import Cache, StateCache
 from models.registry import LoadedModel
 
 LOGIT_ROWS = 256  # rows of vocabulary-wide logits that exist at a time
@@ -29,13 +30,15 @@ class LabelScorer:
         self._num_more = sum(len(label) - 1 for label in self._labels)
         self._longest = max(len(label) for label in self._labels)
         self._block_size = loaded.backend.block_size
-        self._caches: list[KvCache] = []
-        self._num_blocks = 0
+        self._specs = loaded.model.decoder.cache_specs
+        self._state_bytes = caches.state_bytes(self._specs, loaded.dtype)
+        self._caches: list[Cache] = []
+        self._num_blocks = self._num_slots = 0
 
     def weight(self, num_prompt: int) -> int:
         """What a prompt of this many tokens takes of a pack's token budget, its labels and their cache included."""
         num_full, num_own = self._blocks_of(num_prompt)
-        num_places = (num_full + num_own * len(self._long)) * self._block_size
+        num_places = (num_full + num_own * len(self._long)) * self._block_size + self._places_of_states()
         return max(num_prompt + self._num_more, -(-num_places // CACHE_PER_TOKEN))
 
     def score(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -52,6 +55,13 @@ class LabelScorer:
         num_own = -(-(num_prompt + self._longest - 1) // self._block_size) - num_full if self._long else 0
         return num_full, num_own
 
+    def _places_of_states(self) -> int:
+        """How many tokens of cache take the room of one prompt's states, the copies for its long labels included."""
+        if not self._long:
+            return 0
+        num_bytes = (1 + len(self._long)) * self._state_bytes
+        return -(-num_bytes // max(1, caches.token_bytes(self._specs, self._loaded.dtype)))
+
     def _allocate(self, prompts: Sequence[Sequence[int]]) -> IntArray:
         """Block tables of every (prompt, long label) pair [N, long labels, blocks]; a prompt's own blocks are those of
         the first one."""
@@ -64,32 +74,38 @@ class LabelScorer:
             own = np.arange(num_own * len(self._long)).reshape(len(self._long), num_own)
             tables[index, :, num_full : num_full + num_own] = next_block + own
             next_block += own.size
-        self._reserve(next_block)
+        self._reserve(next_block, len(prompts) * (1 + len(self._long)) if self._state_bytes else 0)
         return tables
 
-    def _reserve(self, num_blocks: int) -> None:
+    def _reserve(self, num_blocks: int, num_slots: int) -> None:
         """Makes the scratch cache large enough, and clears it."""
-        if num_blocks > self._num_blocks:
+        if num_blocks > self._num_blocks or num_slots > self._num_slots:
             loaded = self._loaded
-            self._caches, self._num_blocks = [], num_blocks
+            num_blocks, num_slots = max(num_blocks, self._num_blocks), max(num_slots, self._num_slots)
+            self._caches, self._num_blocks, self._num_slots = [], num_blocks, num_slots
             self._caches = caches.allocate(
-                loaded.model.decoder.cache_specs,
+                self._specs,
                 loaded.backend,
                 num_blocks=num_blocks,
                 block_size=self._block_size,
                 dtype=loaded.dtype,
                 device=loaded.device,
+                num_slots=num_slots,
             )
-        for cache in self._caches:  # what an earlier pack left there may be an overflow
-            cache.k.zero_()
-            cache.v.zero_()
+        for pages in caches.pages_of(self._caches):  # what an earlier pack left there may be an overflow
+            pages.zero_()
 
     def _prefill(self, prompts: Sequence[Sequence[int]], tables: IntArray | None) -> torch.Tensor:
         """The log probabilities of the labels' first tokens [N, L]. Fills the prompts' blocks, where there are some,
         and copies each last one for every long label."""
         counts = np.array([len(prompt) for prompt in prompts])
-        own = None if tables is None else tables[:, 0]
-        layout = Layout(counts=counts, starts=np.zeros_like(counts), tables=own, block_size=self._block_size)
+        layout = Layout(
+            counts=counts,
+            starts=np.zeros_like(counts),
+            tables=None if tables is None else tables[:, 0],
+            block_size=self._block_size,
+            slots=None if tables is None else np.arange(len(prompts)),
+        )
         batch = batch_of(self._loaded, prompts, layout, np.cumsum(counts) - 1, num_later=self._longest - 1)
         hidden = self._loaded.model(batch, None if tables is None else self._caches)  # [N, H]
         if tables is not None:
@@ -104,9 +120,18 @@ class LabelScorer:
         blocks = tables[np.arange(counts.size), :, np.minimum(place, tables.shape[2] - 1)][is_partial]  # [N', L]
         sources = torch.from_numpy(np.repeat(blocks[:, 0], blocks.shape[1] - 1)).to(self._loaded.device)
         targets = torch.from_numpy(blocks[:, 1:].ravel()).to(self._loaded.device)
+        for pages in caches.pages_of(self._caches):
+            pages.index_copy_(0, targets, pages.index_select(0, sources))
+
+    def _copy_states(self, rows: IntArray, num_prompts: int) -> IntArray:
+        """Gives the continuation of each of these prompts a copy of its states, in slots behind all prompts' own, which
+        are returned."""
+        slots = num_prompts + np.arange(rows.size)
+        sources, targets = (torch.from_numpy(side).to(self._loaded.device) for side in (rows, slots))
         for cache in self._caches:
-            for pages in (cache.k, cache.v):
-                pages.index_copy_(0, targets, pages.index_select(0, sources))
+            if isinstance(cache, StateCache):
+                cache.copy_rows(sources, targets)
+        return slots
 
     def _continue(self, prompts: Sequence[Sequence[int]], tables: IntArray) -> torch.Tensor:
         """The summed log probabilities of the labels' further tokens [N, L]; zero for labels of one token."""
@@ -121,6 +146,7 @@ class LabelScorer:
             starts=np.array([len(prompts[row]) for row, _ in pairs]),
             tables=np.stack([tables[row, table_of[column]] for row, column in pairs]),
             block_size=self._block_size,
+            slots=self._copy_states(np.array([row for row, _ in pairs]), len(prompts)),
         )
         batch = batch_of(self._loaded, inputs, layout, None, num_later=self._longest - 1)
         hidden = self._loaded.model(batch, self._caches)  # [T, H]

@@ -47,6 +47,7 @@ def batch_of(
         attention=loaded.plan_attention(layout),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
         regimes=None if rope.kind == "fixed" else _regimes(rope, layout, num_later).to(device),
+        mamba=loaded.plan_mamba(layout),
     )
 
 

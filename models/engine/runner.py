@@ -60,12 +60,16 @@ class Runner:
         cache_bytes = options.cache_bytes
         if cache_bytes is None:
             cache_bytes = caches.default_bytes(self._device, options.gpu_memory_fraction)
+        cache_bytes = self._tp.least(cache_bytes)
+        self.max_num_seqs = caches.num_slots_for(
+            specs, cache_bytes=cache_bytes, dtype=loaded.dtype, max_num_seqs=options.max_num_seqs
+        )
         self.num_blocks = caches.num_blocks_for(
             specs,
-            cache_bytes=self._tp.least(cache_bytes),
+            cache_bytes=cache_bytes,
             block_size=self.block_size,
             dtype=loaded.dtype,
-            max_num_seqs=options.max_num_seqs,
+            max_num_seqs=self.max_num_seqs,
             max_model_len=loaded.max_model_len,
         )
         self._caches = caches.allocate(
@@ -75,12 +79,15 @@ class Runner:
             block_size=self.block_size,
             dtype=loaded.dtype,
             device=self._device,
+            num_slots=self.max_num_seqs,
         )
+        self._pages = caches.pages_of(self._caches)
         width = -(-loaded.max_model_len // self.block_size)
-        self._tables = np.zeros((options.max_num_seqs, width), dtype=np.int64)
-        self._last_tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self._device)
-        self._sampling: list[SamplingRow | None] = [None] * options.max_num_seqs
-        self._is_plain_greedy = np.zeros(options.max_num_seqs, dtype=bool)
+        self._tables = np.zeros((self.max_num_seqs, width), dtype=np.int64)
+        self._num_prompt = np.zeros(self.max_num_seqs, dtype=np.int64)
+        self._last_tokens = torch.zeros(self.max_num_seqs, dtype=torch.int64, device=self._device)
+        self._sampling: list[SamplingRow | None] = [None] * self.max_num_seqs
+        self._is_plain_greedy = np.zeros(self.max_num_seqs, dtype=bool)
 
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Computes a plan: on the CPU at once, on a GPU by queueing. Plans must be launched in the order they were
@@ -113,6 +120,7 @@ class Runner:
     def _apply(self, plan: StepPlan) -> None:
         """Brings the per-slot state up to the plan."""
         for admission in plan.admitted:
+            self._num_prompt[admission.slot] = admission.num_prompt
             self._sampling[admission.slot] = SamplingRow.of(admission)
             self._is_plain_greedy[admission.slot] = is_plain_greedy(admission.params)
         if plan.new_blocks:
@@ -120,14 +128,12 @@ class Runner:
             self._tables[slots, places] = blocks
         if plan.fresh_blocks and self._loaded.backend.reads_whole_blocks:
             fresh = torch.tensor(plan.fresh_blocks, device=self._device)
-            for cache in self._caches:
-                cache.k.index_fill_(0, fresh, 0.0)
-                cache.v.index_fill_(0, fresh, 0.0)
+            for pages in self._pages:
+                pages.index_fill_(0, fresh, 0.0)
         if plan.copies:
             sources, targets = torch.tensor(plan.copies, device=self._device).T
-            for cache in self._caches:
-                for pages in (cache.k, cache.v):
-                    pages.index_copy_(0, targets, pages.index_select(0, sources))
+            for pages in self._pages:
+                pages.index_copy_(0, targets, pages.index_select(0, sources))
 
     def _batch(
         self, plan: StepPlan, slots: np.ndarray, starts: np.ndarray, counts: np.ndarray, rows: np.ndarray
@@ -141,13 +147,21 @@ class Runner:
             places = torch.from_numpy(np.flatnonzero(is_last)).to(self._device)
             token_ids[places] = self._last_tokens[torch.from_numpy(slots[owner[is_last]]).to(self._device)]
         width = -(-int((starts + counts).max()) // self.block_size)
-        layout = Layout(counts=counts, starts=starts, tables=self._tables[slots, :width], block_size=self.block_size)
+        layout = Layout(
+            counts=counts,
+            starts=starts,
+            tables=self._tables[slots, :width],
+            block_size=self.block_size,
+            slots=slots,
+            num_given=self._num_prompt[slots],
+        )
         return Batch(
             token_ids=token_ids,
             positions=torch.from_numpy(positions).to(self._device),
             attention=self._loaded.plan_attention(layout),
             rows=torch.from_numpy(rows).to(self._device),
             regimes=torch.tensor(plan.regimes)[torch.from_numpy(owner)].to(self._device) if plan.regimes else None,
+            mamba=self._loaded.plan_mamba(layout),
         )
 
     def _sample(

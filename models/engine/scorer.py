@@ -53,6 +53,7 @@ class Scorer:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | None = None,
+        mamba_dt_clamp: str = "prefill",
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
         tensor_parallel_size: int = 1,
@@ -69,7 +70,7 @@ class Scorer:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
         load: dict[str, Any] = {
             "path": path, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
-            "max_model_len": max_model_len,
+            "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": max_model_len,
         }  # fmt: skip
         shards = LocalShards(ShardWork(load=load, max_num_batched_tokens=budget), tensor_parallel_size)
         try:

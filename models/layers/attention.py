@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from models.layers.linear import ColumnLinear, RowLinear
+from models.layers.linear import RowLinear
 from models.layers.norm import HeadNorm
 from models.layers.rotary import Rotation, rotate
 
@@ -49,13 +49,16 @@ class Layout:
 
     `counts` [S] tokens of each sequence in this step; `starts` [S] its tokens that are in the cache already;
     `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None: nothing is cached, every
-    sequence is whole.
+    sequence is whole. `slots` [S] are the rows of its states in layers that keep any; None where nothing is cached.
+    `num_given` [S] of its tokens were given, the later ones generated; None: all are given.
     """
 
     counts: IntArray
     starts: IntArray
     tables: IntArray | None = None
     block_size: int = 0
+    slots: IntArray | None = None
+    num_given: IntArray | None = None
 
     @property
     def num_decodes(self) -> int:
@@ -104,7 +107,7 @@ class Attention(nn.Module):
     def __init__(
         self,
         *,
-        qkv_proj: ColumnLinear,
+        qkv_proj: nn.Module,
         o_proj: RowLinear,
         head_norm: HeadNorm | None,
         num_query_heads: int,

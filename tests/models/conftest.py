@@ -10,6 +10,7 @@ import torch
 
 from models.config_types import Head
 from tests.models.tiny_tokenizers import KINDS
+from tests.models.tiny_zamba2 import save_zamba2
 from tests.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]
@@ -45,6 +46,20 @@ def family_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMak
 def qwen3_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
     """The same for a Qwen3."""
     return partial(family_checkpoint, "qwen3")
+
+
+def zamba2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
+    """A function (head, dtype, seed, **config fields) -> folder of a tiny random Zamba2, shared by equal calls."""
+    made: dict[str, Path] = {}
+
+    def make(head: Head = "causal", *, dtype: torch.dtype = torch.float32, seed: int = 1, **fields: Any) -> Path:
+        key = repr((head, dtype, seed, sorted(fields.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("zamba2")
+            save_zamba2(made[key], head, dtype=dtype, seed=seed, fields=fields)
+        return made[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")

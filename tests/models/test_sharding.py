@@ -51,3 +51,29 @@ def test_the_shards_of_a_model_compute_what_the_whole_computes(
 def test_a_model_that_cannot_be_split_is_refused(qwen3_checkpoint: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"tensor_parallel_size was 3; .* 1, 2 or 4"):
         load_model(qwen3_checkpoint("causal"), tp=TensorParallel(rank=0, size=3))
+
+
+ZAMBA2_SHAPES: dict[str, dict[str, Any]] = {
+    "a group that spans ranks": {"num_mem_blocks": 2},
+    "two groups": {"mamba_ngroups": 2},
+    "attention adapters": {"use_shared_attention_adapter": True, "use_mem_rope": True},
+    "biases": {"add_bias_linear": True},
+    "one key/value head for all ranks": {"num_key_value_heads": 1},
+}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("shape", list(ZAMBA2_SHAPES))
+def test_the_shards_of_a_hybrid_compute_what_the_whole_computes(
+    zamba2_checkpoint: Callable[..., Path], shape: str, size: int
+) -> None:
+    folder = zamba2_checkpoint(**ZAMBA2_SHAPES[shape])
+    sequences = [[3, 14, 15, 92, 65], [35], list(range(3, 60))]
+
+    def run(tp: TensorParallel) -> list[torch.Tensor]:
+        return Scorer(load_model(folder, tp=tp)).score(sequences)
+
+    whole = Scorer.from_pretrained(folder).score(sequences)
+    for rank in on_ranks(size, run):
+        for found, expected in zip(rank, whole, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -12,8 +12,7 @@ def test_a_cache_full_of_overflows_changes_nothing(qwen3_checkpoint: Callable[..
     with Engine.from_pretrained(qwen3_checkpoint("causal"), cache_bytes=2**22, max_num_batched_tokens=50) as engine:
         clean = engine.generate(prompts, params)
     with Engine.from_pretrained(qwen3_checkpoint("causal"), cache_bytes=2**22, max_num_batched_tokens=50) as engine:
-        for cache in engine._runner._caches:
-            cache.k.fill_(float("nan"))
-            cache.v.fill_(float("inf"))
+        for pages in engine._runner._pages:
+            pages.fill_(float("nan"))
         dirty = engine.generate(prompts, params)
     assert [output.token_ids for output in dirty] == [output.token_ids for output in clean]
