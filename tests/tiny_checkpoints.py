@@ -8,6 +8,7 @@ import torch
 
 from models.config_types import Head
 from tests.models import tiny_tokenizers
+from tests.models.tiny_zamba2 import save_zamba2
 
 TINY = {
     "vocab_size": 96,
@@ -19,6 +20,7 @@ TINY = {
     "head_dim": 16,
     "max_position_embeddings": 128,
 }
+FAMILIES = ("smollm3", "helium", "qwen3", "zamba2", "phi3")
 FAMILY_FIELDS: dict[str, dict[str, Any]] = {
     "smollm3": {"num_hidden_layers": 5, "head_dim": None, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     "helium": {"num_attention_heads": 4, "head_dim": 8, "eos_token_id": 2},
@@ -45,6 +47,9 @@ def save_checkpoint(
     max_shard_size: str = "1GB",
 ) -> None:
     """Writes a random checkpoint of `TINY` sizes; `fields` of its configuration win, and None leaves one out."""
+    if family == "zamba2":
+        save_zamba2(folder, head, dtype=dtype, seed=seed, fields=dict(fields))
+        return
     import transformers
 
     config = {name: value for name, value in {**TINY, **FAMILY_FIELDS[family], **fields}.items() if value is not None}

@@ -48,6 +48,7 @@ def qwen3_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
     return partial(family_checkpoint, "qwen3")
 
 
+@pytest.fixture(scope="session")
 def zamba2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
     """A function (head, dtype, seed, **config fields) -> folder of a tiny random Zamba2, shared by equal calls."""
     made: dict[str, Path] = {}

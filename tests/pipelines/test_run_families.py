@@ -8,7 +8,7 @@ import pytest
 from models.config_types import Head
 from pipelines.job import ClassifyTask, ExtractTask, Task
 from tests.pipelines.running import GREEDY, drive, job_of, ray_cluster, rows_in, write_corpus
-from tests.tiny_checkpoints import FAMILY_FIELDS
+from tests.tiny_checkpoints import FAMILIES
 
 TASKS: dict[str, tuple[Head, Task]] = {
     "generate": ("causal", GREEDY),
@@ -27,7 +27,7 @@ def _cluster() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILY_FIELDS if family != "qwen3"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3"])
 @pytest.mark.parametrize("kind", list(TASKS))
 def test_a_family_answers_every_row(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, kind: str

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_makes_no_text_is_refused(qwen3_checkpoint: Callable[.
     [
         ({"quantization": "int3"}, "quantization"),
         ({"dtype": "float8"}, "dtype was 'float8'"),
-        ({"max_model_len": 129}, "max_model_len was 129; it must be from 1 to .* 128"),
+        ({"max_model_len": 129}, "max_model_len was 129; it must be from 1 to 128"),
     ],
 )
 def test_arguments_that_cannot_be_honoured_are_refused(

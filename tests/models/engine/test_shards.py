@@ -14,7 +14,7 @@ from models.errors import ConfigError, EngineError
 from tests.models.conftest import CheckpointMaker
 from tests.models.engine.tiny import SHARP, prompts, tokens
 
-CASES = [("qwen3", 2), ("smollm3", 2), ("helium", 2), ("phi3", 2), ("qwen3", 4)]
+CASES = [("qwen3", 2), ("smollm3", 2), ("helium", 2), ("phi3", 2), ("zamba2", 2), ("qwen3", 4), ("zamba2", 4)]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 
 
@@ -24,7 +24,7 @@ def engine_on(folder: Path, size: int, **options: Any) -> Engine:
 
 @pytest.mark.parametrize(("family", "size"), CASES)
 def test_shards_generate_the_tokens_of_one_rank(family_checkpoint: CheckpointMaker, family: str, size: int) -> None:
-    folder = family_checkpoint(family, **SHARP)
+    folder = family_checkpoint(family, **({} if family == "zamba2" else SHARP))
     with engine_on(folder, 1) as engine:
         expected = engine.generate(prompts(), GREEDY)
     with engine_on(folder, size, max_num_batched_tokens=20, max_num_seqs=3) as engine:
