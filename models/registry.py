@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a loaded model: family by architecture name, device and dtype settled, weights read."""
+"""From a checkpoint to a loaded model: family by architecture name, device and dtype settled, weights read."""
 
 import logging
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from models.checkpoint_place import local_folder
 from models.config import ModelConfig
 from models.config_types import Head
 from models.decoder import BuildOptions, DenseDecoder
@@ -58,8 +59,8 @@ def load_model(
     max_model_len: int | None = None,
     tp: TensorParallel = SINGLE,
 ) -> LoadedModel:
-    """Builds the network that `path` (a Hugging Face checkpoint folder) describes, and fills it with this rank's
-    part of the weights.
+    """Builds the network that a Hugging Face checkpoint describes, and fills it with this rank's part of the weights. `path` is
+    whatever `models.checkpoint_place` finds: a folder, a URL or a hub id.
 
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
     one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
@@ -69,7 +70,8 @@ def load_model(
         ConfigError: the configuration or an argument cannot be used; the text says what can.
         CheckpointError: the weights do not fit the configuration.
     """
-    config = ModelConfig.from_pretrained(path)
+    folder = local_folder(path)
+    config = ModelConfig.from_pretrained(folder)
     if quantization is not None:
         raise ConfigError(
             f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
@@ -78,7 +80,7 @@ def load_model(
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype)
     limit = choose_max_model_len(max_model_len, config)
-    checkpoint = Checkpoint.open(path).resolve_tie(declared=config.tie_word_embeddings)
+    checkpoint = Checkpoint.open(folder).resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)

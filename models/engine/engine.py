@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from models.checkpoint_place import local_folder
 from models.engine.blocks import BlockPool
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
@@ -110,19 +111,20 @@ class Engine:
         options: EngineOptions | None = None,
         **settings: int | float | None,
     ) -> "Engine":
-        """Loads a causal Hugging Face checkpoint folder; `settings` are fields of `EngineOptions`. Without
-        tokenizer.json it takes token ids only.
+        """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`). `settings` are fields of
+        `EngineOptions`. Without tokenizer.json it takes token ids only.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
         """
         chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
+        folder = local_folder(path)
         launcher = _one_thread()
-        load = partial(load_model, path, dtype=dtype, device=device, quantization=quantization)
+        load = partial(load_model, folder, dtype=dtype, device=device, quantization=quantization)
         try:
             loaded = launcher.submit(load, max_model_len=chosen.max_model_len).result()
             require_causal(loaded, path)
-            return cls(loaded, tokenizer=load_tokenizer(path), options=chosen, launcher=launcher)
+            return cls(loaded, tokenizer=load_tokenizer(folder), options=chosen, launcher=launcher)
         except Exception:
             launcher.shutdown()
             raise

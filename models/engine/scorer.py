@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.checkpoint_place import local_folder
 from models.config import ModelConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
@@ -45,8 +46,8 @@ class Scorer:
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
     ) -> "Scorer":
-        """Loads a checkpoint folder; `head` overrides the one its architecture names. A folder without
-        tokenizer.json scores token ids only.
+        """Loads a checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`). `head` overrides the one its architecture
+        names. Without tokenizer.json it scores token ids only.
 
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
@@ -54,10 +55,11 @@ class Scorer:
         budget = TOKEN_BUDGET if max_num_batched_tokens is None else max_num_batched_tokens
         if budget < 1:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
+        folder = local_folder(path)
         loaded = load_model(
-            path, head=head, dtype=dtype, device=device, quantization=quantization, max_model_len=max_model_len
+            folder, head=head, dtype=dtype, device=device, quantization=quantization, max_model_len=max_model_len
         )
-        return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget)
+        return cls(loaded, tokenizer=load_tokenizer(folder), max_num_batched_tokens=budget)
 
     @torch.no_grad()
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:

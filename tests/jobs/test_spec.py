@@ -35,6 +35,7 @@ def test_required_keys_are_enough(
     write_spec: SpecWriter, generate_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/qwen3").mkdir(parents=True)
     spec = load_spec(write_spec(generate_yaml), limit=7)
     assert spec.job.name == "label-tickets"
     assert spec.job.model.path == str(tmp_path / "models/qwen3")
