@@ -13,6 +13,7 @@ import torch
 
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
+from models.checkpoint_place import find_checkpoint
 from models.errors import RequestError
 
 
@@ -52,11 +53,12 @@ class EngineActor:
 
 
 def load_backend(settings: EngineSettings) -> Backend:
-    """The engine that `settings` asks for, with its model loaded."""
+    """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
+    folder = find_checkpoint(settings.path, storage_options=settings.storage_options, version=settings.version).folder
     if settings.sampling is None:
         return ScoringBackend(
             Scorer.from_pretrained(
-                settings.path,
+                folder,
                 dtype=settings.dtype,
                 quantization=settings.quantization,
                 max_num_batched_tokens=settings.max_num_batched_tokens,
@@ -65,7 +67,7 @@ def load_backend(settings: EngineSettings) -> Backend:
             labels=settings.labels,
         )
     engine = Engine.from_pretrained(
-        settings.path,
+        folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
         max_model_len=settings.max_model_len,

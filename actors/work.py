@@ -3,8 +3,9 @@
 Plain values that pickle small and fast: they cross from one process to another.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,17 @@ FloatArray = npt.NDArray[np.float32]
 class EngineSettings:
     """What an engine process is made from; a restart makes the same one again.
 
+    `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
+    `models.checkpoint_place`).
+
     `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
     each of `labels` (token ids). None leaves a size to the checkpoint or the device. `num_threads` is what one matrix product uses
     on the CPU.
     """
 
     path: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    version: str | None = None
     dtype: str = "auto"
     quantization: str | None = None
     sampling: SamplingParams | None = None

@@ -76,9 +76,9 @@ def read_workload(path: Path) -> Workload:
 
 
 def measure(
-    model: Path, workload: Workload, *, dtype: str = "auto", options: EngineOptions | None = None
+    model: str, workload: Workload, *, dtype: str = "auto", options: EngineOptions | None = None
 ) -> Measurement:
-    """Loads the checkpoint folder, warms up on the first requests, and runs the workload once.
+    """Loads the checkpoint (a folder, a URL or a hub id), warms up on the first requests, and runs the workload once.
 
     Raises:
         ModelError: the checkpoint cannot be loaded, or a request cannot be served.
@@ -107,7 +107,7 @@ def measure(
 Run = Callable[[Sequence[WorkloadRequest]], None]
 
 
-def _load_engine(model: Path, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
+def _load_engine(model: str, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
     engine = Engine.from_pretrained(model, dtype=dtype, options=options)
 
     def run(requests: Sequence[WorkloadRequest]) -> None:
@@ -117,7 +117,7 @@ def _load_engine(model: Path, dtype: str, options: EngineOptions) -> tuple[Run, 
     return run, engine.close
 
 
-def _load_scorer(model: Path, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
+def _load_scorer(model: str, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
     scorer = Scorer.from_pretrained(
         model, dtype=dtype, max_num_batched_tokens=options.max_num_batched_tokens, max_model_len=options.max_model_len
     )

@@ -3,6 +3,7 @@
 Reads headers only, in a second or two. Every problem comes with its place in the YAML.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
+from pipelines.job import Job
 from pipelines.json_lines import parse_object
 from pipelines.listing import SourceFile, list_sources
 from pipelines.prepare import Preparer
@@ -38,21 +40,23 @@ class Preflight:
     """What was opened on the way, for a plan to go on with."""
 
     config: ModelConfig
-    checkpoint: Checkpoint
     preparer: Preparer
     facts: ModelFacts
     sources: tuple[SourceFile, ...]
 
 
-def check_before_run(spec: LoadedSpec) -> Preflight:
-    """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names.
+def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:
+    """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names. `today` is what chat
+    templates are told if the job has no date.
+
+    Of a checkpoint that is elsewhere only the description is brought here, and its weights are looked for by their names.
 
     Raises:
         SpecError: something is wrong.
     """
     job, places = spec.job, spec.places
     with _problems_at(places, MODEL):
-        config, checkpoint, tokenizer = _open_model(Path(job.model.path), places)
+        config, tokenizer = _open_model(job.dated(today), places)
     _check_model_len(spec, config)
     with _problems_at(places, ("task",)):
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
@@ -63,7 +67,7 @@ def check_before_run(spec: LoadedSpec) -> Preflight:
         sources = list_sources(job.input)
         columns = _columns(sources[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
-    return Preflight(config=config, checkpoint=checkpoint, preparer=preparer, facts=facts, sources=sources)
+    return Preflight(config=config, preparer=preparer, facts=facts, sources=sources)
 
 
 @contextmanager
@@ -98,11 +102,18 @@ def _problems_at(places: Places, path: KeyPath) -> Iterator[None]:
         raise SpecError([places.problem(path, str(error))]) from error
 
 
-def _open_model(folder: Path, places: Places) -> tuple[ModelConfig, Checkpoint, Tokenizer]:
-    if not folder.is_dir():
+def _open_model(job: Job, places: Places) -> tuple[ModelConfig, Tokenizer]:
+    found = job.model.find("description")
+    if not found.folder.is_dir():
         here = f"a relative path starts from the current directory, which is {Path.cwd()}"
-        raise SpecError([places.problem(MODEL, f"there is no folder {folder}; give a checkpoint folder ({here})")])
-    return ModelConfig.from_pretrained(folder), Checkpoint.open(folder), Tokenizer.from_pretrained(folder)
+        text = f"there is no folder {found.folder}; give a checkpoint folder ({here}), a URL or a hub id"
+        raise SpecError([places.problem(MODEL, text)])
+    config = ModelConfig.from_pretrained(found.folder)
+    if found.version is None:
+        Checkpoint.open(found.folder)
+    else:
+        found.check_weights()
+    return config, Tokenizer.from_pretrained(found.folder, now=job.now)
 
 
 def _check_model_len(spec: LoadedSpec, config: ModelConfig) -> None:

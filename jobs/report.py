@@ -5,7 +5,6 @@ Whatever the size of the output, a bounded number of its units is opened; only r
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from jobs.report_facts import ReportFacts, timeline
 from jobs.report_page import report_page
 from jobs.report_rows import MAX_SAMPLE_ROWS, MAX_UNITS, failure_kinds, row_facts, sample_of, spread
 from jobs.report_source import RunOutput
+from models.checkpoint_place import is_local
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.weights import Checkpoint
@@ -93,9 +93,11 @@ def _sum(values: "np.ndarray[Any, np.dtype[np.float64]]") -> int:
 
 
 def _model_facts(model: Mapping[str, Any]) -> dict[str, str]:
-    """The checkpoint in a few lines; its path alone if it is no longer there."""
-    folder = Path(model["path"])
-    facts = {"path": str(folder)}
+    """The checkpoint in a few lines; its path alone if it is no longer there, or was never a folder of this machine."""
+    folder = model["path"]
+    facts = {"path": folder}
+    if not is_local(folder):
+        return facts
     try:
         config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
     except ModelError:

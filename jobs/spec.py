@@ -4,6 +4,7 @@ A field's description is the "allowed" half of its error text and its line in th
 current directory of whoever starts the job, not to the spec's own folder.
 """
 
+import datetime as dt
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from jobs.spec_errors import problems_of
 from jobs.spec_fields import Count, Strict, Text, wrong
 from jobs.spec_task import ClassifyYaml, ExtractYaml, GenerateYaml
 from jobs.templates import template_problems
+from models.checkpoint_place import is_local
 from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
 
 
@@ -52,11 +54,16 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
 class ModelYaml(Strict):
     """`model`."""
 
-    path: Text = Field(description="a checkpoint folder: config.json, *.safetensors and tokenizer.json")
+    path: Text = Field(
+        description="a checkpoint folder (config.json, *.safetensors and tokenizer.json), a URL of one, or a hub id such as Qwen/Qwen3-4B"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto, float32, bfloat16 or float16"
     )
     quantization: Any = Field(None, description="null")
+    storage_options: dict[str, Any] = Field(
+        {}, description="a mapping of options for the storage of path, if it is a URL"
+    )
 
     @field_validator("quantization")
     @classmethod
@@ -147,6 +154,15 @@ def _unit_rows(value: Any) -> int | None:
     raise ValueError(f"was {value!r}; it must be auto or a whole number, at least 1")
 
 
+def _date(value: Any) -> dt.date | None:
+    if value is None or type(value) is dt.date:
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"was {value!r}; it must be a date such as 2026-01-31") from error
+
+
 def _max_failed(value: Any) -> MaxFailed | None:
     if value is None:
         return None
@@ -178,6 +194,10 @@ class JobSpecYaml(Strict):
     max_failed: Annotated[MaxFailed | None, PlainValidator(_max_failed)] = Field(
         None, description='null, a count of rows such as 100, or a share such as "0.1%"'
     )
+    date: Annotated[dt.date | None, PlainValidator(_date)] = Field(
+        None,
+        description="the date that chat templates take for today, such as 2026-01-31; default: the day of the plan",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="a whole number from 0 to 2**63 - 1")
     cluster: Text | None = Field(None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local")
 
@@ -197,7 +217,11 @@ class JobSpecYaml(Strict):
         )
         return Job(
             name=self.name,
-            model=ModelSpec(path=absolute(self.model.path), dtype=self.model.dtype),
+            model=ModelSpec(
+                path=absolute(self.model.path) if is_local(self.model.path) else self.model.path,
+                dtype=self.model.dtype,
+                storage_options=self.model.storage_options,
+            ),
             task=self.task.to_task(),
             input=source,
             output=target,
@@ -206,6 +230,7 @@ class JobSpecYaml(Strict):
             max_failed=self.max_failed,
             seed=self.seed,
             limit=limit,
+            date=self.date,
         )
 
 

@@ -70,11 +70,20 @@ class SamplingYaml(Strict):
         return SamplingParams(**values)
 
 
+class PartYaml(Strict):
+    """One part of a message's content."""
+
+    type: Literal["text"] = Field(description="text")
+    text: str = Field(description="a template over the row's columns")
+
+
 class MessageYaml(Strict):
     """One message of a chat."""
 
     role: Text = Field(description="a role the checkpoint's chat template knows: system, user, assistant")
-    content: str = Field(description="a template over the row's columns")
+    content: str | list[PartYaml] = Field(
+        description="a template over the row's columns, or a list of {type: text, text: template}"
+    )
 
 
 class GenerateYaml(Strict):

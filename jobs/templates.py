@@ -1,6 +1,6 @@
 """A job's templates before any row is seen: where they stand in the spec, whether they are jinja2, which columns they need."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from jinja2 import TemplateSyntaxError
 
@@ -17,11 +17,19 @@ def templates_of(task: Task) -> Iterator[tuple[KeyPath, str]]:
             if task.prompt is not None:
                 yield ("task", "prompt"), task.prompt
             for index, message in enumerate(task.messages or ()):
-                yield ("task", "messages", index, "content"), message["content"]
+                yield from _templates_in(("task", "messages", index, "content"), message["content"])
         case ClassifyTask() | ExtractTask():
             yield ("task", "text"), task.text
             if task.question is not None:
                 yield ("task", "question"), task.question
+
+
+def _templates_in(path: KeyPath, content: str | Sequence[Mapping[str, str]]) -> Iterator[tuple[KeyPath, str]]:
+    """A message's content: one template, or one a part."""
+    if isinstance(content, str):
+        yield path, content
+    else:
+        yield from (((*path, number, "text"), part["text"]) for number, part in enumerate(content))
 
 
 def template_problems(task: Task, places: Places) -> list[str]:

@@ -1,11 +1,11 @@
 """Chat templates: a list of messages to the prompt a model was trained on, in the sandbox.
 
 The environment is that of transformers (trimmed blocks, `break` and `continue`, `raise_exception`, `tojson` that does
-not escape, tools, `{% generation %}`), with two differences:
+not escape, tools, documents, `{% generation %}`, fields that are null left out), with two differences:
 
 - Printing a value that is undefined is an error, where transformers prints nothing, for it is a message without content
   or a misspelt name. Testing one is not: published templates ask `if message.tool_calls` of messages that have none.
-  Nor is printing a special token that the tokenizer does not have.
+  Nor is printing a special token that the tokenizer does not have, or a field that the message gives as null.
 - The date is passed in. Without one `strftime_now` is undefined, as templates that ask whether it is defined expect.
 """
 
@@ -27,6 +27,8 @@ from models.tokenizer_files import DEFAULT_TEMPLATE, SPECIAL_TOKEN_NAMES
 
 _TOOLS_TEMPLATE = "tool_use"
 _REASONING_NAMES = ("reasoning_content", "thinking", "reasoning")
+# Ends the text that is to be continued, with a blank that tells whether the template trims.
+_END_MARK = "\ufdd0continued\ufdd1 "
 # What a template, or what it calls, can raise because of what it was given.
 _FAILURES = (
     jinja2.TemplateError,
@@ -59,9 +61,10 @@ class ChatTemplates:
         add_generation_prompt: bool,
         now: dt.datetime | None,
         variables: Mapping[str, Any],
+        continue_final_message: bool = False,
     ) -> str:
         """The prompt. `variables` are those a template may know besides, such as `enable_thinking`; `now` is what
-        `strftime_now` tells.
+        `strftime_now` tells. `continue_final_message` ends it with the last message's text, not with what ends a turn.
 
         Raises:
             TemplateError: there is no template, it is broken, it refuses these messages, or it goes over its limits.
@@ -70,17 +73,25 @@ class ChatTemplates:
         with self._lock:
             template = self._template(name)
             try:
+                chat = _conversation(messages)
+                if continue_final_message:
+                    if add_generation_prompt:
+                        raise ValueError(
+                            "a message that is continued takes no generation prompt; ask for one of the two"
+                        )
+                    tail = _mark_end(chat)
                 values = {
                     **self._special_tokens,
                     "documents": None,
                     **_plain(variables),
-                    "messages": [_with_reasoning(_plain(message)) for message in messages],
+                    "messages": chat,
                     "tools": _plain(tools),
                     "add_generation_prompt": add_generation_prompt,
                 }
                 if now is not None:
                     values["strftime_now"] = now.strftime
-                return self._environment.render_within_budget(template, values)
+                prompt = self._environment.render_within_budget(template, values)
+                return _cut_at_end(prompt, tail) if continue_final_message else prompt
             except _FAILURES as error:
                 raise TemplateError(f"the chat template failed{_place(error)}: {_message(error)}") from error
 
@@ -104,8 +115,17 @@ class _ChatUndefined(Undefined):
 
     __slots__ = ()
 
+    @property
+    def _undefined_message(self) -> str:
+        if isinstance(self._undefined_obj, _Message):
+            return f"a message has no {self._undefined_name!r}"
+        return super()._undefined_message
+
     def __str__(self) -> str:
-        if self._undefined_obj is missing and self._undefined_name in SPECIAL_TOKEN_NAMES:
+        of, name = self._undefined_obj, self._undefined_name
+        if of is missing and name in SPECIAL_TOKEN_NAMES:
+            return ""
+        if isinstance(of, _Message) and name in of._nulls:
             return ""
         return self._fail_with_undefined_error()
 
@@ -129,7 +149,7 @@ def _environment() -> BudgetedEnvironment:
         lstrip_blocks=True,
         extensions=[_Generation, LoopControlExtension],
     )
-    environment.globals["raise_exception"] = _raise_exception
+    environment.globals |= {"raise_exception": _raise_exception, "dict": _new_dict, "namespace": _Namespace}
     return environment
 
 
@@ -147,6 +167,32 @@ def _raise_exception(message: object) -> None:
     raise jinja2.TemplateError(str(message))
 
 
+def _new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    """`dict` without its methods, which would change a message that is passed to them."""
+    return dict(*args, **kwargs)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Refuses names that Python's internals have, as transformers does."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, values = args[0], dict(*args[1:], **kwargs)
+        for name in values:
+            _check_name(name)
+        jinja2.utils.Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(
+            f"a namespace holds no name with an underscore before it; {name!r} was given"
+        )
+
+
 def _plain(value: Any) -> Any:
     """The same value built of plain types only: templates can call methods, and not all objects' are harmless."""
     if value is None or type(value) in (str, int, float, bool):
@@ -161,12 +207,59 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"messages hold text, numbers, lists and objects; {type(value).__name__} was given")
 
 
-def _with_reasoning(message: Any) -> Any:
-    """A message whose reasoning can be read under its standard name, whichever of its names it came under."""
+class _Message(dict[str, Any]):
+    """A message without the fields that it gives as null. Those are remembered: they may be printed, as nothing.
+
+    The sandbox keeps templates from attributes that begin with an underscore.
+    """
+
+    __slots__ = ("_nulls",)
+
+    def __init__(self, fields: Mapping[str, Any], nulls: frozenset[str]) -> None:
+        super().__init__(fields)
+        self._nulls = nulls
+
+
+def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[_Message]:
+    """The messages as templates see them: plain values, and reasoning under its standard name, whichever it came under."""
+    if not messages:
+        raise ValueError("there are no messages; give at least one")
+    return [_message_of(_plain(message)) for message in messages]
+
+
+def _message_of(message: Any) -> _Message:
     if not isinstance(message, dict):
         raise TypeError(f"a message is an object with role and content; {type(message).__name__} was given")
-    reasoning = next((message[name] for name in _REASONING_NAMES if message.get(name) is not None), None)
-    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    fields = {name: value for name, value in message.items() if value is not None}
+    reasoning = next((fields[name] for name in _REASONING_NAMES if name in fields), None)
+    if reasoning is not None:
+        fields = {"thinking": reasoning, **fields, "reasoning_content": reasoning}
+    return _Message(fields, frozenset(message.keys() - fields.keys()))
+
+
+# Continuing the last message: its text is marked before rendering, and the prompt is cut at the mark, as transformers does.
+
+
+def _mark_end(chat: list[_Message]) -> str:
+    """Marks the end of the last message's text, the last part's where it is a list of parts; returns the text."""
+    holder: dict[str, Any] = chat[-1]
+    field, content = "content", holder.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        holder, field = (parts[-1], "text") if parts else (holder, "content")
+    text = holder.get(field)
+    if not isinstance(text, str):
+        raise TypeError("the last message has no text to go on with")
+    holder[field] = text + _END_MARK
+    return text
+
+
+def _cut_at_end(prompt: str, text: str) -> str:
+    """The prompt up to the mark, without the blanks before it where the template trims them."""
+    end = prompt.rfind(_END_MARK.strip())
+    if end < 0 or text.strip() not in prompt:
+        raise ValueError("the chat template changes the last message's text, so that it cannot be continued")
+    return prompt[:end] if prompt.startswith(_END_MARK, end) else prompt[:end].rstrip()
 
 
 def _place(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from models.checkpoint_place import description_folder
 from models.config_families import FAMILIES, HIDDEN_ACTS, OTHERS, Family
 from models.config_file import Fields
 from models.config_rope import read_rope
@@ -87,12 +88,13 @@ class ModelConfig:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "ModelConfig":
-        """Reads a checkpoint folder.
+        """Reads a checkpoint's description; `path` is whatever `models.checkpoint_place` finds.
 
         Raises:
+            CheckpointError: the place cannot be read.
             ConfigError: a file is absent or no JSON object, the family is unknown, or a value cannot be used.
         """
-        folder = Path(path)
+        folder = description_folder(path)
         fields = Fields.read(folder / "config.json")
         generation = folder / "generation_config.json"
         return _resolve(fields, Fields.read(generation) if generation.exists() else Fields(file=generation, values={}))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from models.checkpoint_files import why_there_is_no_config
 from models.errors import ConfigError
 
 Name = TypeVar("Name", bound=str)
@@ -37,13 +38,13 @@ class Fields:
         try:
             values = json.loads(file.read_bytes())
         except FileNotFoundError as error:
-            raise ConfigError(f"{file.parent} has no {file.name}: give a Hugging Face checkpoint folder") from error
+            raise ConfigError(_why_there_is_no_config(file.parent)) from error
         except NotADirectoryError as error:
             raise ConfigError(f"{file.parent} is not a folder: give a Hugging Face checkpoint folder") from error
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{file} is not valid JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file} is not valid JSON ({error}); download it again") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{file} holds {type(values).__name__}; it must hold one JSON object")
         return cls(file=file, values=values)
@@ -115,3 +116,9 @@ class Fields:
     def _value(self, name: str, default: Any) -> Any:
         value = self.values.get(name)
         return default if value is None else value
+
+
+def _why_there_is_no_config(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} is not a folder: give a Hugging Face checkpoint folder"
+    return why_there_is_no_config(str(folder), [path.name for path in folder.iterdir()])

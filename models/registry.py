@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a loaded model: family by architecture name, device and dtype settled, weights read."""
+"""From a checkpoint to a loaded model: family by architecture name, device and dtype settled, weights read."""
 
 import logging
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from models.checkpoint_place import local_folder
 from models.config import ModelConfig
 from models.config_types import Head
 from models.decoder import BuildOptions
@@ -96,8 +97,8 @@ def load_model(
     mamba_dt_clamp: str = "prefill",
     tp: TensorParallel = SINGLE,
 ) -> LoadedModel:
-    """Builds the network that `path` (a Hugging Face checkpoint folder) describes, and fills it with this rank's
-    part of the weights.
+    """Builds the network that a Hugging Face checkpoint describes, and fills it with this rank's part of the weights. `path` is
+    whatever `models.checkpoint_place` finds: a folder, a URL or a hub id.
 
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
     one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
@@ -111,7 +112,8 @@ def load_model(
         ConfigError: the configuration or an argument cannot be used; the text says what can.
         CheckpointError: the weights do not fit the configuration.
     """
-    config = ModelConfig.from_pretrained(path)
+    folder = local_folder(path)
+    config = ModelConfig.from_pretrained(folder)
     if quantization is not None:
         raise ConfigError(
             f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
@@ -122,7 +124,7 @@ def load_model(
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)
     limit = choose_max_model_len(max_model_len, config)
-    checkpoint = Checkpoint.open(path).resolve_tie(declared=config.tie_word_embeddings)
+    checkpoint = Checkpoint.open(folder).resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
     if chosen_head == "embedding":
         checkpoint = checkpoint.without_heads()

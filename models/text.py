@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 
 from models.chat import ChatTemplates
+from models.checkpoint_place import description_folder
 from models.detokenizer import IncrementalDetokenizer, stream_maker
 from models.errors import RequestError
 from models.guarded import GuardedTokenizer
@@ -43,7 +44,8 @@ class Tokenizer:
     use from several threads.
     """
 
-    def __init__(self, files: TokenizerFiles) -> None:
+    def __init__(self, files: TokenizerFiles, *, now: dt.datetime | None = None) -> None:
+        self._now = now
         self._backend, self._named, self._skipped = files.backend, files.named, files.special
         self._templates = files.templates
         self._chat = ChatTemplates(files.templates, files.named)
@@ -53,14 +55,15 @@ class Tokenizer:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "Tokenizer":
-        """Reads a checkpoint folder's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat
-        templates.
+    def from_pretrained(cls, path: str | Path, *, now: dt.datetime | None = None) -> "Tokenizer":
+        """Reads a checkpoint's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat templates; `path` is whatever
+        `models.checkpoint_place` finds, `now` what chat templates are told where `render_chat` is not given another.
 
         Raises:
+            CheckpointError: the place cannot be read.
             TokenizerError: a file is missing or cannot be used; the text names it.
         """
-        return cls(TokenizerFiles.read(path))
+        return cls(TokenizerFiles.read(description_folder(path)), now=now)
 
     @property
     def vocab_size(self) -> int:
@@ -170,21 +173,31 @@ class Tokenizer:
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         now: dt.datetime | None = None,
         **kwargs: Any,
     ) -> str:
         """The chat template over these messages, to be encoded with `add_special_tokens=False`.
 
+        The prompt ends where the model is to answer: after the header of an answer (`add_generation_prompt`, the
+        default), or, with `continue_final_message`, in the middle of the last message, which the model goes on with.
         Text of rows in the messages is protected by the caller, before. `now` is the date that templates may ask
         for: the run's own, so that a row gives the same prompt whenever it is rendered. Further arguments are the
-        template's variables.
+        template's variables, `documents` among them.
 
         Raises:
             TemplateError: there is no template, it is broken, it refuses these messages, or it goes over its limits.
         """
         return self._chat.render(
-            messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, variables=kwargs
+            messages,
+            tools=tools,
+            add_generation_prompt=not continue_final_message
+            if add_generation_prompt is None
+            else add_generation_prompt,
+            continue_final_message=continue_final_message,
+            now=now or self._now,
+            variables=kwargs,
         )
 
     def _id_of(self, name: str) -> int | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import tokenizers
 
+from models.checkpoint_files import TEMPLATE_FOLDER
 from models.errors import TokenizerError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
-TEMPLATE_FOLDER = "additional_chat_templates"
 DEFAULT_TEMPLATE = "default"
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -86,8 +86,8 @@ def _read_object(file: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{file} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(f"{file} cannot be read as JSON ({error}); download it again") from error
     if not isinstance(values, dict):
         raise TokenizerError(f"{file} holds {type(values).__name__}; it must hold one JSON object")
     return values

@@ -8,7 +8,6 @@ Canonical names have no prefix: bodies are published as `model.*` (most classes)
 answering) or bare (base models), and any task head may stand on any of them.
 """
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, listed, shards_by_tensor, weight_files
+from models.checkpoint_place import local_folder
 from models.errors import CheckpointError
 from models.layers.loadable import Loadable, Range, Slot, whole
 
 logger = logging.getLogger(__name__)
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 EMBEDDING = "embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
 
@@ -35,7 +34,6 @@ _BODY_PREFIXES = ("model.", "transformer.")
 _HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
 _OLD_NAMES = {"classifier.weight": "score.weight", "classifier.bias": "score.bias"}
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_MAX_NAMES_SHOWN = 8
 _CHUNK_BYTES = 64 * 2**20
 _MAX_ITEM_BYTES = 8
 
@@ -64,13 +62,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | Path) -> "Checkpoint":
-        """Reads the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
+        """Reads the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` names. `path` is whatever
+        `models.checkpoint_place` finds.
 
         Raises:
             CheckpointError: there are no safetensors weights, a file is missing, cut short or corrupt, or index and
                 shards disagree.
         """
-        folder = Path(path)
+        folder = local_folder(path)
         stored = [tensor for tensor in _list_tensors(folder) if not _is_derived(tensor.name)]
         tensors: dict[str, StoredTensor] = {}
         for tensor in stored:
@@ -170,60 +169,21 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, dtype: torch.dtype
 
 def _list_tensors(folder: Path) -> list[StoredTensor]:
     """Every stored tensor in reading order: file by file, by offset."""
-    if (folder / SINGLE_FILE).exists():
-        return _read_header(folder / SINGLE_FILE)
-    if not (folder / INDEX_FILE).exists():
-        raise CheckpointError(_why_there_are_no_weights(folder))
-    file_names = _read_index(folder / INDEX_FILE)
-    shards = sorted(set(file_names.values()))
-    missing = [name for name in shards if not (folder / name).exists()]
-    if missing:
-        raise CheckpointError(
-            f"{folder / INDEX_FILE} names shards that are not there: {_listed(missing)}; download the checkpoint again"
-        )
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: give a Hugging Face checkpoint folder")
+    shards = weight_files(str(folder), {file.name for file in folder.iterdir()}, folder / INDEX_FILE)
     stored = [tensor for name in shards for tensor in _read_header(folder / name)]
+    if shards == [SINGLE_FILE]:
+        return stored
+    file_names = shards_by_tensor(folder / INDEX_FILE)
     found = {(tensor.name, tensor.file.name) for tensor in stored}
     misplaced = [f"{name} in {file}" for name, file in file_names.items() if (name, file) not in found]
     if misplaced:
         raise CheckpointError(
-            f"{folder / INDEX_FILE} says where tensors are that are not there: {_listed(misplaced)}; "
+            f"{folder / INDEX_FILE} says where tensors are that are not there: {listed(misplaced)}; "
             "index and shards are from different checkpoints: download it again"
         )
     return [tensor for tensor in stored if file_names.get(tensor.name) == tensor.file.name]
-
-
-def _why_there_are_no_weights(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder} is not a folder: give a Hugging Face checkpoint folder"
-    others = sorted(file.name for file in folder.glob("*.safetensors*"))
-    pickles = sorted(file.name for ending in ("*.bin", "*.pt", "*.pth") for file in folder.glob(ending))
-    wanted = f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}"
-    if others:
-        return (
-            f"{wanted}, but {_listed(others)}: rename a single file to {SINGLE_FILE}, or bring the index of the shards"
-        )
-    if pickles:
-        return (
-            f"{wanted}, only pickled weights ({_listed(pickles)}), which are never opened, since a pickle can run code: "
-            "save the model again as safetensors (transformers: save_pretrained)"
-        )
-    return f"{wanted}: it holds no weights; give a folder with a complete checkpoint"
-
-
-def _read_index(file: Path) -> Mapping[str, str]:
-    """Tensor name to shard name."""
-    try:
-        weight_map = json.loads(file.read_bytes())["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read as a safetensors index: {error!r}; download it again") from error
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(
-            f"{file}: weight_map must be an object from tensor names to file names; download it again"
-        )
-    for name in weight_map.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{file} names the shard {name!r}; it must be a .safetensors file in the same folder")
-    return weight_map
 
 
 def _read_header(file: Path) -> list[StoredTensor]:
@@ -275,7 +235,7 @@ def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:
         f"{name} is {tensors[name].dtype}" for name in wanted if name in tensors and tensors[name].dtype not in _FLOATS
     ]
     problems = [
-        f"{len(names)} {kind}: {_listed(names)}"
+        f"{len(names)} {kind}: {listed(names)}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -291,12 +251,6 @@ def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:
         raise CheckpointError(
             f"{checkpoint.folder} does not fit its config.json and the task head asked for. {'. '.join(problems)}. {advice}"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
-    more = len(names) - _MAX_NAMES_SHOWN
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _reading_order(checkpoint: Checkpoint, slots: Sequence[Slot]) -> tuple[str, int]:

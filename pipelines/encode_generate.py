@@ -15,6 +15,9 @@ from pipelines.job import GenerateTask
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
 from pipelines.templates import RowTemplate
 
+# What chat templates get in another way.
+_RESERVED = {"messages": "write task.messages", "now": "the date that templates see is the key date of the job"}
+
 
 class PromptEncoder:
     """Rows to the prompts of a `GenerateTask` that has a `prompt` or `messages`.
@@ -52,6 +55,8 @@ class PromptEncoder:
     def _chat_renderer(self) -> Callable[[Row], str]:
         if self._tokenizer.chat_template is None:
             raise TaskError("task.messages", "the checkpoint has no chat template; write a prompt instead")
+        for name in _RESERVED.keys() & self._task.chat_template_kwargs.keys():
+            raise TaskError(f"task.chat_template_kwargs.{name}", f"is no variable of a template: {_RESERVED[name]}")
         render_messages = self._renderer(self._task.messages, "task.messages")
         return lambda row: self._tokenizer.render_chat(render_messages(row), **self._task.chat_template_kwargs)
 

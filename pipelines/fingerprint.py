@@ -3,8 +3,9 @@
     fingerprint = fingerprint_of(job, files)       # goes to Ledger.open
     differences(old, new) -> list[str]             # one line a changed part, with both values
 
-A checkpoint counts by its content, not its place: configuration and tokenizer files by their hash, safetensors files by size, the hash of
-their header and of blocks spread evenly over them, which another training changes and which is read in a second. Inputs count by
+A checkpoint counts by its content, not its place: configuration, tokenizer files and templates by their hash, safetensors files of a folder
+by size, the hash of their header and of blocks spread evenly over them, which another training changes and which is read in a second;
+those behind a URL by size and tag, those of the hub by their commit, since they need not be on this machine. Inputs count by
 path, size and tag. What only moves speed (replicas, batch sizes, memory) is left out, and so are storage options.
 """
 
@@ -16,6 +17,8 @@ from typing import Any
 
 import orjson
 
+from models.checkpoint_files import DESCRIPTION_FILES, TEMPLATE_FOLDER
+from models.checkpoint_place import FoundCheckpoint
 from pipelines.errors import PlanError
 from pipelines.job import Job
 from pipelines.json_values import dump_json
@@ -27,20 +30,6 @@ Fingerprint = Mapping[str, Any]
 
 MAX_FILES_LISTED = 1000
 
-_MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "model.safetensors.index.json",
-)
 _SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
 _MAX_SHOWN = 200
 
@@ -50,10 +39,11 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
 
     Raises:
         PlanError: the model's files cannot be read.
+        CheckpointError: the model's place cannot be read.
     """
     kind = type(job.task).__name__.removesuffix("Task").lower()
     parts = {
-        "model": _model_files(Path(job.model.path)),
+        "model": _model_files(job.model.find("description")),
         "dtype": job.model.dtype,
         "quantization": job.model.quantization,
         "max_model_len": job.engine.max_model_len,
@@ -61,6 +51,7 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
         "seed": job.seed,
         "unit_rows": unit_rows_of(job),
         "limit": job.limit,
+        "date": job.date,
         "input": {
             "format": files[0].format,
             "columns": job.input.columns,
@@ -73,9 +64,15 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
     return as_json
 
 
-def _model_files(folder: Path) -> dict[str, Any]:
+def _model_files(checkpoint: FoundCheckpoint) -> dict[str, Any]:
+    folder = checkpoint.folder
+    templates = (f"{TEMPLATE_FOLDER}/{path.name}" for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja")))
     try:
-        found: dict[str, Any] = {name: _hash(folder / name) for name in _MODEL_FILES if (folder / name).is_file()}
+        found: dict[str, Any] = {
+            name: _hash(folder / name) for name in (*DESCRIPTION_FILES, *templates) if (folder / name).is_file()
+        }
+        if checkpoint.version is not None:
+            return found | dict(checkpoint.weights)
         for path in sorted(folder.glob("*.safetensors")):
             found[path.name] = _weights(path)
     except OSError as error:

@@ -58,6 +58,8 @@ def engine_settings(job: Job, room: Room, label_ids: tuple[tuple[int, ...], ...]
     task, engine = job.task, job.engine
     return EngineSettings(
         path=job.model.path,
+        storage_options=job.model.storage_options,
+        version=job.model.version,
         dtype=job.model.dtype,
         quantization=job.model.quantization,
         sampling=replace(task.sampling, seed=None) if isinstance(task, GenerateTask) else None,

@@ -3,10 +3,12 @@
 `jobs.spec` makes them from YAML and checks what strangers wrote; everything below takes them as they are.
 """
 
+import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
+from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
 from models.engine.request import SamplingParams
 
 Format = Literal["parquet", "jsonl", "csv"]
@@ -15,11 +17,24 @@ OutputFormat = Literal["parquet", "jsonl"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """A checkpoint folder and how to load it."""
+    """A checkpoint - a folder, a URL with its storage options, or a hub id - and how to load it.
+
+    `version` is the one that a run has found there: every process of the run loads that one or none.
+    """
 
     path: str
     dtype: str = "auto"
     quantization: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    version: str | None = None
+
+    def find(self, parts: Parts) -> FoundCheckpoint:
+        """The checkpoint on this machine.
+
+        Raises:
+            CheckpointError: it cannot be read, or has changed since `version`.
+        """
+        return find_checkpoint(self.path, parts=parts, storage_options=self.storage_options, version=self.version)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +126,11 @@ class MaxFailed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus (None: all)."""
+    """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus (None: all).
+
+    `date` is the one that chat templates take for today. None: the day on which the run was planned, which its record keeps, so that a
+    run that goes on tomorrow goes on with the same prompts.
+    """
 
     name: str
     model: ModelSpec
@@ -123,3 +142,13 @@ class Job:
     max_failed: MaxFailed | None = None
     seed: int = 0
     limit: int | None = None
+    date: dt.date | None = None
+
+    @property
+    def now(self) -> dt.datetime | None:
+        """The beginning of `date`, in UTC."""
+        return None if self.date is None else dt.datetime.combine(self.date, dt.time(), dt.UTC)
+
+    def dated(self, today: dt.date | None) -> Self:
+        """The same job with a date: its own, or this one."""
+        return self if self.date is not None else replace(self, date=today)

@@ -15,6 +15,7 @@ The layout is that of section 4 of the design; see `pipelines.receipts` for name
 `pipelines.lease` for `lease.json`, `pipelines.check` for verifying all of it. `store.create`d files aside, everything is written whole.
 """
 
+import datetime as dt
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,8 +104,8 @@ class Ledger:
             raise
         return cls(job, fingerprint, store, lease, record)
 
-    def write_plan(self, make: Callable[[Sink], Plan]) -> RunRecord:
-        """Has `make` plan into the table of units, and completes the plan by writing `run.json`.
+    def write_plan(self, make: Callable[[Sink], Plan], *, date: dt.date | None = None) -> RunRecord:
+        """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` is the run's, from now on.
 
         Raises:
             PlanError: from `make`; nothing is planned then.
@@ -113,7 +114,7 @@ class Ledger:
         with self.store.write_with(UNITS) as path, write_units(path) as sink:
             plan = make(sink)
         self.lease.check()
-        self.record = RunRecord.of(self._job, self._fingerprint, plan)
+        self.record = RunRecord.of(self._job, self._fingerprint, plan, date)
         self.store.write(RUN, self.record.to_json())
         return self.record
 

@@ -5,9 +5,10 @@
 The driver opens the ledger, plans if nothing is planned yet, starts the graph and then only listens. It holds one bit a unit and no row.
 """
 
+import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.config import ModelConfig
 from models.text import Tokenizer
@@ -44,17 +45,20 @@ logger = logging.getLogger(__name__)
 ShowProgress = Callable[[Progress], None]
 
 
-def run(job: Job, *, address: str | None = None, on_progress: ShowProgress | None = None) -> RunSummary:
+def run(
+    job: Job, *, address: str | None = None, on_progress: ShowProgress | None = None, today: dt.date | None = None
+) -> RunSummary:
     """Runs a job, or goes on with it where it stopped, until every unit is committed or the run has to end.
 
     `address` is local, auto or HOST:PORT of a Ray cluster; None: `RAY_ADDRESS` if set, else a local cluster of its own.
+    `today` is what chat templates are told if neither the job nor an earlier run into the same output has a date.
 
     Raises:
         PipelineError: the run cannot be started: the output belongs to another run, the input cannot be planned, the task does not fit
             the model, there is no such cluster. What goes wrong later is in the summary.
         ModelError: the checkpoint cannot be used.
     """
-    return Driver(job, show=on_progress or _show_nothing).run(address)
+    return Driver(job, show=on_progress or _show_nothing, today=today).run(address)
 
 
 def _show_nothing(progress: Progress) -> None:
@@ -71,24 +75,31 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Model:
-    """What the driver and the workers know of the checkpoint; the engines alone load its weights."""
+    """What the driver and the workers know of the checkpoint; the engines alone load its weights.
 
+    `job` is the run's with everything settled: which version of the checkpoint, and which date.
+    """
+
+    job: Job
     facts: ModelFacts
     preparer: Preparer
 
     @classmethod
     def of(cls, job: Job) -> "_Model":
-        tokenizer = Tokenizer.from_pretrained(job.model.path)
-        config = ModelConfig.from_pretrained(job.model.path)
+        folder = job.model.find("description").folder
+        tokenizer = Tokenizer.from_pretrained(folder, now=job.now)
+        config = ModelConfig.from_pretrained(folder)
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
-        return cls(facts=facts, preparer=Preparer(job, tokenizer, facts))
+        return cls(job=job, facts=facts, preparer=Preparer(job, tokenizer, facts))
 
 
 class Driver:
     """Drives one run. `make_engine` makes what answers requests, in the engines' processes."""
 
-    def __init__(self, job: Job, *, show: ShowProgress, make_engine: MakeEngine = load_engine) -> None:
-        self._job, self._show, self._make_engine = job, show, make_engine
+    def __init__(
+        self, job: Job, *, show: ShowProgress, make_engine: MakeEngine = load_engine, today: dt.date | None = None
+    ) -> None:
+        self._job, self._show, self._make_engine, self._today = job, show, make_engine, today
         self._tally: Tally | None = None
 
     def run(self, address: str | None) -> RunSummary:
@@ -104,11 +115,14 @@ class Driver:
         )
 
     def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
-        job = self._job
         self._show(Progress(phase="planning"))
-        files = list_sources(job.input)
-        model = _Model.of(job)
+        files = list_sources(self._job.input)
+        version = self._job.model.find("description").version
+        job = self._job = replace(self._job, model=replace(self._job.model, version=version))
+        model = _Model.of(job.dated(self._today))
         with Ledger.open(job, fingerprint_of(job, files)) as ledger:
+            if ledger.record is not None and ledger.record.date != model.job.date:
+                model = _Model.of(job.dated(ledger.record.date))
             tally = None if ledger.record is None else self._take_stock(ledger)
             if tally is not None and tally.num_pending == 0:
                 return self._conclude(ledger, tally)
@@ -116,7 +130,7 @@ class Driver:
                 take_signals()
                 chatter.move_to_session()
                 if tally is None:
-                    ledger.write_plan(lambda sink: self._plan(files, model.preparer, sink))
+                    ledger.write_plan(lambda sink: self._plan(files, model.preparer, sink), date=model.job.date)
                     tally = self._take_stock(ledger)
                 return self._compute(ledger, tally, self._stages(ledger, model, room), room, chatter)
 
@@ -146,7 +160,7 @@ class Driver:
         return self._tally
 
     def _stages(self, ledger: Ledger, model: _Model, room: Room) -> Stages:
-        job, committer = self._job, ledger.committer()
+        job, committer = model.job, ledger.committer()
         assert ledger.record is not None, "stages are made once the run is planned"
         reader = UnitReader(
             schema=ledger.record.schema,

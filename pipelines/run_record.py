@@ -8,6 +8,7 @@ versions of what computes.
 """
 
 import base64
+import datetime as dt
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,13 +30,15 @@ _PACKAGES = ("millrace", "torch", "ray", "pyarrow", "tokenizers", "safetensors")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """The content of `run.json`. `spec` is the job as JSON values, without storage options."""
+    """The content of `run.json`. `spec` is the job as JSON values, without storage options; `date` is the one that chat templates
+    take for today."""
 
     name: str
     spec: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
     versions: Mapping[str, str]
     plan: Plan
+    date: dt.date | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -43,8 +46,9 @@ class RunRecord:
         return self.plan.schema
 
     @classmethod
-    def of(cls, job: Job, fingerprint: Mapping[str, Any], plan: Plan) -> "RunRecord":
-        return cls(name=job.name, spec=_spec(job), fingerprint=fingerprint, versions=_versions(), plan=plan)
+    def of(cls, job: Job, fingerprint: Mapping[str, Any], plan: Plan, date: dt.date | None = None) -> "RunRecord":
+        versions = _versions()
+        return cls(name=job.name, spec=_spec(job), fingerprint=fingerprint, versions=versions, plan=plan, date=date)
 
     def to_json(self) -> bytes:
         plan = self.plan
@@ -60,6 +64,7 @@ class RunRecord:
                     "num_rows": plan.num_rows,
                     "num_bytes": plan.num_bytes,
                 },
+                "date": self.date,
                 "fingerprint": self.fingerprint,
                 "versions": self.versions,
             },
@@ -80,6 +85,7 @@ class RunRecord:
                 fingerprint=fields["fingerprint"],
                 versions=fields["versions"],
                 plan=Plan(schema=schema, **fields["plan"]),
+                date=None if fields.get("date") is None else dt.date.fromisoformat(fields["date"]),
             )
         except (TypeError, KeyError, AttributeError, pa.ArrowException) as error:
             raise ValueError(f"no record of a run: {error!r}") from error
@@ -103,8 +109,9 @@ def read_record(store: Store) -> RunRecord | None:
 def _spec(job: Job) -> dict[str, Any]:
     fields = asdict(job)
     fields["task"]["kind"] = type(job.task).__name__.removesuffix("Task").lower()
-    for place in ("input", "output"):
+    for place in ("model", "input", "output"):
         del fields[place]["storage_options"]
+    del fields["model"]["version"]  # nobody's wish: it is in the fingerprint
     spec: dict[str, Any] = orjson.loads(dump_json(fields))
     return spec
 

@@ -103,4 +103,6 @@ def read_and_prepare(settings: bytes, units: bytes) -> Iterator[pa.Table]:
 def _preparer(settings: bytes) -> Preparer:
     """Loading a tokenizer takes up to seconds; a worker process does it once a run."""
     known: ReadSettings = pickle.loads(settings)  # noqa: S301
-    return Preparer(known.job, Tokenizer.from_pretrained(known.job.model.path), known.facts)
+    job = known.job
+    tokenizer = Tokenizer.from_pretrained(job.model.find("description").folder, now=job.now)
+    return Preparer(job, tokenizer, known.facts)

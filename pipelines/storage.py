@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar, cast
 import fsspec
 import pyarrow as pa
 
+from models.checkpoint_url import tag_of
 from pipelines.errors import PipelineError, SourceChangedError, SourceError
 
 logger = logging.getLogger(__name__)
@@ -29,18 +30,6 @@ Compression = Literal["gzip", "zstd"]
 Result = TypeVar("Result")
 
 _COMPRESSIONS: Mapping[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-_TAG_KEYS = (
-    "ETag",
-    "etag",
-    "e_tag",
-    "md5Hash",
-    "content_md5",
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "updated",
-    "created",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,8 +131,7 @@ class Storage:
 
 def file_stat(info: Mapping[str, Any]) -> FileStat:
     """The size and tag in what an fsspec file system tells of a file."""
-    tag = next((str(info[key]) for key in _TAG_KEYS if info.get(key) is not None), "")
-    return FileStat(size=int(info["size"] or 0), tag=tag)
+    return FileStat(size=int(info["size"] or 0), tag=tag_of(info))
 
 
 def _read_exactly(file: io.FileIO, length: int) -> bytes:

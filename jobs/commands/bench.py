@@ -9,7 +9,7 @@ from jobs.errors import UsageError
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint: a folder, a URL or a hub id.")],
     workload: Annotated[Path, typer.Argument(help="Workload file, JSON.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16, float32, or auto: the checkpoint's own.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line and nothing else.")] = False,

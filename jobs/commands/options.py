@@ -1,5 +1,6 @@
 """The arguments that several commands share."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
@@ -27,3 +28,8 @@ Address = Annotated[
         help="The Ray cluster: local, auto or HOST:PORT. Default: RAY_ADDRESS if set, else local.",
     ),
 ]
+
+
+def today() -> dt.date:
+    """The date in UTC, which a run has everywhere alike."""
+    return dt.datetime.now(dt.UTC).date()

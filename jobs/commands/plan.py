@@ -1,24 +1,26 @@
 """`millrace plan`: what a job would cost, before it is started."""
 
-from jobs.commands.options import Address, Limit, Overrides, SpecFile
+from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 
 
 def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
     """Say what a job would cost: rows, tokens, memory and time, from a sample of its input. Writes nothing.
 
-    The input is counted in this process, or with --address in tasks on that cluster; the model is probed in this process.
+    The input is counted in this process, or with --address in tasks on that cluster; the model is loaded and probed in this process.
     """
     import typer
 
     from jobs.plan_text import plan_text
     from jobs.preflight import check_before_run, placed_errors
     from jobs.spec import load_spec
+    from models.weights import Checkpoint
     from pipelines.estimate import Inputs, estimate_job
     from pipelines.planning_place import planning_place
 
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
-    found = check_before_run(loaded)
-    inputs = Inputs(config=found.config, checkpoint=found.checkpoint, preparer=found.preparer, sources=found.sources)
+    found = check_before_run(loaded, today=today())
+    checkpoint = Checkpoint.open(loaded.job.model.find("whole").folder)
+    inputs = Inputs(config=found.config, checkpoint=checkpoint, preparer=found.preparer, sources=found.sources)
     with placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
     typer.echo(plan_text(loaded.job, estimate))

@@ -3,7 +3,7 @@
 import sys
 
 from jobs.boundary import complain
-from jobs.commands.options import Address, Limit, Overrides, SpecFile
+from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 
 
 def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -17,10 +17,10 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
     from pipelines.run import run as run_job
 
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
-    check_before_run(loaded)
+    check_before_run(loaded, today=today())
     job = loaded.job
     with placed_errors(loaded), progress_display(sys.stderr) as show:
-        summary = run_job(job, address=address or loaded.cluster, on_progress=show)
+        summary = run_job(job, address=address or loaded.cluster, on_progress=show, today=today())
     complain(summary.message)
 
     from jobs.report import is_planned, write_report  # plots take half a second to import; nobody waits at the start

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from models.checkpoint_place import local_folder
 from models.engine.blocks import BlockPool
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
@@ -117,23 +118,24 @@ class Engine:
         options: EngineOptions | None = None,
         **settings: int | float | None,
     ) -> "Engine":
-        """Loads a causal Hugging Face checkpoint folder (see `load_model`); `settings` are fields of `EngineOptions`.
-        Without tokenizer.json it takes token ids only.
+        """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`); see `load_model`.
+        `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
         """
         chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
+        folder = local_folder(path)
         launcher = _one_thread()
         load: dict[str, Any] = {
-            "path": path, "dtype": dtype, "device": device, "quantization": quantization,
+            "path": folder, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": chosen.max_model_len,
         }  # fmt: skip
         shards = LocalShards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size)
         try:
             loaded = launcher.submit(lambda: load_model(**load, tp=shards.join())).result()
             require_causal(loaded, path)
-            return cls(loaded, tokenizer=load_tokenizer(path), options=chosen, launcher=launcher, shards=shards)
+            return cls(loaded, tokenizer=load_tokenizer(folder), options=chosen, launcher=launcher, shards=shards)
         except BaseException:
             shards.kill()
             launcher.shutdown()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from models.checkpoint_place import local_folder
 from models.config import ModelConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
@@ -58,9 +59,9 @@ class Scorer:
         max_model_len: int | None = None,
         tensor_parallel_size: int = 1,
     ) -> "Scorer":
-        """Loads a checkpoint folder; `head` overrides the one its architecture names. A folder without
-        tokenizer.json scores token ids only. With a `tensor_parallel_size` over 1 the other shards are processes of
-        this machine, which `close` ends.
+        """Loads a checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`). `head` overrides the one its
+        architecture names. Without tokenizer.json it scores token ids only. With a `tensor_parallel_size` over 1 the
+        other shards are processes of this machine, which `close` ends.
 
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
@@ -68,14 +69,15 @@ class Scorer:
         budget = TOKEN_BUDGET if max_num_batched_tokens is None else max_num_batched_tokens
         if budget < 1:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
+        folder = local_folder(path)
         load: dict[str, Any] = {
-            "path": path, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
+            "path": folder, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": max_model_len,
         }  # fmt: skip
         shards = LocalShards(ShardWork(load=load, max_num_batched_tokens=budget), tensor_parallel_size)
         try:
             loaded = load_model(**load, tp=shards.join())
-            return cls(loaded, tokenizer=load_tokenizer(path), max_num_batched_tokens=budget, shards=shards)
+            return cls(loaded, tokenizer=load_tokenizer(folder), max_num_batched_tokens=budget, shards=shards)
         except BaseException:
             shards.kill()
             raise

@@ -1,5 +1,6 @@
 """The command line: what it imports, prints and exits with."""
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -93,7 +94,9 @@ def test_run_ends_with_the_summarys_status(
 ) -> None:
     asked: list[tuple[int | None, str | None]] = []
 
-    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+    def fake_run(
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+    ) -> RunSummary:
         asked.append((job.limit, address))
         on_progress(Progress(phase="planning"))
         return RunSummary(exit_status=status, message="that was it", output="o", progress=Progress(phase="running"))
@@ -110,7 +113,9 @@ def test_run_ends_with_the_summarys_status(
 def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
 
-    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+    def fake_run(
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+    ) -> RunSummary:
         asked.append(address)
         return RunSummary(exit_status=0, message="", output="o", progress=Progress(phase="running"))
 
@@ -121,7 +126,9 @@ def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch
 
 
 def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake_run(job: Job, *, address: str | None, on_progress: Callable[[Progress], None]) -> RunSummary:
+    def fake_run(
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+    ) -> RunSummary:
         raise PlanError("the input has no column boddy; it has: body")
 
     monkeypatch.setattr(pipelines.run, "run", fake_run)

@@ -1,5 +1,6 @@
 """A job spec: what is accepted, what is refused, and on which line."""
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_required_keys_are_enough(
     write_spec: SpecWriter, generate_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/qwen3").mkdir(parents=True)
     spec = load_spec(write_spec(generate_yaml), limit=7)
     assert spec.job.name == "label-tickets"
     assert spec.job.model.path == str(tmp_path / "models/qwen3")
@@ -54,7 +56,7 @@ def test_every_key_reaches_the_job(write_spec: SpecWriter) -> None:
     spec = load_spec(
         write_spec("""\
 name: all
-model: {path: s3://bucket/model, dtype: float32, quantization: null}
+model: {path: s3://bucket/model, dtype: float32, quantization: null, storage_options: {anon: true}}
 task:
   kind: generate
   messages: [{role: user, content: "{{ body }}"}]
@@ -69,11 +71,13 @@ engine: {tensor_parallel_size: 1, replicas: 2, num_cpus: 0.5, max_model_len: 128
 unit_rows: 100
 max_failed: 0.1%
 seed: 3
+date: 2026-01-31
 cluster: local
 """)
     )
     job = spec.job
-    assert job.model.path == "s3://bucket/model"
+    assert (job.model.path, job.model.storage_options) == ("s3://bucket/model", {"anon": True})
+    assert job.date == dt.date(2026, 1, 31)
     assert job.task == GenerateTask(
         messages=({"role": "user", "content": "{{ body }}"},),
         chat_template_kwargs={"enable_thinking": False},
@@ -272,3 +276,45 @@ def test_template_error_in_a_message_names_the_message(write_spec: SpecWriter) -
 def test_unknown_filter_is_a_template_error(write_spec: SpecWriter) -> None:
     (found,) = task_problems(write_spec, "{kind: extract, text: '{{ a | nosuch }}'}")
     assert "No filter named 'nosuch'" in found
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),
+        ("Qwen/Qwen3-4B@main", "Qwen/Qwen3-4B@main"),
+        ("gs://bucket/m", "gs://bucket/m"),
+        ("./Qwen/Qwen3-4B", "{here}/Qwen/Qwen3-4B"),
+        ("a/b/c", "{here}/a/b/c"),
+        ("m", "{here}/m"),
+        ("is/here", "{here}/is/here"),
+    ],
+)
+def test_the_models_path_is_absolute_unless_it_is_a_url_or_a_hub_id(
+    write_spec: SpecWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "is/here").mkdir(parents=True)
+    job = load_spec(write_spec(HEAD + "task: {kind: classify, text: x}\n"), overrides=[f"model.path={given}"]).job
+    assert job.model.path == path.format(here=tmp_path)
+
+
+def test_a_message_may_be_a_list_of_parts(write_spec: SpecWriter) -> None:
+    text = (
+        HEAD + "task:\n  kind: generate\n  messages:\n    - role: user\n      content:\n        - {type: text, text: "
+    )
+    task = load_spec(write_spec(text + "'{{ a }}'}\n")).job.task
+    assert isinstance(task, GenerateTask)
+    assert task.messages is not None
+    assert task.messages[0] == {"role": "user", "content": [{"type": "text", "text": "{{ a }}"}]}
+    with pytest.raises(SpecError, match=r":10: task.messages\[0\].content\[0\].text: .*unexpected"):
+        load_spec(write_spec(text + "'{{ a'}\n"))
+
+
+def test_a_date_is_a_date(write_spec: SpecWriter) -> None:
+    text = HEAD + "task: {kind: classify, text: x}\ndate: "
+    for given in ("2026-01-31", "'2026-01-31'"):
+        assert load_spec(write_spec(text + given)).job.date == dt.date(2026, 1, 31)
+    for given in ("tomorrow", "7", "2026-01-31 10:00:00"):
+        with pytest.raises(SpecError, match=r"date: was .*; it must be a date such as 2026-01-31"):
+            load_spec(write_spec(text + given))

@@ -135,7 +135,7 @@ def test_a_protected_message_cannot_end_its_turn(ours: Tokenizer, theirs: Any) -
 
 
 def test_printing_what_is_missing_is_an_error_that_names_it_and_the_line() -> None:
-    with pytest.raises(TemplateError, match=r"at its line 2: 'dict object' has no attribute 'contnet'"):
+    with pytest.raises(TemplateError, match=r"at its line 2: a message has no 'contnet'"):
         render("{% for m in messages %}\n{{ m.contnet }}{% endfor %}")
     with pytest.raises(TemplateError, match="'body' is undefined"):
         render("{{ body }}")

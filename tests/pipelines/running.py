@@ -1,6 +1,7 @@
 """Real runs for tests: small corpora, jobs on tiny checkpoints, a Ray cluster of their own, and engines that misbehave on purpose."""
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -96,9 +97,16 @@ def job_of(task: Task, *, model: Path, corpus: Path, out: Path, **changes: Any) 
     return replace(job, **changes)
 
 
-def drive(job: Job, *, make_engine: MakeEngine = load_engine, seen: list[Progress] | None = None) -> RunSummary:
+def drive(
+    job: Job,
+    *,
+    make_engine: MakeEngine = load_engine,
+    seen: list[Progress] | None = None,
+    today: dt.date | None = None,
+) -> RunSummary:
     """A run on the cluster that this process is connected to."""
-    return Driver(job, show=(lambda progress: None) if seen is None else seen.append, make_engine=make_engine).run(None)
+    show = (lambda progress: None) if seen is None else seen.append
+    return Driver(job, show=show, make_engine=make_engine, today=today).run(None)
 
 
 def contents(out: Path) -> dict[str, bytes]:

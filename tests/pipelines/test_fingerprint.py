@@ -1,11 +1,13 @@
 """What makes a run another run, and what does not."""
 
 import dataclasses
+import datetime as dt
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -132,3 +134,38 @@ def test_a_checkpoint_that_cannot_be_read_is_named(job: Job, tmp_path: Path) -> 
     (tmp_path / "model/broken.safetensors").symlink_to("nowhere")
     with pytest.raises(PlanError, match=r"model\.path .* cannot be read: No such file"):
         fingerprint(job)
+
+
+def remote(job: Job, files: dict[str, bytes]) -> Job:
+    """The same job with a checkpoint in memory://, with these files in place of its own."""
+    folder = Path(job.model.path)
+    memory = fsspec.filesystem("memory")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        if name in files or not memory.exists(f"{folder}/{name}"):
+            memory.pipe_file(f"{folder}/{name}", files.get(name) or (folder / name).read_bytes())
+    return dataclasses.replace(job, model=ModelSpec(path=f"memory:/{folder}", storage_options={"secret": "hush"}))
+
+
+def test_a_checkpoint_behind_a_url_counts_by_what_its_storage_says(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    before = fingerprint(remote(job, {}))
+    assert "hush" not in str(before)
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+    assert changed(before, remote(job, {})) == []
+    assert changed(before, remote(job, {"tokenizer.json": b"[]"})) == ["model.tokenizer.json"]
+    (line,) = differences(fingerprint(remote(job, {})), fingerprint(remote(job, {"model.safetensors": b"another"})))
+    assert line.startswith('model.model.safetensors: "12000')
+    assert '"7 bytes, version ' in line
+
+
+def test_further_chat_templates_count(job: Job, tmp_path: Path) -> None:
+    before = fingerprint(job)
+    (tmp_path / "model/additional_chat_templates").mkdir()
+    (tmp_path / "model/additional_chat_templates/tool_use.jinja").write_text("x")
+    assert changed(before, job) == ["model.additional_chat_templates/tool_use.jinja"]
+
+
+def test_a_date_that_the_job_gives_counts(job: Job) -> None:
+    assert changed(fingerprint(job), dataclasses.replace(job, date=dt.date(2024, 2, 9))) == ["date"]

@@ -1,6 +1,7 @@
 import datetime as dt
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,20 @@ class TestGenerate:
         assert token_ids(unit) == [[CLS, *ids([0, 1]), SEP], [CLS, *ids([0, 2, 3]), SEP]]
         assert [request.row for request in unit.requests] == [0, 1]
         assert unit.texts is None
+
+    def test_a_message_may_be_in_parts_which_are_templates_each(self, tmp_path: Path) -> None:
+        parts = [{"type": "text", "text": "w1 "}, {"type": "text", "text": "{{ body }}"}]
+        task = GenerateTask(messages=({"role": "user", "content": parts},), chat_template_kwargs={"end": "w9"})
+        template = "{% for part in messages[0].content %}{{ part.text }}{% endfor %} {{ end }}"
+        tokenizer = word_tokenizer(tmp_path, chat_template=template)
+        assert token_ids(prepare(task, CAUSAL, tokenizer, {"body": ["w2"]})) == [ids([1, 2, 9])]
+
+    @pytest.mark.parametrize("name", ["now", "messages"])
+    def test_what_is_no_variable_of_a_template_is_refused(self, tokenizers: dict[str, Tokenizer], name: str) -> None:
+        task = GenerateTask(messages=({"role": "user", "content": "x"},), chat_template_kwargs={name: "2024"})
+        with pytest.raises(TaskError, match="is no variable of a template") as caught:
+            Preparer(make_job(task), tokenizers["chat"], CAUSAL)
+        assert caught.value.place == f"task.chat_template_kwargs.{name}"
 
     def test_messages_are_templates_rendered_into_the_chat_template(self, tokenizers: dict[str, Tokenizer]) -> None:
         messages = ({"role": "system", "content": "w0"}, {"role": "user", "content": "w1 {{ body }}"})

@@ -1,5 +1,6 @@
 """Whole runs on a Ray cluster, with real engines on tiny checkpoints and with engines that misbehave."""
 
+import datetime as dt
 import gzip
 import json
 import re
@@ -248,3 +249,26 @@ def test_planning_in_tasks_keeps_the_order() -> None:
     assert list(map_in_tasks(abs, range(-20, 0))) == list(range(20, 0, -1))
     assert list(map_in_tasks(abs, [-3])) == [3]
     assert list(map_in_tasks(abs, [])) == []
+
+
+def test_a_run_keeps_the_date_of_its_plan(tiny_checkpoint: Checkpoint, corpus: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_checkpoint(max_position_embeddings=512), tmp_path / "model")
+    shutil.copy(Path(__file__).parents[1] / "models/chat_templates/smollm3.jinja", model / "chat_template.jinja")
+    monday, tuesday = dt.date(2024, 2, 5), dt.date(2024, 2, 6)
+    task = ClassifyTask(text="{{ body }}", labels=("yes", "no"))
+
+    def run(name: str, today: dt.date, date: dt.date | None = None) -> dict[str, bytes]:
+        job = job_of(task, model=model, corpus=corpus, out=tmp_path / name, unit_rows=50, date=date)
+        assert drive(job, make_engine=fake_engine, today=today).exit_status == 0
+        return contents(tmp_path / name)
+
+    first = run("first", monday)
+    assert rows_in(tmp_path / "first", "errors") == []
+    assert json.loads((tmp_path / "first/run.json").read_bytes())["date"] == "2024-02-05"
+    for receipt in sorted((tmp_path / "first/receipts").iterdir())[1:]:
+        receipt.unlink()
+    assert run("first", tuesday) == first
+    assert run("second", tuesday) != first
+    assert run("third", tuesday, date=monday) == first
+    with pytest.raises(FingerprintError, match='date: "2024-02-05" -> "2024-02-06"'):
+        run("third", tuesday, date=tuesday)

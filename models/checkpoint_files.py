@@ -1,0 +1,129 @@
+"""Which files of a checkpoint are read, and what to say of a place that does not hold them.
+
+Knows names only: the same rules hold for a folder, a listing of an object store and a repository of the hub. Pickled weights
+(`*.bin`, `*.pt`, `*.pth`) are on no list, since a pickle can run code.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from models.errors import CheckpointError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TEMPLATE_FOLDER = "additional_chat_templates"
+
+DESCRIPTION_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    INDEX_FILE,
+)
+"""All but the weights and the further chat templates: megabytes, where the weights are gigabytes."""
+
+_PICKLES = (".bin", ".pt", ".pth")
+_MAX_NAMES_SHOWN = 8
+
+
+def is_description(name: str) -> bool:
+    """Whether a file (its path inside the checkpoint, with forward slashes) is read, and is not weights."""
+    folder, _, file = name.rpartition("/")
+    return file.endswith(".jinja") if folder == TEMPLATE_FOLDER else name in DESCRIPTION_FILES
+
+
+def weight_files(place: str, names: Collection[str], read_index: Path) -> list[str]:
+    """The weight files that are loaded from a place that holds `names`; `read_index` is its index, if it has one.
+
+    Raises:
+        CheckpointError: it holds no safetensors weights, or the index is broken or names shards that are not there.
+    """
+    if SINGLE_FILE in names:
+        return [SINGLE_FILE]
+    if INDEX_FILE not in names:
+        raise CheckpointError(why_there_are_no_weights(place, names))
+    shards = sorted(set(shards_by_tensor(read_index).values()))
+    missing = [name for name in shards if name not in names]
+    if missing:
+        raise CheckpointError(
+            f"{place}/{INDEX_FILE} names shards that are not there: {listed(missing)}; download the checkpoint again"
+        )
+    return shards
+
+
+def shards_by_tensor(index: Path) -> Mapping[str, str]:
+    """Tensor name to shard name, as the index has them.
+
+    Raises:
+        CheckpointError: it is no index, or names something that is no safetensors file beside it.
+    """
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{index} cannot be read as a safetensors index: {error!r}; download it again") from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"{index}: weight_map must be an object from tensor names to file names; download it again"
+        )
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index} names the shard {name!r}; it must be a .safetensors file in the same folder"
+            )
+    return weight_map
+
+
+def why_there_is_no_config(place: str, names: Collection[str]) -> str:
+    """What to tell of a place without config.json."""
+    return _of_another_kind(place, names) or f"{place} has no config.json: give a Hugging Face checkpoint folder"
+
+
+def why_there_are_no_weights(place: str, names: Collection[str]) -> str:
+    """What to tell of a place with neither `model.safetensors` nor an index."""
+    wanted = f"{place} has neither {SINGLE_FILE} nor {INDEX_FILE}"
+    if another := _of_another_kind(place, names):
+        return another
+    if others := _ending(names, (".safetensors", ".safetensors.index.json")):
+        return (
+            f"{wanted}, but {listed(others)}: rename a single file to {SINGLE_FILE}, or bring the index of the shards"
+        )
+    if pickles := _ending(names, _PICKLES):
+        return (
+            f"{wanted}, only pickled weights ({listed(pickles)}), which are never opened, since a pickle can run code: "
+            "save the model again as safetensors (transformers: save_pretrained)"
+        )
+    return f"{wanted}: it holds no weights; give a folder with a complete checkpoint"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    more = len(names) - _MAX_NAMES_SHOWN
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _of_another_kind(place: str, names: Collection[str]) -> str | None:
+    """What to tell of a place that holds something else than a model's weights as safetensors."""
+    if "adapter_config.json" in names and "config.json" not in names:
+        return (
+            f"{place} holds an adapter, which changes a model and is none: merge it into its base model and give that "
+            "(peft: merge_and_unload, save_pretrained)"
+        )
+    gguf = _ending(names, (".gguf",))
+    if gguf and not _ending(names, (".safetensors",)):
+        return (
+            f"{place} holds GGUF files ({listed(gguf)}), which are quantized for llama.cpp: give the safetensors "
+            "checkpoint that they were made from"
+        )
+    return None
+
+
+def _ending(names: Collection[str], endings: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in names if name.endswith(endings))
