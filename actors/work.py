@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
@@ -27,7 +28,7 @@ class EngineSettings:
 
     path: str
     dtype: str = "auto"
-    quantization: str | None = None
+    quantization: str | QuantizationConfig | None = None
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     num_threads: int = 1

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from models.config import ModelConfig
+from models.config_quantization import QuantizationConfig, choose_quantization
 from models.config_types import Head
 from models.decoder import BuildOptions, DenseDecoder
 from models.errors import CheckpointError, ConfigError
@@ -15,6 +16,8 @@ from models.heads import Model
 from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
+from models.layers.loadable import Loadable
+from models.layers.quantization import Quantization, hold_quantized, join_quantized
 from models.parallel import SINGLE, TensorParallel
 from models.qwen3 import Qwen3Decoder
 from models.text import Tokenizer
@@ -54,7 +57,7 @@ def load_model(
     head: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
-    quantization: str | None = None,
+    quantization: str | QuantizationConfig | None = None,
     max_model_len: int | None = None,
     tp: TensorParallel = SINGLE,
 ) -> LoadedModel:
@@ -63,17 +66,15 @@ def load_model(
 
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
     one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
-    and computes the model in float32.
+    and computes the model in float32. `quantization` (int8, nf4, fp4, or more in detail) quantizes the linear layers as
+    they are read; a checkpoint that is quantized already needs none.
 
     Raises:
         ConfigError: the configuration or an argument cannot be used; the text says what can.
         CheckpointError: the weights do not fit the configuration.
     """
     config = ModelConfig.from_pretrained(path)
-    if quantization is not None:
-        raise ConfigError(
-            f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
-        )
+    chosen_quantization = choose_quantization(quantization, config.quantization)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype)
@@ -82,7 +83,9 @@ def load_model(
     chosen_head = choose_head(head, config)
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
+    hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    join_quantized(model)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
@@ -90,6 +93,41 @@ def load_model(
     return LoadedModel(
         model=model, config=config, backend=backend, device=chosen_device, dtype=chosen_dtype, max_model_len=limit
     )
+
+
+def hold(
+    model: Model,
+    quantization: QuantizationConfig | None,
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Prepares a network for weights that are quantized, or will be; None: nothing to do."""
+    if quantization is not None:
+        is_saved = config.quantization is not None
+        hold_quantized(
+            model, Quantization.choose(quantization, checkpoint, is_saved=is_saved, dtype=dtype, device=device)
+        )
+
+
+def weights_bytes(
+    config: ModelConfig, checkpoint: Checkpoint, *, dtype: str, quantization: str | QuantizationConfig | None
+) -> int:
+    """What the weights of a checkpoint take once loaded in this process, without loading them.
+
+    Raises:
+        ModelError: an argument cannot be used.
+    """
+    device = choose_device("auto")
+    chosen_dtype = choose_dtype(dtype, config, device)
+    settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
+    options = BuildOptions(backend=choose_backend(device, chosen_dtype), max_model_len=1)
+    model = Model(family_of(config)(config, options), config.head, is_tied=settled.is_tied)
+    chosen = choose_quantization(quantization, config.quantization)
+    hold(model, chosen, config, settled, dtype=chosen_dtype, device=device)
+    return sum(layer.num_bytes(chosen_dtype) for layer in model.modules() if isinstance(layer, Loadable))
 
 
 def family_of(config: ModelConfig) -> type[DenseDecoder]:

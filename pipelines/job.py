@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams
 
 Format = Literal["parquet", "jsonl", "csv"]
@@ -19,7 +20,7 @@ class ModelSpec:
 
     path: str
     dtype: str = "auto"
-    quantization: str | None = None
+    quantization: str | QuantizationConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

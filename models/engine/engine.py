@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from models.config_quantization import QuantizationConfig
 from models.engine.blocks import BlockPool
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
@@ -106,7 +107,7 @@ class Engine:
         *,
         dtype: str = "auto",
         device: str = "auto",
-        quantization: str | None = None,
+        quantization: str | QuantizationConfig | None = None,
         options: EngineOptions | None = None,
         **settings: int | float | None,
     ) -> "Engine":

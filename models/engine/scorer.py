@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models.config import ModelConfig
+from models.config_quantization import QuantizationConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.packing import batch_of, packs
@@ -41,7 +42,7 @@ class Scorer:
         head: str = "auto",
         dtype: str = "auto",
         device: str = "auto",
-        quantization: str | None = None,
+        quantization: str | QuantizationConfig | None = None,
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
     ) -> "Scorer":
