@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
@@ -33,7 +34,7 @@ class EngineSettings:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     version: str | None = None
     dtype: str = "auto"
-    quantization: str | None = None
+    quantization: str | QuantizationConfig | None = None
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     num_threads: int = 1

@@ -76,7 +76,12 @@ def read_workload(path: Path) -> Workload:
 
 
 def measure(
-    model: str, workload: Workload, *, dtype: str = "auto", options: EngineOptions | None = None
+    model: str,
+    workload: Workload,
+    *,
+    dtype: str = "auto",
+    quantization: str | None = None,
+    options: EngineOptions | None = None,
 ) -> Measurement:
     """Loads the checkpoint (a folder, a URL or a hub id), warms up on the first requests, and runs the workload once.
 
@@ -84,7 +89,7 @@ def measure(
         ModelError: the checkpoint cannot be loaded, or a request cannot be served.
     """
     started = time.perf_counter()
-    run, close = _LOADERS[workload.kind](model, dtype, options or EngineOptions())
+    run, close = _LOADERS[workload.kind](model, dtype, quantization, options or EngineOptions())
     loaded = time.perf_counter()
     run(workload.requests[:WARM_UP_REQUESTS])
     begun = time.perf_counter()
@@ -107,8 +112,10 @@ def measure(
 Run = Callable[[Sequence[WorkloadRequest]], None]
 
 
-def _load_engine(model: str, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
-    engine = Engine.from_pretrained(model, dtype=dtype, options=options)
+def _load_engine(
+    model: str, dtype: str, quantization: str | None, options: EngineOptions
+) -> tuple[Run, Callable[[], None]]:
+    engine = Engine.from_pretrained(model, dtype=dtype, quantization=quantization, options=options)
 
     def run(requests: Sequence[WorkloadRequest]) -> None:
         params = [SamplingParams(max_tokens=one.max_tokens, temperature=0.0, ignore_eos=True) for one in requests]
@@ -117,9 +124,15 @@ def _load_engine(model: str, dtype: str, options: EngineOptions) -> tuple[Run, C
     return run, engine.close
 
 
-def _load_scorer(model: str, dtype: str, options: EngineOptions) -> tuple[Run, Callable[[], None]]:
+def _load_scorer(
+    model: str, dtype: str, quantization: str | None, options: EngineOptions
+) -> tuple[Run, Callable[[], None]]:
     scorer = Scorer.from_pretrained(
-        model, dtype=dtype, max_num_batched_tokens=options.max_num_batched_tokens, max_model_len=options.max_model_len
+        model,
+        dtype=dtype,
+        quantization=quantization,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
     )
 
     def run(requests: Sequence[WorkloadRequest]) -> None:

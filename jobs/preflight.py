@@ -16,6 +16,7 @@ from jobs.places import KeyPath, Places, key_path
 from jobs.spec import LoadedSpec
 from jobs.templates import required_columns
 from models.config import ModelConfig
+from models.config_quantization import choose_quantization
 from models.errors import ModelError
 from models.text import Tokenizer
 from models.weights import Checkpoint
@@ -57,6 +58,8 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     job, places = spec.job, spec.places
     with _problems_at(places, MODEL):
         config, tokenizer = _open_model(job.dated(today), places)
+    with _problems_at(places, ("model", "quantization")):
+        choose_quantization(job.model.quantization, config.quantization)
     _check_model_len(spec, config)
     with _problems_at(places, ("task",)):
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)

@@ -21,6 +21,8 @@ from jobs.spec_fields import Count, Strict, Text, wrong
 from jobs.spec_task import ClassifyYaml, ExtractYaml, GenerateYaml
 from jobs.templates import template_problems
 from models.checkpoint_place import is_local
+from models.config_quantization import QuantizationConfig
+from models.errors import ConfigError
 from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
 
 
@@ -51,6 +53,17 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     return LoadedSpec(job=job, places=document.places, cluster=spec.cluster)
 
 
+def _quantization(value: Any) -> str | QuantizationConfig | None:
+    """A method alone stays a name; settings that are all absent are left out."""
+    if value is None:
+        return None
+    try:
+        config = QuantizationConfig.of(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return config.method if config == QuantizationConfig(method=config.method) else config
+
+
 class ModelYaml(Strict):
     """`model`."""
 
@@ -60,16 +73,12 @@ class ModelYaml(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto, float32, bfloat16 or float16"
     )
-    quantization: Any = Field(None, description="null")
+    quantization: Annotated[str | QuantizationConfig | None, PlainValidator(_quantization)] = Field(
+        None, description="null, int8, nf4 or fp4, or a mapping with a method and its settings"
+    )
     storage_options: dict[str, Any] = Field(
         {}, description="a mapping of options for the storage of path, if it is a URL"
     )
-
-    @field_validator("quantization")
-    @classmethod
-    def _later(cls, value: Any) -> None:
-        if value is not None:
-            raise ValueError(f"was {value!r}; only null is available yet: int8, nf4 and fp4 come in a later version")
 
 
 class InputYaml(Strict):
@@ -220,6 +229,7 @@ class JobSpecYaml(Strict):
             model=ModelSpec(
                 path=absolute(self.model.path) if is_local(self.model.path) else self.model.path,
                 dtype=self.model.dtype,
+                quantization=self.model.quantization,
                 storage_options=self.model.storage_options,
             ),
             task=self.task.to_task(),

@@ -13,6 +13,7 @@ from typing import get_args
 from models.checkpoint_place import description_folder
 from models.config_families import FAMILIES, HIDDEN_ACTS, OTHERS, Family
 from models.config_file import Fields
+from models.config_quantization import QuantizationConfig, read_quantization
 from models.config_rope import read_rope
 from models.config_types import (
     Dtype,
@@ -44,7 +45,7 @@ class ModelConfig:
     query's own included, on the layers of type "sliding_attention"; None switches it off. `mamba` and `shared_blocks`
     are None but for a hybrid network. `dtype` is the one the checkpoint names, float32 where it names none. `eos_token_ids` come from
     generation_config.json where that names any, since config.json often lists only one of them. `num_labels` is that
-    of the classification heads.
+    of the classification heads. `quantization` says how the checkpoint's weights are quantized already, None: not.
     """
 
     model_type: str
@@ -76,6 +77,7 @@ class ModelConfig:
     num_labels: int
     id2label: Mapping[int, str]
     problem_type: ProblemType | None
+    quantization: QuantizationConfig | None
 
     @property
     def longest_context(self) -> int:
@@ -116,10 +118,6 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         max_positions = family.long_context
     pad, bos, eos = family.token_ids
     id2label = _id2label(fields)
-    if fields.values.get("quantization_config"):
-        raise fields.error(
-            "quantization_config", "absent: give the unquantized checkpoint, to be quantized while loading"
-        )
     return ModelConfig(
         model_type=model_type,
         architecture=architecture,
@@ -150,6 +148,7 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         num_labels=len(id2label),
         id2label=id2label,
         problem_type=_problem_type(fields, len(id2label)),
+        quantization=read_quantization(fields),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from models.checkpoint_place import local_folder
 from models.config import ModelConfig
+from models.config_quantization import QuantizationConfig, choose_quantization
 from models.config_types import Head
 from models.decoder import BuildOptions
 from models.errors import CheckpointError, ConfigError
@@ -18,8 +19,10 @@ from models.helium import HeliumDecoder
 from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
+from models.layers.loadable import Loadable
 from models.layers.mamba_plan import DtClamp, MambaPlan, check_dt_clamp
 from models.layers.mamba_plan import plan as plan_mamba
+from models.layers.quantization import Quantization, hold_quantized, join_quantized
 from models.parallel import SINGLE, TensorParallel
 from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
@@ -92,7 +95,7 @@ def load_model(
     head: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
-    quantization: str | None = None,
+    quantization: str | QuantizationConfig | None = None,
     max_model_len: int | None = None,
     mamba_dt_clamp: str = "prefill",
     tp: TensorParallel = SINGLE,
@@ -102,7 +105,8 @@ def load_model(
 
     `head` "auto" takes the checkpoint's own, `dtype` "auto" the one it names, `device` "auto" a GPU where there is
     one; `max_model_len` None is the checkpoint's `max_position_embeddings`. A CPU that cannot multiply `dtype` holds
-    and computes the model in float32.
+    and computes the model in float32. `quantization` (int8, nf4, fp4, or more in detail) quantizes the linear layers as
+    they are read; a checkpoint that is quantized already needs none.
 
     `mamba_dt_clamp` is for networks with Mamba layers: which tokens' step sizes are raised to the checkpoint's
     `time_step_min`. "prefill", as transformers 5.23 does: those of tokens that were given, not those of generated ones;
@@ -114,10 +118,7 @@ def load_model(
     """
     folder = local_folder(path)
     config = ModelConfig.from_pretrained(folder)
-    if quantization is not None:
-        raise ConfigError(
-            f"quantization {quantization!r} is not supported yet; leave it out to load the weights as they are"
-        )
+    chosen_quantization = choose_quantization(quantization, config.quantization)
     check_size(config, tp.size)
     clamp = check_dt_clamp(mamba_dt_clamp)
     chosen_device = choose_device(device)
@@ -130,7 +131,10 @@ def load_model(
         checkpoint = checkpoint.without_heads()
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
-    load_weights(model, checkpoint.unify(decoder.canonical_name), dtype=chosen_dtype, device=chosen_device)
+    checkpoint = checkpoint.unify(decoder.canonical_name)
+    hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    join_quantized(model)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
@@ -144,6 +148,42 @@ def load_model(
         max_model_len=limit,
         mamba_dt_clamp=clamp,
     )
+
+
+def hold(
+    model: Model,
+    quantization: QuantizationConfig | None,
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Prepares a network for weights that are quantized, or will be; None: nothing to do."""
+    if quantization is not None:
+        is_saved = config.quantization is not None
+        hold_quantized(
+            model, Quantization.choose(quantization, checkpoint, is_saved=is_saved, dtype=dtype, device=device)
+        )
+
+
+def weights_bytes(
+    config: ModelConfig, checkpoint: Checkpoint, *, dtype: str, quantization: str | QuantizationConfig | None
+) -> int:
+    """What the weights of a checkpoint take once loaded in this process, without loading them.
+
+    Raises:
+        ModelError: an argument cannot be used.
+    """
+    device = choose_device("auto")
+    chosen_dtype = choose_dtype(dtype, config, device)
+    settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
+    options = BuildOptions(backend=choose_backend(device, chosen_dtype), max_model_len=1)
+    decoder = family_of(config)(config, options)
+    model = Model(decoder, config.head, is_tied=settled.is_tied)
+    chosen = choose_quantization(quantization, config.quantization)
+    hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=device)
+    return sum(layer.num_bytes(chosen_dtype) for layer in model.modules() if isinstance(layer, Loadable))
 
 
 def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:

@@ -23,7 +23,7 @@ from torch import nn
 from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, listed, shards_by_tensor, weight_files
 from models.checkpoint_place import local_folder
 from models.errors import CheckpointError
-from models.layers.loadable import Loadable, Range, Slot, whole
+from models.layers.loadable import FLOATS, Loadable, Range, Slot, whole
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ LM_HEAD = "lm_head.weight"
 _BODY_PREFIXES = ("model.", "transformer.")
 _HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
 _OLD_NAMES = {"classifier.weight": "score.weight", "classifier.bias": "score.bias"}
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _CHUNK_BYTES = 64 * 2**20
 _MAX_ITEM_BYTES = 8
 
@@ -231,8 +230,12 @@ def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:
         for name, shape in wanted.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    unreadable = [
-        f"{name} is {tensors[name].dtype}" for name in wanted if name in tensors and tensors[name].dtype not in _FLOATS
+    of_floats = [slot.name for slot in slots if slot.stored == FLOATS and slot.name in tensors]
+    unreadable = [f"{name} is {tensors[name].dtype}" for name in of_floats if tensors[name].dtype not in FLOATS]
+    mistyped = [
+        f"{slot.name} is {tensors[slot.name].dtype} and must be {' or '.join(slot.stored)}"
+        for slot in slots
+        if slot.stored != FLOATS and slot.name in tensors and tensors[slot.name].dtype not in slot.stored
     ]
     problems = [
         f"{len(names)} {kind}: {listed(names)}"
@@ -240,7 +243,8 @@ def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:
             ("missing", missing),
             ("unexpected", unexpected),
             ("of the wrong shape", misshapen),
-            (f"not {', '.join(_FLOATS)} (quantized already?)", unreadable),
+            (f"not {', '.join(FLOATS)} (quantized already, and config.json does not say how?)", unreadable),
+            ("of the wrong type", mistyped),
         )
         if names
     ]

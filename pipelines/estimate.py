@@ -10,12 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
 from models.config import ModelConfig
-from models.registry import choose_device, choose_dtype
+from models.registry import choose_device, choose_dtype, weights_bytes
 from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
@@ -135,9 +133,9 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
 
 
 def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample: Sample) -> Memory:
-    """Weights from the sizes of the checkpoint's tensors in the dtype they are loaded in, caches from the sampled lengths."""
+    """Weights as they are loaded, in their dtype or quantized; caches from the sampled lengths."""
+    weights = weights_bytes(config, checkpoint, dtype=job.model.dtype, quantization=job.model.quantization)
     item_bytes = choose_dtype(job.model.dtype, config, choose_device("auto")).itemsize
-    weights = sum(int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values()) * item_bytes
     if not isinstance(job.task, GenerateTask):
         return Memory(weights_bytes=weights, typical_cache_bytes=0, full_cache_bytes=0)
     token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * item_bytes

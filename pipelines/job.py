@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams
 
 Format = Literal["parquet", "jsonl", "csv"]
@@ -24,7 +25,7 @@ class ModelSpec:
 
     path: str
     dtype: str = "auto"
-    quantization: str | None = None
+    quantization: str | QuantizationConfig | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     version: str | None = None
 

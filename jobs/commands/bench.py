@@ -12,6 +12,9 @@ def bench(
     model: Annotated[str, typer.Argument(help="Checkpoint: a folder, a URL or a hub id.")],
     workload: Annotated[Path, typer.Argument(help="Workload file, JSON.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16, float32, or auto: the checkpoint's own.")] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(help="int8, nf4 or fp4: quantize the weights; default: as they are saved.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line and nothing else.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one a core.")] = None,
     max_num_seqs: Annotated[int, typer.Option(help="Sequences that run at once.")] = 256,
@@ -32,7 +35,7 @@ def bench(
     options = EngineOptions(
         max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, cache_bytes=cache_bytes
     )
-    measured = measure(model, read_workload(workload), dtype=dtype, options=options)
+    measured = measure(model, read_workload(workload), dtype=dtype, quantization=quantization, options=options)
     if as_json:
         typer.echo(orjson.dumps(measured).decode())
     else:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from models.checkpoint_place import local_folder
+from models.config_quantization import QuantizationConfig
 from models.engine.blocks import BlockPool
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
@@ -113,7 +114,7 @@ class Engine:
         *,
         dtype: str = "auto",
         device: str = "auto",
-        quantization: str | None = None,
+        quantization: str | QuantizationConfig | None = None,
         mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
         **settings: int | float | None,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from models.checkpoint_place import local_folder
 from models.config import ModelConfig
+from models.config_quantization import QuantizationConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.packing import batch_of, packs
@@ -53,7 +54,7 @@ class Scorer:
         head: str = "auto",
         dtype: str = "auto",
         device: str = "auto",
-        quantization: str | None = None,
+        quantization: str | QuantizationConfig | None = None,
         mamba_dt_clamp: str = "prefill",
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,

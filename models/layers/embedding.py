@@ -84,4 +84,7 @@ class VocabHead(Linear):
             super().finalize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tp.all_gather(super().forward(x))[:, : self.vocab_size]
+        y = super().forward(x)
+        if y.shape[-1] < self._padded:  # a weight held elsewhere has no padding
+            y = F.pad(y, (0, self._padded - y.shape[-1]))
+        return self.tp.all_gather(y)[:, : self.vocab_size]

@@ -1,7 +1,8 @@
 """Linear layers that know which part of a published projection they hold, and load exactly that.
 
 A `ColumnLinear` splits rows of the weight (output channels), a `RowLinear` its columns (input channels) and sums
-over the ranks. Neither knows about quantization; on the CPU the finished weight is packed (see `cpu_linear`).
+over the ranks. On the CPU the finished weight is packed (see `cpu_linear`). Neither knows about quantization: a weight
+of another form is held by a module that is handed in.
 """
 
 from collections.abc import Sequence
@@ -41,22 +42,29 @@ class Linear(Loadable):
         self.out_local = sum(stop - start for start, stop in (part.rows for part in self.parts))
         self.weight = _unallocated(self.out_local, self.columns[1] - self.columns[0])
         self.bias = _unallocated(self.out_local) if bias else None
+        self.held: nn.Module | None = None
         self.product: Product | None = None
+
+    def hold(self, weight: nn.Module) -> None:
+        """Leaves the weight of all parts to a module that loads it and maps x [T, in] -> x Wᵀ [T, out], in a dtype of
+        its choice. Call before loading."""
+        self.weight, self.held = None, weight
 
     def slots(self) -> list[Slot]:
         slots: list[Slot] = []
         row = 0
         for part in self.parts:
             rows = (row, row := row + part.rows[1] - part.rows[0])
-            slots.append(
-                Slot(
-                    name=f"{part.name}.weight",
-                    shape=(part.out_features, self.in_features),
-                    source=(part.rows, self.columns),
-                    parameter="weight",
-                    target=(rows, (0, self.columns[1] - self.columns[0])),
+            if self.weight is not None:
+                slots.append(
+                    Slot(
+                        name=f"{part.name}.weight",
+                        shape=(part.out_features, self.in_features),
+                        source=(part.rows, self.columns),
+                        parameter="weight",
+                        target=(rows, (0, self.columns[1] - self.columns[0])),
+                    )
                 )
-            )
             if self.bias is not None:
                 slots.append(
                     Slot(
@@ -70,6 +78,8 @@ class Linear(Loadable):
         return slots
 
     def finalize(self) -> None:
+        if self.held is not None:
+            return
         assert self.weight is not None
         self.product = pack(self.weight.data, self.fused_bias())
         if self.product is not None:
@@ -82,8 +92,15 @@ class Linear(Loadable):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [T, in] -> [T, out]
         if self.product is not None:
             return self.product(x)
+        if self.held is not None:
+            return self._multiply_held(self.held, x)
         assert self.weight is not None
         return F.linear(x, self.weight, self.fused_bias())
+
+    def _multiply_held(self, held: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = held(x)
+        bias = self.fused_bias()
+        return (y if bias is None else y + bias).to(x.dtype)
 
 
 class ColumnLinear(Linear):

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 Range = tuple[int, int]
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the types of unquantized weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +23,7 @@ class Slot:
     `name` is the whole dotted name without the body's prefix (`layers.0.self_attn.q_proj.weight`, `norm.weight`,
     `lm_head.weight`); `shape` the published, unsharded shape; `source` one (start, stop) a dimension of the
     published tensor; `parameter` the attribute of the layer that receives it; `target` one (start, stop) a dimension
-    of that parameter.
+    of that parameter. `stored` lists the types that the file may have it in, as safetensors names them.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Slot:
     source: tuple[Range, ...]
     parameter: str
     target: tuple[Range, ...]
+    stored: tuple[str, ...] = FLOATS
 
 
 def whole(shape: Sequence[int]) -> tuple[Range, ...]:
@@ -52,6 +55,10 @@ class Loadable(nn.Module):
         for name, parameter in list(self.named_parameters(recurse=False)):
             empty = torch.zeros(parameter.shape, dtype=dtype, device=device)
             setattr(self, name, nn.Parameter(empty, requires_grad=False))
+
+    def num_bytes(self, dtype: torch.dtype) -> int:
+        """The bytes that this layer's own weights take once loaded in `dtype`."""
+        return sum(parameter.numel() for parameter in self.parameters(recurse=False)) * dtype.itemsize
 
     def finalize(self) -> None:
         """Called once after the last slot is filled: the place to pack or quantize."""
