@@ -77,6 +77,15 @@ class ModelConfig:
     id2label: Mapping[int, str]
     problem_type: ProblemType | None
 
+    @property
+    def longest_context(self) -> int:
+        """Positions that the rotary embedding is made for: a scaled one reaches beyond `max_position_embeddings`."""
+        parameters = self.rope.parameters
+        if self.rope.kind in ("default", "longrope"):
+            return self.max_position_embeddings
+        original = parameters.get("original_max_position_embeddings", self.max_position_embeddings)
+        return max(self.max_position_embeddings, int(original * parameters["factor"]))
+
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "ModelConfig":
         """Reads a checkpoint's description; `path` is whatever `models.checkpoint_place` finds.

@@ -4,11 +4,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Head = Literal["causal", "sequence-classification", "token-classification", "question-answering"]
+Head = Literal["causal", "sequence-classification", "token-classification", "question-answering", "embedding"]
+"""What stands on a network's final hidden states; "embedding" is nothing: the states themselves."""
 HiddenAct = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 LayerType = Literal["full_attention", "sliding_attention", "mamba", "hybrid"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeRegimes:
+    """Which rotation a sequence is in, where that depends on how long it is: keys cached in one regime are of no use in
+    another.
+
+    "switch" (longrope): 0 up to `limit` tokens, 1 beyond; a sequence that grows past the limit is computed again from
+    its first token, as transformers' `generate` does. "prompt" (dynamic): the length of a prompt over `limit`, which
+    scales the whole prompt, else 0; tokens generated later scale by their own place. "fixed": always 0. A sequence alone
+    decides, as in transformers with a batch of one; there a long sequence changes the others of its batch.
+    """
+
+    kind: Literal["fixed", "switch", "prompt"] = "fixed"
+    limit: int = 0
+
+    def of(self, num_prompt: int, num_tokens: int) -> int:
+        """The regime of a sequence with this many prompt tokens and tokens in all."""
+        if self.kind == "switch":
+            return int(num_tokens > self.limit)
+        return num_prompt if self.kind == "prompt" and num_prompt > self.limit else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +47,13 @@ class RopeConfig:
     partial_rotary_factor: float = 1.0
     max_positions: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def regimes(self) -> RopeRegimes:
+        """How the rotation depends on a sequence's length."""
+        if self.kind == "longrope":
+            return RopeRegimes(kind="switch", limit=self.parameters["original_max_position_embeddings"])
+        return RopeRegimes(kind="prompt", limit=self.max_positions) if self.kind == "dynamic" else RopeRegimes()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

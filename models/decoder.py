@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.config import ModelConfig
-from models.errors import ConfigError
 from models.layers.attention import Attention, AttentionBackend, KvCache, KvSpec
 from models.layers.embedding import VocabEmbedding
 from models.layers.linear import ColumnLinear, Part, RowLinear, head_rows, split_rows
@@ -34,13 +33,15 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One step as tensors: token ids and positions [T], the attention backend's plan for each window of the model, and
-    the rows [R] whose output is wanted (None: all)."""
+    """One step as tensors: token ids and positions [T], the attention backend's plan for each window of the model, the
+    rows [R] whose output is wanted (None: all), and the rope regime of each token's sequence [T], where the model has
+    several."""
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     attention: Mapping[int | None, Any]
     rows: torch.Tensor | None = None
+    regimes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,11 +97,11 @@ class DenseDecoder(nn.Module):
         self.config, self.options = config, options
         tp = options.tp
         self.query_heads = tp.share(config.num_attention_heads, "attention heads")
-        self.kv_heads = tp.kv_heads(config.num_key_value_heads)
+        self.kv_heads = tp.kv_heads(config.num_attention_heads, config.num_key_value_heads)
         self.embed_tokens = VocabEmbedding("embed_tokens", config.vocab_size, config.hidden_size, tp=tp)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_hidden_layers))
-        self.norm = RMSNorm("norm", config.hidden_size, config.rms_norm_eps)
-        self.rotary = Rotary(config.rope, config.head_dim, options.max_model_len)
+        self.norm = self.build_norm("norm")
+        self.rotary = self.build_rotary()
 
     @property
     def cache_specs(self) -> list[KvSpec]:
@@ -115,7 +116,7 @@ class DenseDecoder(nn.Module):
     def forward(self, batch: Batch, caches: Sequence[KvCache] | None = None) -> torch.Tensor:
         """The final hidden states [T, H], or [R, H] for `batch.rows`."""
         x = self.embed_tokens(batch.token_ids)  # [T, H]
-        rotation = self.rotary(batch.positions)
+        rotation = self.rotary(batch.positions, batch.regimes)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             cache = None if caches is None else caches[index]
@@ -125,44 +126,55 @@ class DenseDecoder(nn.Module):
 
     def build_layer(self, index: int) -> DecoderLayer:
         """Block number `index`, without storage."""
-        config, name = self.config, f"layers.{index}"
-        if config.layer_types[index] != "full_attention":
-            raise ConfigError(
-                f"layer {index} is of type {config.layer_types[index]!r}; only 'full_attention' is supported yet"
-            )
+        name = f"layers.{index}"
+        slides = self.config.layer_types[index] == "sliding_attention"
         return DecoderLayer(
-            input_norm=RMSNorm(f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps),
-            attention=self.build_attention(f"{name}.self_attn"),
-            post_norm=RMSNorm(f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps),
+            input_norm=self.build_norm(f"{name}.input_layernorm"),
+            attention=self.build_attention(f"{name}.self_attn", self.config.sliding_window if slides else None),
+            post_norm=self.build_norm(f"{name}.post_attention_layernorm"),
             mlp=self.build_mlp(f"{name}.mlp"),
         )
 
-    def build_attention(self, name: str) -> Attention:
-        """The attention of one block: query, key and value projections fused by rows."""
+    def build_norm(self, name: str) -> RMSNorm:
+        """A norm over the residual stream."""
+        return RMSNorm(name, self.config.hidden_size, self.config.rms_norm_eps)
+
+    def build_rotary(self) -> Rotary:
+        """The rotary embedding of all layers that have one."""
+        return Rotary(self.config.rope, self.config.head_dim, self.options.max_model_len)
+
+    def build_attention(self, name: str, window: int | None) -> Attention:
+        """The attention of one block, in which a query sees `window` keys (None: all): query, key and value projections
+        fused by rows."""
         config = self.config
         width = config.num_attention_heads * config.head_dim
         return Attention(
             qkv_proj=ColumnLinear(self.qkv_parts(name), config.hidden_size, bias=config.attention_bias),
             o_proj=RowLinear(
-                f"{name}.o_proj", width, config.hidden_size, tp=self.options.tp, bias=config.attention_bias
+                f"{name}.o_proj", width, config.hidden_size, tp=self.options.tp, bias=self.has_output_bias
             ),
             head_norm=self.build_head_norm(name),
             num_query_heads=self.query_heads[1] - self.query_heads[0],
-            num_kv_heads=self.kv_heads[1] - self.kv_heads[0],
+            num_kv_heads=len(self.kv_heads),
             head_dim=config.head_dim,
             attend=self.options.backend.attend,
+            window=window,
         )
+
+    @property
+    def has_output_bias(self) -> bool:
+        """Whether `attention_bias` is one of the output projection too."""
+        return self.config.attention_bias
 
     def qkv_parts(self, name: str) -> list[Part]:
         """Where this rank's query, key and value rows are published."""
         config = self.config
-        kv = {"num_heads": config.num_key_value_heads, "head_dim": config.head_dim}
+        queries = range(*self.query_heads)
+        sizes = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
         return [
-            head_rows(
-                f"{name}.q_proj", self.query_heads, num_heads=config.num_attention_heads, head_dim=config.head_dim
-            ),
-            head_rows(f"{name}.k_proj", self.kv_heads, **kv),
-            head_rows(f"{name}.v_proj", self.kv_heads, **kv),
+            part
+            for letter, heads in (("q", queries), ("k", self.kv_heads), ("v", self.kv_heads))
+            for part in head_rows(f"{name}.{letter}_proj", heads, num_heads=sizes[letter], head_dim=config.head_dim)
         ]
 
     def build_head_norm(self, name: str) -> HeadNorm | None:  # noqa: ARG002
@@ -172,9 +184,13 @@ class DenseDecoder(nn.Module):
     def build_mlp(self, name: str) -> GatedMLP:
         """The gated MLP of one block: gate and up projections fused by rows."""
         config, tp = self.config, self.options.tp
-        parts = [split_rows(f"{name}.{part}", config.intermediate_size, tp=tp) for part in ("gate_proj", "up_proj")]
         return GatedMLP(
-            ColumnLinear(parts, config.hidden_size, bias=config.mlp_bias),
+            ColumnLinear(self.gate_up_parts(name), config.hidden_size, bias=config.mlp_bias),
             RowLinear(f"{name}.down_proj", config.intermediate_size, config.hidden_size, tp=tp, bias=config.mlp_bias),
             config.hidden_act,
         )
+
+    def gate_up_parts(self, name: str) -> list[Part]:
+        """Where this rank's gate and up rows are published."""
+        size, tp = self.config.intermediate_size, self.options.tp
+        return [split_rows(f"{name}.{part}", size, tp=tp) for part in ("gate_proj", "up_proj")]

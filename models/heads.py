@@ -1,4 +1,4 @@
-"""Task heads over any decoder: causal, sequence classification, token classification, question answering.
+"""Task heads over any decoder: causal, sequence classification, token classification, question answering, or none.
 
 A head maps final hidden states to logits and says which rows of a packed batch it needs; it does not know the family
 beneath it.
@@ -41,12 +41,14 @@ class Model(nn.Module):
         return self.decoder(batch, caches)  # type: ignore[no-any-return]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden [R, H] -> [R, V], [R, L] or [R, 2], in the model's dtype."""
+        """Hidden [R, H] -> [R, V], [R, L], [R, 2] or, without a head, as they are; in the model's dtype."""
         return self.output(hidden)  # type: ignore[no-any-return]
 
 
-def build_output(config: ModelConfig, head: Head, tied_to: VocabEmbedding | None, *, tp: TensorParallel) -> Linear:
+def build_output(config: ModelConfig, head: Head, tied_to: VocabEmbedding | None, *, tp: TensorParallel) -> nn.Module:
     """The output layer of a task head; `tied_to` gives a causal head the embedding's weight."""
+    if head == "embedding":
+        return nn.Identity()
     if head != "causal":
         name, has_bias, channels = _SCORES[head]
         return Linear([replicated(name, channels or config.num_labels)], config.hidden_size, bias=has_bias)

@@ -3,6 +3,7 @@
 With one rank every collective returns its input. Layers ask for their share of a dimension here and nowhere else.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -34,17 +35,20 @@ class TensorParallel:
         part = total // self.size
         return self.rank * part, (self.rank + 1) * part
 
-    def kv_heads(self, total: int) -> Range:
-        """The key/value heads this rank holds: its share, or a copy of the one its query heads use when there are
-        fewer heads than ranks.
+    def kv_heads(self, num_query_heads: int, num_kv_heads: int) -> tuple[int, ...]:
+        """The key/value heads that this rank's query heads use, in order.
+
+        Where the ranks cut through groups of query heads, ranks hold copies of the same head; and a rank whose groups
+        are of several sizes holds a head more than once, so that each of them serves the same number of query heads.
 
         Raises:
-            ConfigError: neither number divides the other.
+            ConfigError: the query heads cannot be split over the ranks.
         """
-        if total % self.size and self.size % total == 0:
-            head = self.rank // (self.size // total)
-            return head, head + 1
-        return self.share(total, "key/value heads")
+        start, stop = self.share(num_query_heads, "attention heads")
+        group = num_query_heads // num_kv_heads
+        used = [head // group for head in range(start, stop)]
+        served = math.gcd(*(used.count(head) for head in set(used)))
+        return tuple(used[::served])
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """The sum of `x` over all ranks, in place."""

@@ -12,7 +12,7 @@ class Qwen3Decoder(DenseDecoder):
             f"{name}.q_norm",
             f"{name}.k_norm",
             num_query_heads=self.query_heads[1] - self.query_heads[0],
-            num_key_heads=self.kv_heads[1] - self.kv_heads[0],
+            num_key_heads=len(self.kv_heads),
             head_dim=self.config.head_dim,
             eps=self.config.rms_norm_eps,
         )

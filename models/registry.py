@@ -13,18 +13,32 @@ from models.config_types import Head
 from models.decoder import BuildOptions, DenseDecoder
 from models.errors import CheckpointError, ConfigError
 from models.heads import Model
+from models.helium import HeliumDecoder
 from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
 from models.parallel import SINGLE, TensorParallel
+from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
+from models.smollm3 import SmolLM3Decoder
 from models.text import Tokenizer
 from models.weights import Checkpoint, load_weights
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: dict[str, type[DenseDecoder]] = {"qwen3": Qwen3Decoder}
-HEADS: tuple[Head, ...] = ("causal", "sequence-classification", "token-classification", "question-answering")
+FAMILIES: dict[str, type[DenseDecoder]] = {
+    "smollm3": SmolLM3Decoder,
+    "helium": HeliumDecoder,
+    "qwen3": Qwen3Decoder,
+    "phi3": Phi3Decoder,
+}
+HEADS: tuple[Head, ...] = (
+    "causal",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "embedding",
+)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -43,6 +57,12 @@ class LoadedModel:
     @property
     def head(self) -> Head:
         return self.model.head
+
+    @property
+    def longest_window(self) -> int | None:
+        """The most keys that a query of any layer sees; None: all of them."""
+        sizes = [window for window in self.model.decoder.windows if window is not None]
+        return max(sizes) if len(sizes) == len(self.model.decoder.windows) else None
 
     def plan_attention(self, layout: Layout) -> dict[int | None, Any]:
         """What a step's `Batch.attention` takes: the backend's plan for each window of the model."""
@@ -78,10 +98,12 @@ def load_model(
         )
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
-    backend = choose_backend(chosen_device, chosen_dtype)
+    backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)
     limit = choose_max_model_len(max_model_len, config)
     checkpoint = Checkpoint.open(folder).resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
+    if chosen_head == "embedding":
+        checkpoint = checkpoint.without_heads()
     decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
@@ -144,24 +166,27 @@ def choose_dtype(dtype: str, config: ModelConfig, device: torch.device) -> torch
 
 
 def choose_max_model_len(max_model_len: int | None, config: ModelConfig) -> int:
-    """The limit asked for, at most the checkpoint's own."""
-    longest = config.max_position_embeddings
+    """The limit asked for, at most what the checkpoint's positions reach; its `max_position_embeddings` by default."""
     if max_model_len is None:
-        return longest
+        return config.max_position_embeddings
+    longest = config.longest_context
     if not 1 <= max_model_len <= longest:
         raise ConfigError(
-            f"max_model_len was {max_model_len}; it must be from 1 to the checkpoint's max_position_embeddings, {longest}"
+            f"max_model_len was {max_model_len}; it must be from 1 to {longest}, which the checkpoint's "
+            "max_position_embeddings and rope scaling allow"
         )
     return max_model_len
 
 
-def choose_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
-    """The attention kernels for a device and a dtype: flash attention on a GPU in half precision, which is all it
-    takes, else torch's operators, which run anywhere."""
+def choose_backend(device: torch.device, dtype: torch.dtype, *, slides: bool = False) -> AttentionBackend:
+    """The attention kernels for a device and a dtype, of a model with sliding windows or without: flash attention on a
+    GPU in half precision, which is all it takes, else torch's operators, which run anywhere."""
     if device.type == "cuda" and dtype != torch.float32:
         from models.layers import attention_cuda
 
-        return attention_cuda.choose()
+        if not slides or attention_cuda.has_windows():
+            return attention_cuda.choose()
+        logger.warning("torch %s has no flash attention with sliding windows; using plain operators", torch.__version__)
     from models.layers import attention_cpu
 
     return attention_cpu.BACKEND

@@ -116,6 +116,10 @@ class Checkpoint:
         head = tensors.pop(LM_HEAD)
         return replace(self, tensors={EMBEDDING: head} | tensors, is_tied=True)
 
+    def without_heads(self) -> "Checkpoint":
+        """The body alone."""
+        return replace(self, tensors={name: tensor for name, tensor in self.tensors.items() if name not in _HEAD_NAMES})
+
     def _are_equal(self, first: str, second: str) -> bool:
         """Compares two tensors piece by piece, in bounded memory."""
         if self.tensors[first].shape != self.tensors[second].shape:
@@ -224,9 +228,11 @@ def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:
         if names
     ]
     if problems:
+        advice = "Give the checkpoint of this model and head, whole"
+        if missing == [LM_HEAD]:
+            advice = "An embedding model has no language-model head: load it with head='embedding'"
         raise CheckpointError(
-            f"{checkpoint.folder} does not fit its config.json and the task head asked for. {'. '.join(problems)}. "
-            "Give the checkpoint of this model and head, whole"
+            f"{checkpoint.folder} does not fit its config.json and the task head asked for. {'. '.join(problems)}. {advice}"
         )
 
 

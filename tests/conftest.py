@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from models.config_types import Head
-from tests.models import tiny_tokenizers
+from tests.tiny_checkpoints import save_with_tokenizer
 
 CheckpointMaker = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
-    """A function (head, **config fields) -> folder of a random Qwen3 of 2 layers with a byte-level tokenizer, shared by all tests."""
+    """A function (head, family, **config fields) -> folder of a random checkpoint with a byte-level tokenizer, shared by all tests."""
     made: dict[str, Path] = {}
 
-    def make(head: Head = "causal", **fields: Any) -> Path:
-        key = f"{head} {sorted(fields.items())}"
+    def make(head: Head = "causal", *, family: str = "qwen3", **fields: Any) -> Path:
+        key = f"{head} {family} {sorted(fields.items())}"
         if key not in made:
             made[key] = tmp_path_factory.mktemp("checkpoint")
-            _save(made[key], head, fields)
+            save_with_tokenizer(made[key], family, head, fields)
         return made[key]
 
     return make
@@ -44,29 +44,3 @@ def s3_options() -> Iterator[dict[str, Any]]:
     s3fs.S3FileSystem(**options).call_s3("create_bucket", Bucket="bucket")
     yield options
     server.stop()
-
-
-def _save(folder: Path, head: Head, fields: dict[str, Any]) -> None:
-    import torch
-    import transformers
-
-    names = {
-        "causal": "Qwen3ForCausalLM",
-        "sequence-classification": "Qwen3ForSequenceClassification",
-        "token-classification": "Qwen3ForTokenClassification",
-        "question-answering": "Qwen3ForQuestionAnswering",
-    }
-    sizes = {
-        "vocab_size": 512,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-    }
-    torch.manual_seed(0)
-    model = getattr(transformers, names[head])(transformers.Qwen3Config(**{**sizes, **fields}))
-    tiny_tokenizers.qwen(folder)
-    model.save_pretrained(folder)

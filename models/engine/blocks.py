@@ -91,11 +91,10 @@ class BlockPool:
             while len(self._idle) > limit:
                 self._evict()
 
-    def share(self, token_ids: Sequence[int]) -> PrefixMatch:
+    def share(self, token_ids: Sequence[int], prefix: int = NO_PREFIX) -> PrefixMatch:
         """Takes a hold on the longest run of known full blocks that starts `token_ids` and leaves at least one token
-        to compute."""
+        to compute. `prefix` is the number before the first block: negative ones keep families of prefixes apart."""
         blocks: list[int] = []
-        prefix = NO_PREFIX
         for start in range(0, len(token_ids) - self.block_size, self.block_size):
             block = self._block_of.get((prefix, tuple(token_ids[start : start + self.block_size])))
             if block is None:

@@ -78,7 +78,7 @@ class Engine:
     ) -> None:
         """`launcher` is the one thread that steps run in, best the one the model was loaded in."""
         self.config, self.tokenizer, self.max_model_len = loaded.config, tokenizer, loaded.max_model_len
-        self._runner = Runner(loaded, options)
+        self._runner, rope = Runner(loaded, options), loaded.config.rope.regimes
         pool = BlockPool(
             self._runner.num_blocks,
             self._runner.block_size,
@@ -89,6 +89,8 @@ class Engine:
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=self._runner.max_num_batched_tokens,
             max_model_len=loaded.max_model_len,
+            window=loaded.longest_window,
+            regime=None if rope.kind == "fixed" else rope.of,
         )
         # generation_config.json may name tokens that this vocabulary lacks
         self._eos_ids = frozenset(token for token in loaded.config.eos_token_ids if token < loaded.config.vocab_size)

@@ -1,7 +1,8 @@
 """How likely a causal model finds each of several given answers, with one prefill of the prompt for all of them.
 
 An answer's first token is scored by the prompt's own last logits. For answers with further tokens the prompts of a pack
-are prefilled into a scratch cache; then each of these answers is one short sequence that continues its prompt there.
+are prefilled into a scratch cache; then each of these answers is one short sequence that continues its prompt there. Where
+the rotary embedding depends on the length, the longest answer decides for all.
 Answers share the prompt's full blocks and get a copy of its last, partly filled one.
 """
 
@@ -89,7 +90,7 @@ class LabelScorer:
         counts = np.array([len(prompt) for prompt in prompts])
         own = None if tables is None else tables[:, 0]
         layout = Layout(counts=counts, starts=np.zeros_like(counts), tables=own, block_size=self._block_size)
-        batch = batch_of(self._loaded, prompts, layout, np.cumsum(counts) - 1)
+        batch = batch_of(self._loaded, prompts, layout, np.cumsum(counts) - 1, num_later=self._longest - 1)
         hidden = self._loaded.model(batch, None if tables is None else self._caches)  # [N, H]
         if tables is not None:
             self._copy_last_blocks(counts, tables)
@@ -121,7 +122,8 @@ class LabelScorer:
             tables=np.stack([tables[row, table_of[column]] for row, column in pairs]),
             block_size=self._block_size,
         )
-        hidden = self._loaded.model(batch_of(self._loaded, inputs, layout, None), self._caches)  # [T, H]
+        batch = batch_of(self._loaded, inputs, layout, None, num_later=self._longest - 1)
+        hidden = self._loaded.model(batch, self._caches)  # [T, H]
         targets = np.concatenate([self._labels[column][1:] for _, column in pairs])
         logprobs = self._logprobs(hidden, np.arange(targets.size), targets)
         rows, columns = (torch.from_numpy(np.repeat(np.array(side), counts)) for side in zip(*pairs, strict=True))

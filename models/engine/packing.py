@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from models.config_types import RopeRegimes
 from models.decoder import Batch
 from models.layers.attention import IntArray, Layout
 from models.registry import LoadedModel
@@ -25,10 +26,18 @@ def packs(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield pack
 
 
-def batch_of(loaded: LoadedModel, token_ids: Sequence[Sequence[int]], layout: Layout, rows: IntArray | None) -> Batch:
+def batch_of(
+    loaded: LoadedModel,
+    token_ids: Sequence[Sequence[int]],
+    layout: Layout,
+    rows: IntArray | None,
+    *,
+    num_later: int = 0,
+) -> Batch:
     """The step in which sequence i computes `token_ids[i]` after `layout.starts[i]` cached tokens; `rows` are the
-    packed tokens whose output is wanted."""
-    device = loaded.device
+    packed tokens whose output is wanted. `num_later` tokens are still to come after the prompt, which is what has been
+    computed where nothing is cached yet."""
+    device, rope = loaded.device, loaded.config.rope.regimes
     flat = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in token_ids])
     firsts = np.cumsum(layout.counts) - layout.counts
     positions = np.arange(flat.size) + np.repeat(layout.starts - firsts, layout.counts)
@@ -37,4 +46,11 @@ def batch_of(loaded: LoadedModel, token_ids: Sequence[Sequence[int]], layout: La
         positions=torch.from_numpy(positions).to(device),
         attention=loaded.plan_attention(layout),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
+        regimes=None if rope.kind == "fixed" else _regimes(rope, layout, num_later).to(device),
     )
+
+
+def _regimes(rope: RopeRegimes, layout: Layout, num_later: int) -> torch.Tensor:
+    prompts = np.where(layout.starts > 0, layout.starts, layout.counts)
+    regimes = [rope.of(length, length + num_later) for length in prompts.tolist()]
+    return torch.from_numpy(np.repeat(regimes, layout.counts))

@@ -37,7 +37,7 @@ class StepPlan:
     content means nothing. `targets` maps an index into these lists to the prompt tokens whose log probabilities are
     wanted:
     the token after each of that sequence's computed ones. `copies` are (from, to) blocks to be copied before the
-    step.
+    step. `regimes` are the sequences' rope regimes, for a model that has several.
     """
 
     slots: list[int]
@@ -50,6 +50,7 @@ class StepPlan:
     fresh_blocks: list[int] = field(default_factory=list)
     targets: dict[int, list[int]] = field(default_factory=dict)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    regimes: list[int] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> int:

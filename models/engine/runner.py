@@ -140,6 +140,7 @@ class Runner:
             positions=torch.from_numpy(positions).to(self._device),
             attention=self._loaded.plan_attention(layout),
             rows=torch.from_numpy(rows).to(self._device),
+            regimes=torch.tensor(plan.regimes)[torch.from_numpy(owner)].to(self._device) if plan.regimes else None,
         )
 
     def _sample(

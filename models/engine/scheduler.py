@@ -8,13 +8,13 @@ Integers only: no tensors, no text. Stop strings are the engine's, which ends a 
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from models.engine.blocks import NO_PREFIX, BlockPool
 from models.engine.plan import LAST_TOKEN, Admission, StepPlan
 from models.engine.request import FinishReason, Request, TokenLogprobs
-from models.engine.sequence import NO_SLOT, Sequence
+from models.engine.sequence import NO_BLOCK, NO_SLOT, Sequence
 from models.errors import RequestError
 
 MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
@@ -66,10 +66,25 @@ class _Step:
 
 
 class Scheduler:
-    """Sequences waiting and running, over one block pool."""
+    """Sequences waiting and running, over one block pool.
 
-    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int) -> None:
+    `window` is the largest number of keys that any layer of the model sees, None for all: blocks before it are given
+    back while a sequence runs. `regime` tells the rope regime of a sequence from its prompt tokens and its tokens in
+    all; a running sequence whose regime changes is computed again from its first token.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_model_len: int,
+        window: int | None = None,
+        regime: Callable[[int, int], int] | None = None,
+    ) -> None:
         self.pool = pool
+        self.window, self._regime = window, regime
         self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len = (
             max_num_seqs,
             max_num_batched_tokens,
@@ -101,7 +116,7 @@ class Scheduler:
                 f"the prompt has {num_prompt} tokens and max_tokens is {request.params.max_tokens}, together {total}; "
                 f"the limit is {self.max_model_len} (max_model_len): shorten the prompt or lower max_tokens"
             )
-        if self._blocks_for(total) > self.pool.num_blocks:
+        if self._most_blocks(total) > self.pool.num_blocks:
             raise RequestError(
                 f"the prompt and its output need {total} tokens of cache; the cache holds {self.pool.num_blocks * self.pool.block_size}: "
                 "raise cache_bytes or lower max_tokens"
@@ -117,7 +132,11 @@ class Scheduler:
         step = _Step(budget=self.max_num_batched_tokens)
         preemptions = self.num_preemptions
         for sequence in list(self.running):
-            if step.budget > 0 and sequence.slot != NO_SLOT:
+            if sequence.slot == NO_SLOT or sequence.num_generated >= sequence.request.params.max_tokens:
+                continue
+            if self._regime_of(sequence) != sequence.regime:
+                self._restart(sequence)
+            elif step.budget > 0:
                 self._continue(sequence, step)
         if self.num_preemptions == preemptions:
             while self.waiting and step.budget > 0 and self._admit(self.waiting[0], step):
@@ -165,8 +184,9 @@ class Scheduler:
     def _continue(self, sequence: Sequence, step: _Step) -> None:
         """Gives a running sequence its share of the step, preempting the newest ones when blocks run out."""
         count = min(sequence.num_tokens - sequence.num_computed, step.budget)
-        if count <= 0 or sequence.num_generated >= sequence.request.params.max_tokens:
+        if count <= 0:
             return
+        self._drop_unseen(sequence)
         needed = self._blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while self.pool.num_available < needed:
             victim = self.running[-1]
@@ -180,23 +200,27 @@ class Scheduler:
         """Starts a waiting sequence if a slot and the blocks of its first chunk are free."""
         if not self._free_slots or sequence.num_pending:
             return False
+        sequence.regime = self._regime_of(sequence)
+        sequence.prefix = _root(sequence.regime)
         if sequence.request.params.prompt_logprobs is None:
-            match = self.pool.share(sequence.token_ids)
+            match = self.pool.share(sequence.token_ids, sequence.prefix)
             sequence.blocks, sequence.prefix = match.blocks, match.prefix
         num_shared = len(sequence.blocks) * self.pool.block_size
+        sequence.num_computed, sequence.num_registered = num_shared, len(sequence.blocks)
+        self._drop_unseen(sequence)
         count = min(sequence.num_tokens - num_shared, step.budget)
         needed = self._blocks_for(num_shared + count) - len(sequence.blocks)
         reserve = MIN_FREE_FRACTION * self.pool.num_blocks if self.running else 0
         if self.pool.num_available < needed + reserve:
-            self.pool.release(sequence.blocks)
-            sequence.blocks, sequence.prefix = [], NO_PREFIX
+            self._forget(sequence)
             return False
         sequence.slot = self._free_slots.pop()
-        sequence.num_computed, sequence.num_registered = num_shared, len(sequence.blocks)
         if sequence.num_cached is None:
             sequence.num_cached = num_shared
         step.admitted.append(_admission(sequence))
-        step.new_blocks += [(sequence.slot, place, block) for place, block in enumerate(sequence.blocks)]
+        step.new_blocks += [
+            (sequence.slot, place, block) for place, block in enumerate(sequence.blocks) if block != NO_BLOCK
+        ]
         self._extend(sequence, needed, step)
         self._advance(sequence, count, step)
         return True
@@ -252,16 +276,37 @@ class Scheduler:
         Victims are taken from the end of `running`, which `schedule` has not reached yet, so this step holds nothing
         of theirs.
         """
+        self._restart(sequence)
+        self.num_preemptions += 1
+
+    def _restart(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._vacate(sequence)
         self.waiting.appendleft(sequence)
-        self.num_preemptions += 1
 
     def _vacate(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks)
         self._free_slots.append(sequence.slot)
-        sequence.blocks, sequence.slot = [], NO_SLOT
+        sequence.slot = NO_SLOT
+        self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        """Gives back all that is computed of a sequence."""
+        self.pool.release([block for block in sequence.blocks if block != NO_BLOCK])
+        sequence.blocks = []
         sequence.num_computed, sequence.num_registered, sequence.prefix = 0, 0, NO_PREFIX
+
+    def _drop_unseen(self, sequence: Sequence) -> None:
+        """Gives back the blocks that neither the next token nor a later one sees."""
+        if self.window is None:
+            return
+        unseen = max(0, sequence.num_computed + 1 - self.window) // self.pool.block_size
+        last = min(unseen, sequence.num_registered)
+        first = next((place for place in range(last - 1, -1, -1) if sequence.blocks[place] == NO_BLOCK), -1) + 1
+        self.pool.release(sequence.blocks[first:last])
+        sequence.blocks[first:last] = [NO_BLOCK] * (last - first)
+
+    def _regime_of(self, sequence: Sequence) -> int:
+        return 0 if self._regime is None else self._regime(sequence.num_prompt, sequence.num_tokens)
 
     def _rename(self, moves: dict[int, int], step: _Step) -> None:
         """Follows the pool's moves in every running sequence's blocks, and in the tables of the ranks."""
@@ -273,6 +318,13 @@ class Scheduler:
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.pool.block_size)
+
+    def _most_blocks(self, num_tokens: int) -> int:
+        """Blocks that a sequence of this many tokens holds at most at a time."""
+        most = self._blocks_for(num_tokens)
+        if self.window is not None:
+            most = min(most, self._blocks_for(self.window + self.max_num_batched_tokens) + 1)
+        return most
 
     def _close(self, step: _Step) -> StepPlan | None:
         """The finished plan, decodes first."""
@@ -294,7 +346,14 @@ class Scheduler:
             fresh_blocks=step.fresh_blocks,
             targets=_targets_of(shares),
             copies=list(moves.items()),
+            regimes=[] if self._regime is None else [share.sequence.regime for share in shares],
         )
+
+
+def _root(regime: int) -> int:
+    """The prefix number that stands before the first block of a sequence: what is cached in one regime is not found in
+    another."""
+    return NO_PREFIX - regime
 
 
 def _admission(sequence: Sequence) -> Admission:

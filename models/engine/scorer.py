@@ -6,9 +6,11 @@ wherever it is scored.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from models.checkpoint_place import local_folder
 from models.config import ModelConfig
@@ -21,6 +23,7 @@ from models.registry import LoadedModel, load_model, load_tokenizer
 from models.text import Tokenizer
 
 TOKEN_BUDGET = 1024
+Pooling = Literal["last", "mean"]
 
 
 class Scorer:
@@ -64,7 +67,7 @@ class Scorer:
     @torch.no_grad()
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """The head's logits for each sequence, float32 on the CPU: causal [T, V], sequence classification [L], token
-        classification [T, L], question answering [T, 2] (start, end).
+        classification [T, L], question answering [T, 2] (start, end), no head [T, H].
 
         Raises:
             RequestError: a sequence is empty, longer than `max_model_len`, or not of this vocabulary.
@@ -107,6 +110,42 @@ class Scorer:
         for members in packs([scorer.weight(len(prompt)) for prompt in prompts], self._budget):
             scores[members] = scorer.score([prompts[index] for index in members])
         return scores
+
+    def rerank(self, prompts: Sequence[Sequence[int]], *, yes: int, no: int) -> torch.Tensor:
+        """How likely a causal reranker (Qwen3-Reranker) finds each prompt's document relevant: the probability of the
+        token `yes` next to `no` alone, [prompts] float32 on the CPU.
+
+        Raises:
+            RequestError: as `score_labels` does.
+        """
+        return torch.softmax(self.score_labels(prompts, [[yes], [no]]), dim=-1)[:, 0]
+
+    @torch.no_grad()
+    def embed(
+        self, token_ids: Sequence[Sequence[int]], *, pooling: Pooling = "last", normalize: bool = True
+    ) -> torch.Tensor:
+        """One vector a sequence, [N, H] float32 on the CPU: its last token's final hidden state, or the mean of all,
+        scaled to length 1 if `normalize`. Whatever head was loaded is left out.
+
+        Raises:
+            RequestError: `pooling` is another word, or a sequence is empty, longer than `max_model_len`, or not of this
+                vocabulary.
+        """
+        if pooling not in get_args(Pooling):
+            raise RequestError(f"pooling was {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
+        self._check_lengths(token_ids, 0)
+        self._check_vocabulary("sequence", token_ids)
+        vectors = torch.empty(len(token_ids), self.config.hidden_size)
+        for members in packs([len(ids) for ids in token_ids], self._budget):
+            sequences = [token_ids[index] for index in members]
+            counts = np.array([len(ids) for ids in sequences])
+            layout = Layout(counts=counts, starts=np.zeros_like(counts))
+            rows = np.cumsum(counts) - 1 if pooling == "last" else None
+            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, rows)).float().cpu()
+            if rows is None:
+                hidden = torch.stack([part.mean(dim=0) for part in hidden.split(counts.tolist())])
+            vectors[members] = hidden
+        return F.normalize(vectors, dim=-1) if normalize else vectors
 
     def _last_rows(self, sequences: Sequence[Sequence[int]]) -> IntArray:
         """The packed token of each sequence that is classified: as in transformers its last one that is no pad token,

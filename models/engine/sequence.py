@@ -9,6 +9,8 @@ from models.engine.blocks import NO_PREFIX
 from models.engine.request import FinishReason, Request, TokenLogprobs
 
 NO_SLOT = -1
+NO_BLOCK = -1
+"""Stands in a sequence's blocks for one that it has given back, because no layer sees its tokens any more."""
 
 
 class Sequence:
@@ -16,7 +18,7 @@ class Sequence:
 
     __slots__ = (
         "arrival", "blocks", "finish_reason", "logprobs", "num_cached", "num_computed", "num_pending", "num_prompt", "num_registered",
-        "prefix", "prompt_logprobs", "request", "slot", "token_ids",
+        "prefix", "prompt_logprobs", "regime", "request", "slot", "token_ids",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival: int) -> None:
@@ -31,6 +33,7 @@ class Sequence:
         self.blocks: list[int] = []
         self.num_registered = 0  # blocks whose prefix has been looked up or made findable
         self.prefix = NO_PREFIX  # number of the prefix the registered blocks make up
+        self.regime = 0  # rope regime in which it is being computed
         self.finish_reason: FinishReason | None = None
         self.logprobs: list[TokenLogprobs] = []
         wants_prompt = request.params.prompt_logprobs is not None

@@ -22,11 +22,14 @@ GATHERED_BLOCK_SIZE = 32
 
 PagedKernel = Callable[..., torch.Tensor]
 """flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale=, causal=,
-block_table=)."""
+window_size=, block_table=)."""
 
 GatheredKernel = Callable[..., torch.Tensor]
-"""kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale): causal, as many key as query
-heads."""
+"""kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, window_size): causal, as many key as
+query heads."""
+
+WindowSize = tuple[int, int]
+"""How many keys before a query's own it sees, and how many after; -1: all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,8 @@ class CudaPlan:
     max_keys: int
     slots: torch.Tensor | None  # [T] cache place of each new token
     tables: torch.Tensor | None  # [S, blocks] int32, for the paged kernel
-    keys: torch.Tensor | None  # [Tk] cache place of every key, for the gathered one
+    keys: torch.Tensor | None  # [Tk] cache place of every key that is seen, for the gathered one
+    window_size: WindowSize
 
 
 def choose() -> AttentionBackend:
@@ -50,6 +54,15 @@ def choose() -> AttentionBackend:
 
         return paged_backend(flash_attn_varlen_func)
     return gathered_backend(_torch_kernel())
+
+
+def has_windows() -> bool:
+    """Whether the kernel that `choose` picks can leave out keys that lie too far back."""
+    if find_spec("flash_attn") is not None:
+        return True
+    from torch.nn.attention import varlen
+
+    return "window_size" in inspect.signature(varlen.varlen_attn).parameters
 
 
 def paged_backend(kernel: PagedKernel) -> AttentionBackend:
@@ -83,6 +96,9 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 
 def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is_paged: bool) -> CudaPlan:
     lengths = layout.starts + layout.counts
+    first_key = np.zeros_like(lengths)
+    if window is not None and layout.tables is not None and not is_paged:
+        first_key = np.maximum(layout.starts - window + 1, 0)
     slots = tables = keys = None
     if layout.tables is not None:
         slots = _places(layout, layout.starts, layout.counts).to(device)
@@ -90,15 +106,16 @@ def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is
             width = -(-int(lengths.max()) // layout.block_size)
             tables = torch.from_numpy(layout.tables[:, :width].astype(np.int32)).to(device)
         else:
-            keys = _places(layout, np.zeros_like(lengths), lengths).to(device)
+            keys = _places(layout, first_key, lengths - first_key).to(device)
     return CudaPlan(
         cu_queries=_boundaries(layout.counts).to(device),
-        cu_keys=_boundaries(lengths).to(device),
+        cu_keys=_boundaries(lengths - first_key).to(device),
         max_queries=int(layout.counts.max()),
-        max_keys=int(lengths.max()),
+        max_keys=int((lengths - first_key).max()),
         slots=slots,
         tables=tables,
         keys=keys,
+        window_size=(-1, 0) if window is None else (window - 1, 0),
     )
 
 
@@ -143,6 +160,7 @@ def _attend_paged(
         plan.max_keys,
         softmax_scale=scale,
         causal=True,
+        window_size=plan.window_size,
         block_table=plan.tables,
     )
 
@@ -172,6 +190,7 @@ def _attend_gathered(
         plan.max_queries,
         plan.max_keys,
         scale,
+        plan.window_size,
     )
 
 
@@ -182,7 +201,6 @@ def _torch_kernel() -> GatheredKernel:
 
     varlen_attn = cast("Callable[..., torch.Tensor]", varlen.varlen_attn)
     parameters = inspect.signature(varlen_attn).parameters
-    causal: dict[str, object] = {"window_size": (-1, 0)} if "window_size" in parameters else {"is_causal": True}
 
     def kernel(
         q: torch.Tensor,
@@ -193,7 +211,9 @@ def _torch_kernel() -> GatheredKernel:
         max_q: int,
         max_k: int,
         scale: float,
+        window_size: WindowSize,
     ) -> torch.Tensor:
+        causal: dict[str, object] = {"window_size": window_size} if has_windows() else {"is_causal": True}
         if "scale" not in parameters:  # older kernels always divide by sqrt(D)
             q = q * (scale * q.shape[-1] ** 0.5)
             return varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, **causal)

@@ -113,9 +113,35 @@ def split_rows(name: str, out_features: int, *, tp: TensorParallel) -> Part:
     return Part(name=name, out_features=out_features, rows=tp.share(out_features, f"output channels of {name}"))
 
 
-def head_rows(name: str, heads: Range, *, num_heads: int, head_dim: int) -> Part:
-    """The output channels of these attention heads."""
-    return Part(name=name, out_features=num_heads * head_dim, rows=(heads[0] * head_dim, heads[1] * head_dim))
+def head_rows(name: str, heads: Sequence[int], *, num_heads: int, head_dim: int) -> list[Part]:
+    """The output channels of these attention heads, one part for each run of successive ones."""
+    runs: list[list[int]] = []
+    for head in heads:
+        if runs and head == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([head, head + 1])
+    size = num_heads * head_dim
+    return [Part(name=name, out_features=size, rows=(first * head_dim, last * head_dim)) for first, last in runs]
+
+
+def fused(name: str, parts: Sequence[Part]) -> list[Part]:
+    """The same output channels, where the projections that `parts` name are published one below the other as one
+    weight, in the order they are named."""
+    firsts: dict[str, int] = {}
+    total = 0
+    for part in parts:
+        if part.name not in firsts:
+            firsts[part.name] = total
+            total += part.out_features
+    return [
+        Part(
+            name=name,
+            out_features=total,
+            rows=(firsts[part.name] + part.rows[0], firsts[part.name] + part.rows[1]),
+        )
+        for part in parts
+    ]
 
 
 def replicated(name: str, out_features: int) -> Part:

@@ -1,6 +1,7 @@
 """Root-mean-square normalisation (Zhang & Sennrich 2019), with statistics in float32.
 
-As in Llama, the normalised value is rounded to the model's dtype before it is multiplied by the weight.
+As in Llama, the normalised value is rounded to the model's dtype before it is multiplied by the weight; Helium
+multiplies in float32 and rounds afterwards.
 """
 
 import torch
@@ -16,19 +17,21 @@ def rms_normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
 
 
 class RMSNorm(Loadable):
-    """x [..., H] -> [..., H]."""
+    """x [..., H] -> [..., H]. `rounds_last`: the weight is multiplied in float32."""
 
     weight: nn.Parameter
 
-    def __init__(self, name: str, size: int, eps: float) -> None:
+    def __init__(self, name: str, size: int, eps: float, *, rounds_last: bool = False) -> None:
         super().__init__()
-        self.name, self.eps = name, eps
+        self.name, self.eps, self.rounds_last = name, eps, rounds_last
         self.weight = nn.Parameter(torch.empty(size, device="meta"), requires_grad=False)
 
     def slots(self) -> list[Slot]:
         return [norm_slot(self.name, "weight", self.weight.shape[0])]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rounds_last and x.dtype != torch.float32:
+            return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
         return rms_normalize(x, self.weight, self.eps)
 
 

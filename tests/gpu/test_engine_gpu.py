@@ -127,8 +127,9 @@ def kernels() -> dict[str, AttentionBackend]:
         Shape(sequences=[(start, 1) for start in (1, 255, 256, 257, 600)], num_query_heads=8, num_kv_heads=1),
         Shape(sequences=[(520, 1), (600, 30), (530, 1), (0, 3)], num_shared=2),
         Shape(sequences=[(9, 4), (0, 70)], head_dim=80, num_query_heads=2),
+        Shape(sequences=[(300, 1), (600, 1), (0, 700), (520, 90), (8, 1)], window=100),
     ],
-    ids=["mixed", "decodes over one head", "shared blocks", "a head of 80"],
+    ids=["mixed", "decodes over one head", "shared blocks", "a head of 80", "a window"],
 )
 def test_a_kernel_aligns_the_last_query_with_the_last_key(kernel: str, shape: Shape) -> None:
     backend = kernels().get(kernel)
@@ -139,6 +140,6 @@ def test_a_kernel_aligns_the_last_query_with_the_last_key(kernel: str, shape: Sh
     cache = step.cache(backend)
     q, k, v = (tensor.to(CUDA) for tensor in (step.q, step.k, step.v))
     pages = KvCache(k=cache.k.to(CUDA), v=cache.v.to(CUDA))
-    plan: Any = backend.plan(step.layout, CUDA)
+    plan: Any = backend.plan(step.layout, CUDA, shape.window)
     found = backend.attend(q, k, v, pages, plan, step.scale)
     torch.testing.assert_close(found.double().cpu(), step.expected(), atol=4e-2, rtol=0)

@@ -1,6 +1,7 @@
-"""Tiny checkpoints and tokenizers, written the way their publishers write them: by transformers and tokenizers."""
+"""Tiny checkpoints and tokenizers for the tests of models, each made once."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +10,21 @@ import torch
 
 from models.config_types import Head
 from tests.models.tiny_tokenizers import KINDS
+from tests.tiny_checkpoints import save_checkpoint
 
-TINY = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-}
 CheckpointMaker = Callable[..., Path]
 
 
-def _save_qwen3(
-    folder: Path, head: Head, dtype: torch.dtype, seed: int, max_shard_size: str, fields: dict[str, Any]
-) -> None:
-    from transformers import (
-        Qwen3Config,
-        Qwen3ForCausalLM,
-        Qwen3ForQuestionAnswering,
-        Qwen3ForSequenceClassification,
-        Qwen3ForTokenClassification,
-    )
-
-    classes: dict[Head, Any] = {
-        "causal": Qwen3ForCausalLM,
-        "sequence-classification": Qwen3ForSequenceClassification,
-        "token-classification": Qwen3ForTokenClassification,
-        "question-answering": Qwen3ForQuestionAnswering,
-    }
-    torch.manual_seed(seed)
-    model = classes[head](Qwen3Config(**TINY | fields))
-    for parameter in model.parameters():
-        if parameter.dim() == 1:  # norms and biases start as ones and zeros, which would hide a forgotten one
-            torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
-
-
 @pytest.fixture(scope="session")
-def qwen3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
-    """A function (head, dtype, seed, max_shard_size, **config fields) -> folder of a tiny random Qwen3.
+def family_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
+    """A function (family, head, dtype, seed, max_shard_size, **config fields) -> folder of a tiny random checkpoint.
 
     Equal calls share one folder: a test that changes files copies it first.
     """
     made: dict[str, Path] = {}
 
     def make(
+        family: str,
         head: Head = "causal",
         *,
         dtype: torch.dtype = torch.float32,
@@ -64,13 +32,19 @@ def qwen3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMake
         max_shard_size: str = "1GB",
         **fields: Any,
     ) -> Path:
-        key = repr((head, dtype, seed, max_shard_size, sorted(fields.items())))
+        key = repr((family, head, dtype, seed, max_shard_size, sorted(fields.items())))
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("qwen3")
-            _save_qwen3(made[key], head, dtype, seed, max_shard_size, fields)
+            made[key] = tmp_path_factory.mktemp(family)
+            save_checkpoint(made[key], family, head, fields, dtype=dtype, seed=seed, max_shard_size=max_shard_size)
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def qwen3_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
+    """The same for a Qwen3."""
+    return partial(family_checkpoint, "qwen3")
 
 
 @pytest.fixture(scope="session")

@@ -13,23 +13,30 @@ from models.parallel import TensorParallel
 from models.registry import load_model
 from tests.models.layers.ranks import on_ranks
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "biases": {"attention_bias": True},
-    "one key/value head for all ranks": {"num_key_value_heads": 1},
-    "a tied head of an odd vocabulary": {"tie_word_embeddings": True, "vocab_size": 97},
+OVERLAP = {"num_attention_heads": 12, "num_key_value_heads": 3, "head_dim": 8}
+SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "plain": ("qwen3", "causal", {}),
+    "biases": ("qwen3", "causal", {"attention_bias": True}),
+    "one key/value head for all ranks": ("qwen3", "causal", {"num_key_value_heads": 1}),
+    "a tied head of an odd vocabulary": ("qwen3", "causal", {"tie_word_embeddings": True, "vocab_size": 97}),
+    "key/value heads that overlap": ("qwen3", "causal", OVERLAP),
+    "a token head": ("qwen3", "token-classification", {}),
+    "a question-answering head": ("qwen3", "question-answering", {}),
+    "a sequence head": ("qwen3", "sequence-classification", {"pad_token_id": 0}),
+    "smollm3 with biases": ("smollm3", "causal", {"attention_bias": True, "mlp_bias": True}),
+    "helium": ("helium", "causal", {"mlp_bias": True}),
+    "phi3": ("phi3", "causal", {}),
+    "phi3 with heads that overlap": ("phi3", "causal", OVERLAP | {"hidden_size": 96}),
 }
 
 
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize(
-    ("head", "shape"),
-    [*(("causal", shape) for shape in SHAPES), ("token-classification", "plain"), ("question-answering", "plain")],
-)
+@pytest.mark.parametrize("shape", list(SHAPES))
 def test_the_shards_of_a_model_compute_what_the_whole_computes(
-    qwen3_checkpoint: Callable[..., Path], head: str, shape: str, size: int
+    family_checkpoint: Callable[..., Path], shape: str, size: int
 ) -> None:
-    folder = qwen3_checkpoint(head, num_labels=5, **SHAPES[shape])
+    family, head, fields = SHAPES[shape]
+    folder = family_checkpoint(family, head, num_labels=5, **fields)
     sequences = [[3, 14, 15, 92, 65], [35], list(range(3, 60))]
 
     def run(tp: TensorParallel) -> list[torch.Tensor]:

@@ -12,7 +12,8 @@ from models.layers.attention import AttentionBackend, IntArray, KvCache, KvSpec,
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Of a step. `sequences` are (tokens in the cache, tokens computed now); those that are long enough share their
-    first `num_shared` blocks. Of the pool one block in `sparsity` is used. `garbage` stands wherever no token does."""
+    first `num_shared` blocks. Of the pool one block in `sparsity` is used. `garbage` stands wherever no token does, and
+    with a `window` also in the blocks before it, which were given back."""
 
     sequences: Sequence[tuple[int, int]]
     block_size: int = 4
@@ -20,6 +21,7 @@ class Shape:
     num_kv_heads: int = 2
     head_dim: int = 8
     num_shared: int = 0
+    window: int | None = None
     sparsity: int = 1
     garbage: float = 1e4
     seed: int = 0
@@ -57,7 +59,8 @@ class Step:
         pages = [torch.full(size, shape.garbage, dtype=shape.dtype) for _ in range(2)]
         for page, histories in zip(pages, (self.keys, self.values), strict=True):
             for history, table, start in zip(histories, layout.tables, layout.starts, strict=True):
-                for position in range(start):
+                unseen = 0 if shape.window is None else max(0, start - shape.window + 1) // shape.block_size
+                for position in range(unseen * shape.block_size, start):
                     block, offset = table[position // shape.block_size], position % shape.block_size
                     place = (block, slice(None), offset) if backend.name == "cpu" else (block, offset)
                     page[place] = history[position]
@@ -65,22 +68,26 @@ class Step:
 
     def run(self, backend: AttentionBackend, cache: KvCache | None = None) -> torch.Tensor:
         """What the backend computes."""
-        plan = backend.plan(self.layout, torch.device("cpu"))
+        plan = backend.plan(self.layout, torch.device("cpu"), self.shape.window)
         return backend.attend(self.q, self.k, self.v, cache or self.cache(backend), plan, self.scale)
 
     def expected(self) -> torch.Tensor:
         """Softmax(QKᵀ)V of each new token over all tokens up to it, in float64."""
         queries = self.q.split(self.layout.counts.tolist())
-        return torch.cat([naive(*sequence) for sequence in zip(queries, self.keys, self.values, strict=True)])
+        window = self.shape.window
+        return torch.cat([naive(*sequence, window) for sequence in zip(queries, self.keys, self.values, strict=True)])
 
 
-def naive(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def naive(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
     """The last queries [count, Q, D] of a sequence over its keys and values [T, K, D] -> [count, Q, D]."""
     group = q.shape[1] // keys.shape[1]
     keys, values = (x.double().repeat_interleave(group, dim=1) for x in (keys, values))
     scores = torch.einsum("sqd,tqd->qst", q.double(), keys) * q.shape[2] ** -0.5
     position = torch.arange(keys.shape[0] - q.shape[0], keys.shape[0])
-    scores = scores.masked_fill(torch.arange(keys.shape[0]) > position[:, None], -torch.inf)
+    place = torch.arange(keys.shape[0])
+    scores = scores.masked_fill(place > position[:, None], -torch.inf)
+    if window is not None:
+        scores = scores.masked_fill(place <= position[:, None] - window, -torch.inf)
     return torch.einsum("qst,tqd->sqd", torch.softmax(scores, dim=-1), values)
 
 

@@ -30,6 +30,12 @@ SHAPES: dict[str, Shape] = {
     "shared blocks": Shape(sequences=[*MIXED, (21, 1), (22, 1), (8, 1), (9, 4)], num_shared=2),
     "shared blocks in a sparse pool": Shape(sequences=[*MIXED, (21, 1), (22, 1), (8, 1)], num_shared=2, sparsity=6),
     "a head of 80": Shape(sequences=MIXED, head_dim=80),
+    "a window": Shape(sequences=[*MIXED, (0, 150), (40, 30)], window=6),
+    "a window of one": Shape(sequences=MIXED, window=1),
+    "a window of a block": Shape(sequences=MIXED, window=4),
+    "a window wider than all": Shape(sequences=MIXED, window=64),
+    "a window in shared blocks": Shape(sequences=[*MIXED, (21, 1), (22, 1), (8, 1), (9, 4)], num_shared=2, window=9),
+    "a window in a sparse pool": Shape(sequences=MIXED, sparsity=7, window=5),
 }
 
 
@@ -55,6 +61,7 @@ def test_in_bfloat16_attention_is_the_same_but_for_rounding(name: str) -> None:
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (6, 3), (4, 4)]),
     num_shared=st.integers(0, 3),
     sparsity=st.sampled_from([1, 2, 3, 9]),
+    window=st.sampled_from([None, 1, 2, 5, 16]),
     seed=st.integers(0, 1000),
 )
 def test_attention_is_exact_for_any_step(
@@ -64,6 +71,7 @@ def test_attention_is_exact_for_any_step(
     heads: tuple[int, int],
     num_shared: int,
     sparsity: int,
+    window: int | None,
     seed: int,
 ) -> None:
     shape = Shape(
@@ -73,6 +81,7 @@ def test_attention_is_exact_for_any_step(
         num_kv_heads=heads[1],
         num_shared=num_shared,
         sparsity=sparsity,
+        window=window,
         seed=seed,
     )
     step = make_step(shape)

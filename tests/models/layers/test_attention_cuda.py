@@ -24,6 +24,7 @@ def varlen(
     *,
     softmax_scale: float,
     causal: bool,
+    window_size: tuple[int, int],
     block_table: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """flash_attn_varlen_func: each sequence's last query is aligned with its last key; k and v are packed, or pages
@@ -33,6 +34,7 @@ def varlen(
         assert tensor.is_contiguous()
     assert all(tensor.stride(-1) == 1 for tensor in (q, k, v))
     assert causal
+    assert window_size[1] == 0
     queries, keys = cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist()
     assert (max_seqlen_q, max_seqlen_k) == (max(queries), max(keys))
     assert cu_seqlens_q[0] == 0
@@ -48,8 +50,10 @@ def varlen(
         own_k, own_v = (x.repeat_interleave(group, dim=1).transpose(0, 1).float() for x in own)  # [Q, Tk, D]
         own_q = q[first_query : first_query + num_queries].transpose(0, 1).float()
         scores = own_q @ own_k.transpose(1, 2) * softmax_scale
-        future = torch.ones(num_queries, num_keys, dtype=torch.bool).triu_(num_keys - num_queries + 1)
-        weights = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
+        hidden = torch.ones(num_queries, num_keys, dtype=torch.bool).triu_(num_keys - num_queries + 1)
+        if window_size[0] >= 0:
+            hidden |= torch.ones_like(hidden).tril_(num_keys - num_queries - window_size[0] - 1)
+        weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
         out[first_query : first_query + num_queries] = (weights @ own_v).transpose(0, 1).to(q.dtype)
     return out
 
@@ -58,8 +62,8 @@ def varlen_of_equal_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *re
     """Torch's own kernel: as many key as query heads, packed keys, causal."""
     assert q.shape[1:] == k.shape[1:] == v.shape[1:]
     assert all(tensor.is_contiguous() for tensor in (q, k, v))
-    *boundaries, scale = rest
-    return varlen(q, k, v, *boundaries, softmax_scale=scale, causal=True)
+    *boundaries, scale, window_size = rest
+    return varlen(q, k, v, *boundaries, softmax_scale=scale, causal=True, window_size=window_size)
 
 
 BACKENDS = {"paged": paged_backend(varlen), "gathered": gathered_backend(varlen_of_equal_heads)}

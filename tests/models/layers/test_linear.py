@@ -75,10 +75,10 @@ def test_every_rank_holds_the_key_and_value_heads_its_query_heads_use(
     group = NUM_HEADS // num_kv_heads
 
     def run(tp: TensorParallel) -> torch.Tensor:
-        queries, keys = tp.share(NUM_HEADS, "heads"), tp.kv_heads(num_kv_heads)
-        kv: Any = {"num_heads": num_kv_heads, "head_dim": HEAD_DIM}
-        parts = [head_rows("q", queries, num_heads=NUM_HEADS, head_dim=HEAD_DIM)]
-        parts += [head_rows(name, keys, **kv) for name in "kv"]
+        queries, keys = range(*tp.share(NUM_HEADS, "heads")), tp.kv_heads(NUM_HEADS, num_kv_heads)
+        parts = head_rows("q", queries, num_heads=NUM_HEADS, head_dim=HEAD_DIM)
+        for name in "kv":
+            parts += head_rows(name, keys, num_heads=num_kv_heads, head_dim=HEAD_DIM)
         output: torch.Tensor = loaded(ColumnLinear(parts, HIDDEN, bias=True), checkpoint)(x)
         heads: torch.Tensor = output.unflatten(1, (-1, HEAD_DIM))
         return heads
@@ -96,23 +96,28 @@ def test_every_rank_holds_the_key_and_value_heads_its_query_heads_use(
 
 
 @pytest.mark.parametrize(
-    ("total", "size", "expected"),
+    ("num_heads", "num_kv_heads", "size", "expected"),
     [
-        (4, 1, [(0, 4)]),
-        (4, 2, [(0, 2), (2, 4)]),
-        (1, 4, [(0, 1)] * 4),
-        (2, 4, [(0, 1), (0, 1), (1, 2), (1, 2)]),
+        (8, 4, 1, [(0, 1, 2, 3)]),
+        (8, 4, 2, [(0, 1), (2, 3)]),
+        (8, 1, 4, [(0,)] * 4),
+        (8, 2, 4, [(0,), (0,), (1,), (1,)]),
+        (40, 10, 4, [(0, 0, 1, 1, 2), (2, 3, 3, 4, 4), (5, 5, 6, 6, 7), (7, 8, 8, 9, 9)]),
+        (40, 10, 8, [(0, 0, 0, 0, 1), (1, 1, 1, 2, 2), (2, 2, 3, 3, 3), (3, 4, 4, 4, 4),
+            (5, 5, 5, 5, 6), (6, 6, 6, 7, 7), (7, 7, 8, 8, 8), (8, 9, 9, 9, 9),
+        ]),
     ],
-)
-def test_key_value_heads_are_split_or_replicated(total: int, size: int, expected: list[tuple[int, int]]) -> None:
-    assert [TensorParallel(rank=rank, size=size).kv_heads(total) for rank in range(size)] == expected
+)  # fmt: skip
+def test_ranks_hold_the_key_value_heads_that_their_query_heads_use(
+    num_heads: int, num_kv_heads: int, size: int, expected: list[tuple[int, ...]]
+) -> None:
+    ranks = [TensorParallel(rank=rank, size=size) for rank in range(size)]
+    assert [rank.kv_heads(num_heads, num_kv_heads) for rank in ranks] == expected
 
 
 def test_what_does_not_divide_is_refused_with_the_numbers() -> None:
     with pytest.raises(ConfigError, match="6 attention heads cannot be split over 4 shards"):
         TensorParallel(rank=0, size=4).share(6, "attention heads")
-    with pytest.raises(ConfigError, match="3 key/value heads cannot be split over 2 shards"):
-        TensorParallel(rank=0, size=2).kv_heads(3)
 
 
 def test_a_replicated_layer_is_whole_on_every_rank(tmp_path: Path) -> None:

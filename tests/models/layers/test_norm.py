@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.models.helium.modeling_helium import HeliumRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from models.layers.norm import HeadNorm, RMSNorm
@@ -50,3 +51,17 @@ def test_query_and_key_heads_have_a_weight_each(tmp_path: Path, dtype: torch.dty
     queries, keys = (reference(weight, 1e-6, dtype) for weight in weights.values())
     torch.testing.assert_close(found[:, :4], queries(qk[:, :4]), atol=1e-6, rtol=TOLERANCE[dtype])
     torch.testing.assert_close(found[:, 4:], keys(qk[:, 4:]), atol=1e-6, rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_helium_rounds_after_the_weight(tmp_path: Path, dtype: torch.dtype) -> None:
+    weight, x = 1 + random(80), (3 * random(200, 80, seed=1)).to(dtype)
+    checkpoint = write_checkpoint(tmp_path, {"norm.weight": weight})
+    late, early = (loaded(RMSNorm("norm", 80, 1e-8, rounds_last=late), checkpoint, dtype)(x) for late in (True, False))
+    build: Any = HeliumRMSNorm
+    oracle = build(80, 1e-8)
+    oracle.weight.data = weight.to(dtype)
+    with torch.no_grad():
+        expected = oracle(x)
+    assert (late == expected).float().mean() > 0.999
+    assert 0.05 < (early != expected).float().mean() < 0.6  # what the other order would have given
