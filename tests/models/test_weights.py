@@ -325,6 +325,46 @@ def test_a_tensor_missing_from_its_shard_is_named(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path)
 
 
+def test_a_tensor_in_the_wrong_shard_is_named(tmp_path: Path) -> None:
+    save_shards(tmp_path, {"a": torch.ones(1)}, {"b": torch.ones(1)})
+    index = tmp_path / "model.safetensors.index.json"
+    fields = json.loads(index.read_text())
+    fields["weight_map"] = {"a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}
+    index.write_text(json.dumps(fields))
+    with pytest.raises(
+        CheckpointError, match=r"a in model-00002-of-00002.*index and shards are from different checkpoints"
+    ):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 6, 40, -1])
+def test_a_shard_cut_short_is_named(tmp_path: Path, keep: int) -> None:
+    save_shards(tmp_path, {"a": torch.ones(8)}, {"b": torch.ones(8)})
+    file = tmp_path / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is cut short or corrupt"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_header_that_promises_too_much_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="cut short or corrupt"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("model.gguf", "holds GGUF files"),
+        ("adapter_config.json", "holds an adapter, which changes a model and is none"),
+    ],
+)
+def test_a_folder_of_another_kind_is_told(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=problem):
+        Checkpoint.open(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}'])
 def test_a_broken_index_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
