@@ -5,8 +5,8 @@ A rank holds some of the heads, with their channels of every part. B and C belon
 groups of its heads, a copy of one where that group has heads on other ranks too. Step sizes, recurrence, states and
 norm statistics are float32.
 
-Letters: T packed tokens, S sequences, C chunks of W tokens, M heads of P channels, G groups, N channels of a state;
-all but T are this rank's.
+Letters: T packed tokens, S sequences, C chunks of W tokens, M heads of P channels, G groups of F channels, N channels
+of a state; all but T are this rank's.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from models.config_types import MambaConfig
 from models.errors import ConfigError
 from models.layers.linear import ColumnLinear, Part, RowLinear
 from models.layers.loadable import Loadable, Range, Slot
-from models.layers.mamba_plan import Chunks, MambaPlan
+from models.layers.mamba_plan import Chunks, Decodes, MambaPlan
 from models.layers.mamba_scan import scan, step
 from models.layers.state import StateCache, StateSpec
 from models.parallel import TensorParallel
@@ -230,9 +230,9 @@ class Mamba2Mixer(nn.Module):
     @property
     def state_spec(self) -> StateSpec:
         return StateSpec(
-            num_heads=self.share.num_heads,
-            head_dim=self.config.head_dim,
+            num_groups=self.share.num_groups,
             state_size=self.config.state_size,
+            group_size=self.share.sizes[0] // self.share.num_groups,
             num_inputs=self.config.conv_width - 1,
             num_channels=sum(self.share.sizes),
         )
@@ -243,31 +243,45 @@ class Mamba2Mixer(nn.Module):
         z, xbc, dt = self.in_proj(x).split([inner, inner + sum(groups), self.share.num_heads], dim=-1)
         dt = self.recurrence.step_sizes(dt, plan.dt_floor)  # [T, M]
         parts = []
-        if plan.num_decodes:
+        if plan.decodes is not None:
             assert state is not None
-            assert plan.decode_slots is not None
             decoding = slice(plan.num_decodes)
-            parts.append(self._decode(xbc[decoding], dt[decoding], state, plan.decode_slots))
+            parts.append(self._decode(xbc[decoding], dt[decoding], state, plan.decodes))
         if plan.chunks is not None:
             parts.append(self._prefill(xbc, dt, state, plan.chunks))
         y = torch.cat(parts) if len(parts) > 1 else parts[0]  # [T, M * P] float32
         return self.out_proj(self.norm(y, z))  # type: ignore[no-any-return]
 
-    def _decode(self, xbc: torch.Tensor, dt: torch.Tensor, state: StateCache, slots: torch.Tensor) -> torch.Tensor:
+    def _decode(self, xbc: torch.Tensor, dt: torch.Tensor, state: StateCache, decodes: Decodes) -> torch.Tensor:
         """One token of each sequence [S, channels] -> [S, M * P]."""
-        inputs = torch.cat([state.conv.index_select(0, slots), xbc[:, None]], dim=1)  # [S, K, channels]
-        state.conv.index_copy_(0, slots, inputs[:, 1:])
-        x, b, c = self._heads(self.conv(inputs))  # [S, 1, ...]
-        rows = state.scan.index_select(0, slots)  # [S, M, P, N]
-        y = step(rows, x[:, 0], b[:, 0], c[:, 0], dt, self.recurrence.a)
-        state.scan.index_copy_(0, slots, rows)
-        return y.addcmul_(x[:, 0], self.recurrence.D[:, None]).flatten(1)
+        inputs = torch.cat([state.conv.index_select(0, decodes.slots), xbc[:, None]], dim=1)  # [S, K, channels]
+        state.conv.index_copy_(0, decodes.slots, inputs[:, 1:])
+        mixed = self.conv(inputs)[:, 0].float()  # [S, channels]
+        if decodes.span is None:
+            rows = state.scan.index_select(0, decodes.slots)
+            y = self._step(rows, mixed, dt)
+            state.scan.index_copy_(0, decodes.slots, rows)
+            return y
+        rows = state.scan[slice(*decodes.span)]  # in place
+        if decodes.places is None:
+            return self._step(rows, mixed, dt)
+        mixed, dt = (
+            part.new_zeros(rows.shape[0], part.shape[1]).index_copy_(0, decodes.places, part) for part in (mixed, dt)
+        )
+        return self._step(rows, mixed, dt).index_select(0, decodes.places)
+
+    def _step(self, rows: torch.Tensor, mixed: torch.Tensor, dt: torch.Tensor) -> torch.Tensor:
+        """Convolved channels [S, channels] and step sizes -> [S, M * P]; updates the states [S, G, N, F]."""
+        x, b, c = self._heads(mixed)
+        y = step(rows, x, b, c, dt, self.recurrence.a)
+        return y.addcmul_(x, self.recurrence.D[:, None]).flatten(1)
 
     def _prefill(self, xbc: torch.Tensor, dt: torch.Tensor, state: StateCache | None, chunks: Chunks) -> torch.Tensor:
         """All tokens of the step, of which the chunks take theirs -> [T', M * P]."""
         inputs = xbc.index_select(0, chunks.rows)  # [C * (K - 1 + W), channels]
         self._insert_edges(inputs, state, chunks)
-        x, b, c = self._heads(self.conv(inputs.view(chunks.is_real.shape[0], -1, inputs.shape[1])))  # [C, W, ...]
+        mixed = self.conv(inputs.view(chunks.is_real.shape[0], -1, inputs.shape[1])).float()  # [C, W, channels]
+        x, b, c = self._heads(mixed)
         dt = dt.index_select(0, chunks.tokens).view(*x.shape[:3]) * chunks.is_real  # [C, W, M]
         rows = self._states_before(state, chunks)
         y = scan(
@@ -292,9 +306,10 @@ class Mamba2Mixer(nn.Module):
         inputs.index_copy_(0, chunks.edges, kept.flatten(0, 1))
 
     def _states_before(self, state: StateCache | None, chunks: Chunks) -> torch.Tensor:
-        """A copy of the states of the step's prefill sequences [S, M, P, N]."""
+        """A copy of the states of the step's prefill sequences [S, G, N, F]."""
         if chunks.starts_empty:
-            shape = (chunks.sizes[0], self.share.num_heads, self.config.head_dim, self.config.state_size)
+            spec = self.state_spec
+            shape = (chunks.sizes[0], spec.num_groups, spec.state_size, spec.group_size)
             return torch.zeros(shape, device=chunks.rows.device)
         assert state is not None
         assert chunks.slots is not None
@@ -302,8 +317,8 @@ class Mamba2Mixer(nn.Module):
         return rows.masked_fill_(chunks.is_fresh[:, None, None, None], 0.0)
 
     def _heads(self, xbc: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Convolved channels [n, W, channels] -> x [n, W, M, P], B and C [n, W, G, N], float32 views."""
-        x, b, c = xbc.float().split(self.share.sizes, dim=-1)
+        """Convolved channels [..., channels] -> x [..., M, P], B and C [..., G, N], views."""
+        x, b, c = xbc.split(self.share.sizes, dim=-1)
         groups = (self.share.num_groups, self.config.state_size)
         return x.unflatten(-1, (self.share.num_heads, -1)), b.unflatten(-1, groups), c.unflatten(-1, groups)
 

@@ -14,11 +14,14 @@ import torch
 from models.config_types import MambaConfig
 from models.errors import ConfigError
 from models.layers.attention import IntArray, Layout
+from models.layers.loadable import Range
 
 DtClamp = Literal["none", "prefill", "both"]
 """Whose step sizes have the published smallest one as their floor: nobody's, those of given tokens, or all tokens'."""
 
 MAX_CHUNK = 64  # tokens; a longer chunk multiplies more tokens with tokens, a shorter one makes more states
+
+MAX_SPREAD = 2  # rows passed over for each decoding one; beyond it copying them out and back is cheaper
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +50,26 @@ class Chunks:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Decodes:
+    """The S sequences of a step that continue by one token, in `slots` [S].
+
+    Where their slots lie close together, their states are updated where they are: `span` are the rows [start, stop)
+    that hold them, and `places` [S] says which of these rows is whose; None if that is their own order. `span` None:
+    they are far apart, and are copied out and back.
+    """
+
+    slots: torch.Tensor
+    span: Range | None
+    places: torch.Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MambaPlan:
-    """The first `num_decodes` tokens continue the states in `decode_slots` by one each, the others are `chunks`.
-    `dt_floor` [T, 1] is the smallest step size of each token, None: there is no floor."""
+    """The first `num_decodes` tokens continue a state by one each, the others are `chunks`. `dt_floor` [T, 1] is the
+    smallest step size of each token, None: there is no floor."""
 
     num_decodes: int
-    decode_slots: torch.Tensor | None
+    decodes: Decodes | None
     chunks: Chunks | None
     dt_floor: torch.Tensor | None
 
@@ -75,17 +92,26 @@ def plan(layout: Layout, config: MambaConfig, clamp: DtClamp, device: torch.devi
     chunks = None
     if num_decodes < layout.counts.size:
         chunks = _chunks(layout, num_decodes, config, device)
-    decode_slots = None
+    decodes = None
     if num_decodes:
         assert layout.slots is not None
-        decode_slots = torch.from_numpy(layout.slots[:num_decodes]).to(device)
+        decodes = _decodes(layout.slots[:num_decodes], device)
     floor = _floor(layout, clamp, config.dt_min)
     return MambaPlan(
         num_decodes=num_decodes,
-        decode_slots=decode_slots,
+        decodes=decodes,
         chunks=chunks,
         dt_floor=None if floor is None else torch.from_numpy(floor[:, None]).to(device),
     )
+
+
+def _decodes(slots: IntArray, device: torch.device) -> Decodes:
+    first, stop = int(slots.min()), int(slots.max()) + 1
+    is_close = stop - first <= MAX_SPREAD * slots.size
+    places = None
+    if is_close and (stop - first != slots.size or (np.diff(slots) != 1).any()):
+        places = torch.from_numpy(slots - first).to(device)
+    return Decodes(slots=torch.from_numpy(slots).to(device), span=(first, stop) if is_close else None, places=places)
 
 
 def _floor(layout: Layout, clamp: DtClamp, dt_min: float) -> np.ndarray | None:

@@ -13,26 +13,26 @@ from models.layers.attention import KvCache, KvSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateSpec:
-    """One call site that keeps a state: `num_heads` matrices of `head_dim` by `state_size` in float32, and the last
-    `num_inputs` inputs of a convolution over `num_channels` channels in the model's dtype. The numbers are this
-    rank's."""
+    """One call site that keeps a state: a matrix of `state_size` by `group_size` in float32 for each of `num_groups`
+    groups of heads, and the last `num_inputs` inputs of a convolution over `num_channels` channels in the model's
+    dtype. The numbers are this rank's."""
 
-    num_heads: int
-    head_dim: int
+    num_groups: int
     state_size: int
+    group_size: int
     num_inputs: int
     num_channels: int
 
     def bytes_per_sequence(self, dtype: torch.dtype) -> int:
         """Bytes of one sequence's state at this call site, however long the sequence is."""
-        scan = self.num_heads * self.head_dim * self.state_size * torch.float32.itemsize
+        scan = self.num_groups * self.state_size * self.group_size * torch.float32.itemsize
         return scan + self.num_inputs * self.num_channels * dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateCache:
     """The states of one call site, a row a slot: `conv` [slots, num_inputs, num_channels] in the model's dtype,
-    `scan` [slots, num_heads, head_dim, state_size] in float32.
+    `scan` [slots, num_groups, state_size, group_size] in float32.
 
     A row is as its last owner left it; a sequence that starts at its first token does not read it.
     """
@@ -44,7 +44,7 @@ class StateCache:
     def allocate(cls, spec: StateSpec, *, num_slots: int, dtype: torch.dtype, device: torch.device) -> "StateCache":
         """Rows for `num_slots` sequences, with whatever the memory holds."""
         conv = (num_slots, spec.num_inputs, spec.num_channels)
-        scan = (num_slots, spec.num_heads, spec.head_dim, spec.state_size)
+        scan = (num_slots, spec.num_groups, spec.state_size, spec.group_size)
         return cls(
             conv=torch.empty(conv, dtype=dtype, device=device),
             scan=torch.empty(scan, dtype=torch.float32, device=device),

@@ -52,7 +52,7 @@ def test_every_call_site_gets_pages_of_its_own() -> None:
     assert all(page.dtype == torch.bfloat16 for page in pages)
 
 
-STATE = StateSpec(num_heads=2, head_dim=3, state_size=5, num_inputs=3, num_channels=7)  # 120 bytes and 42 numbers
+STATE = StateSpec(num_groups=2, state_size=5, group_size=3, num_inputs=3, num_channels=7)  # 120 bytes and 42 numbers
 
 
 def slots(cache_bytes: int, max_num_seqs: int, specs: Sequence[Spec] = (STATE, *SPECS, STATE)) -> int:
@@ -100,7 +100,7 @@ def test_states_have_a_row_a_slot() -> None:
         num_slots=6,
     )
     assert isinstance(state, StateCache)
-    assert (state.conv.shape, state.scan.shape) == ((6, 3, 7), (6, 2, 3, 5))
+    assert (state.conv.shape, state.scan.shape) == ((6, 3, 7), (6, 2, 5, 3))
     assert (state.conv.dtype, state.scan.dtype) == (torch.bfloat16, torch.float32)
     assert len(pages_of([state, *pages])) == 4
 

@@ -280,12 +280,12 @@ def test_strong_decays_lose_no_digits() -> None:
 def test_states_follow_their_formula(tmp_path: Path) -> None:
     mixer = make(CONFIG, write_checkpoint(tmp_path, tensors_of(CONFIG)))
     spec = mixer.state_spec
-    assert (spec.num_heads, spec.head_dim, spec.state_size) == (8, 6, 5)
+    assert (spec.num_groups, spec.state_size, spec.group_size) == (2, 5, 4 * 6)
     assert (spec.num_inputs, spec.num_channels) == (3, 8 * 6 + 2 * 2 * 5)
     assert spec.bytes_per_sequence(torch.bfloat16) == 4 * 8 * 6 * 5 + 2 * 3 * 68
     state = StateCache.allocate(spec, num_slots=3, dtype=torch.bfloat16, device=CPU)
     assert (state.conv.shape, state.conv.dtype) == ((3, 3, 68), torch.bfloat16)
-    assert (state.scan.shape, state.scan.dtype) == ((3, 8, 6, 5), torch.float32)
+    assert (state.scan.shape, state.scan.dtype) == ((3, 2, 5, 24), torch.float32)
 
 
 @pytest.mark.parametrize("size", [2, 4])
