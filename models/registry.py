@@ -17,7 +17,7 @@ from models.layers.attention import AttentionBackend, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
 from models.layers.loadable import Loadable
-from models.layers.quantization import Quantization, hold_quantized, join_quantized
+from models.layers.quantization import Quantization, hold_quantized
 from models.parallel import SINGLE, TensorParallel
 from models.qwen3 import Qwen3Decoder
 from models.text import Tokenizer
@@ -85,7 +85,6 @@ def load_model(
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
-    join_quantized(model)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
