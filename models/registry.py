@@ -22,7 +22,7 @@ from models.layers.embedding import VocabHead
 from models.layers.loadable import Loadable
 from models.layers.mamba_plan import DtClamp, MambaPlan, check_dt_clamp
 from models.layers.mamba_plan import plan as plan_mamba
-from models.layers.quantization import Quantization, hold_quantized, join_quantized
+from models.layers.quantization import Quantization, hold_quantized
 from models.parallel import SINGLE, TensorParallel
 from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
@@ -134,7 +134,6 @@ def load_model(
     checkpoint = checkpoint.unify(decoder.canonical_name)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
-    join_quantized(model)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)

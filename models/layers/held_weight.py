@@ -1,12 +1,14 @@
 """A weight that is held in parts, each in a form of its own, as the published tensors make it up.
 
-A part loads one published tensor, or this rank's share of it; when all are loaded, `join` puts together what can be
-multiplied at once without changing a number. What the forms are is the business of others.
+A part loads one published tensor, or this rank's share of it; once all are loaded, what can be multiplied at once
+without changing a number is put together. What the forms are is the business of others.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from mmap import mmap
 from typing import Protocol
 
 import torch
@@ -52,7 +54,8 @@ class PlainWeight:
 
 
 class HeldPart(Loadable):
-    """One published tensor's part of a linear layer. `form` is its finished weight, from `finalize` to `take`."""
+    """One published tensor's part of a linear layer. `form` is its finished weight, from `finalize` until the weight of
+    the layer takes it; `when_loaded` is called in between."""
 
     def __init__(self, part: Part, in_features: int, columns: Range) -> None:
         super().__init__()
@@ -60,12 +63,13 @@ class HeldPart(Loadable):
         self.published_shape = (part.out_features, in_features)
         self.shape = (part.rows[1] - part.rows[0], columns[1] - columns[0])
         self.form: Form | None = None
+        self.when_loaded: Callable[[], None] | None = None
 
-    def take(self) -> Form:
-        """Hands the finished weight over."""
-        assert self.form is not None, f"{self.name} is not loaded"
-        form, self.form = self.form, None
-        return form
+    def finish(self, form: Form) -> None:
+        """What `finalize` ends with."""
+        self.form = form
+        if self.when_loaded is not None:
+            self.when_loaded()
 
 
 class FloatPart(HeldPart):
@@ -94,9 +98,20 @@ class FloatPart(HeldPart):
         ]
 
     def materialize(self, *, dtype: torch.dtype, device: torch.device) -> None:
-        """In the file's own half precision where the model's float32 would only make it larger."""
-        is_narrow = self._finish is not None and dtype == torch.float32 and self._stored in _HALVES
-        super().materialize(dtype=self._stored if is_narrow and self._stored else dtype, device=device)
+        """Floats that are soon given up: in the file's own half precision where the model's float32 would only make
+        them larger, and on a CPU in pages of their own, which go back to the system instead of leaving holes between
+        the finished weights."""
+        if self._finish is None:
+            super().materialize(dtype=dtype, device=device)
+            return
+        is_narrow = dtype == torch.float32 and self._stored in _HALVES
+        narrow = self._stored if is_narrow and self._stored is not None else dtype
+        if device.type == "cpu":
+            pages = mmap(-1, math.prod(self.shape) * narrow.itemsize)
+            weight = torch.frombuffer(pages, dtype=narrow).view(self.shape)
+            self.weight = nn.Parameter(weight, requires_grad=False)
+        else:
+            super().materialize(dtype=narrow, device=device)
 
     def num_bytes(self, dtype: torch.dtype) -> int:
         return super().num_bytes(dtype) if self._finish is None else self._finish.num_bytes(self.shape, dtype)
@@ -104,7 +119,7 @@ class FloatPart(HeldPart):
     def finalize(self) -> None:
         assert self.weight is not None
         weight, self.weight = self.weight.data, None
-        self.form = PlainWeight(weight=weight) if self._finish is None else self._finish(weight, self.name)
+        self.finish(PlainWeight(weight=weight) if self._finish is None else self._finish(weight, self.name))
 
 
 class HeldWeight(nn.Module):
@@ -114,24 +129,34 @@ class HeldWeight(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self._products: list[Product] = []
+        for part in parts:
+            part.when_loaded = partial(self._join_loaded, parts)
 
-    def join(self) -> None:
-        """Makes the products of the loaded parts. Call once, after loading."""
-        forms: list[Form] = []
-        for part in self.parts:
-            assert isinstance(part, HeldPart)
-            form = part.take()
-            joined = forms[-1].above(form) if forms else None
-            if joined is None:
-                forms.append(form)
-            else:
-                forms[-1] = joined
-        self._products = [form.product() for form in forms]
+    def _join_loaded(self, parts: Sequence[HeldPart]) -> None:
+        """Makes the products once the last part is loaded: layer by layer, so that each reuses the memory that the
+        parts of the one before gave up."""
+        forms = [part.form for part in parts if part.form is not None]
+        if len(forms) == len(parts):
+            for part in parts:
+                part.form = None
+            self._products = [form.product() for form in _joined(forms)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(self._products) == 1:
             return self._products[0](x)
         return torch.cat([product(x) for product in self._products], dim=-1)
+
+
+def _joined(forms: Sequence[Form]) -> list[Form]:
+    """The fewest weights that stand for these, one below the other."""
+    found: list[Form] = []
+    for form in forms:
+        joined = found[-1].above(form) if found else None
+        if joined is None:
+            found.append(form)
+        else:
+            found[-1] = joined
+    return found
 
 
 def merged(parts: Sequence[Part]) -> list[Part]:

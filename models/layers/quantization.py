@@ -1,8 +1,7 @@
 """Which linear layers of a network are held quantized, and how: the one place that joins layers and quantization.
 
 Every published tensor is quantized by itself, since blocks and the scales of scales run through the whole of it; a
-layer that fuses several holds them as parts of one weight. Before loading: `hold_quantized`; after it:
-`join_quantized`.
+layer that fuses several holds them as parts of one weight.
 """
 
 from dataclasses import dataclass
@@ -108,10 +107,3 @@ def hold_quantized(model: nn.Module, quantization: Quantization) -> None:
         parts = merged(linear.parts)
         if linear.weight is not None and any(quantization.concerns(part) for part in parts):
             linear.hold(HeldWeight([quantization.part(part, linear) for part in parts]))
-
-
-def join_quantized(model: nn.Module) -> None:
-    """Makes the products of all quantized weights. Call after loading."""
-    for module in model.modules():
-        if isinstance(module, HeldWeight):
-            module.join()

@@ -108,8 +108,9 @@ class SavedInt8Part(HeldPart):
                 f"{self._format_name} is {self.weight_format.item()}; only {_ROW_FORMAT} (by rows) can be read: save the "
                 "checkpoint again with a newer bitsandbytes"
             )
-        self.form = Int8Weight(codes=self.codes, absmax=self.absmax, threshold=self._threshold)
+        weight = Int8Weight(codes=self.codes, absmax=self.absmax, threshold=self._threshold)
         _release(self)
+        self.finish(weight)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,8 +208,8 @@ class SavedFourBitPart(HeldPart):
             shape=self.published_shape,
             compute_dtype=self._compute_dtype,
         )
-        self.form = weight.part(self.rows, self.columns)
         _release(self)
+        self.finish(weight.part(self.rows, self.columns))
 
     def _finished_scales(self) -> torch.Tensor | QuantizedScales:
         if self._state.offset is None:

@@ -23,6 +23,7 @@ CLASSES: dict[str, Any] = {
     "token-classification": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
 }
+Config: Any = BitsAndBytesConfig
 METHODS: dict[str, dict[str, Any]] = {
     "int8": {"method": "int8"},
     "int8 without outliers": {"method": "int8", "int8_threshold": 0.0},
@@ -39,20 +40,20 @@ TASK_HEADS = ["lm_head", "score", "qa_outputs"]
 def without_accelerate() -> Iterator[None]:
     """transformers asks for accelerate before it quantizes, but uses it only to spread a model over devices."""
     modules = (quantizer_bnb_4bit, quantizer_bnb_8bit)
-    with patch.object(modules[0], "is_accelerate_available", lambda: True):
-        with patch.object(modules[1], "is_accelerate_available", lambda: True):
-            yield
+    first, second = (patch.object(module, "is_accelerate_available", lambda: True) for module in modules)
+    with first, second:
+        yield
 
 
-def bnb_config(settings: dict[str, Any]) -> BitsAndBytesConfig:
+def bnb_config(settings: dict[str, Any]) -> Any:
     """The same settings in transformers' words."""
     skipped = settings.get("skipped_modules", TASK_HEADS)
     skipped = None if skipped is None else list(skipped)
     if settings["method"] == "int8":
-        return BitsAndBytesConfig(
+        return Config(
             load_in_8bit=True, llm_int8_threshold=settings.get("int8_threshold", 6.0), llm_int8_skip_modules=skipped
         )
-    return BitsAndBytesConfig(
+    return Config(
         load_in_4bit=True,
         bnb_4bit_quant_type=settings["method"],
         bnb_4bit_use_double_quant=settings.get("double_quantization", False),
