@@ -76,6 +76,13 @@ class TestGenerate:
         tokenizer = word_tokenizer(tmp_path, chat_template=template)
         assert token_ids(prepare(task, CAUSAL, tokenizer, {"body": ["w2"]})) == [ids([1, 2, 9])]
 
+    def test_a_last_message_can_be_continued(self, tokenizers: dict[str, Tokenizer]) -> None:
+        messages = ({"role": "user", "content": "{{ body }}"}, {"role": "assistant", "content": "w1"})
+        task = GenerateTask(messages=messages, chat_template_kwargs={"continue_final_message": True})
+        (row,) = token_ids(prepare(task, CAUSAL, tokenizers["chat"], {"body": ["w2"]}))
+        assert row[-1] == ids([1])[0]
+        assert row.count(END) == 1
+
     @pytest.mark.parametrize("name", ["now", "messages"])
     def test_what_is_no_variable_of_a_template_is_refused(self, tokenizers: dict[str, Tokenizer], name: str) -> None:
         task = GenerateTask(messages=({"role": "user", "content": "x"},), chat_template_kwargs={name: "2024"})
