@@ -5,8 +5,9 @@ that says so, anything else is raised and means that this engine is of no more u
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -56,16 +57,15 @@ def load_backend(settings: EngineSettings) -> Backend:
     """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
     folder = find_checkpoint(settings.path, storage_options=settings.storage_options, version=settings.version).folder
     if settings.sampling is None:
-        return ScoringBackend(
-            Scorer.from_pretrained(
-                folder,
-                dtype=settings.dtype,
-                quantization=settings.quantization,
-                max_num_batched_tokens=settings.max_num_batched_tokens,
-                max_model_len=settings.max_model_len,
-            ),
-            labels=settings.labels,
+        load = partial(
+            Scorer.from_pretrained,
+            folder,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+            max_model_len=settings.max_model_len,
         )
+        return ScoringBackend(load, labels=settings.labels)
     engine = Engine.from_pretrained(
         folder,
         dtype=settings.dtype,
@@ -114,12 +114,14 @@ def _generated(output: Output) -> Generated:
 class ScoringBackend:
     """One forward pass a request, packed within one call only and in a fixed order: the answer does not depend on what else runs.
 
-    One thread computes, one call after the other; the event loop stays free to take in the next.
+    One thread loads the model and computes, one call after the other (a second one that multiplies would have OpenMP threads
+    of its own, more than there are cores); the event loop stays free to take in the next.
     """
 
-    def __init__(self, scorer: Scorer, *, labels: Sequence[Sequence[int]] = ()) -> None:
-        self._scorer, self._labels = scorer, [list(label) for label in labels]
+    def __init__(self, load: Callable[[], Scorer], *, labels: Sequence[Sequence[int]] = ()) -> None:
+        self._labels = [list(label) for label in labels]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+        self._scorer = self._thread.submit(load).result()
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, list(work.requests()))

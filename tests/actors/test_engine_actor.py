@@ -146,7 +146,7 @@ class _SlowScorer:
 
 def test_one_call_is_scored_at_a_time() -> None:
     scorer = _SlowScorer()
-    backend = ScoringBackend(scorer)  # type: ignore[arg-type]
+    backend = ScoringBackend(lambda: scorer)  # type: ignore[arg-type, return-value]
 
     async def ask() -> list[list[EngineAnswer]]:
         return list(await asyncio.gather(*(backend.compute(work()) for _ in range(8))))
