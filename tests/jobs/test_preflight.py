@@ -1,5 +1,7 @@
 """What is found wrong before anything starts."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def corpus(tmp_path: Path) -> Path:
 def check(write_spec: SpecWriter, corpus: Path) -> Checker:
     """A function (model folder, task, ...) that writes a spec and checks it; problems name the spec `spec.yaml`."""
 
-    def run(model: Path, task: str, *, extra: str = "{}", engine: str = "{}", paths: Path = corpus) -> Preflight:
+    def run(model: Path | str, task: str, *, extra: str = "{}", engine: str = "{}", paths: Path = corpus) -> Preflight:
         text = SPEC.format(model=model, task=task, corpus=paths, extra=extra, engine=engine).replace("  {}\n", "")
         path = write_spec(text.replace("engine:\n", "") if engine == "{}" else text)
         try:
@@ -56,6 +58,18 @@ def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> No
     found = check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id]")
     assert found.facts.head == "sequence-classification"
     assert [source.relative_path for source in found.sources] == ["tickets.parquet"]
+
+
+def test_another_quantization_than_the_checkpoints_is_refused(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_checkpoint("sequence-classification"), tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = r"model.quantization: quantization.method was 'nf4', but the checkpoint is quantized already, with 'int8'"
+    with pytest.raises(SpecError, match=said):
+        check(f"{folder}, quantization: nf4", CLASSIFY)
 
 
 def test_missing_model_folder_is_named(check: Checker, tmp_path: Path) -> None:

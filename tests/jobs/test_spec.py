@@ -8,6 +8,7 @@ import pytest
 
 from jobs.errors import SpecError
 from jobs.spec import LoadedSpec, load_spec
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, MaxFailed
 
@@ -222,9 +223,45 @@ def test_wrong_top_level_key_is_refused_with_its_line(
     assert found.startswith(f"spec.yaml:13: {problem}")
 
 
-def test_quantization_is_refused_by_name(write_spec: SpecWriter, generate_yaml: str) -> None:
-    (found,) = problems(write_spec(generate_yaml.replace("path: models/qwen3", "path: m\n  quantization: nf4")))
-    assert found.startswith("spec.yaml:4: model.quantization: was 'nf4'; only null is available yet")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("null", None),
+        ("int8", "int8"),
+        ("nf4", "nf4"),
+        ("{method: fp4}", "fp4"),
+        (
+            "{method: nf4, double_quantization: true, compute_dtype: bfloat16, skipped_modules: [lm_head, k_proj]}",
+            QuantizationConfig(
+                method="nf4", double_quantization=True, compute_dtype="bfloat16", skipped_modules=("lm_head", "k_proj")
+            ),
+        ),
+        ("{method: int8, int8_threshold: 5.5}", QuantizationConfig(method="int8", int8_threshold=5.5)),
+    ],
+)
+def test_quantization_is_a_name_or_a_mapping(
+    write_spec: SpecWriter, generate_yaml: str, given: str, expected: object
+) -> None:
+    spec = generate_yaml.replace("path: models/qwen3", f"path: m\n  quantization: {given}")
+    assert load_spec(write_spec(spec)).job.model.quantization == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("int4", "quantization.method was 'int4'; it must be one of int8, nf4, fp4"),
+        ("4", "quantization was 4; it must be one of int8, nf4, fp4, or have a method"),
+        ("{method: int8, block_size: 64}", "quantization.block_size has no meaning for method int8"),
+        ("{method: nf4, blocks: 64}", "quantization has no blocks; its keys are method, double_quantization"),
+        ("{method: nf4, block_size: [64]}", "quantization.block_size was [64]; it must be one of null, 32"),
+    ],
+)
+def test_a_quantization_that_cannot_be_honoured_is_refused(
+    write_spec: SpecWriter, generate_yaml: str, given: str, problem: str
+) -> None:
+    spec = generate_yaml.replace("path: models/qwen3", f"path: m\n  quantization: {given}")
+    (found,) = problems(write_spec(spec))
+    assert found.startswith(f"spec.yaml:4: model.quantization: {problem}")
 
 
 @pytest.mark.parametrize("name", ["a/b", "-a", "", "a" * 101])

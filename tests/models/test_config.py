@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from models.config import ModelConfig
+from models.config_quantization import QuantizationConfig
 from models.errors import ConfigError
+
+BNB = {"quant_method": "bitsandbytes"}
 
 PUBLISHED = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -265,7 +268,28 @@ def test_architecture_tells_the_head(tmp_path: Path, architecture: str, head: st
         ({"num_labels": 0}, ["num_labels was 0"]),
         ({"problem_type": "ranking"}, ["problem_type was 'ranking'", "regression"]),
         ({"problem_type": "single_label_classification", "num_labels": 1}, ["problem_type", "one label"]),
-        ({"quantization_config": {"quant_method": "awq"}}, ["quantization_config", "unquantized"]),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            ["quantization_config.quant_method was 'awq'", "unquantized"],
+        ),
+        ({"quantization_config": {"bits": 4}}, ["quantization_config.quant_method is absent", "bitsandbytes"]),
+        ({"quantization_config": BNB}, ["quantization_config.load_in_8bit", "load_in_4bit"]),
+        (
+            {"quantization_config": BNB | {"load_in_4bit": True, "bnb_4bit_quant_type": "nf3"}},
+            ["bnb_4bit_quant_type was 'nf3'", "nf4, fp4"],
+        ),
+        (
+            {"quantization_config": BNB | {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float8"}},
+            ["bnb_4bit_compute_dtype was 'float8'"],
+        ),
+        (
+            {"quantization_config": BNB | {"load_in_8bit": True, "llm_int8_threshold": -1}},
+            ["llm_int8_threshold was -1", "0 or more"],
+        ),
+        (
+            {"quantization_config": BNB | {"load_in_8bit": True, "llm_int8_has_fp16_weight": True}},
+            ["llm_int8_has_fp16_weight was True"],
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_file_field_and_what_is_allowed(
@@ -276,6 +300,34 @@ def test_a_bad_value_is_named_with_file_field_and_what_is_allowed(
     assert str(tmp_path / "config.json") in str(caught.value)
     for part in said:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [
+        (None, None),
+        ({}, None),
+        (BNB | {"load_in_8bit": True}, QuantizationConfig(method="int8", int8_threshold=6.0)),
+        ({"load_in_8bit": True, "llm_int8_threshold": 0}, QuantizationConfig(method="int8", int8_threshold=0.0)),
+        (
+            BNB | {"_load_in_4bit": True, "_load_in_8bit": False},
+            QuantizationConfig(method="fp4", double_quantization=False, compute_dtype="float32"),
+        ),
+        (
+            BNB
+            | {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": "bfloat16",
+                "llm_int8_skip_modules": ["lm_head"],
+            },
+            QuantizationConfig(method="nf4", double_quantization=True, compute_dtype="bfloat16"),
+        ),
+    ],
+)
+def test_how_a_checkpoint_is_quantized_is_read(tmp_path: Path, saved: Any, expected: QuantizationConfig | None) -> None:
+    assert read(tmp_path, quantization_config=saved).quantization == expected
 
 
 def test_a_bad_generation_config_names_that_file(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a job would cost."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,23 @@ def test_memory_is_the_tensors_and_the_keys_and_values_of_all_sequences(tiny_che
     assert memory.weights_bytes == pytest.approx((folder / "model.safetensors").stat().st_size, rel=0.05)
     assert memory.typical_cache_bytes == (16 + 8) * token_bytes * 10
     assert memory.full_cache_bytes == 128 * token_bytes * 10
+
+
+@pytest.mark.parametrize("method", ["int8", "nf4", "fp4"])
+def test_quantized_weights_are_counted_as_they_are_held(tiny_checkpoint: CheckpointMaker, method: str) -> None:
+    folder = tiny_checkpoint()
+    config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
+    job = replace(job_of(GENERATE), model=ModelSpec(path="m", quantization=method))
+    memory = memory_needed(job, config, checkpoint, sample_of([10]))
+    counts = {name: int(np.prod(tensor.shape)) for name, tensor in checkpoint.tensors.items()}
+    linear = {name: count for name, count in counts.items() if name.endswith("_proj.weight")}
+    rows = sum(checkpoint.tensors[name].shape[0] for name in linear)
+    held = {
+        "int8": sum(linear.values()) + 4 * rows,
+        "nf4": sum(count // 2 + 4 * -(-count // 64) for count in linear.values()),
+    }
+    expected = held["int8" if method == "int8" else "nf4"] + 4 * (sum(counts.values()) - sum(linear.values()))
+    assert memory.weights_bytes == expected
 
 
 def test_single_pass_task_needs_no_cache(tiny_checkpoint: CheckpointMaker) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams
 from pipelines import fingerprint as fingerprint_module
 from pipelines.errors import PlanError
@@ -59,6 +60,11 @@ def changed(before: dict[str, Any], job: Job) -> list[str]:
             "task.sampling.max_tokens",
         ),
         (lambda job: {"model": dataclasses.replace(job.model, dtype="float32")}, "dtype"),
+        (lambda job: {"model": dataclasses.replace(job.model, quantization="nf4")}, "quantization"),
+        (
+            lambda job: {"model": dataclasses.replace(job.model, quantization=QuantizationConfig(method="int8"))},
+            "quantization.method",
+        ),
         (lambda job: {"engine": EngineSpec(max_model_len=99)}, "max_model_len"),
         (lambda job: {"output": OutputSpec(path="x", format="jsonl")}, "output.format"),
         (lambda job: {"input": dataclasses.replace(job.input, columns=("a",))}, "input.columns"),

@@ -1,0 +1,34 @@
+"""Timed workloads, in process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.bench import measure, read_workload
+from models.errors import ConfigError
+
+CheckpointMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def workload(tmp_path: Path) -> Path:
+    path = tmp_path / "workload.json"
+    requests = [{"prompt_token_ids": [5, 6, 7], "max_tokens": 4}, {"prompt_token_ids": [8], "max_tokens": 2}]
+    path.write_text(json.dumps({"kind": "generate", "name": "tiny", "requests": requests}))
+    return path
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4", "fp4"])
+def test_a_workload_runs_whole_with_any_quantization(
+    tiny_checkpoint: CheckpointMaker, workload: Path, quantization: str | None
+) -> None:
+    measured = measure(tiny_checkpoint(), read_workload(workload), quantization=quantization)
+    assert (measured.prompt_tokens, measured.completion_tokens) == (4, 6)
+    assert measured.output_tokens_per_s > 0
+
+
+def test_an_unknown_quantization_is_refused(tiny_checkpoint: CheckpointMaker, workload: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantization\.method was 'int3'; it must be one of int8, nf4, fp4"):
+        measure(tiny_checkpoint(), read_workload(workload), quantization="int3")
