@@ -24,11 +24,11 @@ def workload(tmp_path: Path) -> Path:
 def test_a_workload_runs_whole_with_any_quantization(
     tiny_checkpoint: CheckpointMaker, workload: Path, quantization: str | None
 ) -> None:
-    measured = measure(tiny_checkpoint(), read_workload(workload), quantization=quantization)
+    measured = measure(str(tiny_checkpoint()), read_workload(workload), quantization=quantization)
     assert (measured.prompt_tokens, measured.completion_tokens) == (4, 6)
     assert measured.output_tokens_per_s > 0
 
 
 def test_an_unknown_quantization_is_refused(tiny_checkpoint: CheckpointMaker, workload: Path) -> None:
     with pytest.raises(ConfigError, match=r"quantization\.method was 'int3'; it must be one of int8, nf4, fp4"):
-        measure(tiny_checkpoint(), read_workload(workload), quantization="int3")
+        measure(str(tiny_checkpoint()), read_workload(workload), quantization="int3")
