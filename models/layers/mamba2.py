@@ -84,23 +84,23 @@ class MixerShare:
 
 
 class CausalConv(Loadable):
-    """A convolution over time, each channel by itself, then SiLU: y[t] = silu(bias + sum of taps[k] * x[t - K + 1 + k])."""
+    """A convolution over time, each channel by itself, then SiLU, in float32:
+    y[t] = silu(bias + sum of taps[k] * x[t - K + 1 + k])."""
 
     weight: nn.Parameter | None
-    bias: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(self, name: str, share: MixerShare) -> None:
         super().__init__()
         self.name, self.channels = name, share.convolved
         config = share.config
         self.num_channels = config.inner_size + 2 * config.num_groups * config.state_size
-        self.weight = _unallocated(sum(share.sizes), 1, config.conv_width)
+        self.width = config.conv_width
+        self.weight = _unallocated(sum(share.sizes), 1, self.width)
         self.bias = _unallocated(sum(share.sizes))
-        self.taps = torch.empty(0)  # [K, channels]
+        self.taps = self.shift = torch.empty(0)  # [K, channels] and [channels]
 
     def slots(self) -> list[Slot]:
-        assert self.weight is not None
-        width = self.weight.shape[2]
         slots: list[Slot] = []
         start = 0
         for source in self.channels:
@@ -108,10 +108,10 @@ class CausalConv(Loadable):
             slots += [
                 Slot(
                     name=f"{self.name}.weight",
-                    shape=(self.num_channels, 1, width),
-                    source=(source, (0, 1), (0, width)),
+                    shape=(self.num_channels, 1, self.width),
+                    source=(source, (0, 1), (0, self.width)),
                     parameter="weight",
-                    target=(target, (0, 1), (0, width)),
+                    target=(target, (0, 1), (0, self.width)),
                 ),
                 Slot(
                     name=f"{self.name}.bias",
@@ -125,15 +125,16 @@ class CausalConv(Loadable):
 
     def finalize(self) -> None:
         assert self.weight is not None
-        self.taps = self.weight.data[:, 0].t().contiguous()
-        self.weight = None
+        assert self.bias is not None
+        self.taps, self.shift = self.weight.data[:, 0].t().float().contiguous(), self.bias.data.float()
+        self.weight = self.bias = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Inputs [n, K - 1 + W, channels] -> outputs [n, W, channels] of the last W."""
-        width = x.shape[1] - self.taps.shape[0] + 1
-        y = torch.addcmul(self.bias.data, x[:, :width], self.taps[0])
-        for place in range(1, self.taps.shape[0]):
-            y.addcmul_(x[:, place : place + width], self.taps[place])
+        x, num_outputs = x.float(), x.shape[1] - self.width + 1
+        y = torch.addcmul(self.shift, x[:, :num_outputs], self.taps[0])
+        for place in range(1, self.width):
+            y.addcmul_(x[:, place : place + num_outputs], self.taps[place])
         return F.silu(y, inplace=True)
 
 
@@ -256,7 +257,7 @@ class Mamba2Mixer(nn.Module):
         """One token of each sequence [S, channels] -> [S, M * P]."""
         inputs = torch.cat([state.conv.index_select(0, decodes.slots), xbc[:, None]], dim=1)  # [S, K, channels]
         state.conv.index_copy_(0, decodes.slots, inputs[:, 1:])
-        mixed = self.conv(inputs)[:, 0].float()  # [S, channels]
+        mixed = self.conv(inputs)[:, 0]  # [S, channels]
         if decodes.span is None:
             rows = state.scan.index_select(0, decodes.slots)
             y = self._step(rows, mixed, dt)
@@ -280,7 +281,7 @@ class Mamba2Mixer(nn.Module):
         """All tokens of the step, of which the chunks take theirs -> [T', M * P]."""
         inputs = xbc.index_select(0, chunks.rows)  # [C * (K - 1 + W), channels]
         self._insert_edges(inputs, state, chunks)
-        mixed = self.conv(inputs.view(chunks.is_real.shape[0], -1, inputs.shape[1])).float()  # [C, W, channels]
+        mixed = self.conv(inputs.view(chunks.is_real.shape[0], -1, inputs.shape[1]))  # [C, W, channels]
         x, b, c = self._heads(mixed)
         dt = dt.index_select(0, chunks.tokens).view(*x.shape[:3]) * chunks.is_real  # [C, W, M]
         rows = self._states_before(state, chunks)

@@ -1,8 +1,8 @@
-"""The benchmark's model and its two workloads, made from a seed: nothing is downloaded.
+"""The benchmark's models and its workloads, made from a seed: nothing is downloaded.
 
 `python tests/benchmarks/workloads.py FOLDER` writes FOLDER/model (a Qwen3 of random weights, causal),
-FOLDER/classifier (the same body with a classification head), FOLDER/generate.json and FOLDER/classify.json, which
-`millrace bench` reads.
+FOLDER/classifier (the same body with a classification head) and FOLDER/hybrid (a Zamba2 of 99 million parameters,
+causal), and FOLDER/generate.json, FOLDER/classify.json and FOLDER/hybrid.json, which `millrace bench` reads.
 """
 
 import json
@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from transformers import (
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+    Zamba2Config,
+    Zamba2ForCausalLM,
+)
 
 VOCAB_SIZE = 32_000
 
@@ -39,7 +45,20 @@ def requests(
 
 
 def write(folder: Path, *, seed: int = 0) -> None:
-    """Writes both checkpoints and both workloads into `folder`."""
+    """Writes the checkpoints and the workloads into `folder`."""
+    write_dense(folder, seed)
+    write_hybrid(folder, seed)
+    workloads = {
+        "generate": ("generate", requests(count=128, prompt=(16, 512), output=(16, 256), seed=seed)),
+        "classify": ("classify", requests(count=512, prompt=(16, 512), output=None, seed=seed + 1)),
+        "hybrid": ("generate", requests(count=24, prompt=(16, 512), output=(16, 256), seed=seed + 2)),
+    }
+    for name, (kind, items) in workloads.items():
+        (folder / f"{name}.json").write_text(json.dumps({"kind": kind, "name": f"lognormal-{name}", "requests": items}))
+
+
+def write_dense(folder: Path, seed: int) -> None:
+    """One body of 12 layers under two heads."""
     fields: dict[str, Any] = dict(  # noqa: C408
         vocab_size=VOCAB_SIZE,
         hidden_size=512,
@@ -60,12 +79,32 @@ def write(folder: Path, *, seed: int = 0) -> None:
     torch.manual_seed(seed)
     for name, model_class in (("model", Qwen3ForCausalLM), ("classifier", Qwen3ForSequenceClassification)):
         model_class(config).bfloat16().save_pretrained(folder / name)
-    workloads = {
-        "generate": requests(count=128, prompt=(16, 512), output=(16, 256), seed=seed),
-        "classify": requests(count=512, prompt=(16, 512), output=None, seed=seed + 1),
-    }
-    for kind, items in workloads.items():
-        (folder / f"{kind}.json").write_text(json.dumps({"kind": kind, "name": f"lognormal-{kind}", "requests": items}))
+
+
+def write_hybrid(folder: Path, seed: int) -> None:
+    """21 Mamba-2 layers, every fifth after the first fed by one of two shared blocks."""
+    hybrid_layers = (5, 10, 15, 20)
+    fields: dict[str, Any] = dict(  # noqa: C408
+        vocab_size=VOCAB_SIZE,
+        hidden_size=640,
+        intermediate_size=2560,
+        num_hidden_layers=21,
+        layers_block_type=["hybrid" if layer in hybrid_layers else "linear_attention" for layer in range(21)],
+        num_attention_heads=10,
+        n_mamba_heads=20,
+        mamba_d_state=64,
+        num_mem_blocks=2,
+        adapter_rank=64,
+        use_mem_rope=True,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(seed)
+    Zamba2ForCausalLM(Zamba2Config(**fields)).bfloat16().save_pretrained(folder / "hybrid")
 
 
 if __name__ == "__main__":

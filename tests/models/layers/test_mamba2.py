@@ -126,7 +126,8 @@ def in_steps(
     """The same with states: every step computes some shares, single tokens that continue first. Slots are in reverse
     and hold garbage at the beginning."""
     num_slots = len(sequences) + 2
-    state = StateCache.allocate(mixer.state_spec, num_slots=num_slots, dtype=torch.float32, device=CPU)
+    dtype = sequences[0].dtype
+    state = StateCache.allocate(mixer.state_spec, num_slots=num_slots, dtype=dtype, device=CPU)
     state.conv.fill_(torch.nan)
     state.scan.fill_(torch.inf)
     given_by = num_given or [x.shape[0] for x in sequences]
@@ -275,6 +276,23 @@ def test_strong_decays_lose_no_digits() -> None:
         here = [part[:, token].double() for part in (x, b, c, dt)]
         expected.append(step(state, here[0], here[1], here[2], here[3], a.double()))
     torch.testing.assert_close(found[0, 9:, 0], torch.cat(expected)[9:, 0].float(), atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_differs_by_its_rounding(tmp_path: Path) -> None:
+    """Projections and convolution inputs are rounded, what lies between them is not."""
+    checkpoint, sequences = write_checkpoint(tmp_path, tensors_of(CONFIG)), inputs((1, 9, 20))
+    steps = [
+        [Share(0, 0, 1), Share(1, 0, 8), Share(2, 0, 13)],
+        [Share(1, 8, 9), Share(2, 13, 20)],
+    ]
+    expected = whole(make(CONFIG, checkpoint), sequences)
+    mixer = loaded(Mamba2Mixer("m", HIDDEN, MixerShare.of(CONFIG, SINGLE), SINGLE), checkpoint, torch.bfloat16)
+    assert isinstance(mixer, Mamba2Mixer)
+    found = in_steps(mixer, [x.bfloat16() for x in sequences], steps)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other, atol=0.08, rtol=0.02)
+    assert mixer.recurrence.a.dtype == torch.float32
 
 
 def test_states_follow_their_formula(tmp_path: Path) -> None:
