@@ -16,13 +16,14 @@ from models.decoder import BuildOptions
 from models.errors import CheckpointError, ConfigError
 from models.heads import Decoder, Model
 from models.helium import HeliumDecoder
-from models.layers.attention import AttentionBackend, Layout
+from models.layers.attention import AttentionBackend, KvSpec, Layout
 from models.layers.cpu_linear import computed_dtype
 from models.layers.embedding import VocabHead
 from models.layers.loadable import Loadable
 from models.layers.mamba_plan import DtClamp, MambaPlan, check_dt_clamp
 from models.layers.mamba_plan import plan as plan_mamba
 from models.layers.quantization import Quantization, hold_quantized
+from models.layers.state import StateSpec
 from models.parallel import SINGLE, TensorParallel
 from models.phi3 import Phi3Decoder
 from models.qwen3 import Qwen3Decoder
@@ -166,10 +167,19 @@ def hold(
         )
 
 
-def weights_bytes(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Bytes that a loaded model takes: its weights, the keys and values of one token, and the states of one sequence."""
+
+    weights: int
+    token: int
+    sequence: int
+
+
+def footprint(
     config: ModelConfig, checkpoint: Checkpoint, *, dtype: str, quantization: str | QuantizationConfig | None
-) -> int:
-    """What the weights of a checkpoint take once loaded in this process, without loading them.
+) -> Footprint:
+    """What a checkpoint takes once loaded in this process, without loading it.
 
     Raises:
         ModelError: an argument cannot be used.
@@ -182,7 +192,12 @@ def weights_bytes(
     model = Model(decoder, config.head, is_tied=settled.is_tied)
     chosen = choose_quantization(quantization, config.quantization)
     hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=device)
-    return sum(layer.num_bytes(chosen_dtype) for layer in model.modules() if isinstance(layer, Loadable))
+    specs = decoder.cache_specs
+    return Footprint(
+        weights=sum(layer.num_bytes(chosen_dtype) for layer in model.modules() if isinstance(layer, Loadable)),
+        token=sum(spec.bytes_per_token(chosen_dtype) for spec in specs if isinstance(spec, KvSpec)),
+        sequence=sum(spec.bytes_per_sequence(chosen_dtype) for spec in specs if isinstance(spec, StateSpec)),
+    )
 
 
 def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
 from models.config import ModelConfig
-from models.registry import choose_device, choose_dtype, weights_bytes
+from models.registry import footprint
 from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
@@ -37,7 +37,8 @@ GROWTH = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes of one engine: its weights as loaded, and the keys and values of `max_num_seqs` sequences of typical and of full length.
+    """Bytes of one engine: its weights as loaded, and the caches (keys, values, recurrent states) of `max_num_seqs` sequences
+    of typical and of full length.
 
     A single-pass task keeps no keys and values.
     """
@@ -134,17 +135,15 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
 
 def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample: Sample) -> Memory:
     """Weights as they are loaded, in their dtype or quantized; caches from the sampled lengths."""
-    weights = weights_bytes(config, checkpoint, dtype=job.model.dtype, quantization=job.model.quantization)
-    item_bytes = choose_dtype(job.model.dtype, config, choose_device("auto")).itemsize
+    takes = footprint(config, checkpoint, dtype=job.model.dtype, quantization=job.model.quantization)
     if not isinstance(job.task, GenerateTask):
-        return Memory(weights_bytes=weights, typical_cache_bytes=0, full_cache_bytes=0)
-    token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * item_bytes
+        return Memory(weights_bytes=takes.weights, typical_cache_bytes=0, full_cache_bytes=0)
     longest = job.engine.max_model_len or config.max_position_embeddings
     typical = min(longest, int(sample.mean_prompt_tokens) + job.task.sampling.max_tokens)
     return Memory(
-        weights_bytes=weights,
-        typical_cache_bytes=typical * token_bytes * job.engine.max_num_seqs,
-        full_cache_bytes=longest * token_bytes * job.engine.max_num_seqs,
+        weights_bytes=takes.weights,
+        typical_cache_bytes=(typical * takes.token + takes.sequence) * job.engine.max_num_seqs,
+        full_cache_bytes=(longest * takes.token + takes.sequence) * job.engine.max_num_seqs,
     )
 
 

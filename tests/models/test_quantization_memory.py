@@ -37,7 +37,7 @@ import json, logging, sys
 from pathlib import Path
 import torch
 from models.config import ModelConfig
-from models.registry import load_model, weights_bytes
+from models.registry import footprint, load_model
 from models.weights import Checkpoint
 
 def status(key):
@@ -46,7 +46,7 @@ def status(key):
 
 folder, small, method = sys.argv[1:4]
 load_model(small, device="cpu", quantization=method)  # whatever the first use imports and sets up
-expected = weights_bytes(ModelConfig.from_pretrained(folder), Checkpoint.open(folder), dtype="auto", quantization=method)
+expected = footprint(ModelConfig.from_pretrained(folder), Checkpoint.open(folder), dtype="auto", quantization=method).weights
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = status("VmRSS")
 loaded = load_model(folder, device="cpu", quantization=method)

@@ -75,6 +75,18 @@ def test_quantized_weights_are_counted_as_they_are_held(tiny_checkpoint: Checkpo
     assert memory.weights_bytes == expected
 
 
+def test_a_hybrid_has_keys_and_values_in_few_layers_and_a_state_in_each(tiny_checkpoint: CheckpointMaker) -> None:
+    folder = tiny_checkpoint(family="zamba2", max_position_embeddings=128)
+    config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
+    memory = memory_needed(job_of(GENERATE, max_num_seqs=10), config, checkpoint, sample_of([16]))
+    hybrids, layers = config.layer_types.count("hybrid"), config.num_hidden_layers
+    token_bytes = 2 * hybrids * config.num_key_value_heads * config.head_dim * 4
+    assert config.mamba is not None
+    channels = config.mamba.inner_size + 2 * config.mamba.num_groups * config.mamba.state_size
+    state_bytes = layers * 4 * (config.mamba.inner_size * config.mamba.state_size + 3 * channels)
+    assert memory.typical_cache_bytes == (24 * token_bytes + state_bytes) * 10
+
+
 def test_single_pass_task_needs_no_cache(tiny_checkpoint: CheckpointMaker) -> None:
     folder = tiny_checkpoint()
     config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
