@@ -1,9 +1,12 @@
 """Specs as people write them, in files."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from jobs.logs import PACKAGES
 
 SpecWriter = Callable[[str], Path]
 
@@ -21,6 +24,18 @@ input:
 output:
   path: out/label-tickets
 """
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A command sets up logging for its whole process, which other tests share."""
+    loggers = [logging.getLogger(package) for package in PACKAGES]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture
