@@ -168,7 +168,6 @@ def _zamba2_mixers(fields: Fields, hidden_size: int) -> Mixers:
             num_blocks=fields.integer("num_mem_blocks", 1),
             adapter_rank=fields.integer("adapter_rank", 128),
             has_attention_adapters=fields.boolean("use_shared_attention_adapter", default=False),
-            has_rope=fields.boolean("use_mem_rope", default=False),
         ),
     )
 

@@ -80,9 +80,8 @@ class MambaConfig:
 class SharedBlocksConfig:
     """Zamba2's transformer blocks that hybrid layers take turns in: the hybrid layer of rank a (counted among hybrid
     layers) calls block a % `num_blocks`, with adapters of rank `adapter_rank` of its own on the MLP and, where
-    `has_attention_adapters`, on query, key and value. `has_rope`: their attention is rotary."""
+    `has_attention_adapters`, on query, key and value."""
 
     num_blocks: int
     adapter_rank: int
     has_attention_adapters: bool
-    has_rope: bool

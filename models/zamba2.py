@@ -97,7 +97,6 @@ class SharedCall(nn.Module):
         shared = config.shared_blocks
         assert shared is not None
         self.input_norm, self.pre_ff_norm = block.input_norm, block.pre_ff_norm
-        self.has_rope = shared.has_rope
         self.attention = Attention(
             qkv_proj=_adapted_qkv(block, rank, config, shared) if shared.has_attention_adapters else block.qkv_proj,
             o_proj=block.o_proj,
@@ -112,11 +111,11 @@ class SharedCall(nn.Module):
         self.linear = Linear([replicated(f"layers.{layer}.linear", config.hidden_size)], config.hidden_size)
 
     def forward(
-        self, h: torch.Tensor, e: torch.Tensor, rotation: Rotation, cache: KvCache | None, batch: Batch
+        self, h: torch.Tensor, e: torch.Tensor, rotation: Rotation | None, cache: KvCache | None, batch: Batch
     ) -> torch.Tensor:
         """Hidden states and embeddings, both [T, H] -> what goes into the layer's mixer [T, H]."""
         t = self.input_norm(torch.cat([h, e], dim=-1))  # [T, 2H]
-        heads = self.attention(t, rotation if self.has_rope else None, cache, batch.attention)  # [T, Q * D]
+        heads = self.attention(t, rotation, cache, batch.attention)  # [T, Q * D]
         t = self.pre_ff_norm(self.attention.o_proj(heads))  # [T, H]
         return self.linear(self.mlp(t))  # type: ignore[no-any-return]
 
@@ -132,7 +131,7 @@ class Zamba2Layer(nn.Module):
         self,
         h: torch.Tensor,
         e: torch.Tensor,
-        rotation: Rotation,
+        rotation: Rotation | None,
         kv: KvCache | None,
         state: StateCache | None,
         batch: Batch,
@@ -207,7 +206,7 @@ class Zamba2Decoder(nn.Module):
     def forward(self, batch: Batch, caches: Sequence[Cache] | None = None) -> torch.Tensor:
         """The final hidden states [T, H], or [R, H] for `batch.rows`."""
         e = self.embed_tokens(batch.token_ids)  # [T, H]
-        rotation = self.rotary(batch.positions)
+        rotation = self.rotary(batch.positions, batch.regimes) if any(self.config.rotated_layers) else None
         h, left = e, iter(caches or ())
         for layer in self.layers:
             kv = next(left, None) if layer.call is not None else None

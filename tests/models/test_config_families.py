@@ -73,9 +73,10 @@ def test_zamba2_reads_its_mixers(tmp_path: Path) -> None:
     assert config.mamba is not None
     assert (config.mamba.inner_size, config.mamba.head_dim, config.mamba.conv_width) == (5120, 64, 4)
     assert config.shared_blocks is not None
-    assert (config.shared_blocks.num_blocks, config.shared_blocks.has_rope) == (2, True)
+    assert config.shared_blocks.num_blocks == 2
     hybrids = [index for index, kind in enumerate(config.layer_types) if kind == "hybrid"]
     assert hybrids == [6, 12, 18, 24, 30, 36, 42, 47, 51]
+    assert [index for index, is_rotated in enumerate(config.rotated_layers) if is_rotated] == hybrids
     assert (config.head_dim, config.hidden_act) == (160, "gelu")
     assert read(tmp_path, model_type="zamba2", use_long_context=True).max_position_embeddings == 16384
 

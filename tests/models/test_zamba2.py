@@ -34,6 +34,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         **layers(7, 2, 3, 5, 6),
     },
     "rotary attention": {"use_mem_rope": True, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
+    "rotary attention over a switched context": {
+        "use_mem_rope": True,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 50.0,
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0 + 0.1 * pair for pair in range(8)],
+            "long_factor": [2.0 + pair for pair in range(8)],
+        },
+    },
     "biases": {"add_bias_linear": True},
     "fewer key/value heads": {"num_key_value_heads": 2},
     "untied": {"tie_word_embeddings": False},
