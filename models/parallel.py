@@ -1,43 +1,29 @@
-"""Tensor parallelism: which rank this is, the collectives that layers and engine need, and how ranks find each other.
+"""Tensor parallelism: which rank this is, and the collectives that layers and engine need.
 
 With one rank every collective returns its input. Layers ask for their share of a dimension here and nowhere else.
 """
 
 import math
-import pickle
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from models.errors import ConfigError, EngineError
+from models.calls import Call, CallReceiver, CallSender
+from models.errors import ConfigError
 from models.layers.loadable import Range
-
-JOIN_S = 300.0
-STEP_S = 600.0  # a collective that takes longer has lost a rank
-IDLE = timedelta(days=3650)  # how long followers wait for their next call
-CALL_BYTES = 16 * 2**10  # of a call that are sent at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """What rank 0 has the others do: a method of what they run, and its arguments."""
-
-    method: str
-    arguments: tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorParallel:
-    """One rank's place among the `size` shards of a replica. `group` carries tensors, `calls` what rank 0 asks of the
-    others; both None with a single rank."""
+    """One rank's place among the `size` shards of a replica, `num_here` of them on its machine. `group` carries tensors,
+    `calls` what rank 0 asks of the others; both None with a single rank."""
 
     rank: int = 0
     size: int = 1
+    num_here: int = 1
     group: "dist.ProcessGroup | None" = field(default=None, compare=False)
-    calls: "dist.ProcessGroup | None" = field(default=None, compare=False)
+    calls: CallSender | CallReceiver | None = field(default=None, compare=False)
 
     def share(self, total: int, what: str) -> Range:
         """The equal, contiguous part [start, stop) of `total` that this rank holds.
@@ -92,63 +78,27 @@ class TensorParallel:
         if self.size == 1:
             return value
         found = torch.tensor([value])
-        dist.all_reduce(found, dist.ReduceOp.MIN, group=self.calls)
+        dist.all_reduce(found, dist.ReduceOp.MIN, group=self.group)
         return int(found)
 
-    def call(self, value: Call | None = None) -> Call | None:
-        """Rank 0's call, None for the end, on every rank; the others pass nothing, and wait for it.
+    def call(self, method: str, *arguments: object) -> None:
+        """Has the other ranks call a method of what they run (`models.engine.follower`). Does nothing on these ranks, nor
+        where there are none.
 
-        One message of `CALL_BYTES` carries most calls; a longer one is followed by its rest.
+        Raises:
+            EngineError: one of them is gone.
         """
-        head = torch.zeros(CALL_BYTES, dtype=torch.uint8)
-        content = b""
-        if self.rank == 0:
-            content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-            message = len(content).to_bytes(8, "little") + content
-            head[: len(message)] = torch.frombuffer(bytearray(message[:CALL_BYTES]), dtype=torch.uint8)
-        dist.broadcast(head, src=0, group=self.calls)
-        if self.rank > 0:
-            content = head.numpy().tobytes()[8:]
-        size, sent = int.from_bytes(head[:8].numpy().tobytes(), "little"), CALL_BYTES - 8
-        if size > sent:
-            rest = torch.zeros(size - sent, dtype=torch.uint8)
-            if self.rank == 0:
-                rest = torch.frombuffer(bytearray(content[sent:]), dtype=torch.uint8)
-            dist.broadcast(rest, src=0, group=self.calls)
-            content = content[:sent] + rest.numpy().tobytes()
-        if self.rank == 0:
-            return value
-        found: Call | None = pickle.loads(content[:size])  # noqa: S301 - from rank 0 alone
-        return found
+        if isinstance(self.calls, CallSender):
+            self.calls.send(Call(method=method, arguments=arguments))
+
+    def end(self) -> None:
+        """Tells the other ranks that there are no more calls.
+
+        Raises:
+            EngineError: one of them is gone.
+        """
+        if isinstance(self.calls, CallSender):
+            self.calls.send(None)
 
 
 SINGLE = TensorParallel()
-
-
-def join(rank: int, size: int, address: str, *, device: torch.device) -> TensorParallel:
-    """Meets the other ranks of a replica at `address` (HOST:PORT, where rank 0 listens), and gives this one its place.
-    Tensors go over NCCL between GPUs, over gloo between CPUs. A process is a rank of one replica at a time.
-
-    Raises:
-        EngineError: not all ranks came within `JOIN_S`.
-    """
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(
-            backend,
-            init_method=f"tcp://{address}",
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=JOIN_S),
-        )
-        calls = dist.new_group(backend="gloo", timeout=IDLE)
-    except (RuntimeError, ValueError) as error:
-        raise EngineError(f"rank {rank} of {size} did not meet the others at {address}: {error}") from error
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=STEP_S))
-    return TensorParallel(rank=rank, size=size, group=dist.group.WORLD, calls=calls)
-
-
-def leave(tp: TensorParallel) -> None:
-    """Ends this process's part in a replica."""
-    if tp.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()

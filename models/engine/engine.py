@@ -23,7 +23,7 @@ from models.engine.request import Output, Request, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
 from models.engine.sequence import Sequence
-from models.engine.shards import LocalShards, ShardWork
+from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import EngineError, RequestError
 from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
 from models.text import Tokenizer
@@ -77,7 +77,7 @@ class Engine:
         options: EngineOptions,
         seed: int | None = None,
         launcher: ThreadPoolExecutor | None = None,
-        shards: LocalShards | None = None,
+        shards: Shards | None = None,
     ) -> None:
         """`launcher` is the one thread that steps run in, best the one the model was loaded in; `shards` are the model's
         other ranks, if they end with this one."""
@@ -117,10 +117,12 @@ class Engine:
         quantization: str | QuantizationConfig | None = None,
         mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
+        start: StartShards = LocalShards,
         **settings: int | float | None,
     ) -> "Engine":
         """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`); see `load_model`.
-        `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only.
+        `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only. `start` makes the other
+        shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
@@ -132,7 +134,7 @@ class Engine:
             "path": folder, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": chosen.max_model_len,
         }  # fmt: skip
-        shards = LocalShards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size)
+        shards = start_shards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size, start)
         try:
             loaded = launcher.submit(lambda: load_model(**load, tp=shards.join())).result()
             require_causal(loaded, path)

@@ -8,27 +8,40 @@ import sys
 
 import torch
 
+from models.calls import CallReceiver
 from models.engine.runner import Runner
 from models.engine.scorer import Scorer
 from models.engine.shards import ShardWork
-from models.parallel import TensorParallel, join, leave
+from models.parallel import TensorParallel
 from models.registry import choose_device, load_model
+from models.rendezvous import join, leave
 
 
-def follow(work: ShardWork, tp: TensorParallel) -> None:
-    """Loads this rank's part of the model and computes what rank 0 calls for, until that says that it is done.
+def follow(work: ShardWork, rank: int, size: int, address: str) -> None:
+    """Joins rank 0 at `address`, loads this rank's part of the model and computes what rank 0 calls for, until that says
+    that it is done.
 
     Raises:
-        ModelError: the checkpoint cannot be loaded.
+        ModelError: the checkpoint cannot be loaded, or rank 0 is gone.
         RuntimeError: another rank is gone.
     """
+    torch.set_num_threads(work.num_threads)
+    tp = join(rank, size, address, device=choose_device(work.load["device"]))
+    try:
+        _compute(work, tp)
+    finally:
+        leave(tp)
+
+
+def _compute(work: ShardWork, tp: TensorParallel) -> None:
+    assert isinstance(tp.calls, CallReceiver)
     loaded = load_model(**work.load, tp=tp)
     target: Runner | Scorer
     if work.options is None:
         target = Scorer(loaded, max_num_batched_tokens=work.max_num_batched_tokens)
     else:
         target = Runner(loaded, work.options)
-    while (call := tp.call()) is not None:
+    while (call := tp.calls.receive()) is not None:
         getattr(target, call.method)(*call.arguments)
 
 
@@ -36,15 +49,9 @@ def main() -> None:
     """The process that `LocalShards` starts; its `ShardWork` comes on stdin."""
     rank, size, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     work: ShardWork = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from the process that started this one
-    torch.set_num_threads(work.num_threads)
-    device = choose_device(work.load["device"])
-    if device.type == "cuda":
+    if choose_device(work.load["device"]).type == "cuda":
         torch.cuda.set_device(rank)
-    tp = join(rank, size, address, device=device)
-    try:
-        follow(work, tp)
-    finally:
-        leave(tp)
+    follow(work, rank, size, address)
 
 
 if __name__ == "__main__":

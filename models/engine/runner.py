@@ -18,7 +18,6 @@ from models.engine.sampler import SamplingRow, is_plain_greedy, likeliest, sampl
 from models.engine.scheduler import StepResult
 from models.errors import ConfigError
 from models.layers.attention import Layout
-from models.parallel import Call
 from models.registry import LoadedModel
 
 CPU_TOKEN_BUDGET = 1024
@@ -92,8 +91,7 @@ class Runner:
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Computes a plan: on the CPU at once, on a GPU by queueing. Plans must be launched in the order they were
         made. Rank 0 launches; the other ranks `execute` the same plan."""
-        if self._tp.size > 1:
-            self._tp.call(Call(method="execute", arguments=(plan,)))
+        self._tp.call("execute", plan)
         return self.execute(plan)
 
     @torch.inference_mode()

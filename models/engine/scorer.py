@@ -4,7 +4,8 @@ Sequences are packed longest first in a fixed order, so the same list of sequenc
 wherever it is scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,10 +19,9 @@ from models.config_quantization import QuantizationConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.packing import batch_of, packs
-from models.engine.shards import LocalShards, ShardWork
+from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import ConfigError, RequestError
 from models.layers.attention import IntArray, Layout
-from models.parallel import Call
 from models.registry import LoadedModel, load_model, load_tokenizer
 from models.text import Tokenizer
 
@@ -38,10 +38,12 @@ class Scorer:
         *,
         tokenizer: Tokenizer | None = None,
         max_num_batched_tokens: int = TOKEN_BUDGET,
-        shards: LocalShards | None = None,
+        shards: Shards | None = None,
+        watchdog: AbstractContextManager[None] | None = None,
     ) -> None:
-        """`shards` are the model's other ranks, if they end with this one."""
+        """`shards` are the model's other ranks, if they end with this one; `watchdog` is entered for every pass."""
         self._loaded, self.tokenizer, self._budget, self._shards = loaded, tokenizer, max_num_batched_tokens, shards
+        self._watchdog = watchdog or nullcontext()
         self.config: ModelConfig = loaded.config
         self.head: Head = loaded.head
         self.max_model_len = loaded.max_model_len
@@ -59,10 +61,12 @@ class Scorer:
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
         tensor_parallel_size: int = 1,
+        start: StartShards = LocalShards,
+        watchdog: AbstractContextManager[None] | None = None,
     ) -> "Scorer":
         """Loads a checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`). `head` overrides the one its
-        architecture names. Without tokenizer.json it scores token ids only. With a `tensor_parallel_size` over 1 the
-        other shards are processes of this machine, which `close` ends.
+        architecture names. Without tokenizer.json it scores token ids only. `start` makes the other shards of a
+        `tensor_parallel_size` over 1: processes of this machine, which `close` ends.
 
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
@@ -75,10 +79,12 @@ class Scorer:
             "path": folder, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": max_model_len,
         }  # fmt: skip
-        shards = LocalShards(ShardWork(load=load, max_num_batched_tokens=budget), tensor_parallel_size)
+        work = ShardWork(load=load, max_num_batched_tokens=budget)
+        shards = start_shards(work, tensor_parallel_size, start)
         try:
             loaded = load_model(**load, tp=shards.join())
-            return cls(loaded, tokenizer=load_tokenizer(folder), max_num_batched_tokens=budget, shards=shards)
+            tokenizer = load_tokenizer(folder)
+            return cls(loaded, tokenizer=tokenizer, max_num_batched_tokens=budget, shards=shards, watchdog=watchdog)
         except BaseException:
             shards.kill()
             raise
@@ -98,9 +104,9 @@ class Scorer:
         """
         self._check_lengths(token_ids, 0)
         self._check_vocabulary("sequence", token_ids)
-        self._tell("score", token_ids)
+        self._call("score", token_ids)
         scores: list[torch.Tensor | None] = [None] * len(token_ids)
-        for members in packs([len(ids) for ids in token_ids], self._budget):
+        for members in self._packs([len(ids) for ids in token_ids]):
             sequences = [token_ids[index] for index in members]
             counts = np.array([len(ids) for ids in sequences])
             layout = Layout(counts=counts, starts=np.zeros_like(counts))
@@ -130,10 +136,10 @@ class Scorer:
         self._check_lengths(prompts, max(len(label) for label in labels))
         self._check_vocabulary("sequence", prompts)
         self._check_vocabulary("label", labels)
-        self._tell("score_labels", prompts, labels)
+        self._call("score_labels", prompts, labels)
         scorer = LabelScorer(self._loaded, labels)
         scores = torch.empty(len(prompts), len(labels))
-        for members in packs([scorer.weight(len(prompt)) for prompt in prompts], self._budget):
+        for members in self._packs([scorer.weight(len(prompt)) for prompt in prompts]):
             scores[members] = scorer.score([prompts[index] for index in members])
         return scores
 
@@ -161,9 +167,9 @@ class Scorer:
             raise RequestError(f"pooling was {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
         self._check_lengths(token_ids, 0)
         self._check_vocabulary("sequence", token_ids)
-        self._tell("embed", token_ids, pooling)
+        self._call("embed", token_ids, pooling)
         vectors = torch.empty(len(token_ids), self.config.hidden_size)
-        for members in packs([len(ids) for ids in token_ids], self._budget):
+        for members in self._packs([len(ids) for ids in token_ids]):
             sequences = [token_ids[index] for index in members]
             counts = np.array([len(ids) for ids in sequences])
             layout = Layout(counts=counts, starts=np.zeros_like(counts))
@@ -174,11 +180,16 @@ class Scorer:
             vectors[members] = hidden
         return F.normalize(vectors, dim=-1) if normalize else vectors
 
-    def _tell(self, method: str, *arguments: object) -> None:
-        """Has the other ranks of the model compute their part of what this one is about to."""
-        tp = self._loaded.tp
-        if tp.size > 1 and tp.rank == 0:
-            tp.call(Call(method=method, arguments=arguments))
+    def _call(self, method: str, *arguments: object) -> None:
+        """Has the other ranks compute their part of what this one is about to."""
+        with self._watchdog:
+            self._loaded.tp.call(method, *arguments)
+
+    def _packs(self, weights: Sequence[int]) -> Iterator[list[int]]:
+        """Which sequences each pass takes, the pass being what the caller does before the next."""
+        for members in packs(weights, self._budget):
+            with self._watchdog:
+                yield members
 
     def _last_rows(self, sequences: Sequence[Sequence[int]]) -> IntArray:
         """The packed token of each sequence that is classified: as in transformers its last one that is no pad token,

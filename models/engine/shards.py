@@ -1,30 +1,33 @@
-"""The other ranks of a replica, as processes of this machine.
+"""The other ranks of a replica, and how an engine gets them.
 
-    shards = LocalShards(ShardWork(load=..., options=...), size)
+    shards = start_shards(ShardWork(load=..., options=...), size)
     tp = shards.join()       rank 0's place among them, for `load_model`
     shards.close()
 
-With one rank there are none, and nothing happens. On a cluster the ranks are actors instead.
+`LocalShards` are processes of this machine. On a cluster the ranks are actors (`actors.group`).
 """
 
 import logging
 import pickle
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from models.config import ModelConfig
 from models.engine.options import EngineOptions
-from models.parallel import SINGLE, TensorParallel, join, leave
+from models.errors import EngineError
+from models.parallel import SINGLE, TensorParallel
 from models.registry import choose_device
+from models.rendezvous import Meeting, leave
 from models.shard_sizes import check_size
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
 END_S = 10.0
 
 
@@ -39,68 +42,93 @@ class ShardWork:
     num_threads: int = field(default_factory=torch.get_num_threads)
 
 
-class LocalShards:
-    """The ranks 1 to `size` - 1; whoever makes them is rank 0. They end when they are told to, and by themselves when
-    rank 0 is gone."""
-
-    def __init__(self, work: ShardWork, size: int) -> None:
-        """Starts the processes.
-
-        Raises:
-            ConfigError: the model cannot be split into so many.
-        """
-        check_size(ModelConfig.from_pretrained(work.load["path"]), size)
-        self._work, self._size = work, size
-        self._tp: TensorParallel | None = None
-        self._address = f"127.0.0.1:{_free_port()}"
-        self._processes = [self._start(rank) for rank in range(1, size)]
+class Shards(Protocol):
+    """The ranks other than 0; whoever starts them is rank 0."""
 
     def join(self) -> TensorParallel:
         """Rank 0's place among them, once all are there.
 
         Raises:
-            EngineError: one of them did not come in time.
+            EngineError: one of them ended, or did not come in time.
         """
-        if self._size == 1:
-            return SINGLE
-        self._tp = join(0, self._size, self._address, device=choose_device(self._work.load["device"]))
+
+    def close(self) -> None:
+        """Tells them to end, and ends those that do not listen."""
+
+    def kill(self) -> None:
+        """Ends them whatever they are at, which may be waiting for what never comes."""
+
+
+StartShards = Callable[[ShardWork, int], Shards]
+
+
+class NoShards:
+    """Those of a model on a single rank."""
+
+    def join(self) -> TensorParallel:
+        return SINGLE
+
+    def close(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def start_shards(work: ShardWork, size: int, start: StartShards) -> Shards:
+    """The ranks 1 to `size` - 1, made by `start` if there are any.
+
+    Raises:
+        ConfigError: the model cannot be split into so many; nothing was started.
+    """
+    if size == 1:
+        return NoShards()
+    check_size(ModelConfig.from_pretrained(work.load["path"]), size)
+    return start(work, size)
+
+
+class LocalShards:
+    """Processes of this machine. They end when they are told to, and by themselves when rank 0 is gone."""
+
+    def __init__(self, work: ShardWork, size: int) -> None:
+        self._device = choose_device(work.load["device"])
+        self._meeting = Meeting.open(LOOPBACK, size)
+        self._tp: TensorParallel | None = None
+        self._processes = {rank: self._start(work, rank, size) for rank in range(1, size)}
+
+    def join(self) -> TensorParallel:
+        self._tp = self._meeting.join(self._device, check=self._check)
         return self._tp
 
     def close(self) -> None:
-        """Tells the processes to end, and kills those that do not listen. To be called in the thread that calls them."""
         if self._tp is not None:
             try:
-                self._tp.call(None)
-            except RuntimeError as error:  # one is gone already, and so the others are going
+                self._tp.end()
+            except EngineError as error:  # one is gone already, and so the others are going
                 logger.debug("the shards could not be told to end: %s", error)
             self._end(END_S)
 
     def kill(self) -> None:
-        """Ends the processes whatever they are at, which may be waiting for a call that never comes."""
         self._end(0)
+
+    def _check(self) -> None:
+        for rank, process in self._processes.items():
+            if process.poll() is not None:
+                raise EngineError(f"shard {rank} ended with exit status {process.returncode} before it had joined")
 
     def _end(self, patience_s: float) -> None:
         if self._tp is not None:
             leave(self._tp)
-        for process in self._processes:
+        for process in self._processes.values():
             try:
                 process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._tp, self._processes = None, []
+        self._tp, self._processes = None, {}
 
-    def _start(self, rank: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "models.engine.follower", str(rank), str(self._size), self._address]
+    def _start(self, work: ShardWork, rank: int, size: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "models.engine.follower", str(rank), str(size), self._meeting.address]
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert process.stdin is not None
-        process.stdin.write(pickle.dumps(self._work))
+        process.stdin.write(pickle.dumps(work))
         process.stdin.close()
         return process
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

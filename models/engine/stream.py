@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
 from models.engine.engine import Delta, Engine, EngineStats
@@ -38,8 +38,9 @@ class _Caller:
 class AsyncEngine:
     """Owns an `Engine` and the thread that steps it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, watchdog: AbstractContextManager[None] | None = None) -> None:
+        """`watchdog` is entered for every step."""
+        self._engine, self._watchdog = engine, watchdog or nullcontext()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._callers: dict[str, _Caller] = {}  # of requests that the engine has taken up
         self._lock = threading.Lock()  # over the next two
@@ -138,7 +139,9 @@ class AsyncEngine:
         failure = EngineError("the engine was closed before the request finished")
         try:
             while self._obey():
-                for delta in self._engine.step():
+                with self._watchdog:
+                    deltas = self._engine.step()
+                for delta in deltas:
                     self._deliver(delta)
         except Exception as error:
             logger.exception("the engine failed")

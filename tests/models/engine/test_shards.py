@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import Engine, SamplingParams, Scorer
+from models.engine.shards import LocalShards
 from models.errors import ConfigError, EngineError
 from tests.models.conftest import CheckpointMaker
 from tests.models.engine.tiny import SHARP, prompts, tokens
@@ -72,8 +73,8 @@ def test_a_size_that_does_not_divide_is_refused(family_checkpoint: CheckpointMak
 
 def test_a_killed_shard_ends_the_engine_and_the_other_shards(family_checkpoint: CheckpointMaker) -> None:
     engine = engine_on(family_checkpoint("qwen3", **SHARP), 4)
-    assert engine._shards is not None
-    processes = list(engine._shards._processes)
+    assert isinstance(engine._shards, LocalShards)
+    processes = list(engine._shards._processes.values())
     engine.generate([[3, 4]], GREEDY)
     os.kill(processes[0].pid, signal.SIGKILL)
     with pytest.raises(EngineError, match="a step of the engine failed"):
