@@ -15,11 +15,24 @@ import torch
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
-from models.errors import RequestError
+from models.engine.memory import MemoryPlan
+from models.engine.shards import LocalShards, StartShards
+from models.engine.watchdog import Watchdog
+from models.errors import EngineError, RequestError
+
+LAST_WORDS_S = 2.0
+"""How long the failure of an engine of several shards waits for a better reason than a broken connection."""
+
+
+OnFailure = Callable[[str], None]
+"""Takes why an engine is of no more use, from whatever thread finds out."""
 
 
 class Backend(Protocol):
     """What computes: a generation engine or a scorer."""
+
+    @property
+    def memory(self) -> MemoryPlan: ...
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
 
@@ -29,14 +42,28 @@ class Backend(Protocol):
 class EngineActor:
     """Loads one model and answers for it until it is closed."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        """Loads the model.
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        start: StartShards = LocalShards,
+        on_hang: OnFailure | None = None,
+    ) -> None:
+        """Loads the model, with its other shards made by `start`. `on_hang` is called, from a thread of its own, when a step takes
+        longer than the settings allow; without it nobody looks.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
         """
         torch.set_num_threads(settings.num_threads)
-        self._backend = load_backend(settings)
+        self._watchdog = None if on_hang is None else Watchdog(settings.step_timeout_s, on_hang)
+        self._backend = load_backend(settings, start, self._watchdog)
+        self._is_alone = settings.tensor_parallel_size == 1
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What a shard of this engine takes, and what fits in."""
+        return self._backend.memory
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         """Answers each request of `work`, in its order. Any number of calls may run at once.
@@ -46,14 +73,21 @@ class EngineActor:
         """
         if not len(work.lengths):
             return []
-        return await self._backend.compute(work)
+        try:
+            return await self._backend.compute(work)
+        except EngineError:
+            if not self._is_alone:  # whoever watches the shards may know why, and end this process with it
+                await asyncio.sleep(LAST_WORDS_S)
+            raise
 
     def close(self) -> None:
         """Lets go of the model; calls in flight are lost."""
+        if self._watchdog is not None:
+            self._watchdog.close()
         self._backend.close()
 
 
-def load_backend(settings: EngineSettings) -> Backend:
+def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdog | None) -> Backend:
     """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
     folder = find_checkpoint(settings.path, storage_options=settings.storage_options, version=settings.version).folder
     if settings.sampling is None:
@@ -64,6 +98,9 @@ def load_backend(settings: EngineSettings) -> Backend:
             quantization=settings.quantization,
             max_num_batched_tokens=settings.max_num_batched_tokens,
             max_model_len=settings.max_model_len,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            start=start,
+            watchdog=watchdog,
         )
         return ScoringBackend(load, labels=settings.labels)
     engine = Engine.from_pretrained(
@@ -76,8 +113,10 @@ def load_backend(settings: EngineSettings) -> Backend:
         block_size=settings.block_size,
         cache_bytes=settings.cache_bytes,
         gpu_memory_fraction=settings.gpu_memory_fraction,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        start=start,
     )
-    return GeneratingBackend(AsyncEngine(engine), settings.sampling)
+    return GeneratingBackend(AsyncEngine(engine, watchdog), settings.sampling)
 
 
 class GeneratingBackend:
@@ -85,6 +124,10 @@ class GeneratingBackend:
 
     def __init__(self, engine: AsyncEngine, sampling: SamplingParams) -> None:
         self._engine, self._sampling = engine, sampling
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._engine.memory
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         seeds = work.seeds.tolist()
@@ -123,6 +166,10 @@ class ScoringBackend:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer = self._thread.submit(load).result()
 
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._scorer.memory
+
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, list(work.requests()))
 
@@ -142,3 +189,4 @@ class ScoringBackend:
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
+        self._scorer.close()

@@ -27,7 +27,7 @@ class EngineSettings:
 
     `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
     each of `labels` (token ids). None leaves a size to the checkpoint or the device. `num_threads` is what one matrix product uses
-    on the CPU.
+    on the CPU. The model is split over `tensor_parallel_size` shards; a step that takes longer than `step_timeout_s` counts as hung.
     """
 
     path: str
@@ -44,6 +44,8 @@ class EngineSettings:
     block_size: int | None = None
     cache_bytes: int | None = None
     gpu_memory_fraction: float | None = None
+    tensor_parallel_size: int = 1
+    step_timeout_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from jobs.progress import duration
+from jobs.progress import duration, size
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import GenerateTask, Job
 from pipelines.sample import Sample
@@ -29,7 +29,7 @@ def plan_text(job: Job, estimate: Estimate) -> str:
             ],
         ),
         _sample_lines(estimate.sample),
-        _lines("memory of one engine", _memory_lines(job, estimate.memory)),
+        _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]
     if estimate.probe is not None and estimate.cost is not None:
         sections.append(_lines("probe, one engine in this process", _probe_lines(job, estimate.probe)))
@@ -70,6 +70,10 @@ def _histogram(tokens: npt.NDArray[np.int64]) -> list[str]:
     ]
 
 
+def _of_one(num_shards: int) -> str:
+    return "memory of one engine" if num_shards == 1 else f"memory of one of an engine's {num_shards} shards"
+
+
 def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
     lines = [("weights", size(memory.weights_bytes))]
     if isinstance(job.task, GenerateTask):
@@ -104,18 +108,8 @@ def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
             f"{duration(cost.seconds)} with one engine like the one probed, plus {duration(probe.load_s)} to load it",
         )
     )
-    if job.engine.replicas > 1:
-        share = duration(cost.seconds / job.engine.replicas)
-        lines.append(("", f"{share} with {job.engine.replicas} engines on machines of their own"))
+    most = job.engine.max_replicas or job.engine.replicas
+    if most > 1:
+        lines.append(("", f"{duration(cost.seconds / most)} with {most} engines on machines of their own"))
     lines.append(("after a kill", f"at most about {cost.tokens_at_risk:,} tokens would be computed again"))
     return lines
-
-
-def size(num_bytes: int) -> str:
-    """Bytes for people: `812 B`, `4.1 MB`, `7.53 GB`, in powers of 1000."""
-    value = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:,.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.3g} {unit}"

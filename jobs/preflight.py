@@ -18,6 +18,7 @@ from jobs.templates import required_columns
 from models.config import ModelConfig
 from models.config_quantization import choose_quantization
 from models.errors import ModelError
+from models.shard_sizes import check_size
 from models.text import Tokenizer
 from models.weights import Checkpoint
 from pipelines.csv_text import parse_header, read_first_record
@@ -60,6 +61,8 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
         config, tokenizer = _open_model(job.dated(today), places)
     with _problems_at(places, ("model", "quantization")):
         choose_quantization(job.model.quantization, config.quantization)
+    with _problems_at(places, ("engine", "tensor_parallel_size")):
+        check_size(config, job.engine.tensor_parallel_size)
     _check_model_len(spec, config)
     with _problems_at(places, ("task",)):
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from models.engine.memory import MemoryPlan
 from pipelines.progress import Progress
 
 PLAIN_INTERVAL_S = 30.0
@@ -27,16 +28,37 @@ def progress_display(stream: TextIO, *, clock: Callable[[], float] = monotonic) 
         return
     console = Console(file=stream)
     with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda progress: live.update(live_line(progress, width=console.width))
+        announce = _announcer(live.console.print)
+
+        def show(progress: Progress) -> None:
+            announce(progress)
+            live.update(live_line(progress, width=console.width))
+
+        yield show
+
+
+def _announcer(print_line: Callable[[str], object]) -> ShowProgress:
+    """Prints what an engine has done with its memory, once it is known."""
+    is_said = False
+
+    def announce(progress: Progress) -> None:
+        nonlocal is_said
+        if progress.memory is not None and not is_said:
+            is_said = True
+            print_line(memory_line(progress.memory))
+
+    return announce
 
 
 def _plain_lines(stream: TextIO, clock: Callable[[], float]) -> ShowProgress:
     """Writes a line at the first progress of a phase, and then at most every `PLAIN_INTERVAL_S`."""
     last_phase: str | None = None
     last_time = clock()
+    announce = _announcer(lambda line: stream.write(f"{line}\n"))
 
     def show(progress: Progress) -> None:
         nonlocal last_phase, last_time
+        announce(progress)
         now = clock()
         if progress.phase == last_phase and now - last_time < PLAIN_INTERVAL_S:
             return
@@ -80,6 +102,26 @@ def plain_line(progress: Progress) -> str:
         parts.append(f"{progress.engine_restarts:,} engine restarts")
     parts.append("finishing what is in flight" if progress.phase == "draining" else f"ETA {duration(progress.eta_s)}")
     return "  ".join(parts)
+
+
+def memory_line(memory: MemoryPlan) -> str:
+    """Weights, cache and what fits in, as one line of text."""
+    whose = "each engine" if memory.num_shards == 1 else f"each of an engine's {memory.num_shards} shards"
+    weights = f"{whose}: {size(memory.weights_bytes)} of weights"
+    if not memory.cache_bytes:
+        return weights
+    fits = f"{memory.num_tokens:,} tokens of {memory.num_seqs:,} sequences"
+    return f"{weights}, {size(memory.cache_bytes)} of cache, which holds {fits}"
+
+
+def size(num_bytes: int) -> str:
+    """Bytes for people: `812 B`, `4.1 MB`, `7.53 GB`, in powers of 1000."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.3g} {unit}"
 
 
 def duration(seconds: float | None) -> str:

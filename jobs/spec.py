@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 
 from jobs.errors import SpecError
 from jobs.places import Places, read_document
@@ -106,6 +106,27 @@ class OutputYaml(Strict):
     storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
 
 
+class Replicas(NamedTuple):
+    """So many engines, or from `least` to `most`."""
+
+    least: int
+    most: int | None
+
+
+def _replicas(value: Any) -> Replicas:
+    least, most = value, None
+    if isinstance(value, dict):
+        if set(value) != {"min", "max"}:
+            raise ValueError(f"was {value!r}; a mapping must have min and max, and nothing else")
+        least, most = value["min"], value["max"]
+    for count in (least, most):
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+            raise ValueError(f"was {value!r}; it must be a whole number, at least 1, or a mapping {{min, max}} of two")
+    if most is not None and most < least:
+        raise ValueError(f"was {value!r}; max must be at least min")
+    return Replicas(least, most)
+
+
 class EngineYaml(Strict):
     """`engine`."""
 
@@ -113,8 +134,11 @@ class EngineYaml(Strict):
         "service": "is not available yet: the replicas of a running service come in a later version"
     }
 
-    tensor_parallel_size: int = Field(1, description="1")
-    replicas: Any = Field(1, description="a whole number, at least 1")
+    tensor_parallel_size: Count = Field(1, description="a whole number, at least 1")
+    replicas: Annotated[Replicas, PlainValidator(_replicas)] = Field(
+        Replicas(1, None), description="a whole number, at least 1, or a mapping {min, max} of two"
+    )
+    step_timeout_s: Annotated[float, Field(gt=0)] = Field(300.0, description="a number of seconds over 0")
     num_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="a number over 0")
     max_model_len: Count | None = Field(None, description="a whole number of tokens, at least 1")
     max_num_seqs: Count = Field(256, description="a whole number, at least 1")
@@ -125,26 +149,6 @@ class EngineYaml(Strict):
         None, description="a number over 0 and at most 1"
     )
 
-    @field_validator("tensor_parallel_size")
-    @classmethod
-    def _one_shard(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(
-                f"was {value}; only 1 is available yet: a model over several shards comes in a later version"
-            )
-        return value
-
-    @field_validator("replicas")
-    @classmethod
-    def _fixed_number(cls, value: Any) -> int:
-        if isinstance(value, dict):
-            raise ValueError(
-                "was a {min, max} mapping; a number that follows the load comes in a later version: give a whole number"
-            )
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"was {value!r}; it must be a whole number, at least 1")
-        return value
-
     @model_validator(mode="after")
     def _one_cache_size(self) -> "EngineYaml":
         if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
@@ -152,7 +156,8 @@ class EngineYaml(Strict):
         return self
 
     def to_engine(self) -> EngineSpec:
-        return EngineSpec(**self.model_dump(exclude={"tensor_parallel_size"}))
+        least, most = self.replicas
+        return EngineSpec(replicas=least, max_replicas=most, **self.model_dump(exclude={"replicas"}))
 
 
 def _unit_rows(value: Any) -> int | None:

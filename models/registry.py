@@ -1,7 +1,7 @@
 """From a checkpoint to a loaded model: family by architecture name, device and dtype settled, weights read."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from models.config_quantization import QuantizationConfig, choose_quantization
 from models.config_types import Head
 from models.decoder import BuildOptions
 from models.errors import CheckpointError, ConfigError
+from models.fitting import check_fits
+from models.free_memory import free_bytes
 from models.heads import Decoder, Model
 from models.helium import HeliumDecoder
 from models.layers.attention import AttentionBackend, KvSpec, Layout
@@ -55,7 +57,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
     """A model ready to run, and where and in what it runs. `max_model_len` bounds every sequence, prompt and output
-    together. `mamba_dt_clamp` says whose step sizes have a floor in Mamba layers (see `load_model`)."""
+    together. `weights_bytes` are this shard's. `mamba_dt_clamp` says whose step sizes have a floor in Mamba layers (see `load_model`)."""
 
     model: Model
     config: ModelConfig
@@ -63,6 +65,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     max_model_len: int
+    weights_bytes: int
     mamba_dt_clamp: DtClamp = "prefill"
 
     @property
@@ -134,6 +137,14 @@ def load_model(
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     checkpoint = checkpoint.unify(decoder.canonical_name)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
+    weights_bytes = _num_bytes(model, chosen_dtype)
+    sharing = tp.num_here if chosen_device.type == "cpu" else 1
+    check_fits(
+        weights_bytes,
+        tp.least(free_bytes(chosen_device) // sharing),  # before any of them begins to load
+        place=f"the {'machine' if chosen_device.type == 'cpu' else 'GPU'} of {'a shard' if tp.size > 1 else 'the engine'}",
+        others=_other_ways(config, checkpoint, dtype=dtype, quantization=chosen_quantization, device=device, tp=tp),
+    )
     load_weights(model, checkpoint, dtype=chosen_dtype, device=chosen_device)
     if isinstance(model.output, VocabHead):
         model.output.adopt()
@@ -146,6 +157,7 @@ def load_model(
         device=chosen_device,
         dtype=chosen_dtype,
         max_model_len=limit,
+        weights_bytes=weights_bytes,
         mamba_dt_clamp=clamp,
     )
 
@@ -177,27 +189,66 @@ class Footprint:
 
 
 def footprint(
-    config: ModelConfig, checkpoint: Checkpoint, *, dtype: str, quantization: str | QuantizationConfig | None
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    quantization: str | QuantizationConfig | None,
+    num_shards: int = 1,
+    device: str = "auto",
 ) -> Footprint:
-    """What a checkpoint takes once loaded in this process, without loading it.
+    """What a shard of a checkpoint takes once loaded, without loading it.
 
     Raises:
         ModelError: an argument cannot be used.
     """
-    device = choose_device("auto")
-    chosen_dtype = choose_dtype(dtype, config, device)
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, config, chosen_device)
+    check_size(config, num_shards)
     settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
-    options = BuildOptions(backend=choose_backend(device, chosen_dtype), max_model_len=1)
+    options = BuildOptions(
+        backend=choose_backend(chosen_device, chosen_dtype), max_model_len=1, tp=TensorParallel(size=num_shards)
+    )
     decoder = family_of(config)(config, options)
     model = Model(decoder, config.head, is_tied=settled.is_tied)
     chosen = choose_quantization(quantization, config.quantization)
-    hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=device)
+    hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=chosen_device)
     specs = decoder.cache_specs
     return Footprint(
-        weights=sum(layer.num_bytes(chosen_dtype) for layer in model.modules() if isinstance(layer, Loadable)),
+        weights=_num_bytes(model, chosen_dtype),
         token=sum(spec.bytes_per_token(chosen_dtype) for spec in specs if isinstance(spec, KvSpec)),
         sequence=sum(spec.bytes_per_sequence(chosen_dtype) for spec in specs if isinstance(spec, StateSpec)),
     )
+
+
+def _num_bytes(model: Model, dtype: torch.dtype) -> int:
+    """Of a network that is built and not yet filled."""
+    return sum(layer.num_bytes(dtype) for layer in model.modules() if isinstance(layer, Loadable))
+
+
+def _other_ways(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    quantization: QuantizationConfig | None,
+    device: str,
+    tp: TensorParallel,
+) -> Iterator[tuple[str, int]]:
+    """Smaller ways to load a model: over twice, four and eight times the shards, and quantized; with their bytes a shard."""
+    ways: list[tuple[str, int, str | QuantizationConfig | None]] = [
+        (f"tensor_parallel_size {tp.size * factor}", tp.size * factor, quantization) for factor in (2, 4, 8)
+    ]
+    if quantization is None:
+        ways += [(f"quantization {method}", tp.size, method) for method in ("int8", "nf4")]
+    for name, num_shards, method in ways:
+        try:
+            takes = footprint(
+                config, checkpoint, dtype=dtype, quantization=method, num_shards=num_shards, device=device
+            )
+        except ConfigError:  # the model cannot be split or quantized so
+            continue
+        yield name, takes.weights
 
 
 def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:

@@ -48,9 +48,7 @@ class Meeting:
             EngineError: `host` is no address of this machine.
         """
         try:
-            store = TCPStore(
-                host, 0, size, is_master=True, timeout=timedelta(seconds=JOIN_S), wait_for_workers=False
-            )
+            store = TCPStore(host, 0, size, is_master=True, timeout=timedelta(seconds=JOIN_S), wait_for_workers=False)
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"the shards cannot meet at {host}: {error}") from error
         return cls(host, size, store)

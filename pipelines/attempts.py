@@ -12,10 +12,12 @@ of the run's lease, because engines outlive a killed driver by seconds.
 import os
 import secrets
 from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 import orjson
 import ray
 
+from models.engine.memory import MemoryPlan
 from pipelines.receipts import ATTEMPTS
 from pipelines.store import Store
 
@@ -24,12 +26,22 @@ _PREFIX = "engine-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineStart:
-    """One engine process: its Ray node, its process id there, whether it has loaded, and why it failed if it could say."""
+    """One engine process: the replica it is the first rank of, its Ray node, its process id there, what it has done with its memory
+    once it has loaded, and why it failed if it could say. A restart is another process of the same replica."""
 
+    replica: str
     node: str
     pid: int
     is_ready: bool = False
+    memory: MemoryPlan | None = None
     cause: str | None = None
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Reads what `Attempt` wrote."""
+        fields = orjson.loads(content)
+        memory = fields.pop("memory")
+        return cls(**fields, memory=None if memory is None else MemoryPlan(**memory))
 
 
 class Attempt:
@@ -39,9 +51,9 @@ class Attempt:
         self._store, self._name, self._start = store, name, start
         self._write()
 
-    def ready(self) -> None:
-        """Journals that the engine has loaded."""
-        self._start = replace(self._start, is_ready=True)
+    def ready(self, memory: MemoryPlan | None) -> None:
+        """Journals that the engine has loaded, and what it has done with its memory."""
+        self._start = replace(self._start, is_ready=True, memory=memory)
         self._write()
 
     def fail(self, cause: str) -> None:
@@ -62,9 +74,10 @@ class Attempts:
 
     def begin(self) -> Attempt:
         """Journals that an engine starts in this process."""
-        node = ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
         name = f"{ATTEMPTS}/{self._prefix}{secrets.token_hex(8)}.json"
-        return Attempt(self._store, name, EngineStart(node=node, pid=os.getpid()))
+        replica = context.get_actor_name() or ""
+        return Attempt(self._store, name, EngineStart(replica=replica, node=context.get_node_id(), pid=os.getpid()))
 
     def all(self) -> list[EngineStart]:
         """Every start so far; only files that are new or have changed are read."""
@@ -72,7 +85,7 @@ class Attempts:
             if name.startswith(self._prefix) and self._known.get(name, (-1, None))[0] != size:
                 content = self._store.read(f"{ATTEMPTS}/{name}")
                 if content is not None:
-                    self._known[name] = (len(content), EngineStart(**orjson.loads(content)))
+                    self._known[name] = (len(content), EngineStart.from_json(content))
         return [start for _, start in self._known.values()]
 
     def clear(self) -> None:

@@ -8,12 +8,13 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import ray
 
+from actors.owner import Packing
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 
@@ -27,15 +28,20 @@ LOCAL_SPARE_CPUS: Final = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """What the parts of a run get: how many engines, the logical CPUs and GPUs of one and the threads of one of its matrix products on
-    the CPU; the logical CPUs of a task that reads, and of one that commits, which mostly waits for storage."""
+    """What the parts of a run get: how many engines at least and at most, the shards of one and how they are packed; the logical CPUs
+    and GPUs of a shard and the threads of one of its matrix products on the CPU; the logical CPUs of a task that reads, and of one that
+    commits, which mostly waits for storage; and those of the whole cluster."""
 
     replicas: int
+    max_replicas: int
+    num_shards: int
+    packing: Packing
     engine_cpus: float
     engine_gpus: float
     engine_threads: int
     read_cpus: float
     commit_cpus: float
+    cluster_cpus: float
 
 
 @contextlib.contextmanager
@@ -46,7 +52,7 @@ def connected(engine: EngineSpec, address: str | None) -> Iterator[Room]:
         ClusterError: there is no such cluster, or it is too small for the engines asked for.
     """
     if ray.is_initialized():
-        yield room_on(engine, resources())
+        yield room_on(engine, nodes())
         return
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     try:
@@ -54,7 +60,7 @@ def connected(engine: EngineSpec, address: str | None) -> Iterator[Room]:
             _start_local(engine)
         else:
             _connect(address)
-        yield room_on(engine, resources())
+        yield room_on(engine, nodes())
     finally:
         ray.shutdown()
 
@@ -83,10 +89,10 @@ def _connect(address: str) -> None:
     logger.info("connected to the Ray cluster %s", address)
 
 
-def resources() -> dict[str, float]:
-    """What the connected cluster has in all."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
+def nodes() -> list[Mapping[str, float]]:
+    """What each node of the connected cluster has in all."""
+    found: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
 
 
 def num_cores() -> int:
@@ -95,41 +101,65 @@ def num_cores() -> int:
 
 
 def engine_cpus(engine: EngineSpec) -> float:
-    """The logical CPUs of one engine."""
+    """The logical CPUs of one shard of an engine."""
     return 1.0 if engine.num_cpus is None else engine.num_cpus
 
 
 def local_cpus(engine: EngineSpec, cores: int) -> int:
     """The logical CPUs of a cluster of our own: every core, and never so few that the engines take them all."""
-    return max(cores, math.ceil(engine.replicas * engine_cpus(engine)) + LOCAL_SPARE_CPUS)
+    shards = (engine.max_replicas or engine.replicas) * engine.tensor_parallel_size
+    return max(cores, math.ceil(shards * engine_cpus(engine)) + LOCAL_SPARE_CPUS)
 
 
-def room_on(engine: EngineSpec, available: dict[str, float]) -> Room:
-    """How the engines fit on a cluster with these resources.
+def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
+    """How the engines fit on a cluster of nodes with these resources. There may be fewer than `engine.max_replicas`.
 
     Raises:
-        ClusterError: less than one CPU would be left for reading and committing, or there are fewer GPUs than engines.
+        ClusterError: less than one CPU would be left for reading and committing, there are fewer GPUs than shards, or the nodes are
+            too small.
     """
-    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
-    wanted = engine.replicas * engine_cpus(engine)
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    each, size = engine_cpus(engine), engine.tensor_parallel_size
+    wanted = engine.replicas * size * each
     spare = round(cpus - wanted, 4)  # Ray counts CPUs in ten-thousandths
+    what = f"{engine.replicas} engines of " + (f"{each:g} CPUs" if size == 1 else f"{size} shards of {each:g} CPUs")
+    less = "engine.replicas or engine.num_cpus" if size == 1 else "engine.replicas, engine.num_cpus or the size"
     if spare < 1:
         raise ClusterError(
-            f"{engine.replicas} engines of {engine_cpus(engine):g} CPUs take {wanted:g} of the cluster's {cpus:g} CPUs; at least 1 must be "
-            f"left for reading and committing: give the cluster {math.ceil(wanted) + 1} CPUs, or lower engine.replicas or engine.num_cpus"
+            f"{what} take {wanted:g} of the cluster's {cpus:g} CPUs; at least 1 must be left for reading and committing: give the "
+            f"cluster {math.ceil(wanted) + 1} CPUs, or lower {less}"
         )
-    if 0 < gpus < engine.replicas:
+    if 0 < gpus < engine.replicas * size:
+        needing = (
+            f"{engine.replicas} engines" if size == 1 else f"the {size} shards of each of {engine.replicas} engines"
+        )
+        raise ClusterError(f"{needing} need a GPU each, and the cluster has {gpus:g}: lower {less} or add GPUs")
+    places = [_shards_on(node, each, needs_gpu=gpus > 0) for node in nodes]
+    packing: Packing = "STRICT_PACK" if max(places) >= size else "PACK"
+    fitting = sum(count // size for count in places) if packing == "STRICT_PACK" else sum(places) // size
+    if fitting < engine.replicas:
         raise ClusterError(
-            f"{engine.replicas} engines need a GPU each, and the cluster has {gpus:g}: lower engine.replicas or add GPUs"
+            f"{what} do not fit on the cluster's {len(nodes)} nodes, which have room for {fitting}: lower {less}, or give it larger nodes"
         )
+    most = min(engine.max_replicas or engine.replicas, fitting, int((cpus - 1 + 1e-6) // (size * each)))
     return Room(
         replicas=engine.replicas,
-        engine_cpus=engine_cpus(engine),
+        max_replicas=max(most, engine.replicas),
+        num_shards=size,
+        packing=packing,
+        engine_cpus=each,
         engine_gpus=1.0 if gpus > 0 else 0.0,
-        engine_threads=max(1, int(engine_cpus(engine))),
+        engine_threads=max(1, int(each)),
         read_cpus=_read_cpus(engine, spare_cpus=spare),
         commit_cpus=0.5 if spare >= 2 else 0.25,
+        cluster_cpus=cpus,
     )
+
+
+def _shards_on(node: Mapping[str, float], cpus: float, *, needs_gpu: bool) -> int:
+    """How many shards a node has room for."""
+    by_cpu = int((node.get("CPU", 0.0) + 1e-6) // cpus)
+    return min(by_cpu, int(node.get("GPU", 0.0))) if needs_gpu else by_cpu
 
 
 def _read_cpus(engine: EngineSpec, *, spare_cpus: float) -> float:

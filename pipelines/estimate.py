@@ -37,8 +37,8 @@ GROWTH = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes of one engine: its weights as loaded, and the caches (keys, values, recurrent states) of `max_num_seqs` sequences
-    of typical and of full length.
+    """Bytes of one shard of an engine: its weights as loaded, and the caches (keys, values, recurrent states) of `max_num_seqs`
+    sequences of typical and of full length.
 
     A single-pass task keeps no keys and values.
     """
@@ -122,7 +122,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
     probe = probe_engine(engine_settings(job, room, preparer.label_ids), sample.rows, budget_s=PROBE_S)
-    in_flight = room.replicas * concurrent_calls(job)
+    in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
         plan=plan,
         unit_rows=unit_rows,
@@ -135,7 +135,13 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
 
 def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample: Sample) -> Memory:
     """Weights as they are loaded, in their dtype or quantized; caches from the sampled lengths."""
-    takes = footprint(config, checkpoint, dtype=job.model.dtype, quantization=job.model.quantization)
+    takes = footprint(
+        config,
+        checkpoint,
+        dtype=job.model.dtype,
+        quantization=job.model.quantization,
+        num_shards=job.engine.tensor_parallel_size,
+    )
     if not isinstance(job.task, GenerateTask):
         return Memory(weights_bytes=takes.weights, typical_cache_bytes=0, full_cache_bytes=0)
     longest = job.engine.max_model_len or config.max_position_embeddings

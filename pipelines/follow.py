@@ -66,7 +66,7 @@ class Follower:
     def show_now(self) -> None:
         """Tells the state of the run."""
         self._next_show = time.monotonic() + SHOW_S
-        self._show(self._tally.progress(self._phase, engine_restarts=self._watch.num_deaths))
+        self._show(self._tally.progress(self._phase, engine_restarts=self._watch.num_deaths, memory=self._watch.memory))
 
     @property
     def _phase(self) -> Phase:

@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol
 import pyarrow as pa
 
 from actors.work import EngineAnswer, EngineSettings, EngineWork
+from models.engine.memory import MemoryPlan
 from pipelines.attempts import Attempts
 from pipelines.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
 from pipelines.cluster import Room
@@ -32,17 +33,22 @@ ENGINE_FAILED = 70
 class AnswersRequests(Protocol):
     """What answers requests: an `EngineActor`."""
 
+    @property
+    def memory(self) -> MemoryPlan | None: ...
+
     async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
 
 
-MakeEngine = Callable[[EngineSettings], AnswersRequests]
+OnFailure = Callable[[str], None]
+MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
 
 
-def load_engine(settings: EngineSettings) -> AnswersRequests:
-    """The real engine. Imported where it is loaded: no other process of a run needs torch."""
+def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
+    """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
     from actors.engine_actor import EngineActor
+    from actors.group import group_shards
 
-    return EngineActor(settings)
+    return EngineActor(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +77,8 @@ def engine_settings(job: Job, room: Room, label_ids: tuple[tuple[int, ...], ...]
         block_size=engine.block_size,
         cache_bytes=engine.cache_bytes,
         gpu_memory_fraction=engine.gpu_memory_fraction,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        step_timeout_s=engine.step_timeout_s,
     )
 
 
@@ -96,11 +104,11 @@ class InferUnits:
         self._attempt = Attempts(permit.committer.store, permit.committer.token.epoch).begin()
         self._calls = itertools.count()
         try:
-            self._engine = make_engine(settings)
+            self._engine = make_engine(settings, self._end)
         except Exception as error:
             self._attempt.fail(f"the engine could not be started: {_described(error)}")
             raise
-        self._attempt.ready()
+        self._attempt.ready(self._engine.memory)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         """The block with answers in the place of work. A block without work, of a unit that could not be read, passes through."""
@@ -111,8 +119,9 @@ class InferUnits:
             return block_of(**{PREPARED: LeftOut(), ANSWERS: None})
         try:
             return with_value(block, WORK, ANSWERS, await self._answers(work))
-        except Exception as error:  # noqa: BLE001 - the boundary of the engine's process
-            self._end(error)
+        except Exception as error:
+            logger.error("the engine failed", exc_info=error)
+            self._end(_described(error))
 
     async def _answers(self, work: EngineWork) -> Answers:
         started = time.perf_counter()
@@ -120,11 +129,10 @@ class InferUnits:
         answers = await self._engine.compute(replace(work, name=name))
         return Answers(answers=answers, seconds=time.perf_counter() - started)
 
-    def _end(self, error: Exception) -> NoReturn:
+    def _end(self, cause: str) -> NoReturn:
         """Ends the process at once; whatever else is in flight would fail as well."""
         try:
-            logger.error("the engine failed", exc_info=error)
-            self._attempt.fail(_described(error))
+            self._attempt.fail(cause)
         finally:
             os._exit(ENGINE_FAILED)
 

@@ -105,9 +105,16 @@ class OutputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
-    """How many engines, and how large. None leaves a value to the checkpoint or the machine."""
+    """How many engines, and how large. None leaves a value to the checkpoint or the machine.
+
+    Each has `tensor_parallel_size` shards of `num_cpus`. With `max_replicas` there are from `replicas` to that many, by what there is
+    to do. A step that takes longer than `step_timeout_s` counts as hung.
+    """
 
     replicas: int = 1
+    max_replicas: int | None = None
+    tensor_parallel_size: int = 1
+    step_timeout_s: float = 300.0
     num_cpus: float | None = None
     max_model_len: int | None = None
     max_num_seqs: int = 256

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from pipelines.cluster import resources
+from pipelines.cluster import nodes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ def map_in_tasks(task: Callable[[Item], Result], items: Iterable[Item], /) -> It
     if len(first) < 2:
         yield from map(task, first)
         return
-    window = max(2, int(TASKS_PER_CPU * resources().get("CPU", 1)))
+    window = max(2, int(TASKS_PER_CPU * sum(node.get("CPU", 0) for node in nodes())))
     shared = ray.put(task)
     under_way: deque[Any] = deque()
     for item in itertools.chain(first, waiting):

@@ -30,7 +30,7 @@ def planning_place(engine: EngineSpec, address: str | None) -> Iterator[Planning
     """
     if address is None:
         resources = {"CPU": float(local_cpus(engine, num_cores())), "GPU": float(torch.cuda.device_count())}
-        yield PlanningPlace(map_tasks=map_here, room=room_on(engine, resources))
+        yield PlanningPlace(map_tasks=map_here, room=room_on(engine, [resources]))
         return
     with quiet_ray(), connected(engine, address) as room:
         yield PlanningPlace(map_tasks=map_in_tasks, room=room)

@@ -6,6 +6,8 @@ Plain numbers, taken from receipts; how they are shown is the caller's affair.
 from dataclasses import dataclass
 from typing import Literal
 
+from models.engine.memory import MemoryPlan
+
 Phase = Literal["planning", "starting", "running", "draining"]
 ExitStatus = Literal[0, 1, 3, 130]
 
@@ -16,7 +18,8 @@ class Progress:
 
     `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`, `rows_failed` and `units_done`
     include the `rows_resumed` and `units_resumed` that an earlier run had committed; the tokens are this run's own, and so are
-    the `seconds`, which count from the start of the phase "running".
+    the `seconds`, which count from the start of the phase "running". `memory` is what an engine has done with its memory, once one
+    has loaded.
     """
 
     phase: Phase
@@ -32,6 +35,7 @@ class Progress:
     completion_tokens: int = 0
     seconds: float = 0.0
     engine_restarts: int = 0
+    memory: MemoryPlan | None = None
 
     @property
     def tokens_per_s(self) -> float:

@@ -7,9 +7,11 @@ The driver opens the ledger, plans if nothing is planned yet, starts the graph a
 
 import datetime as dt
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from actors.owner import ReplicaOwner, ReplicaShape
 from models.config import ModelConfig
 from models.text import Tokenizer
 from pipelines.attempts import Attempts
@@ -21,7 +23,7 @@ from pipelines.execution import Execution
 from pipelines.facts import ModelFacts
 from pipelines.fingerprint import fingerprint_of
 from pipelines.follow import Follower
-from pipelines.graph import Stages, build_graph
+from pipelines.graph import Stages, build_graph, fair_calls
 from pipelines.infer import MakeEngine, engine_settings, load_engine
 from pipelines.interrupts import interrupts
 from pipelines.job import Job
@@ -178,14 +180,23 @@ class Driver:
         """Runs the graph over what is left to do."""
         attempts = Attempts(ledger.store, ledger.lease.token.epoch)
         attempts.clear()
-        watch = EngineWatch(attempts, room.replicas)
+        watch = EngineWatch(attempts)
         follower = Follower(ledger, tally, watch, max_failed=self._job.max_failed, show=self._show)
         survey = tally.survey
-        graph = build_graph(self._job, room, stages, lambda: ledger.pending_units(survey), tally.num_pending)
+        max_calls = fair_calls(self._job, room, tally.num_pending)
+        owner = self._owner(room, ledger.lease.token.epoch, max_calls)
+        graph = build_graph(
+            room,
+            stages,
+            owner.new_replica,
+            lambda: ledger.pending_units(survey),
+            num_units=tally.num_pending,
+            max_calls=max_calls,
+        )
         try:
             with chatter.native_stderr():
                 execution = Execution(graph)
-            with execution:
+            with owner, execution:
                 follower.follow(execution)
         except (EngineError, OutputError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
@@ -197,6 +208,18 @@ class Driver:
             follower.show_now()
         attempts.clear()
         return self._conclude(ledger, tally, is_over=follower.is_draining)
+
+    def _owner(self, room: Room, epoch: int, max_calls: int) -> ReplicaOwner:
+        """Who owns this run's replicas; the driver may have had other runs into the same folder before."""
+        shape = ReplicaShape(
+            size=room.num_shards,
+            cpus=room.engine_cpus,
+            gpus=room.engine_gpus,
+            packing=room.packing,
+            max_calls=max_calls,
+        )
+        name = f"{self._job.name}/{epoch}-{secrets.token_hex(4)}"
+        return ReplicaOwner(name, shape, timeout_s=self._job.engine.step_timeout_s)
 
     def _conclude(self, ledger: Ledger, tally: Tally, *, is_over: bool = False) -> Ending:
         """How a run ends whose graph has come to its end."""

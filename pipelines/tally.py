@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from models.engine.memory import MemoryPlan
 from pipelines.job import MaxFailed
 from pipelines.ledger import Survey
 from pipelines.planning import Plan
@@ -51,7 +52,7 @@ class Tally:
         seen, fraction = self._all.num_rows, allowed.fraction or 0.0
         return seen >= MIN_ROWS_OF_A_FRACTION and self._all.num_failed > fraction * seen
 
-    def progress(self, phase: Phase, *, engine_restarts: int = 0) -> Progress:
+    def progress(self, phase: Phase, *, engine_restarts: int = 0, memory: MemoryPlan | None = None) -> Progress:
         """The run at this moment."""
         return Progress(
             phase=phase,
@@ -67,4 +68,5 @@ class Tally:
             completion_tokens=self._own.completion_tokens,
             seconds=0.0 if self._running_since is None else self._clock() - self._running_since,
             engine_restarts=engine_restarts,
+            memory=memory,
         )

@@ -6,12 +6,14 @@ that could not say what killed it, the cluster's own table of workers is asked.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from ray._private import state
 from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
+from models.engine.memory import MemoryPlan
 from pipelines.attempts import Attempts, EngineStart
 from pipelines.errors import EngineError, OutputError
 
@@ -22,23 +24,29 @@ POLL_S = 1.0
 
 
 class EngineWatch:
-    """Looks at the journal now and then. Every start beyond the first of each replica is a death before it."""
+    """Looks at the journal now and then. Every start of a replica beyond its first is a death before it."""
 
-    def __init__(self, attempts: Attempts, replicas: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._attempts, self._replicas, self._clock = attempts, replicas, clock
+    def __init__(self, attempts: Attempts, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._attempts, self._clock = attempts, clock
         self._starts: list[EngineStart] = []
         self._deaths_at_commit = 0
         self._next_look = clock()
 
     @property
     def num_deaths(self) -> int:
-        failed = sum(start.cause is not None for start in self._starts)
-        return max(len(self._starts) - self._replicas, failed)
+        starts = Counter(start.replica for start in self._starts)
+        failures = Counter(start.replica for start in self._starts if start.cause is not None)
+        return sum(max(count - 1, failures[replica]) for replica, count in starts.items())
 
     @property
     def is_any_ready(self) -> bool:
         """Whether an engine has ever loaded."""
         return any(start.is_ready for start in self._starts)
+
+    @property
+    def memory(self) -> MemoryPlan | None:
+        """What the first engine that has loaded did with its memory."""
+        return next((start.memory for start in self._starts if start.is_ready), None)
 
     def on_commit(self) -> None:
         """A unit was committed: what died before is forgiven."""

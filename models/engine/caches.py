@@ -7,11 +7,11 @@ the memory that is free. Memory is reserved lazily there: pages that no sequence
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from models.errors import ConfigError
+from models.free_memory import free_memory
 from models.layers.attention import AttentionBackend, KvCache, KvSpec
 from models.layers.state import Cache, Spec, StateCache, StateSpec
 
@@ -116,18 +116,10 @@ def pages_of(caches: Sequence[Cache]) -> list[torch.Tensor]:
     return [pages for cache in caches if isinstance(cache, KvCache) for pages in (cache.k, cache.v)]
 
 
-def default_bytes(device: torch.device, gpu_memory_fraction: float | None) -> int:
-    """How much memory the cache may take when nobody said."""
+def default_bytes(device: torch.device, gpu_memory_fraction: float | None, *, num_sharing: int = 1) -> int:
+    """How much memory the cache may take when nobody said; on the CPU, `num_sharing` shards share the machine's."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         fraction = DEFAULT_GPU_FRACTION if gpu_memory_fraction is None else gpu_memory_fraction
         return max(0, int(free - (1.0 - fraction) * total))
-    return min(int(DEFAULT_CPU_FRACTION * free_memory()), MAX_DEFAULT_CPU_BYTES)
-
-
-def free_memory() -> int:
-    """Bytes of memory this machine could still give out, as /proc/meminfo says."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise ConfigError("/proc/meminfo does not say how much memory is free; set cache_bytes")
+    return min(int(DEFAULT_CPU_FRACTION * free_memory()) // num_sharing, MAX_DEFAULT_CPU_BYTES)

@@ -17,6 +17,7 @@ from typing import Any
 from models.checkpoint_place import local_folder
 from models.config_quantization import QuantizationConfig
 from models.engine.blocks import BlockPool
+from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
 from models.engine.request import Output, Request, SamplingParams
@@ -155,9 +156,14 @@ class Engine:
     def close(self) -> None:
         """Ends the other shards, where there are some, and the thread that launches steps."""
         shards, self._shards = self._shards, None
-        if shards is not None:
-            self._launcher.submit(shards.close).result()
         self._launcher.shutdown(wait=True)
+        if shards is not None:
+            shards.close()
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What a shard takes, and what fits in."""
+        return self._runner.memory
 
     @property
     def stats(self) -> EngineStats:

@@ -12,6 +12,7 @@ import torch
 from models.decoder import Batch
 from models.engine import caches
 from models.engine.logprobs import LogprobTable, logprob_table
+from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.plan import LAST_TOKEN, StepPlan
 from models.engine.sampler import SamplingRow, is_plain_greedy, likeliest, sample
@@ -58,7 +59,7 @@ class Runner:
         specs = loaded.model.decoder.cache_specs
         cache_bytes = options.cache_bytes
         if cache_bytes is None:
-            cache_bytes = caches.default_bytes(self._device, options.gpu_memory_fraction)
+            cache_bytes = caches.default_bytes(self._device, options.gpu_memory_fraction, num_sharing=self._tp.num_here)
         cache_bytes = self._tp.least(cache_bytes)
         self.max_num_seqs = caches.num_slots_for(
             specs, cache_bytes=cache_bytes, dtype=loaded.dtype, max_num_seqs=options.max_num_seqs
@@ -79,6 +80,14 @@ class Runner:
             dtype=loaded.dtype,
             device=self._device,
             num_slots=self.max_num_seqs,
+        )
+        self.memory = MemoryPlan(
+            num_shards=self._tp.size,
+            weights_bytes=loaded.weights_bytes,
+            cache_bytes=self.num_blocks * self.block_size * caches.token_bytes(specs, loaded.dtype)
+            + self.max_num_seqs * caches.state_bytes(specs, loaded.dtype),
+            num_tokens=self.num_blocks * self.block_size,
+            num_seqs=self.max_num_seqs,
         )
         self._pages = caches.pages_of(self._caches)
         width = -(-loaded.max_model_len // self.block_size)

@@ -18,6 +18,7 @@ from models.config import ModelConfig
 from models.config_quantization import QuantizationConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
+from models.engine.memory import MemoryPlan
 from models.engine.packing import batch_of, packs
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import ConfigError, RequestError
@@ -88,6 +89,11 @@ class Scorer:
         except BaseException:
             shards.kill()
             raise
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What a shard takes."""
+        return MemoryPlan(num_shards=self._loaded.tp.size, weights_bytes=self._loaded.weights_bytes)
 
     def close(self) -> None:
         """Ends the other shards, where there are some."""

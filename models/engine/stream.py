@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
 from models.engine.engine import Delta, Engine, EngineStats
+from models.engine.memory import MemoryPlan
 from models.engine.request import Output, SamplingParams
 from models.errors import EngineError, ModelError
 
@@ -48,6 +49,10 @@ class AsyncEngine:
         self._failure: EngineError | None = None  # set once no more commands are taken
         self._thread = threading.Thread(target=self._run, name="millrace-engine", daemon=True)
         self._thread.start()
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._engine.memory
 
     @property
     def stats(self) -> EngineStats:

@@ -11,7 +11,7 @@ MAX_LOOK_S = 1.0
 
 class Watchdog:
     """Calls `on_hang`, from a thread of its own and once at most, when what is done within the context takes longer than
-    `limit_s`; None: it never does.
+    `limit_s`.
 
         with watchdog:
             engine.step()
@@ -19,12 +19,11 @@ class Watchdog:
     Entering and leaving cost an assignment each. One at a time may be within.
     """
 
-    def __init__(self, limit_s: float | None, on_hang: Callable[[str], None]) -> None:
+    def __init__(self, limit_s: float, on_hang: Callable[[str], None]) -> None:
         self._limit_s, self._on_hang = limit_s, on_hang
         self._since: float | None = None
         self._is_closed = threading.Event()
-        if limit_s is not None:
-            threading.Thread(target=self._watch, args=(limit_s,), name="millrace-watchdog", daemon=True).start()
+        threading.Thread(target=self._watch, name="millrace-watchdog", daemon=True).start()
 
     def __enter__(self) -> None:
         self._since = time.monotonic()
@@ -38,9 +37,11 @@ class Watchdog:
         """Stops watching."""
         self._is_closed.set()
 
-    def _watch(self, limit_s: float) -> None:
-        while not self._is_closed.wait(min(MAX_LOOK_S, limit_s / LOOKS_PER_LIMIT)):
+    def _watch(self) -> None:
+        while not self._is_closed.wait(min(MAX_LOOK_S, self._limit_s / LOOKS_PER_LIMIT)):
             since = self._since
-            if since is not None and time.monotonic() - since > limit_s:
-                self._on_hang(f"a step took more than {limit_s:g} s (engine.step_timeout_s): this engine or a shard of it hangs")
+            if since is not None and time.monotonic() - since > self._limit_s:
+                self._on_hang(
+                    f"a step took more than {self._limit_s:g} s (engine.step_timeout_s): this engine or a shard of it hangs"
+                )
                 return

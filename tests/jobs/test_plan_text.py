@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.plan_text import plan_text, size
+from jobs.plan_text import plan_text
+from jobs.progress import size
 from models import SamplingParams
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec

@@ -193,12 +193,16 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("engine: {tensor_parallel_size: 2}", "engine.tensor_parallel_size: was 2; only 1 is available yet"),
+        (
+            "engine: {tensor_parallel_size: 0}",
+            "engine.tensor_parallel_size: was 0; it must be a whole number, at least 1",
+        ),
         ("engine: {service: a}", "engine.service: is not available yet"),
         (
-            "engine: {replicas: {min: 1, max: 4}}",
-            "engine.replicas: was a {min, max} mapping; a number that follows the load",
+            "engine: {replicas: {min: 4, max: 1}}",
+            "engine.replicas: was {'min': 4, 'max': 1}; max must be at least min",
         ),
+        ("engine: {replicas: {least: 1}}", "engine.replicas: was {'least': 1}; a mapping must have min and max"),
         ("engine: {replicas: 0}", "engine.replicas: was 0; it must be a whole number, at least 1"),
         ("engine: {num_cpus: 0}", "engine.num_cpus: was 0; it must be a number over 0"),
         ("engine: {max_num_seqs: 0}", "engine.max_num_seqs: was 0; it must be a whole number, at least 1"),

@@ -22,7 +22,7 @@ import ray
 from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from pipelines.chatter import quiet_ray
-from pipelines.infer import MakeEngine, load_engine
+from pipelines.infer import MakeEngine, OnFailure, load_engine
 from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
 from pipelines.progress import Progress, RunSummary
 from pipelines.run import Driver
@@ -136,6 +136,8 @@ def receipts(out: Path) -> dict[str, tuple[int, int]]:
 class FakeEngine:
     """Answers each request with two logits made from its tokens alone."""
 
+    memory = None
+
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         await asyncio.sleep(0)
         return [logits(token_ids) for token_ids in work.requests()]
@@ -146,17 +148,17 @@ def logits(token_ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
     return np.frombuffer(digest[:2], np.uint8).astype(np.float32) / np.float32(64)
 
 
-def fake_engine(settings: EngineSettings) -> FakeEngine:
-    del settings
+def fake_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
     return FakeEngine()
 
 
-def unloadable_engine(settings: EngineSettings) -> FakeEngine:
+def unloadable_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
     raise RuntimeError(f"no room for the weights of {Path(settings.path).name}")
 
 
-def engine_that_dies_loading(settings: EngineSettings) -> FakeEngine:
-    del settings
+def engine_that_dies_loading(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
@@ -166,8 +168,8 @@ class _Failing(FakeEngine):
         raise RuntimeError(f"out of memory at {work.name}")
 
 
-def failing_engine(settings: EngineSettings) -> FakeEngine:
-    del settings
+def failing_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
     return _Failing()
 
 
@@ -177,8 +179,8 @@ class _Killed(FakeEngine):
         return []
 
 
-def killed_engine(settings: EngineSettings) -> FakeEngine:
-    del settings
+def killed_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
     return _Killed()
 
 
@@ -196,11 +198,11 @@ class _DyingOnce(FakeEngine):
         return await super().compute(work)
 
 
-def engine_that_dies_once(settings: EngineSettings) -> FakeEngine:
+def engine_that_dies_once(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
     return _DyingOnce(Path(settings.path) / "an-engine-died")
 
 
-def engine_that_cannot_come_back(settings: EngineSettings) -> FakeEngine:
+def engine_that_cannot_come_back(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
     if (Path(settings.path) / "an-engine-died").exists():
         raise RuntimeError("the weights are gone")
-    return engine_that_dies_once(settings)
+    return engine_that_dies_once(settings, on_failure)

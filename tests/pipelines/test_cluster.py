@@ -23,34 +23,34 @@ def test_a_local_cluster_keeps_two_cpus_from_the_engines(engine: EngineSpec, cor
 
 @pytest.mark.parametrize(("num_cpus", "threads"), [(None, 1), (0.5, 1), (1, 1), (3, 3)])
 def test_an_engine_computes_with_the_cpus_it_reserves(num_cpus: float | None, threads: int) -> None:
-    assert room_on(EngineSpec(num_cpus=num_cpus), {"CPU": 6}).engine_threads == threads
+    assert room_on(EngineSpec(num_cpus=num_cpus), [{"CPU": 6}]).engine_threads == threads
 
 
 def test_every_engine_gets_a_gpu_where_there_are_any() -> None:
-    assert room_on(EngineSpec(), {"CPU": 8}).engine_gpus == 0
-    assert room_on(EngineSpec(replicas=2), {"CPU": 8, "GPU": 2}).engine_gpus == 1
+    assert room_on(EngineSpec(), [{"CPU": 8}]).engine_gpus == 0
+    assert room_on(EngineSpec(replicas=2), [{"CPU": 8, "GPU": 2}]).engine_gpus == 1
 
 
 def test_a_cluster_that_engines_would_fill_is_refused_with_the_numbers() -> None:
     with pytest.raises(
         ClusterError, match=r"4 engines of 1 CPUs take 4 of the cluster's 4 CPUs.* give the cluster 5 CPUs"
     ):
-        room_on(EngineSpec(replicas=4), {"CPU": 4})
+        room_on(EngineSpec(replicas=4), [{"CPU": 4}])
 
 
 def test_a_cluster_with_one_cpu_left_is_enough() -> None:
-    assert room_on(EngineSpec(replicas=3), {"CPU": 4}).replicas == 3
+    assert room_on(EngineSpec(replicas=3), [{"CPU": 4}]).replicas == 3
 
 
 def test_too_few_gpus_are_refused_with_the_numbers() -> None:
     with pytest.raises(ClusterError, match="2 engines need a GPU each, and the cluster has 1"):
-        room_on(EngineSpec(replicas=2), {"CPU": 8, "GPU": 1})
+        room_on(EngineSpec(replicas=2), [{"CPU": 8, "GPU": 1}])
 
 
 @pytest.mark.parametrize("spare_cpus", [1, 2, 8])
 @pytest.mark.parametrize("cpus", [0.4, 0.5, 0.8, 0.9, 1, 2])
 def test_a_reading_and_a_committing_task_fit_beside_the_engines(cpus: float, spare_cpus: float) -> None:
-    room = room_on(EngineSpec(num_cpus=cpus), {"CPU": cpus + spare_cpus})
+    room = room_on(EngineSpec(num_cpus=cpus), [{"CPU": cpus + spare_cpus}])
     assert room.read_cpus != room.engine_cpus
     assert room.read_cpus + room.commit_cpus <= spare_cpus
 

@@ -118,7 +118,7 @@ def test_a_sampled_run_gives_the_same_rows_again(base: Base, tmp_path: Path) -> 
 @pytest.mark.parametrize("num_cpus", [None, 0.5, 1, 2])
 def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | None, tmp_path: Path) -> None:
     job = replace(base.job("classify", tmp_path / "out"), engine=EngineSpec(num_cpus=num_cpus))
-    room = room_on(job.engine, {"CPU": 4})
+    room = room_on(job.engine, [{"CPU": 4}])
     facts = make_facts("sequence-classification", names=("a", "b"))
     committer = Committer(store=open_store(job.output), format="jsonl", token=LeaseToken(owner="o", epoch=1))
     stages = Stages(
@@ -129,7 +129,7 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
         make_engine=load_engine,
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),
     )
-    graph = build_graph(job, room, stages, lambda: (), 0)
+    graph = build_graph(room, stages, dict, lambda: (), num_units=1, max_calls=1)
     plan, _ = get_execution_plan(graph._logical_plan)
     names = []
     operator = plan.dag
@@ -142,11 +142,11 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
 @pytest.mark.parametrize(
     ("task", "unit_rows", "max_num_seqs", "calls"),
     [
-        (ClassifyTask(text="{{ body }}"), None, 256, 2),
-        (GREEDY, None, 256, 3),
-        (GREEDY, 100, 256, 7),
-        (GREEDY, 16, 256, 33),
-        (GREEDY, 4096, 16, 2),
+        (ClassifyTask(text="{{ body }}"), None, 256, 3),
+        (GREEDY, None, 256, 4),
+        (GREEDY, 100, 256, 8),
+        (GREEDY, 16, 256, 34),
+        (GREEDY, 4096, 16, 3),
     ],
 )
 def test_units_in_flight_fill_an_engine_twice_over(

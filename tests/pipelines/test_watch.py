@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.engine.memory import MemoryPlan
 from pipelines import watch as watch_module
 from pipelines.attempts import Attempt, Attempts, EngineStart
 from pipelines.errors import EngineError
@@ -26,10 +27,10 @@ class Journal:
     def __init__(self, store: Store, epoch: int = 1) -> None:
         self.store, self.epoch, self.count = store, epoch, 0
 
-    def start(self) -> Attempt:
+    def start(self, replica: str = "0") -> Attempt:
         self.count += 1
         name = f"attempts/engine-{self.epoch}-{self.count:016x}.json"
-        return Attempt(self.store, name, EngineStart(node="n", pid=self.count))
+        return Attempt(self.store, name, EngineStart(replica=replica, node="n", pid=self.count))
 
 
 @pytest.fixture
@@ -42,19 +43,21 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "_dead_workers", list)
 
 
-def ticking(store: Store, replicas: int = 1) -> EngineWatch:
+def ticking(store: Store) -> EngineWatch:
     """A watch whose clock moves on by ten seconds at every look."""
     now = iter(range(0, 100_000, 10))
-    return EngineWatch(Attempts(store, 1), replicas, clock=lambda: next(now))
+    return EngineWatch(Attempts(store, 1), clock=lambda: next(now))
 
 
 def test_the_first_start_of_each_replica_is_no_death(store: Store, journal: Journal) -> None:
-    watch = ticking(store, replicas=2)
-    journal.start()
-    journal.start().ready()
+    watch = ticking(store)
+    memory = MemoryPlan(num_shards=2, weights_bytes=100, cache_bytes=50, num_tokens=8, num_seqs=4)
+    journal.start("0")
+    journal.start("1").ready(memory)
     watch.look()
     assert watch.num_deaths == 0
     assert watch.is_any_ready
+    assert watch.memory == memory
 
 
 def test_a_restart_is_a_death(store: Store, journal: Journal) -> None:

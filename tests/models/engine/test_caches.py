@@ -1,13 +1,12 @@
 """How many blocks a number of bytes gives, and the tensors behind them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 
 from models.engine import caches
-from models.engine.caches import allocate, default_bytes, free_memory, num_blocks_for, num_slots_for, pages_of
+from models.engine.caches import allocate, default_bytes, num_blocks_for, num_slots_for, pages_of
 from models.errors import ConfigError
 from models.layers.attention import KvSpec
 from models.layers.attention_cpu import BACKEND
@@ -119,12 +118,3 @@ def test_the_default_on_a_gpu_is_what_its_fraction_leaves_after_the_weights(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80, 100))  # 20 are taken by the weights
     assert default_bytes(torch.device("cuda"), fraction) == expected
-
-
-def test_free_memory_is_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2**20 < free_memory() < 2**50
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal: 5 kB\nMemAvailable:     3 kB\n")
-    assert free_memory() == 3072
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal: 5 kB\n")
-    with pytest.raises(ConfigError, match="set cache_bytes"):
-        free_memory()

@@ -1,0 +1,147 @@
+"""The shards of a replica as Ray actors: one a bundle of the placement group that rank 0 runs in.
+
+Rank 0 is any actor whose placement group has a bundle a shard: an engine under Ray Data, whose group the driver owns
+(`actors.owner`), or a replica under Serve, whose group Serve owns. What it starts here belongs to it: the shards are gone once rank
+0 is gone, however it ended, and rank 0 is told when a shard is.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import ray
+from ray.util import get_node_ip_address
+from ray.util.placement_group import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.work import EngineSettings
+from models.checkpoint_place import find_checkpoint
+from models.engine.follower import follow
+from models.engine.shards import END_S, ShardWork, StartShards
+from models.errors import EngineError
+from models.parallel import TensorParallel
+from models.registry import choose_device
+from models.rendezvous import Meeting, leave
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+
+OnLost = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointSource:
+    """Where every machine of a replica finds the checkpoint; see `models.checkpoint_place.find_checkpoint`."""
+
+    path: str
+    storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    version: str | None = None
+
+
+class ShardActor:
+    """One rank other than 0, in a process and a bundle of its own."""
+
+    def follow(self, work: ShardWork, source: CheckpointSource, rank: int, size: int, address: str) -> None:
+        """Computes what rank 0 calls for, until that says that it is done; see `models.engine.follower`."""
+        found = find_checkpoint(source.path, storage_options=source.storage_options, version=source.version)
+        work = replace(work, load={**work.load, "path": found.folder})
+        follow(work, rank, size, address)
+
+
+class GroupShards:
+    """The ranks 1 to `size` - 1 of the replica whose rank 0 is this process, each like it in a bundle of its own."""
+
+    def __init__(self, work: ShardWork, size: int, *, source: CheckpointSource, on_lost: OnLost) -> None:
+        """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard ends that nobody told to.
+
+        Raises:
+            EngineError: this process is in no placement group, or in one of another size.
+        """
+        group = get_current_placement_group()
+        num_bundles = 0 if group is None else group.bundle_count
+        if group is None or num_bundles != size:
+            raise EngineError(
+                f"a model of {size} shards needs a placement group with a bundle for each; this process has {num_bundles}"
+            )
+        self._device = choose_device(work.load["device"])
+        self._meeting = Meeting.open(get_node_ip_address(), size)  # type: ignore[no-untyped-call]
+        self._tp: TensorParallel | None = None
+        self._actors: list[Any] = []
+        self._ends: dict[Any, int] = {}  # what each was asked, and its rank
+        for rank, bundle in list(enumerate(group.bundle_specs))[1:]:
+            actor: Any = (
+                ray.remote(ShardActor)
+                .options(
+                    num_cpus=bundle.get("CPU", 0),
+                    num_gpus=bundle.get("GPU", 0),
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+                )
+                .remote()
+            )
+            self._actors.append(actor)
+            self._ends[actor.follow.remote(work, source, rank, size, self._meeting.address)] = rank
+        self._is_ending, self._on_lost = threading.Event(), on_lost
+        threading.Thread(target=self._watch, name="millrace-shards", daemon=True).start()
+
+    def join(self) -> TensorParallel:
+        self._tp = self._meeting.join(self._device, check=self._check)
+        return self._tp
+
+    def close(self) -> None:
+        self._is_ending.set()
+        if self._tp is not None:
+            try:
+                self._tp.end()
+            except EngineError as error:  # one is gone already, and so the others are going
+                logger.debug("the shards could not be told to end: %s", error)
+            ray.wait(list(self._ends), num_returns=len(self._ends), timeout=END_S)
+        self.kill()
+
+    def kill(self) -> None:
+        self._is_ending.set()
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._tp is not None:
+            leave(self._tp)
+            self._tp = None
+
+    def _watch(self) -> None:
+        while not self._is_ending.is_set():
+            lost = self._lost(LOOK_S)
+            if lost is not None and not self._is_ending.is_set():
+                self._on_lost(lost)
+                return
+
+    def _check(self) -> None:
+        lost = self._lost(0)
+        if lost is not None:
+            raise EngineError(lost)
+
+    def _lost(self, timeout_s: float) -> str | None:
+        """Why a shard has ended, if one has within `timeout_s`."""
+        ended, _ = ray.wait(list(self._ends), num_returns=1, timeout=timeout_s)
+        if not ended:
+            return None
+        try:
+            ray.get(ended[0])
+        except ray.exceptions.RayError as error:
+            return f"shard {self._ends[ended[0]]} is lost: {_described(error)}"
+        return f"shard {self._ends[ended[0]]} ended before it was told to"
+
+
+def group_shards(settings: EngineSettings, on_lost: OnLost) -> StartShards:
+    """How an engine of these settings starts its shards on a cluster."""
+    source = CheckpointSource(
+        path=settings.path, storage_options=dict(settings.storage_options), version=settings.version
+    )
+    return partial(GroupShards, source=source, on_lost=on_lost)
+
+
+def _described(error: ray.exceptions.RayError) -> str:
+    if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        return f"{type(error.cause).__name__}: {error.cause}"
+    return str(error).partition(" Some common causes")[0]
