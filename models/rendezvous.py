@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Self
@@ -70,19 +71,12 @@ class Meeting:
             raise
 
     def _wait_for_others(self, check: Callable[[], None]) -> None:
-        arrivals = [_arrival(rank) for rank in range(1, self._size)]
-        waited = 0.0
-        while True:
-            try:
-                self._store.wait(arrivals, timedelta(seconds=CHECK_S))
-            except dist.DistStoreError as error:
-                check()
-                waited += CHECK_S
-                if waited >= JOIN_S:
-                    missing = [name for name in arrivals if not self._store.check([name])]
-                    raise EngineError(f"{', '.join(missing)} did not come within {JOIN_S:.0f} s") from error
-            else:
-                return
+        end = time.monotonic() + JOIN_S
+        while missing := [name for name in map(_arrival, range(1, self._size)) if not self._store.check([name])]:
+            check()
+            if time.monotonic() > end:
+                raise EngineError(f"{', '.join(missing)} did not come within {JOIN_S:.0f} s")
+            time.sleep(CHECK_S)
 
 
 def join(rank: int, size: int, address: str, *, device: torch.device) -> TensorParallel:

@@ -1,13 +1,14 @@
 """Every family through whole runs, with real engines."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.config_types import Head
 from pipelines.job import ClassifyTask, ExtractTask, Task
-from tests.pipelines.running import GREEDY, drive, job_of, ray_cluster, rows_in, write_corpus
+from tests.pipelines.running import GREEDY, contents, drive, job_of, ray_cluster, rows_in, write_corpus
 from tests.tiny_checkpoints import FAMILIES
 
 TASKS: dict[str, tuple[Head, Task]] = {
@@ -23,12 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    with ray_cluster():
+    with ray_cluster(num_cpus=6):
         yield
 
 
 CASES = [
-    *((family, "generate") for family in FAMILIES if family != "qwen3"),
     ("smollm3", "classify"),
     ("helium", "extract"),
     ("zamba2", "classify"),
@@ -46,3 +46,21 @@ def test_a_family_answers_every_row(
     job = job_of(task, model=model, corpus=corpus, out=tmp_path / "one", unit_rows=16)
     assert drive(job).exit_status == 0
     assert len(rows_in(tmp_path / "one")) == NUM_ROWS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_generates_alike_over_any_number_of_shards(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
+    fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **WINDOWS.get(family, {})}
+    job = job_of(
+        GREEDY, model=tiny_checkpoint(family=family, **fields), corpus=corpus, out=tmp_path / "1", unit_rows=16
+    )
+    assert drive(job).exit_status == 0
+    assert len(rows_in(tmp_path / "1")) == NUM_ROWS
+    for size in (2, 4) if family in ("qwen3", "zamba2") else (2,):
+        out = replace(job.output, path=str(tmp_path / str(size)))
+        summary = drive(replace(job, output=out, engine=replace(job.engine, tensor_parallel_size=size)))
+        assert summary.exit_status == 0, summary.message
+        assert contents(tmp_path / str(size)) == contents(tmp_path / "1")

@@ -14,6 +14,7 @@ from models.engine.shards import LocalShards
 from models.errors import ConfigError, EngineError
 from tests.models.conftest import CheckpointMaker
 from tests.models.engine.tiny import SHARP, prompts, tokens
+from tests.models.quantized import METHODS, save_quantized
 
 CASES = [("qwen3", 2), ("smollm3", 2), ("helium", 2), ("phi3", 2), ("zamba2", 2), ("qwen3", 4), ("zamba2", 4)]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
@@ -62,6 +63,41 @@ def test_shards_score_as_one_rank(family_checkpoint: CheckpointMaker, head: str)
             labels = [[5], [7, 8]]
             found, expected = (scorer.score_labels(prompts(), labels) for scorer in (two, one))
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    finally:
+        two.close()
+
+
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+@pytest.mark.parametrize("family", ["qwen3", "zamba2"])
+def test_each_shard_quantizes_its_own_slice(family_checkpoint: CheckpointMaker, family: str, method: str) -> None:
+    """Its blocks are not those of the whole, so neither are the errors; but they are no larger."""
+    folder = family_checkpoint(family)
+    one = Scorer.from_pretrained(folder, device="cpu", quantization=method)
+    plain = Scorer.from_pretrained(folder, device="cpu")
+    two = Scorer.from_pretrained(folder, device="cpu", quantization=method, tensor_parallel_size=2)
+    try:
+        scores = [torch.cat(scorer.score(prompts())) for scorer in (two, one, plain)]
+    finally:
+        two.close()
+    assert two.memory.weights_bytes < one.memory.weights_bytes < plain.memory.weights_bytes
+    lost = (scores[1] - scores[2]).abs().max()
+    assert lost > 0
+    assert (scores[0] - scores[2]).abs().max() < 2 * lost
+
+
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+def test_a_checkpoint_that_is_quantized_already_runs_on_shards(
+    family_checkpoint: CheckpointMaker, tmp_path: Path, method: str
+) -> None:
+    plain = family_checkpoint(
+        "qwen3", hidden_size=128, intermediate_size=128, head_dim=32
+    )  # slices hold whole blocks of 64
+    folder = save_quantized(plain, "causal", METHODS[method], tmp_path / "saved")
+    one = Scorer.from_pretrained(folder, device="cpu")
+    two = Scorer.from_pretrained(folder, device="cpu", tensor_parallel_size=2)
+    try:
+        for found, expected in zip(two.score(prompts()), one.score(prompts()), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4 if method == "nf4" else 1e-2, rtol=0)
     finally:
         two.close()
 
