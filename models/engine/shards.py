@@ -49,9 +49,12 @@ class LocalShards:
         Raises:
             ConfigError: the model cannot be split into so many.
         """
-        check_size(ModelConfig.from_pretrained(work.load["path"]), size)
         self._work, self._size = work, size
         self._tp: TensorParallel | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        if size == 1:
+            return
+        check_size(ModelConfig.from_pretrained(work.load["path"]), size)
         self._address = f"127.0.0.1:{_free_port()}"
         self._processes = [self._start(rank) for rank in range(1, size)]
 
