@@ -130,7 +130,7 @@ def load_model(
     chosen_head = choose_head(head, config)
     if chosen_head == "embedding":
         checkpoint = checkpoint.without_heads()
-    decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
+    decoder = FAMILIES[config.model_type](config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     checkpoint = checkpoint.unify(decoder.canonical_name)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
@@ -188,7 +188,7 @@ def footprint(
     chosen_dtype = choose_dtype(dtype, config, device)
     settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
     options = BuildOptions(backend=choose_backend(device, chosen_dtype), max_model_len=1)
-    decoder = family_of(config)(config, options)
+    decoder = FAMILIES[config.model_type](config, options)
     model = Model(decoder, config.head, is_tied=settled.is_tied)
     chosen = choose_quantization(quantization, config.quantization)
     hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=device)
@@ -198,20 +198,6 @@ def footprint(
         token=sum(spec.bytes_per_token(chosen_dtype) for spec in specs if isinstance(spec, KvSpec)),
         sequence=sum(spec.bytes_per_sequence(chosen_dtype) for spec in specs if isinstance(spec, StateSpec)),
     )
-
-
-def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:
-    """The decoder class of a configuration.
-
-    Raises:
-        ConfigError: the family is not implemented.
-    """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise ConfigError(
-            f"model_type {config.model_type!r} ({config.architecture}) is not supported; supported: {', '.join(FAMILIES)}"
-        )
-    return family
 
 
 def choose_head(head: str, config: ModelConfig) -> Head:
