@@ -17,7 +17,7 @@ from torch import nn
 
 from models.layers.cpu_linear import Product, pack
 from models.layers.linear import Part
-from models.layers.loadable import Loadable, Range, Slot
+from models.layers.loadable import Loadable, Range, Slot, unallocated
 
 
 class Form(Protocol):
@@ -83,7 +83,7 @@ class FloatPart(HeldPart):
         """`stored` is what the file has the tensor in, None where it lacks it."""
         super().__init__(part, in_features, columns)
         self._stored, self._finish = stored, finish
-        self.weight = nn.Parameter(torch.empty(self.shape, device="meta"), requires_grad=False)
+        self.weight = unallocated(*self.shape)
 
     def slots(self) -> list[Slot]:
         num_rows, num_columns = self.shape

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.layers.cpu_linear import Product, pack
-from models.layers.loadable import Loadable, Range, Slot, whole
+from models.layers.loadable import Loadable, Range, Slot, unallocated, whole
 from models.parallel import TensorParallel
 
 
@@ -40,8 +40,8 @@ class Linear(Loadable):
         self.in_features = in_features
         self.columns = columns or (0, in_features)
         self.out_local = sum(stop - start for start, stop in (part.rows for part in self.parts))
-        self.weight = _unallocated(self.out_local, self.columns[1] - self.columns[0])
-        self.bias = _unallocated(self.out_local) if bias else None
+        self.weight = unallocated(self.out_local, self.columns[1] - self.columns[0])
+        self.bias = unallocated(self.out_local) if bias else None
         self.held: nn.Module | None = None
         self.product: Product | None = None
 
@@ -164,7 +164,3 @@ def fused(name: str, parts: Sequence[Part]) -> list[Part]:
 def replicated(name: str, out_features: int) -> Part:
     """All output channels, on every rank."""
     return Part(name=name, out_features=out_features, rows=whole((out_features,))[0])
-
-
-def _unallocated(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
