@@ -15,7 +15,7 @@ from torch import nn
 from models.config import ModelConfig
 from models.layers.attention import Attention, AttentionBackend, KvCache, KvSpec
 from models.layers.embedding import VocabEmbedding
-from models.layers.linear import ColumnLinear, Part, RowLinear, head_rows, split_rows
+from models.layers.linear import ColumnLinear, Part, RowLinear, gate_up_rows, qkv_rows
 from models.layers.mamba_plan import MambaPlan
 from models.layers.norm import HeadNorm, RMSNorm
 from models.layers.rotary import Rotary, Rotation
@@ -174,14 +174,14 @@ class DenseDecoder(nn.Module):
 
     def qkv_parts(self, name: str) -> list[Part]:
         """Where this rank's query, key and value rows are published."""
-        config = self.config
-        queries = range(*self.query_heads)
-        sizes = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
-        return [
-            part
-            for letter, heads in (("q", queries), ("k", self.kv_heads), ("v", self.kv_heads))
-            for part in head_rows(f"{name}.{letter}_proj", heads, num_heads=sizes[letter], head_dim=config.head_dim)
-        ]
+        return qkv_rows(
+            name,
+            range(*self.query_heads),
+            self.kv_heads,
+            num_query_heads=self.config.num_attention_heads,
+            num_kv_heads=self.config.num_key_value_heads,
+            head_dim=self.config.head_dim,
+        )
 
     def build_head_norm(self, name: str) -> HeadNorm | None:  # noqa: ARG002
         """Norms over each query and key head; none by default."""
@@ -198,5 +198,4 @@ class DenseDecoder(nn.Module):
 
     def gate_up_parts(self, name: str) -> list[Part]:
         """Where this rank's gate and up rows are published."""
-        size, tp = self.config.intermediate_size, self.options.tp
-        return [split_rows(f"{name}.{part}", size, tp=tp) for part in ("gate_proj", "up_proj")]
+        return gate_up_rows(name, self.config.intermediate_size, tp=self.options.tp)

@@ -133,7 +133,7 @@ def load_model(
     chosen_head = choose_head(head, config)
     if chosen_head == "embedding":
         checkpoint = checkpoint.without_heads()
-    decoder = family_of(config)(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
+    decoder = FAMILIES[config.model_type](config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     checkpoint = checkpoint.unify(decoder.canonical_name)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
@@ -209,7 +209,7 @@ def footprint(
     options = BuildOptions(
         backend=choose_backend(chosen_device, chosen_dtype), max_model_len=1, tp=TensorParallel(size=num_shards)
     )
-    decoder = family_of(config)(config, options)
+    decoder = FAMILIES[config.model_type](config, options)
     model = Model(decoder, config.head, is_tied=settled.is_tied)
     chosen = choose_quantization(quantization, config.quantization)
     hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=chosen_device)
@@ -249,20 +249,6 @@ def _other_ways(
         except ConfigError:  # the model cannot be split or quantized so
             continue
         yield name, takes.weights
-
-
-def family_of(config: ModelConfig) -> Callable[[ModelConfig, BuildOptions], Decoder]:
-    """The decoder class of a configuration.
-
-    Raises:
-        ConfigError: the family is not implemented.
-    """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise ConfigError(
-            f"model_type {config.model_type!r} ({config.architecture}) is not supported; supported: {', '.join(FAMILIES)}"
-        )
-    return family
 
 
 def choose_head(head: str, config: ModelConfig) -> Head:

@@ -22,8 +22,7 @@ from models.decoder import Batch, BuildOptions, GatedMLP
 from models.errors import ConfigError
 from models.layers.attention import Attention, KvCache
 from models.layers.embedding import VocabEmbedding
-from models.layers.linear import ColumnLinear, Linear, Part, RowLinear, head_rows, replicated
-from models.layers.loadable import Range
+from models.layers.linear import ColumnLinear, Linear, RowLinear, fused, gate_up_rows, head_rows, qkv_rows, replicated
 from models.layers.mamba2 import Mamba2Mixer, MixerShare
 from models.layers.norm import RMSNorm
 from models.layers.rotary import Rotary, Rotation
@@ -64,26 +63,22 @@ class SharedBlock(nn.Module):
         hidden, width = config.hidden_size, config.num_attention_heads * config.head_dim
         self.query_heads = tp.share(config.num_attention_heads, "attention heads")
         self.kv_heads = tp.kv_heads(config.num_attention_heads, config.num_key_value_heads)
-        self.intermediate = tp.share(config.intermediate_size, "intermediate channels")
         self.input_norm = RMSNorm(f"{self.name}.input_layernorm", 2 * hidden, config.rms_norm_eps)
-        heads = (
-            ("q_proj", range(*self.query_heads), config.num_attention_heads),
-            ("k_proj", self.kv_heads, config.num_key_value_heads),
-            ("v_proj", self.kv_heads, config.num_key_value_heads),
+        qkv = qkv_rows(
+            f"{self.name}.self_attn",
+            range(*self.query_heads),
+            self.kv_heads,
+            num_query_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
         )
-        parts = [
-            rows
-            for part, local, total in heads
-            for rows in head_rows(f"{self.name}.self_attn.{part}", local, num_heads=total, head_dim=config.head_dim)
-        ]
-        self.qkv_proj = ColumnLinear(parts, 2 * hidden)
+        self.qkv_proj = ColumnLinear(qkv, 2 * hidden)
         self.o_proj = RowLinear(f"{self.name}.self_attn.o_proj", width, hidden, tp=tp)
         self.pre_ff_norm = RMSNorm(f"{self.name}.pre_ff_layernorm", hidden, config.rms_norm_eps)
-        gate_up = _gate_up_rows(f"{self.name}.feed_forward.gate_up_proj", config.intermediate_size, self.intermediate)
+        mlp = f"{self.name}.feed_forward"
+        gate_up = fused(f"{mlp}.gate_up_proj", gate_up_rows(mlp, config.intermediate_size, tp=tp))
         self.gate_up_proj = ColumnLinear(gate_up, hidden, bias=mamba.bias)
-        self.down_proj = RowLinear(
-            f"{self.name}.feed_forward.down_proj", config.intermediate_size, hidden, tp=tp, bias=mamba.bias
-        )
+        self.down_proj = RowLinear(f"{mlp}.down_proj", config.intermediate_size, hidden, tp=tp, bias=mamba.bias)
 
 
 class SharedCall(nn.Module):
@@ -235,13 +230,6 @@ def _adapted_qkv(block: SharedBlock, rank: int, config: ModelConfig, shared: Sha
 
 def _adapted_gate_up(block: SharedBlock, rank: int, config: ModelConfig, shared: SharedBlocksConfig) -> Adapted:
     name = f"{block.name}.feed_forward.gate_up_proj_adapter_list.{rank}"
-    rows = _gate_up_rows(f"{name}.1", config.intermediate_size, block.intermediate)
+    rows = fused(f"{name}.1", block.gate_up_proj.parts)
     down = Linear([replicated(f"{name}.0", shared.adapter_rank)], config.hidden_size)
     return Adapted(block.gate_up_proj, down, [ColumnLinear(rows, shared.adapter_rank)])
-
-
-def _gate_up_rows(name: str, intermediate_size: int, local: Range) -> list[Part]:
-    """The rows `local` of the gate half and of the up half of one published projection."""
-    start, stop = local
-    halves = ((start, stop), (intermediate_size + start, intermediate_size + stop))
-    return [Part(name=name, out_features=2 * intermediate_size, rows=rows) for rows in halves]

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar, cast
 import fsspec
 import pyarrow as pa
 
-from models.checkpoint_url import tag_of
+from models.checkpoint_remote import tag_of
 from pipelines.errors import PipelineError, SourceChangedError, SourceError
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from models.engine.blocks import NO_PREFIX, BlockPool
-from models.engine.plan import LAST_TOKEN, Admission, StepPlan
+from models.engine.plan import StepPlan
 from models.engine.request import FinishReason, Request, TokenLogprobs
 from models.engine.sequence import NO_BLOCK, NO_SLOT, Sequence
+from models.engine.step import Share, Step
 from models.errors import RequestError
 
 MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
@@ -36,33 +37,6 @@ class Progress:
 
     sequence: Sequence
     new_tokens: list[int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Share:
-    """A sequence's part of a step: `count` tokens from `start` on, and whether the last one's logits give its next
-    token."""
-
-    sequence: Sequence
-    start: int
-    count: int
-    is_sampling: bool
-
-
-@dataclass(kw_only=True, slots=True)
-class _Step:
-    """A plan in the making: shares that decode one token, and the others."""
-
-    budget: int
-    decodes: list[_Share] = field(default_factory=list)
-    prefills: list[_Share] = field(default_factory=list)
-    admitted: list[Admission] = field(default_factory=list)
-    new_blocks: list[tuple[int, int, int]] = field(default_factory=list)
-    fresh_blocks: list[int] = field(default_factory=list)
-
-    def add(self, share: _Share) -> None:
-        (self.decodes if share.count == 1 and share.start > 0 else self.prefills).append(share)
-        self.budget -= share.count
 
 
 class Scheduler:
@@ -94,7 +68,7 @@ class Scheduler:
         self.running: list[Sequence] = []  # oldest first
         self.num_preemptions = 0
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
-        self._in_flight: deque[list[_Share]] = deque()  # of each uncommitted plan, in its order
+        self._in_flight: deque[list[Share]] = deque()  # of each uncommitted plan, in its order
         self._arrivals = 0
 
     @property
@@ -129,7 +103,7 @@ class Scheduler:
     def schedule(self) -> StepPlan | None:
         """The next step's plan, or None when there is nothing to compute. Running sequences come first, oldest
         first; then new ones."""
-        step = _Step(budget=self.max_num_batched_tokens)
+        step = Step(budget=self.max_num_batched_tokens)
         preemptions = self.num_preemptions
         for sequence in list(self.running):
             if sequence.slot == NO_SLOT or sequence.num_generated >= sequence.request.params.max_tokens:
@@ -181,7 +155,7 @@ class Scheduler:
         assert self.running or self.pool.num_held == 0, f"{self.pool.num_held} blocks held by nobody"
         assert len(self.running) + len(self._free_slots) == self.max_num_seqs
 
-    def _continue(self, sequence: Sequence, step: _Step) -> None:
+    def _continue(self, sequence: Sequence, step: Step) -> None:
         """Gives a running sequence its share of the step, preempting the newest ones when blocks run out."""
         count = min(sequence.num_tokens - sequence.num_computed, step.budget)
         if count <= 0:
@@ -196,7 +170,7 @@ class Scheduler:
         self._extend(sequence, needed, step)
         self._advance(sequence, count, step)
 
-    def _admit(self, sequence: Sequence, step: _Step) -> bool:
+    def _admit(self, sequence: Sequence, step: Step) -> bool:
         """Starts a waiting sequence if a slot and the blocks of its first chunk are free."""
         if not self._free_slots or sequence.num_pending:
             return False
@@ -217,27 +191,24 @@ class Scheduler:
         sequence.slot = self._free_slots.pop()
         if sequence.num_cached is None:
             sequence.num_cached = num_shared
-        step.admitted.append(_admission(sequence))
-        step.new_blocks += [
-            (sequence.slot, place, block) for place, block in enumerate(sequence.blocks) if block != NO_BLOCK
-        ]
+        step.admit(sequence)
         self._extend(sequence, needed, step)
         self._advance(sequence, count, step)
         return True
 
-    def _extend(self, sequence: Sequence, needed: int, step: _Step) -> None:
+    def _extend(self, sequence: Sequence, needed: int, step: Step) -> None:
         for _ in range(needed):
             block = self.pool.allocate()
             step.new_blocks.append((sequence.slot, len(sequence.blocks), block))
             step.fresh_blocks.append(block)
             sequence.blocks.append(block)
 
-    def _advance(self, sequence: Sequence, count: int, step: _Step) -> None:
+    def _advance(self, sequence: Sequence, count: int, step: Step) -> None:
         start = sequence.num_computed
         sequence.num_computed += count
         is_sampling = sequence.num_computed == sequence.num_tokens
         sequence.num_pending += is_sampling
-        step.add(_Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
+        step.add(Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
         self._register(sequence)
 
     def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
@@ -308,7 +279,7 @@ class Scheduler:
     def _regime_of(self, sequence: Sequence) -> int:
         return 0 if self._regime is None else self._regime(sequence.num_prompt, sequence.num_tokens)
 
-    def _rename(self, moves: dict[int, int], step: _Step) -> None:
+    def _rename(self, moves: dict[int, int], step: Step) -> None:
         """Follows the pool's moves in every running sequence's blocks, and in the tables of the ranks."""
         for sequence in self.running:
             for place, block in enumerate(sequence.blocks):
@@ -326,67 +297,20 @@ class Scheduler:
             most = min(most, self._blocks_for(self.window + self.max_num_batched_tokens) + 1)
         return most
 
-    def _close(self, step: _Step) -> StepPlan | None:
-        """The finished plan, decodes first."""
-        shares = step.decodes + step.prefills
+    def _close(self, step: Step) -> StepPlan | None:
+        """The finished plan, after which the step is in flight; None of an empty step."""
+        shares = step.shares
         if not shares:
             return None
         self._in_flight.append(shares)
         moves = self.pool.compact()
         if moves:
             self._rename(moves, step)
-        return StepPlan(
-            slots=[share.sequence.slot for share in shares],
-            starts=[share.start for share in shares],
-            counts=[share.count for share in shares],
-            is_sampling=[share.is_sampling for share in shares],
-            token_ids=_tokens_of(shares),
-            admitted=step.admitted,
-            new_blocks=step.new_blocks,
-            fresh_blocks=step.fresh_blocks,
-            targets=_targets_of(shares),
-            copies=list(moves.items()),
-            regimes=[] if self._regime is None else [share.sequence.regime for share in shares],
-        )
+        regimes = [] if self._regime is None else [share.sequence.regime for share in shares]
+        return step.plan(copies=list(moves.items()), regimes=regimes)
 
 
 def _root(regime: int) -> int:
     """The prefix number that stands before the first block of a sequence: what is cached in one regime is not found in
     another."""
     return NO_PREFIX - regime
-
-
-def _admission(sequence: Sequence) -> Admission:
-    request = sequence.request
-    return Admission(
-        slot=sequence.slot,
-        num_prompt=sequence.num_prompt,
-        params=request.params,
-        seed=request.seed,
-        stop_ids=tuple(sorted(request.stop_ids)),
-    )
-
-
-def _tokens_of(shares: list[_Share]) -> list[int]:
-    """The step's new tokens; one that is still being sampled is `LAST_TOKEN`."""
-    tokens: list[int] = []
-    for share in shares:
-        known = share.sequence.token_ids
-        if share.count == 1:
-            tokens.append(known[share.start] if share.start < len(known) else LAST_TOKEN)
-        else:
-            chunk = known[share.start : share.start + share.count]
-            tokens += chunk
-            tokens += [LAST_TOKEN] * (share.count - len(chunk))
-    return tokens
-
-
-def _targets_of(shares: list[_Share]) -> dict[int, list[int]]:
-    """For shares whose prompt log probabilities are wanted: the prompt tokens that follow the ones computed."""
-    targets: dict[int, list[int]] = {}
-    for index, share in enumerate(shares):
-        sequence = share.sequence
-        if sequence.request.params.prompt_logprobs is not None and share.start + 1 < sequence.num_prompt:
-            stop = min(share.start + share.count + 1, sequence.num_prompt)
-            targets[index] = sequence.token_ids[share.start + 1 : stop]
-    return targets

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.layers.cpu_linear import pack
 from models.layers.linear import Linear, Part
-from models.layers.loadable import Loadable, Range, Slot
+from models.layers.loadable import Loadable, Range, Slot, unallocated
 from models.parallel import TensorParallel
 
 
@@ -30,7 +30,7 @@ class VocabEmbedding(Loadable):
         self.name, self.tp = name, tp
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
         self.rows, padded = vocab_rows(vocab_size, tp)
-        self.weight = nn.Parameter(torch.empty(padded, hidden_size, device="meta"), requires_grad=False)
+        self.weight = unallocated(padded, hidden_size)
 
     def slots(self) -> list[Slot]:
         start, stop = self.rows
@@ -61,7 +61,7 @@ class VocabHead(Linear):
         rows, self._padded = vocab_rows(vocab_size, tp)
         super().__init__([Part(name=name, out_features=vocab_size, rows=rows)], hidden_size)
         self.tp, self.vocab_size = tp, vocab_size
-        self.weight = nn.Parameter(torch.empty(self._padded, hidden_size, device="meta"), requires_grad=False)
+        self.weight = unallocated(self._padded, hidden_size)
         self.tied_to: VocabEmbedding | None = None
 
     def tie(self, embedding: VocabEmbedding) -> None:

@@ -4,11 +4,9 @@ A part loads one published tensor, or this rank's share of it; once all are load
 without changing a number is put together. What the forms are is the business of others.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from mmap import mmap
 from typing import Protocol
 
 import torch
@@ -17,7 +15,7 @@ from torch import nn
 
 from models.layers.cpu_linear import Product, pack
 from models.layers.linear import Part
-from models.layers.loadable import Loadable, Range, Slot
+from models.layers.loadable import Loadable, Range, Slot, unallocated
 
 
 class Form(Protocol):
@@ -83,7 +81,7 @@ class FloatPart(HeldPart):
         """`stored` is what the file has the tensor in, None where it lacks it."""
         super().__init__(part, in_features, columns)
         self._stored, self._finish = stored, finish
-        self.weight = nn.Parameter(torch.empty(self.shape, device="meta"), requires_grad=False)
+        self.weight = unallocated(*self.shape)
 
     def slots(self) -> list[Slot]:
         num_rows, num_columns = self.shape
@@ -98,20 +96,11 @@ class FloatPart(HeldPart):
         ]
 
     def materialize(self, *, dtype: torch.dtype, device: torch.device) -> None:
-        """Floats that are soon given up: in the file's own half precision where the model's float32 would only make
-        them larger, and on a CPU in pages of their own, which go back to the system instead of leaving holes between
-        the finished weights."""
-        if self._finish is None:
-            super().materialize(dtype=dtype, device=device)
-            return
-        is_narrow = dtype == torch.float32 and self._stored in _HALVES
-        narrow = self._stored if is_narrow and self._stored is not None else dtype
-        if device.type == "cpu":
-            pages = mmap(-1, math.prod(self.shape) * narrow.itemsize)
-            weight = torch.frombuffer(pages, dtype=narrow).view(self.shape)
-            self.weight = nn.Parameter(weight, requires_grad=False)
-        else:
-            super().materialize(dtype=narrow, device=device)
+        """Floats that are soon given up are held in the file's own half precision, where the model's float32 would only
+        make them larger."""
+        if self._finish is not None and dtype == torch.float32 and self._stored in _HALVES:
+            dtype = self._stored
+        super().materialize(dtype=dtype, device=device)
 
     def num_bytes(self, dtype: torch.dtype) -> int:
         return super().num_bytes(dtype) if self._finish is None else self._finish.num_bytes(self.shape, dtype)

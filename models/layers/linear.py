@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.layers.cpu_linear import Product, pack
-from models.layers.loadable import Loadable, Range, Slot, whole
+from models.layers.loadable import Loadable, Range, Slot, unallocated, whole
 from models.parallel import TensorParallel
 
 
@@ -40,8 +40,8 @@ class Linear(Loadable):
         self.in_features = in_features
         self.columns = columns or (0, in_features)
         self.out_local = sum(stop - start for start, stop in (part.rows for part in self.parts))
-        self.weight = _unallocated(self.out_local, self.columns[1] - self.columns[0])
-        self.bias = _unallocated(self.out_local) if bias else None
+        self.weight = unallocated(self.out_local, self.columns[1] - self.columns[0])
+        self.bias = unallocated(self.out_local) if bias else None
         self.held: nn.Module | None = None
         self.product: Product | None = None
 
@@ -142,6 +142,29 @@ def head_rows(name: str, heads: Sequence[int], *, num_heads: int, head_dim: int)
     return [Part(name=name, out_features=size, rows=(first * head_dim, last * head_dim)) for first, last in runs]
 
 
+def qkv_rows(
+    name: str,
+    query_heads: Sequence[int],
+    kv_heads: Sequence[int],
+    *,
+    num_query_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+) -> list[Part]:
+    """The output channels of these heads of the query, key and value projections of the attention `name`."""
+    kinds = (("q", query_heads, num_query_heads), ("k", kv_heads, num_kv_heads), ("v", kv_heads, num_kv_heads))
+    return [
+        part
+        for letter, heads, num_heads in kinds
+        for part in head_rows(f"{name}.{letter}_proj", heads, num_heads=num_heads, head_dim=head_dim)
+    ]
+
+
+def gate_up_rows(name: str, intermediate_size: int, *, tp: TensorParallel) -> list[Part]:
+    """The rank's share of the gate and up projections of the gated MLP `name`."""
+    return [split_rows(f"{name}.{part}", intermediate_size, tp=tp) for part in ("gate_proj", "up_proj")]
+
+
 def fused(name: str, parts: Sequence[Part]) -> list[Part]:
     """The same output channels, where the projections that `parts` name are published one below the other as one
     weight, in the order they are named."""
@@ -164,7 +187,3 @@ def fused(name: str, parts: Sequence[Part]) -> list[Part]:
 def replicated(name: str, out_features: int) -> Part:
     """All output channels, on every rank."""
     return Part(name=name, out_features=out_features, rows=whole((out_features,))[0])
-
-
-def _unallocated(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)

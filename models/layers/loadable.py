@@ -43,6 +43,11 @@ def whole(shape: Sequence[int]) -> tuple[Range, ...]:
     return tuple((0, size) for size in shape)
 
 
+def unallocated(*shape: int) -> nn.Parameter:
+    """A parameter of this shape without storage, as layers are built; `Loadable.materialize` gives it some."""
+    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
+
+
 class Loadable(nn.Module):
     """A layer with weights of its own. Built without storage (on the meta device), filled slot by slot.
 

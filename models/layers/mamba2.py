@@ -18,7 +18,7 @@ from torch import nn
 from models.config_types import MambaConfig
 from models.errors import ConfigError
 from models.layers.linear import ColumnLinear, Part, RowLinear
-from models.layers.loadable import Loadable, Range, Slot
+from models.layers.loadable import Loadable, Range, Slot, unallocated
 from models.layers.mamba_plan import Chunks, Decodes, MambaPlan
 from models.layers.mamba_scan import scan, step
 from models.layers.state import StateCache, StateSpec
@@ -96,8 +96,8 @@ class CausalConv(Loadable):
         config = share.config
         self.num_channels = config.inner_size + 2 * config.num_groups * config.state_size
         self.width = config.conv_width
-        self.weight = _unallocated(sum(share.sizes), 1, self.width)
-        self.bias = _unallocated(sum(share.sizes))
+        self.weight = unallocated(sum(share.sizes), 1, self.width)
+        self.bias = unallocated(sum(share.sizes))
         self.taps = self.shift = torch.empty(0)  # [K, channels] and [channels]
 
     def slots(self) -> list[Slot]:
@@ -148,7 +148,7 @@ class Recurrence(Loadable):
     def __init__(self, name: str, share: MixerShare) -> None:
         super().__init__()
         self.name, self.heads, self.num_heads = name, share.heads, share.config.num_heads
-        self.dt_bias, self.A_log, self.D = (_unallocated(share.num_heads) for _ in range(3))
+        self.dt_bias, self.A_log, self.D = (unallocated(share.num_heads) for _ in range(3))
         self.a = torch.empty(0)
 
     def slots(self) -> list[Slot]:
@@ -183,7 +183,7 @@ class GatedNorm(Loadable):
     def __init__(self, name: str, share: MixerShare, tp: TensorParallel) -> None:
         super().__init__()
         self.name, self.share, self.tp = name, share, tp
-        self.weight = _unallocated(share.inner[1] - share.inner[0])
+        self.weight = unallocated(share.inner[1] - share.inner[0])
 
     def slots(self) -> list[Slot]:
         return [
@@ -331,7 +331,3 @@ def _input_parts(name: str, share: MixerShare) -> list[Part]:
     convolved = [(start + config.inner_size, stop + config.inner_size) for start, stop in share.convolved]
     steps = (total - config.num_heads + share.heads[0], total - config.num_heads + share.heads[1])
     return [Part(name=name, out_features=total, rows=rows) for rows in (share.inner, *convolved, steps)]
-
-
-def _unallocated(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.loadable import Loadable, Slot, whole
+from models.layers.loadable import Loadable, Slot, unallocated, whole
 
 
 def rms_normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -24,7 +24,7 @@ class RMSNorm(Loadable):
     def __init__(self, name: str, size: int, eps: float, *, rounds_last: bool = False) -> None:
         super().__init__()
         self.name, self.eps, self.rounds_last = name, eps, rounds_last
-        self.weight = nn.Parameter(torch.empty(size, device="meta"), requires_grad=False)
+        self.weight = unallocated(size)
 
     def slots(self) -> list[Slot]:
         return [norm_slot(self.name, "weight", self.weight.shape[0])]
@@ -48,8 +48,8 @@ class HeadNorm(Loadable):
         super().__init__()
         self.names = (query_name, key_name)
         self.num_query_heads, self.num_key_heads, self.eps = num_query_heads, num_key_heads, eps
-        self.query = nn.Parameter(torch.empty(head_dim, device="meta"), requires_grad=False)
-        self.key = nn.Parameter(torch.empty(head_dim, device="meta"), requires_grad=False)
+        self.query = unallocated(head_dim)
+        self.key = unallocated(head_dim)
 
     def slots(self) -> list[Slot]:
         size = self.query.shape[0]

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from models import checkpoint_url
+from models import checkpoint_remote, checkpoint_url
 from models.checkpoint_place import find_checkpoint, is_local
 from models.config import ModelConfig
 from models.errors import CheckpointError, ConfigError, ModelError
@@ -141,7 +141,7 @@ def test_shards_are_brought_as_the_index_names_them(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(checkpoint_url, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(checkpoint_remote, "PIECE_BYTES", 1000)
     folder = tmp_path / "sharded"
     shutil.copytree(model, folder)
     (folder / "model.safetensors").unlink()
@@ -165,7 +165,7 @@ def test_a_version_that_is_here_is_found_without_asking(
 ) -> None:
     url = upload(model)
     first = find_checkpoint(url)
-    monkeypatch.setattr(checkpoint_url._Remote, "_open", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(checkpoint_remote.Remote, "_open", lambda *_: pytest.fail("asked"))
     assert find_checkpoint(url, version=first.version) == first
 
 
@@ -191,7 +191,7 @@ def test_a_file_that_changes_under_the_download_is_not_used(
 ) -> None:
     url = upload(model)
     key = url.removeprefix("memory:/") + "/tokenizer.json"
-    real = checkpoint_url._Remote.read
+    real = checkpoint_remote.Remote.read
 
     def read_and_rewrite(remote: Any, file: Any, start: int) -> bytes:
         piece = real(remote, file, start)
@@ -199,7 +199,7 @@ def test_a_file_that_changes_under_the_download_is_not_used(
             fsspec.filesystem("memory").pipe_file(key, piece[::-1])
         return piece
 
-    monkeypatch.setattr(checkpoint_url._Remote, "read", read_and_rewrite)
+    monkeypatch.setattr(checkpoint_remote.Remote, "read", read_and_rewrite)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json was written while it was being downloaded"):
         find_checkpoint(url)
     monkeypatch.undo()
@@ -217,7 +217,7 @@ def test_a_reading_that_fails_is_tried_again(
         return bytes(real(*args, **kwargs))
 
     monkeypatch.setattr(memory, "cat_file", cat_file)
-    monkeypatch.setattr(checkpoint_url, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(checkpoint_remote, "_FIRST_WAIT_S", 0.0)
     assert Checkpoint.open(url).tensors
     assert "ConnectionError" in caplog.text
 
@@ -228,7 +228,7 @@ def test_a_reading_that_always_fails_is_told(model: Path, upload: Uploader, monk
 
     url = upload(model)
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", cat_file)
-    monkeypatch.setattr(checkpoint_url, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(checkpoint_remote, "_FIRST_WAIT_S", 0.0)
     with pytest.raises(CheckpointError, match=r"memory://.* cannot be read \(ConnectionError: reset by peer\)"):
         find_checkpoint(url)
 
@@ -322,10 +322,10 @@ def test_a_checkpoint_in_s3_is_loaded(model: Path, s3_options: dict[str, Any], t
 
 FETCH = """
 import json, sys, time
-from models import checkpoint_url
+from models import checkpoint_remote, checkpoint_url
 from models.checkpoint_place import find_checkpoint
 url, options, pace = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
-checkpoint_url.PIECE_BYTES = 1000
+checkpoint_remote.PIECE_BYTES = 1000
 copy = checkpoint_url._copy_piece
 def slowly(remote, file, out, start):
     copy(remote, file, out, start)

@@ -15,7 +15,7 @@ from models.heads import Model
 from models.layers.attention_cpu import BACKEND
 from models.layers.loadable import Loadable
 from models.parallel import TensorParallel
-from models.registry import family_of
+from models.registry import FAMILIES
 
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936,
          "max_position_embeddings": 40960, "rope_theta": 1000000, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "hidden_act": "silu",
@@ -95,7 +95,7 @@ def built(folder: Path, tp: TensorParallel | None = None) -> Model:
     """The network of a configuration, without storage."""
     config = ModelConfig.from_pretrained(folder)
     options = BuildOptions(backend=BACKEND, max_model_len=64, **({} if tp is None else {"tp": tp}))
-    return Model(family_of(config)(config, options), config.head, is_tied=config.tie_word_embeddings)
+    return Model(FAMILIES[config.model_type](config, options), config.head, is_tied=config.tie_word_embeddings)
 
 
 def written(folder: Path, fields: dict[str, Any]) -> Path:

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from models import Scorer
+from models import Scorer, config_families
 from models.errors import CheckpointError, ConfigError
 from models.layers import attention_cpu, cpu_linear
-from models.registry import choose_backend, choose_device, load_model, load_tokenizer, require_causal
+from models.registry import FAMILIES, choose_backend, choose_device, load_model, load_tokenizer, require_causal
 
 CheckpointMaker = Callable[..., Path]
+
+
+def test_every_family_whose_configuration_is_read_is_built() -> None:
+    assert FAMILIES.keys() == config_families.FAMILIES.keys()
 
 
 @pytest.mark.parametrize(
