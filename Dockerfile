@@ -42,6 +42,7 @@ COPY --from=build /opt/millrace /opt/millrace
 ENV PATH=/opt/millrace/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # by number, so that Kubernetes can see that it is not root

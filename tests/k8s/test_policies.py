@@ -176,7 +176,7 @@ def test_rays_own_ports_are_open_from_inside_only(manifests: list[Manifest], por
     for source, reached in ingress(manifests, port):
         if "namespaceSelector" in source:
             assert port == 8265
-            assert source["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}
+            assert source["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ray-system"}}
             assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
         else:
             inside = source["podSelector"]["matchLabels"]
