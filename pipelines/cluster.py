@@ -46,27 +46,38 @@ class Room:
 
 @contextlib.contextmanager
 def connected(engine: EngineSpec, address: str | None) -> Iterator[Room]:
-    """Connects to the cluster that `address` names (local, auto, HOST:PORT; None: `RAY_ADDRESS`, else local) and disconnects again.
+    """Connects to a cluster as `joined` does, and finds room on it.
 
     Raises:
         ClusterError: there is no such cluster, or it is too small for the engines asked for.
     """
-    if ray.is_initialized():
+    with joined(address, num_cpus=local_cpus(engine, num_cores())):
         yield room_on(engine, nodes())
+
+
+@contextlib.contextmanager
+def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
+    """Connects to the cluster that `address` names (local, auto, HOST:PORT; None: `RAY_ADDRESS`, else local) and disconnects again. A
+    local one has `num_cpus` logical CPUs.
+
+    Raises:
+        ClusterError: there is no such cluster.
+    """
+    if ray.is_initialized():
+        yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     try:
         if address == LOCAL:
-            _start_local(engine)
+            _start_local(num_cpus)
         else:
             _connect(address)
-        yield room_on(engine, nodes())
+        yield
     finally:
         ray.shutdown()
 
 
-def _start_local(engine: EngineSpec) -> None:
-    num_cpus = local_cpus(engine, num_cores())
+def _start_local(num_cpus: int) -> None:
     ray.init(
         address=LOCAL,
         num_cpus=num_cpus,
