@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.labels import DEFAULT_QUESTION, label_prompt, label_token_ids
 from models.text import Tokenizer
+from models.windows import cut_windows
 from pipelines.encoding import (
     EncodedRow,
     Int32Array,
@@ -24,9 +26,8 @@ from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask
 from pipelines.kinds import EMPTY_TEXT
-from pipelines.labels import DEFAULT_QUESTION, label_prompt, label_token_ids
 from pipelines.templates import RowTemplate
-from pipelines.windows import WindowSize, cut_windows
+from pipelines.windows import WindowSize
 
 _REMEDY = "shorten it, set task.windows to mean or max, or raise engine.max_model_len"
 
