@@ -63,6 +63,15 @@ def label_token_ids(
     return tuple((*_added(tokenizer, prompt, label), *stop) for label in written)
 
 
+def fault_of_labels(labels: Sequence[str], label_ids: Sequence[tuple[int, ...]]) -> str | None:
+    """Why labels cannot be told from each other, None if they can."""
+    if len(set(labels)) < len(labels):
+        return "a label can stand there only once"
+    if len(set(label_ids)) < len(labels) or not all(labels) or not all(label_ids):
+        return "every label needs text that the model can tell from the others'"
+    return None
+
+
 def _added(tokenizer: Tokenizer, prompt: str, text: str) -> list[int]:
     before = tokenizer.encode(prompt, add_special_tokens=False)
     whole = tokenizer.encode(prompt + text, add_special_tokens=False)
