@@ -79,6 +79,20 @@ def stream_maker(backend: tokenizers.Tokenizer) -> Callable[[], TokenStream]:
     return lambda: WholeStream(decode)
 
 
+def token_bytes(backend: tokenizers.Tokenizer, token: str) -> bytes:
+    """What one token adds to the UTF-8 of a text that it stands in the middle of: perhaps half a character. An added
+    token stands for its own string."""
+    if any(added.content == token for added in backend.get_added_tokens_decoder().values()):
+        return token.encode()
+    decoder = backend.decoder
+    if isinstance(decoder, tokenizers.decoders.ByteLevel):
+        return _bytes_of(token)
+    if _may_be_byte(token):
+        return bytes([int(token[3:5], 16)])
+    decode: DecodeTokens = " ".join if decoder is None else decoder.decode
+    return decode([_ANCHOR, token])[len(decode([_ANCHOR])) :].encode()
+
+
 def _works_token_by_token(description: dict[str, Any]) -> bool:
     """Whether a token's text depends on no other token, but for the first one and for runs of byte tokens."""
     steps = description["decoders"] if description["type"] == "Sequence" else [description]

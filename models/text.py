@@ -15,7 +15,7 @@ import tokenizers
 
 from models.chat import ChatTemplates
 from models.checkpoint_place import description_folder
-from models.detokenizer import IncrementalDetokenizer, stream_maker
+from models.detokenizer import IncrementalDetokenizer, stream_maker, token_bytes
 from models.errors import RequestError
 from models.guarded import GuardedTokenizer
 from models.special_text import SpecialText, without_leading_breaks
@@ -52,6 +52,7 @@ class Tokenizer:
         self._special = _special_text(files)
         self._guarded_once: GuardedTokenizer | None = None
         self._make_stream = stream_maker(files.backend)
+        self._bytes: dict[int, bytes] = {}  # of tokens that were asked for
         self._lock = threading.Lock()
 
     @classmethod
@@ -163,6 +164,14 @@ class Tokenizer:
         """The text of token ids; ids that name no token are left out."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token adds to a text's UTF-8, perhaps half a character; special tokens their string, ids that name
+        no token nothing."""
+        if token_id not in self._bytes:
+            token = self._backend.id_to_token(token_id)
+            self._bytes[token_id] = b"" if token is None else token_bytes(self._backend, token)
+        return self._bytes[token_id]
 
     def detokenizer(self) -> IncrementalDetokenizer:
         """Turns ids to text as they come; together exactly `decode` of them all."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.labels import DEFAULT_QUESTION, fault_of_labels, label_prompt, label_token_ids
 from models.text import Tokenizer
+from models.windows import cut_windows
 from pipelines.encoding import (
     EncodedRow,
     Int32Array,
@@ -24,9 +26,8 @@ from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask
 from pipelines.kinds import EMPTY_TEXT
-from pipelines.labels import DEFAULT_QUESTION, label_prompt, label_token_ids
 from pipelines.templates import RowTemplate
-from pipelines.windows import WindowSize, cut_windows
+from pipelines.windows import WindowSize
 
 _REMEDY = "shorten it, set task.windows to mean or max, or raise engine.max_model_len"
 
@@ -194,9 +195,6 @@ def _num_special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
 
 
 def _check_labels(labels: Sequence[str], label_ids: Sequence[tuple[int, ...]]) -> None:
-    if len(set(labels)) < len(labels):
-        raise TaskError("task.labels", f"was {list(labels)}; a label can stand there only once")
-    if len(set(label_ids)) < len(labels) or not all(labels) or not all(label_ids):
-        raise TaskError(
-            "task.labels", f"was {list(labels)}; every label needs text that the model can tell from the others'"
-        )
+    fault = fault_of_labels(labels, label_ids)
+    if fault is not None:
+        raise TaskError("task.labels", f"was {list(labels)}; {fault}")

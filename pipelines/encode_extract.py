@@ -5,16 +5,16 @@ Special-token strings are always text here, in templates too, so that offsets co
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from models.document import Document, DocumentPart
 from models.text import Encoding, Tokenizer
+from models.windows import Window
 from pipelines.encoding import EncodedRow, Piece, Row, each, together, too_long
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ExtractTask
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.templates import RowTemplate
-from pipelines.windows import Window, WindowSize, cut_windows
+from pipelines.windows import WindowSize
 
 _REMEDY = "shorten the question, raise task.window or lower task.stride"
 
@@ -43,10 +43,9 @@ class DocumentEncoder:
 
     def _windowed(self, encoded: tuple[str, Encoding]) -> EncodedRow:
         text, encoding = encoded
-        tokens = _TextTokens(encoding, sequence=0)
-        windows = tokens.cut(self._size)
-        pieces = [tokens.piece(window, window.owned_start, window.owned_end) for window in windows]
-        return EncodedRow(pieces=tuple(pieces), text=text)
+        document = Document.of(encoding, sequence=0)
+        parts = [document.owned_part(window) for window in _windows(document, self._size)]
+        return EncodedRow(pieces=tuple(map(_piece, parts)), text=text)
 
 
 class QuestionEncoder:
@@ -78,44 +77,23 @@ class QuestionEncoder:
 
     def _windowed(self, encoded: tuple[tuple[str, str], Encoding]) -> EncodedRow:
         (_, text), encoding = encoded
-        tokens = _TextTokens(encoding, sequence=1)
-        windows = tokens.cut(self._size)
-        return EncodedRow(pieces=tuple(tokens.piece(window, window.start, window.end) for window in windows), text=text)
+        document = Document.of(encoding, sequence=1)
+        parts = [document.part(window) for window in _windows(document, self._size)]
+        return EncodedRow(pieces=tuple(map(_piece, parts)), text=text)
 
 
-class _TextTokens:
-    """The tokens of an encoding: those of the text, which windows cut, between those that every window has."""
+def _windows(document: Document, size: WindowSize) -> list[Window]:
+    """The windows of a text, none if it has no tokens.
 
-    def __init__(self, encoding: Encoding, *, sequence: int) -> None:
-        self._token_ids = np.array(encoding.ids, np.int32)
-        self._offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-        places = [place for place, of in enumerate(encoding.sequence_ids) if of == sequence]
-        self._first, self._after = (places[0], places[-1] + 1) if places else (0, 0)
+    Raises:
+        RowError: what stands around the text leaves no room for it.
+    """
+    room = document.room(size.window)
+    if document.num_tokens <= room or room > size.stride:
+        return document.cut(room=room, overlap=size.stride)
+    what = f"the question leaves {max(room, 0)} tokens of a window to the text, which is not more than the stride"
+    raise too_long(what, size.window, _REMEDY)
 
-    def cut(self, size: WindowSize) -> list[Window]:
-        """The windows of the text, none if it has no tokens.
 
-        Raises:
-            RowError: what stands around the text leaves no room for it.
-        """
-        num_tokens = self._after - self._first
-        room = size.window - (len(self._token_ids) - num_tokens)
-        if num_tokens <= room:
-            return cut_windows(num_tokens, room=room, overlap=0)
-        if room <= size.stride:
-            what = (
-                f"the question leaves {max(room, 0)} tokens of a window to the text, which is not more than the stride"
-            )
-            raise too_long(what, size.window, _REMEDY)
-        return cut_windows(num_tokens, room=room, overlap=size.stride)
-
-    def piece(self, window: Window, answered_start: int, answered_end: int) -> Piece:
-        """A window's tokens with what stands around the text, and offsets on the text's tokens that it answers for."""
-        start, end = self._first + window.start, self._first + window.end
-        parts = (self._token_ids[: self._first], self._token_ids[start:end], self._token_ids[self._after :])
-        token_ids = np.concatenate(parts)
-        offsets = np.full((len(token_ids), 2), -1, np.int32)
-        shift = self._first - start
-        answered = slice(self._first + answered_start, self._first + answered_end)
-        offsets[answered.start + shift : answered.stop + shift] = self._offsets[answered]
-        return Piece(token_ids=token_ids, offsets=offsets)
+def _piece(part: DocumentPart) -> Piece:
+    return Piece(token_ids=part.token_ids, offsets=part.offsets)

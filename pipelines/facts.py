@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 from models.config import ModelConfig
 from models.config_types import Head, ProblemType
+from models.labels import Outcome, outcome_of
 from models.text import Tokenizer
 from pipelines.errors import TaskError
-
-Outcome = Literal["single_label", "multi_label", "regression"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +52,4 @@ class ModelFacts:
     @property
     def outcome(self) -> Outcome:
         """What a sequence-classification head's values mean, as transformers reads `problem_type`; a single class is a number."""
-        if self.problem_type == "multi_label_classification":
-            return "multi_label"
-        if self.problem_type == "regression" or self.num_labels == 1:
-            return "regression"
-        return "single_label"
+        return outcome_of(self.problem_type, self.num_labels)

@@ -23,9 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from actors.work import Generated
+from models.labels import Outcome
 from pipelines.answered import AnsweredRows, RawResult
 from pipelines.errors import RowError
-from pipelines.facts import ModelFacts, Outcome
+from pipelines.facts import ModelFacts
 from pipelines.finish_classify import classify_columns, classify_fields
 from pipelines.finish_extract import extract_columns, extract_fields
 from pipelines.finish_generate import generate_columns, generate_fields

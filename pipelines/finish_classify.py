@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from models.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
 from pipelines.answered import AnsweredRows
-from pipelines.facts import Outcome
 from pipelines.job import ClassifyTask
-from pipelines.labels import class_probabilities, independent_probabilities, merge_windows
 
 Float64Array = npt.NDArray[np.float64]
 
 SCORES = pa.map_(pa.string(), pa.float32())
-MULTI_LABEL_THRESHOLD = 0.5
 
 
 def classify_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
@@ -52,11 +50,7 @@ def _values(task: ClassifyTask, outcome: Outcome, num_classes: int, rows: Answer
     if rows.num_rows == 0:
         return np.empty((0, num_classes))
     logits = np.stack(rows.logits)  # [R, C]
-    if outcome == "regression":
-        values = logits.astype(np.float64)
-    else:
-        values = independent_probabilities(logits) if outcome == "multi_label" else class_probabilities(logits)
-    return merge_windows(values, rows.first_requests()[:-1], task.windows or "mean")
+    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], task.windows or "mean")
 
 
 def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.answers import find_answer
+from models.spans import Int32Array, Span, TaggedTokens, TagScheme, find_spans
 from pipelines.answered import AnsweredRows
-from pipelines.answers import find_answer
 from pipelines.job import ExtractTask
 from pipelines.rows import ModelRequest
-from pipelines.spans import Int32Array, Span, TaggedTokens, TagScheme, find_spans
 
 _START, _END = pa.field("start", pa.int64()), pa.field("end", pa.int64())
 _LABEL, _TEXT, _SCORE = pa.field("label", pa.string()), pa.field("text", pa.string()), pa.field("score", pa.float32())
@@ -37,16 +37,8 @@ def _tagged(rows: AnsweredRows, num_tags: int) -> TaggedTokens:
     """Every token of every text, once, with its likeliest tag."""
     offsets = np.concatenate([np.empty((0, 2), np.int32), *map(_offsets, rows.requests)])  # [T, 2] over all requests
     logits = np.concatenate([np.empty((0, num_tags), np.float32), *rows.logits])  # [T, tags]
-    is_answered = offsets[:, 0] >= 0
-    logits = logits[is_answered].astype(np.float64)  # [N, tags]
-    highest = logits.max(axis=1, keepdims=True, initial=-np.inf)
     lengths = [len(request.token_ids) for request in rows.requests]
-    return TaggedTokens(
-        rows=np.repeat(rows.rows, lengths)[is_answered],
-        offsets=offsets[is_answered],
-        tags=logits.argmax(axis=1),
-        scores=1.0 / np.exp(logits - highest).sum(axis=1),  # softmax at its highest
-    )
+    return TaggedTokens.of(np.repeat(rows.rows, lengths), offsets, logits)
 
 
 def _span(span: Span) -> dict[str, Any]:

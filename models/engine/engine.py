@@ -20,7 +20,7 @@ from models.engine.blocks import BlockPool
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
-from models.engine.request import Output, Request, SamplingParams
+from models.engine.request import Output, Request, SamplingParams, TokenLogprobs
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
 from models.engine.sequence import Sequence
@@ -39,12 +39,15 @@ MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whol
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delta:
     """What a step brought to one request: new tokens, the text that is now certain, and the whole `output` once it
-    is finished."""
+    is finished. Where they were asked for, `logprobs` has an entry for each of the new tokens, and the first delta
+    that brings tokens has the prompt's."""
 
     request_id: str
     token_ids: list[int]
     text: str
     output: Output | None
+    logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -336,10 +339,18 @@ class Engine:
             if live.text.is_stopped:
                 self._scheduler.finish(sequence, "stop")
                 sequence.finish_reason = "stop"  # even if max_tokens ended it with the same token
-        if not sequence.is_finished:
-            return Delta(request_id=request_id, token_ids=entry.new_tokens, text=text, output=None)
-        del self._live[request_id]
-        return Delta(request_id=request_id, token_ids=entry.new_tokens, text=text, output=self._output(live))
+        output = None
+        if sequence.is_finished:
+            del self._live[request_id]
+            output = self._output(live)
+        return Delta(
+            request_id=request_id,
+            token_ids=entry.new_tokens,
+            text=text,
+            output=output,
+            logprobs=_new_logprobs(entry),
+            prompt_logprobs=_prompt_logprobs(entry),
+        )
 
     def _output(self, live: _Live) -> Output:
         sequence, params = live.sequence, live.sequence.request.params
@@ -368,6 +379,22 @@ def _one_thread() -> ThreadPoolExecutor:
     """The thread that loads a model and then runs its steps. It has to be the same one: each thread that computes gets
     OpenMP threads of its own, and with more of them than cores OpenMP no longer spins, which cost a third of the speed."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
+
+
+def _new_logprobs(entry: Progress) -> list[TokenLogprobs] | None:
+    if entry.sequence.request.params.logprobs is None:
+        return None
+    found = entry.sequence.logprobs
+    return found[len(found) - len(entry.new_tokens) :]
+
+
+def _prompt_logprobs(entry: Progress) -> list[TokenLogprobs | None] | None:
+    """Those of the prompt, with its sequence's first tokens: all of it is computed then."""
+    sequence = entry.sequence
+    is_first = len(sequence.token_ids) - sequence.num_prompt == len(entry.new_tokens)
+    if sequence.request.params.prompt_logprobs is None or not is_first:
+        return None
+    return list(sequence.prompt_logprobs)
 
 
 def _ends_by_id(sequence: Sequence) -> bool:

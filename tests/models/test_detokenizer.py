@@ -191,3 +191,15 @@ def test_every_decoder_streams_to_what_it_decodes(decoder: Any, kind: type[Token
     assert isinstance(stream, kind)
     expected = " ".join(tokens) if decoder is None else decoder.decode(tokens)
     assert "".join([*(stream.push([token]) for token in tokens), stream.finish()]) == expected
+
+
+def test_the_bytes_of_tokens_together_are_the_text(tokenizer: TextTokenizer) -> None:
+    text = "x Zürich 日本 😀 naïve"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert b"".join(map(tokenizer.token_bytes, ids)).decode().strip() == tokenizer.decode(ids).strip()
+
+
+def test_the_bytes_of_a_special_token_are_its_string_and_of_no_token_none(qwen: TextTokenizer) -> None:
+    (end,) = qwen.encode("<|im_end|>", add_special_tokens=False)
+    assert qwen.token_bytes(end) == b"<|im_end|>"
+    assert qwen.token_bytes(10**6) == b""

@@ -120,6 +120,22 @@ def test_deltas_put_together_are_the_output(
         assert deltas[-1].output.text == output.text
 
 
+def test_log_probabilities_come_with_their_tokens_and_the_prompts_with_the_first(make_engine: MakeEngine) -> None:
+    params = replace(GREEDY, logprobs=2, prompt_logprobs=1)
+    prompt = prompts()[0]
+
+    async def main() -> list[Delta]:
+        with serving(make_engine()) as served:
+            return await collect(served.stream("a", prompt, params))
+
+    deltas = run(main)
+    output = deltas[-1].output
+    assert [len(delta.logprobs or ()) for delta in deltas] == [len(delta.token_ids) for delta in deltas]
+    assert [entry for delta in deltas for entry in delta.logprobs or ()] == output.logprobs
+    assert deltas[0].prompt_logprobs == output.prompt_logprobs
+    assert all(delta.prompt_logprobs is None for delta in deltas[1:])
+
+
 def test_a_consumer_that_leaves_its_stream_frees_its_blocks(paused: Engine, gate: threading.Event) -> None:
     with serving(paused) as engine:
 

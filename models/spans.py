@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+FloatArray = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -71,6 +72,19 @@ class TaggedTokens:
     offsets: Int32Array
     tags: Int64Array
     scores: Float64Array
+
+    @classmethod
+    def of(cls, rows: Int64Array, offsets: Int32Array, logits: FloatArray) -> Self:
+        """The likeliest tag of each token from logits [T, tags]; tokens with negative offsets [T, 2] are answered for elsewhere."""
+        is_answered = offsets[:, 0] >= 0
+        values = logits[is_answered].astype(np.float64)  # [N, tags]
+        highest = values.max(axis=1, keepdims=True, initial=-np.inf)
+        return cls(
+            rows=rows[is_answered],
+            offsets=offsets[is_answered],
+            tags=values.argmax(axis=1),
+            scores=1.0 / np.exp(values - highest).sum(axis=1),  # softmax at its highest
+        )
 
 
 def find_spans(tokens: TaggedTokens, scheme: TagScheme, texts: Sequence[str]) -> list[list[Span]]:

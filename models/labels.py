@@ -21,7 +21,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.config_types import ProblemType
 from models.text import Tokenizer
+
+Outcome = Literal["single_label", "multi_label", "regression"]
+"""What a sequence-classification head's values mean: one class of several, each class on its own, or numbers."""
+
+MULTI_LABEL_THRESHOLD = 0.5
+"""From this score on, a class that is decided on its own is one of the text's labels."""
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -56,6 +63,15 @@ def label_token_ids(
     return tuple((*_added(tokenizer, prompt, label), *stop) for label in written)
 
 
+def fault_of_labels(labels: Sequence[str], label_ids: Sequence[tuple[int, ...]]) -> str | None:
+    """Why labels cannot be told from each other, None if they can."""
+    if len(set(labels)) < len(labels):
+        return "a label can stand there only once"
+    if len(set(label_ids)) < len(labels) or not all(labels) or not all(label_ids):
+        return "every label needs text that the model can tell from the others'"
+    return None
+
+
 def _added(tokenizer: Tokenizer, prompt: str, text: str) -> list[int]:
     before = tokenizer.encode(prompt, add_special_tokens=False)
     whole = tokenizer.encode(prompt + text, add_special_tokens=False)
@@ -77,6 +93,22 @@ def _chat_stop(tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> tuple[int,
     )
     stops = [token_id for token_id in written if token_id in eos_token_ids]
     return (stops[-1],) if stops else _plain_stop(tokenizer, eos_token_ids)
+
+
+def outcome_of(problem_type: ProblemType | None, num_labels: int) -> Outcome:
+    """What a head's values mean, as transformers reads `problem_type`; a single class is a number."""
+    if problem_type == "multi_label_classification":
+        return "multi_label"
+    if problem_type == "regression" or num_labels == 1:
+        return "regression"
+    return "single_label"
+
+
+def class_values(logits: FloatArray, outcome: Outcome) -> Float64Array:
+    """What is shown of each class [N, C]: its probability, of a regression the value itself."""
+    if outcome == "regression":
+        return logits.astype(np.float64)
+    return independent_probabilities(logits) if outcome == "multi_label" else class_probabilities(logits)
 
 
 def class_probabilities(logits: FloatArray) -> Float64Array:

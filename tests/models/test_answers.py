@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.answers import MAX_ANSWER_TOKENS, FloatArray, Int32Array, find_answer
+from models.answers import MAX_ANSWER_TOKENS, FloatArray, Int32Array, find_answer
 
 # Two question tokens, then a text of one-letter words: text token i is at place i + 2 and at characters 2i to 2i + 1.
 TEXT = " ".join("abcdefghij" * 20)

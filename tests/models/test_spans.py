@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.spans import Span, TaggedTokens, TagScheme, find_spans
-from pipelines.windows import cut_windows
+from models.spans import Span, TaggedTokens, TagScheme, find_spans
+from models.windows import cut_windows
 
 BIO = ("O", "B-X", "I-X", "B-Y", "I-Y")
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.text import Tokenizer
-from pipelines.labels import (
+from models.labels import (
     class_probabilities,
     independent_probabilities,
     label_prompt,
     label_token_ids,
     merge_windows,
 )
+from models.text import Tokenizer
 from tests.models.tiny_tokenizers import qwen, sentencepiece
 from tests.pipelines.making import word_tokenizer
 

@@ -1,0 +1,143 @@
+"""What every HTTP request passes before a route sees it: accounting, keys, the size of its body. Plain ASGI, outermost first."""
+
+import logging
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from actors.errors import KeyFileError
+from actors.metrics import Metrics, RequestNote
+from actors.openai_errors import ApiError, api_error
+from actors.security import ApiKeys, is_loopback
+from actors.sse import ClientGoneError
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+_NOTE = "millrace.note"
+_BEARER = b"bearer "
+
+
+def note_of(request: Request) -> RequestNote:
+    """The note of a request that came through `Accounting`."""
+    note: RequestNote = request.scope[_NOTE]
+    return note
+
+
+class Accounting:
+    """Counts each request once it has ended, logs a line about it, and answers for whatever a route did not catch. What was asked and
+    answered is in neither."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, endpoints: Callable[[], Collection[str]]) -> None:
+        """`endpoints` tells the paths that have a label of their own."""
+        self._app, self._metrics, self._endpoints = app, metrics, endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        note = RequestNote(endpoint=scope["path"] if scope["path"] in self._endpoints() else "other")
+        has_begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                note.status, has_begun = str(message["status"]), True
+            await send(message)
+
+        try:
+            await self._app({**scope, _NOTE: note}, receive, sending)
+        except ClientGoneError:
+            note.outcome = "499"
+        except Exception as error:  # the process boundary
+            if has_begun:
+                raise
+            await api_error(error).response()(scope, receive, sending)
+        finally:
+            self._metrics.count_request(note)
+            logger.info(
+                "%s %s %s %.3f s",
+                note.endpoint,
+                note.model or "-",
+                note.outcome or note.status,
+                monotonic() - note.started,
+            )
+
+
+class KeyCheck:
+    """Asks for one of the keys, but on open paths. Without keys it asks that a request is addressed to this machine itself, so that no
+    web page reaches a local service through a host name of its own."""
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, open_paths: Collection[str] = OPEN_PATHS) -> None:
+        self._app, self._keys, self._open_paths = app, keys, open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+            try:
+                self._check(dict(scope["headers"]))
+            except (ApiError, KeyFileError) as error:
+                await api_error(error).response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: dict[bytes, bytes]) -> None:
+        if self._keys is None:
+            _check_host(headers.get(b"host", b"").decode("latin-1"))
+            return
+        given = headers.get(b"authorization", b"")
+        challenge = {"WWW-Authenticate": "Bearer"}
+        if given[: len(_BEARER)].lower() != _BEARER:
+            raise ApiError(
+                401, "no API key was given; send Authorization: Bearer KEY", code="missing_api_key", headers=challenge
+            )
+        if not self._keys.allow(given[len(_BEARER) :].strip()):
+            raise ApiError(401, "the API key is not one of this service's", code="invalid_api_key", headers=challenge)
+
+
+def _check_host(host: str) -> None:
+    name = host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if not is_loopback(name):
+        raise ApiError(403, "a service without API keys answers only requests to a loopback address", code="no_keys")
+
+
+class BodyLimit:
+    """Reads a request's body, up to a limit, before a route begins."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await self._read(scope, receive)
+        if body is None:
+            message = f"the body is over {self._max_bytes} bytes, which is the most this service takes"
+            await ApiError(413, message, code="body_too_large").response()(scope, receive, send)
+            return
+        messages = [body]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Message | None:
+        """The whole body as one message, a disconnection where one came first; None if there is too much."""
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            return None
+        parts: list[bytes] = []
+        num_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return message
+            parts.append(message.get("body", b""))
+            num_bytes += len(parts[-1])
+            if num_bytes > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": b"".join(parts), "more_body": False}

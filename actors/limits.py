@@ -1,0 +1,47 @@
+"""How much a client may ask for, in one request and at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from actors.errors import OverloadedError
+
+MAX_CONCURRENT = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """`max_body_bytes` of a request's body; `max_n` answers a prompt; `max_inputs` prompts or texts a request, with together at most
+    `max_request_tokens`. Who is turned away because too much is going on is asked to come back after `retry_after_s`."""
+
+    max_body_bytes: int = 8 << 20
+    max_n: int = 16
+    max_inputs: int = 2048
+    max_request_tokens: int = 1 << 20
+    retry_after_s: int = 1
+
+
+class Admission:
+    """Counts the sequences of one model that are being served, and refuses what goes over the limit: nothing queues here."""
+
+    def __init__(self, max_concurrent: int = MAX_CONCURRENT) -> None:
+        self.max_concurrent = max_concurrent
+        self.num_admitted = 0
+
+    @contextmanager
+    def admit(self, count: int) -> Iterator[None]:
+        """`count` sequences are served meanwhile.
+
+        Raises:
+            OverloadedError: with them there would be too many.
+        """
+        if self.num_admitted + count > self.max_concurrent:
+            raise OverloadedError(
+                f"{self.num_admitted} sequences are being served and {count} more were asked for; "
+                f"at most {self.max_concurrent} are at once"
+            )
+        self.num_admitted += count
+        try:
+            yield
+        finally:
+            self.num_admitted -= count

@@ -1,0 +1,125 @@
+"""What an online service asks of a model, and what it gets: a small protocol of plain values.
+
+The HTTP side knows models by this alone: in one process they are `online_engine.LocalModel`s, on a cluster whatever calls one in
+another process. All values are frozen and pickle, and errors are those of `models.errors` and `actors.errors`.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.config import ModelConfig
+from models.config_types import Head
+from models.engine.request import FinishReason, SamplingParams, TokenLogprobs
+from models.labels import Outcome, outcome_of
+from models.text import Tokenizer
+
+Priority = Literal["online", "batch"]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What the HTTP side has to know about a model: its name in requests, its task head, class names by number, what their values
+    mean, and its limits. `created` is a Unix time."""
+
+    name: str
+    head: Head
+    max_model_len: int
+    vocab_size: int
+    class_names: tuple[str, ...]
+    outcome: Outcome
+    eos_token_ids: tuple[int, ...]
+    created: int = 0
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: ModelConfig, tokenizer: Tokenizer, *, max_model_len: int | None = None, created: int = 0
+    ) -> "ModelCard":
+        """The card of a checkpoint, from its description alone; `max_model_len` None is the longest sequence it was made for."""
+        own_stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        return cls(
+            name=name,
+            head=config.head,
+            max_model_len=config.max_position_embeddings if max_model_len is None else max_model_len,
+            vocab_size=config.vocab_size,
+            class_names=tuple(config.id2label[index] for index in range(config.num_labels)),
+            outcome=outcome_of(config.problem_type, config.num_labels),
+            eos_token_ids=config.eos_token_ids or own_stop,
+            created=created,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineRequest:
+    """One sequence to generate. `request_id` tells it from all others that run."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    params: SamplingParams
+    priority: Priority = "online"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineEnd:
+    """How a sequence ended."""
+
+    finish_reason: FinishReason
+    num_cached_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineDelta:
+    """What came since the last delta: tokens, the text that is now certain, and where asked for the tokens' log probabilities; with
+    the first tokens those of the prompt, its first token's None. The last delta has the `end`."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    end: OnlineEnd | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """Requests of one priority that wait for the engine, and that it runs."""
+
+    num_waiting: int
+    num_running: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineStats:
+    """A model's load at this moment: requests by priority, and blocks of its cache (0 of 0 where it keeps none). Sums over replicas
+    where there are several."""
+
+    loads: Mapping[Priority, Load]
+    num_blocks: int = 0
+    num_blocks_held: int = 0
+
+
+class OnlineModel(Protocol):
+    """One served model.
+
+    Every method raises RequestError for what this request cannot have, EngineError when the engine is lost, and OverloadedError when
+    it takes no more at the moment. None of them may wait for ever.
+    """
+
+    def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+        """The deltas of one sequence, the last one with its end. Closing the generator, or cancelling whoever waits for it, aborts the
+        sequence and frees its blocks within a step."""
+
+    async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """The task head's logits for each sequence, as `models.Scorer.score` has them."""
+
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+        """Log p(label | prompt) of a causal model [prompts, labels]."""
+
+    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+        """One vector of length 1 a sequence [N, H]."""
+
+    async def stats(self) -> OnlineStats:
+        """The load now; raises EngineError of a model that can serve no more."""

@@ -1,0 +1,221 @@
+"""One model in this process, for online requests: what a Serve deployment wraps, and what tests serve directly.
+
+A causal checkpoint generates, scores and embeds with one copy of its weights: passes of the scorer take turns with the engine's steps in
+the one thread that computes. Other heads score and embed. A causal model over several shards only generates, since its other ranks
+follow the engine.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+
+from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
+from actors.work import EngineSettings
+from models import AsyncEngine, Engine, Scorer
+from models.checkpoint_place import find_checkpoint
+from models.config import ModelConfig
+from models.engine.engine import Delta
+from models.engine.options import EngineOptions
+from models.engine.scorer import TOKEN_BUDGET, Pooling
+from models.engine.shards import LocalShards, StartShards
+from models.engine.watchdog import Watchdog
+from models.errors import EngineError, ModelError, RequestError
+from models.registry import load_model, load_tokenizer
+
+Result = TypeVar("Result")
+
+
+class LocalModel:
+    """An `OnlineModel` over an engine, a scorer, or both over the same weights."""
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine | None,
+        scorer: Scorer | None,
+        thread: ThreadPoolExecutor,
+        max_model_len: int,
+        max_pass_tokens: int = TOKEN_BUDGET,
+        pooling: Pooling = "last",
+    ) -> None:
+        """`thread` is the one that computes; `max_pass_tokens` is how many tokens a caller may have in one turn of it."""
+        self._engine, self._scorer, self._thread = engine, scorer, thread
+        self._max_pass_tokens, self._pooling = max_pass_tokens, pooling
+        self.max_model_len = max_model_len
+
+    @classmethod
+    def load(
+        cls,
+        settings: EngineSettings,
+        *,
+        start: StartShards = LocalShards,
+        watchdog: Watchdog | None = None,
+        pooling: Pooling = "last",
+    ) -> "LocalModel":
+        """Loads a checkpoint with the sizes of `settings`, whose sampling and labels every request brings along instead. `start` makes
+        its other shards. Blocks until it is loaded.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded.
+        """
+        folder = find_checkpoint(
+            settings.path, storage_options=settings.storage_options, version=settings.version
+        ).folder
+        is_causal = ModelConfig.from_pretrained(folder).head == "causal"
+        if settings.tensor_parallel_size == 1 and is_causal:
+            return _load_both(folder, settings, watchdog, pooling)
+        if is_causal:
+            engine = Engine.from_pretrained(
+                folder,
+                dtype=settings.dtype,
+                quantization=settings.quantization,
+                options=_options(settings),
+                start=start,
+            )
+            thread = ThreadPoolExecutor(max_workers=1)
+            return cls(
+                engine=AsyncEngine(engine, watchdog), scorer=None, thread=thread, max_model_len=engine.max_model_len
+            )
+        return _load_scorer(folder, settings, start, watchdog, pooling)
+
+    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+        """See `OnlineModel`."""
+        if self._engine is None:
+            raise RequestError("this model has no causal head; it makes no text")
+        # `request.priority` goes along from here once the engine tells priorities apart.
+        stream = self._engine.stream(request.request_id, request.token_ids, request.params)
+        async with aclosing(cast("AsyncGenerator[Delta]", stream)) as deltas:
+            async for delta in deltas:
+                yield _online_delta(delta)
+
+    async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """See `OnlineModel`."""
+        score = self._require_scorer().score
+        parts = [await self._compute(partial(score, part)) for part in self._passes(token_ids)]
+        return [cast("FloatArray", logits.numpy()) for part in parts for logits in part]
+
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+        """See `OnlineModel`."""
+        score = self._require_scorer().score_labels
+        parts = [await self._compute(partial(score, part, labels)) for part in self._passes(token_ids)]
+        return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
+
+    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+        """See `OnlineModel`."""
+        scorer = self._require_scorer()
+        parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
+        return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
+
+    async def stats(self) -> OnlineStats:
+        """See `OnlineModel`."""
+        if self._engine is None:
+            return OnlineStats(loads={"online": Load(num_waiting=0, num_running=0)})
+        stats = self._engine.stats
+        return OnlineStats(
+            loads={"online": Load(num_waiting=stats.num_waiting, num_running=stats.num_running)},
+            num_blocks=stats.num_blocks,
+            num_blocks_held=stats.num_blocks_held,
+        )
+
+    def close(self) -> None:
+        """Lets go of the model; who still waits gets an EngineError."""
+        if self._engine is not None:
+            self._engine.close()
+        self._thread.shutdown(cancel_futures=True)
+        if self._scorer is not None:
+            self._scorer.close()
+
+    def _require_scorer(self) -> Scorer:
+        if self._scorer is None:
+            raise RequestError("this model is split over several shards and only generates here; it scores no text")
+        return self._scorer
+
+    def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+        """Neighbouring sequences that are computed in one turn."""
+        part: list[Sequence[int]] = []
+        for ids in token_ids:
+            if part and sum(map(len, part)) + len(ids) > self._max_pass_tokens:
+                yield part
+                part = []
+            part.append(ids)
+        if part:
+            yield part
+
+    async def _compute(self, call: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except ModelError:
+            raise
+        except Exception as error:  # the process boundary: out of memory, a lost device, a closed model
+            raise EngineError(f"a pass of the scorer failed: {type(error).__name__}") from error
+
+
+def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None, pooling: Pooling) -> LocalModel:
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
+    load = partial(
+        load_model,
+        folder,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        max_model_len=settings.max_model_len,
+    )
+    loaded = thread.submit(load).result()
+    tokenizer = load_tokenizer(folder)
+    engine = Engine(loaded, tokenizer=tokenizer, options=_options(settings), launcher=thread)
+    return LocalModel(
+        engine=AsyncEngine(engine, watchdog),
+        scorer=Scorer(loaded, tokenizer=tokenizer),
+        thread=thread,
+        max_model_len=loaded.max_model_len,
+        pooling=pooling,
+    )
+
+
+def _load_scorer(
+    folder: Path, settings: EngineSettings, start: StartShards, watchdog: Watchdog | None, pooling: Pooling
+) -> LocalModel:
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+    load = partial(
+        Scorer.from_pretrained,
+        folder,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_model_len=settings.max_model_len,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        start=start,
+        watchdog=watchdog,
+    )
+    scorer = thread.submit(load).result()
+    return LocalModel(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
+
+
+def _options(settings: EngineSettings) -> EngineOptions:
+    return EngineOptions(
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        block_size=settings.block_size,
+        cache_bytes=settings.cache_bytes,
+        gpu_memory_fraction=settings.gpu_memory_fraction,
+        tensor_parallel_size=settings.tensor_parallel_size,
+    )
+
+
+def _online_delta(delta: Delta) -> OnlineDelta:
+    output = delta.output
+    return OnlineDelta(
+        token_ids=tuple(delta.token_ids),
+        text=delta.text,
+        logprobs=None if delta.logprobs is None else tuple(delta.logprobs),
+        prompt_logprobs=None if delta.prompt_logprobs is None else tuple(delta.prompt_logprobs),
+        end=None
+        if output is None
+        else OnlineEnd(finish_reason=output.finish_reason, num_cached_tokens=output.num_cached_tokens),
+    )

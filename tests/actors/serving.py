@@ -1,0 +1,56 @@
+"""A service on a free loopback port, in a thread of this process: real HTTP, no Ray."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from actors.limits import Admission, Limits
+from actors.online import ModelCard, OnlineModel
+from actors.online_engine import LocalModel
+from actors.openai_api import create_app
+from actors.security import ApiKeys
+from actors.served import ServedModel
+from actors.work import EngineSettings
+from models.config import ModelConfig
+from models.text import Tokenizer
+
+START_S = 30
+MAX_SEQS = 8
+
+
+@contextmanager
+def serving(
+    models: Sequence[ServedModel], *, keys: ApiKeys | None = None, limits: Limits | None = None
+) -> Iterator[str]:
+    """The address of a server of these models."""
+    app = create_app(models, keys=keys, limits=limits)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        httpx.Client(transport=httpx.HTTPTransport(retries=5)).get(f"{address}/health", timeout=START_S)
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(START_S)
+        listening.close()
+
+
+def load(path: Path) -> LocalModel:
+    """A checkpoint in this process."""
+    return LocalModel.load(EngineSettings(path=str(path), dtype="float32", max_num_seqs=MAX_SEQS, block_size=4))
+
+
+def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 64) -> ServedModel:
+    """A model under a name."""
+    tokenizer = Tokenizer.from_pretrained(path)
+    card = ModelCard.from_config(name, ModelConfig.from_pretrained(path), tokenizer)
+    return ServedModel(card=card, tokenizer=tokenizer, model=model, admission=Admission(max_concurrent))
