@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from models.engine.blocks import NO_PREFIX, BlockPool
+from models.engine.blocks import BlockPool
 from models.engine.plan import StepPlan
 from models.engine.request import FinishReason, Request, TokenLogprobs
-from models.engine.sequence import NO_BLOCK, NO_SLOT, Sequence
+from models.engine.sequence import NO_SLOT, Sequence
 from models.engine.step import Share, Step
+from models.engine.tables import BlockTables
 from models.errors import RequestError
 
 MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
@@ -58,7 +59,8 @@ class Scheduler:
         regime: Callable[[int, int], int] | None = None,
     ) -> None:
         self.pool = pool
-        self.window, self._regime = window, regime
+        self._tables = BlockTables(pool, window=window, max_num_batched_tokens=max_num_batched_tokens)
+        self._regime = regime
         self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len = (
             max_num_seqs,
             max_num_batched_tokens,
@@ -90,7 +92,7 @@ class Scheduler:
                 f"the prompt has {num_prompt} tokens and max_tokens is {request.params.max_tokens}, together {total}; "
                 f"the limit is {self.max_model_len} (max_model_len): shorten the prompt or lower max_tokens"
             )
-        if self._most_blocks(total) > self.pool.num_blocks:
+        if self._tables.most_blocks(total) > self.pool.num_blocks:
             raise RequestError(
                 f"the prompt and its output need {total} tokens of cache; the cache holds {self.pool.num_blocks * self.pool.block_size}: "
                 "raise cache_bytes or lower max_tokens"
@@ -160,14 +162,14 @@ class Scheduler:
         count = min(sequence.num_tokens - sequence.num_computed, step.budget)
         if count <= 0:
             return
-        self._drop_unseen(sequence)
-        needed = self._blocks_for(sequence.num_computed + count) - len(sequence.blocks)
+        self._tables.drop_unseen(sequence)
+        needed = self._tables.num_missing(sequence, count)
         while self.pool.num_available < needed:
             victim = self.running[-1]
             self._preempt(victim)
             if victim is sequence:
                 return
-        self._extend(sequence, needed, step)
+        self._tables.extend(sequence, needed, step)
         self._advance(sequence, count, step)
 
     def _admit(self, sequence: Sequence, step: Step) -> bool:
@@ -175,33 +177,22 @@ class Scheduler:
         if not self._free_slots or sequence.num_pending:
             return False
         sequence.regime = self._regime_of(sequence)
-        sequence.prefix = _root(sequence.regime)
-        if sequence.request.params.prompt_logprobs is None:
-            match = self.pool.share(sequence.token_ids, sequence.prefix)
-            sequence.blocks, sequence.prefix = match.blocks, match.prefix
-        num_shared = len(sequence.blocks) * self.pool.block_size
-        sequence.num_computed, sequence.num_registered = num_shared, len(sequence.blocks)
-        self._drop_unseen(sequence)
+        self._tables.share(sequence)
+        num_shared = sequence.num_computed
+        self._tables.drop_unseen(sequence)
         count = min(sequence.num_tokens - num_shared, step.budget)
-        needed = self._blocks_for(num_shared + count) - len(sequence.blocks)
+        needed = self._tables.num_missing(sequence, count)
         reserve = MIN_FREE_FRACTION * self.pool.num_blocks if self.running else 0
         if self.pool.num_available < needed + reserve:
-            self._forget(sequence)
+            self._tables.forget(sequence)
             return False
         sequence.slot = self._free_slots.pop()
         if sequence.num_cached is None:
             sequence.num_cached = num_shared
         step.admit(sequence)
-        self._extend(sequence, needed, step)
+        self._tables.extend(sequence, needed, step)
         self._advance(sequence, count, step)
         return True
-
-    def _extend(self, sequence: Sequence, needed: int, step: Step) -> None:
-        for _ in range(needed):
-            block = self.pool.allocate()
-            step.new_blocks.append((sequence.slot, len(sequence.blocks), block))
-            step.fresh_blocks.append(block)
-            sequence.blocks.append(block)
 
     def _advance(self, sequence: Sequence, count: int, step: Step) -> None:
         start = sequence.num_computed
@@ -209,7 +200,7 @@ class Scheduler:
         is_sampling = sequence.num_computed == sequence.num_tokens
         sequence.num_pending += is_sampling
         step.add(Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
-        self._register(sequence)
+        self._tables.register(sequence)
 
     def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
         """Appends sampled tokens up to the one that ends the sequence, if one does."""
@@ -229,17 +220,8 @@ class Scheduler:
         if reason is not None:
             self.finish(sequence, reason)
         elif sequence.slot != NO_SLOT:
-            self._register(sequence)
+            self._tables.register(sequence)
         return Progress(sequence=sequence, new_tokens=tokens[:accepted])
-
-    def _register(self, sequence: Sequence) -> None:
-        """Makes the full blocks whose tokens are known findable by their prefix."""
-        size = self.pool.block_size
-        full = min(sequence.num_computed, len(sequence.token_ids)) // size
-        for place in range(sequence.num_registered, full):
-            tokens = sequence.token_ids[place * size : (place + 1) * size]
-            sequence.prefix = self.pool.register(sequence.blocks[place], sequence.prefix, tokens)
-        sequence.num_registered = max(full, sequence.num_registered)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Sends a sequence back to the front of the queue; it will be computed again from its tokens.
@@ -258,44 +240,10 @@ class Scheduler:
     def _vacate(self, sequence: Sequence) -> None:
         self._free_slots.append(sequence.slot)
         sequence.slot = NO_SLOT
-        self._forget(sequence)
-
-    def _forget(self, sequence: Sequence) -> None:
-        """Gives back all that is computed of a sequence."""
-        self.pool.release([block for block in sequence.blocks if block != NO_BLOCK])
-        sequence.blocks = []
-        sequence.num_computed, sequence.num_registered, sequence.prefix = 0, 0, NO_PREFIX
-
-    def _drop_unseen(self, sequence: Sequence) -> None:
-        """Gives back the blocks that neither the next token nor a later one sees."""
-        if self.window is None:
-            return
-        unseen = max(0, sequence.num_computed + 1 - self.window) // self.pool.block_size
-        last = min(unseen, sequence.num_registered)
-        first = next((place for place in range(last - 1, -1, -1) if sequence.blocks[place] == NO_BLOCK), -1) + 1
-        self.pool.release(sequence.blocks[first:last])
-        sequence.blocks[first:last] = [NO_BLOCK] * (last - first)
+        self._tables.forget(sequence)
 
     def _regime_of(self, sequence: Sequence) -> int:
         return 0 if self._regime is None else self._regime(sequence.num_prompt, sequence.num_tokens)
-
-    def _rename(self, moves: dict[int, int], step: Step) -> None:
-        """Follows the pool's moves in every running sequence's blocks, and in the tables of the ranks."""
-        for sequence in self.running:
-            for place, block in enumerate(sequence.blocks):
-                if block in moves:
-                    sequence.blocks[place] = moves[block]
-                    step.new_blocks.append((sequence.slot, place, moves[block]))
-
-    def _blocks_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.pool.block_size)
-
-    def _most_blocks(self, num_tokens: int) -> int:
-        """Blocks that a sequence of this many tokens holds at most at a time."""
-        most = self._blocks_for(num_tokens)
-        if self.window is not None:
-            most = min(most, self._blocks_for(self.window + self.max_num_batched_tokens) + 1)
-        return most
 
     def _close(self, step: Step) -> StepPlan | None:
         """The finished plan, after which the step is in flight; None of an empty step."""
@@ -303,14 +251,6 @@ class Scheduler:
         if not shares:
             return None
         self._in_flight.append(shares)
-        moves = self.pool.compact()
-        if moves:
-            self._rename(moves, step)
+        copies = self._tables.compact(self.running, step)
         regimes = [] if self._regime is None else [share.sequence.regime for share in shares]
-        return step.plan(copies=list(moves.items()), regimes=regimes)
-
-
-def _root(regime: int) -> int:
-    """The prefix number that stands before the first block of a sequence: what is cached in one regime is not found in
-    another."""
-    return NO_PREFIX - regime
+        return step.plan(copies=copies, regimes=regimes)
