@@ -20,11 +20,12 @@ from models.engine.blocks import BlockPool
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
-from models.engine.request import Output, Request, SamplingParams
+from models.engine.request import Output, Priority, Request, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
 from models.engine.sequence import Sequence
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
+from models.engine.stats import EngineStats
 from models.errors import EngineError, RequestError
 from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
 from models.text import Tokenizer
@@ -45,18 +46,6 @@ class Delta:
     token_ids: list[int]
     text: str
     output: Output | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineStats:
-    """The engine's load at this moment, and what it did so far."""
-
-    num_waiting: int
-    num_running: int
-    num_preemptions: int
-    num_steps: int
-    num_blocks: int
-    num_blocks_held: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +83,7 @@ class Engine:
             pool,
             max_num_seqs=self._runner.max_num_seqs,
             max_num_batched_tokens=self._runner.max_num_batched_tokens,
+            online_batched_tokens=options.online_budget(self._runner.max_num_batched_tokens, self._runner.max_num_seqs),
             max_model_len=loaded.max_model_len,
             window=loaded.longest_window,
             regime=None if rope.kind == "fixed" else rope.of,
@@ -167,15 +157,14 @@ class Engine:
 
     @property
     def stats(self) -> EngineStats:
-        """Load and counters."""
+        """Load and counters. May be asked for while another thread steps."""
         pool = self._scheduler.pool
         return EngineStats(
-            num_waiting=len(self._scheduler.waiting),
-            num_running=len(self._scheduler.running),
-            num_preemptions=self._scheduler.num_preemptions,
+            by_priority={priority: lane.stats() for priority, lane in self._scheduler.lanes.items()},
             num_steps=self._num_steps,
             num_blocks=pool.num_blocks,
             num_blocks_held=pool.num_held,
+            num_blocks_idle=pool.num_idle,
         )
 
     @property
@@ -231,9 +220,10 @@ class Engine:
         *,
         seed: int | None = None,
         wants_text: bool = False,
+        priority: Priority = "batch",
     ) -> None:
         """Queues a request. `seed` keys its draws unless `params.seed` does; `wants_text` asks for text with every
-        delta, not only at the end.
+        delta, not only at the end. An "online" request goes before every "batch" one from the next step on.
 
         Raises:
             RequestError: the request can never be served, or its id is in use.
@@ -250,6 +240,7 @@ class Engine:
             params=params,
             seed=self._choose_seed(params, seed),
             stop_ids=stop_ids,
+            priority=priority,
         )
         sequence = self._scheduler.add(request)
         needs_text = wants_text or bool(params.stop)
@@ -263,6 +254,14 @@ class Engine:
         if live is not None:
             self._scheduler.finish(live.sequence, "abort")
             self._ended.append(Delta(request_id=request_id, token_ids=[], text="", output=self._output(live)))
+
+    def abort_all(self, priority: Priority) -> list[str]:
+        """Ends every unfinished request of a priority as `abort` does, oldest first. Returns their ids: on drain, batch work
+        goes back at once."""
+        ids = [name for name, live in self._live.items() if live.sequence.request.priority == priority]
+        for request_id in ids:
+            self.abort(request_id)
+        return ids
 
     def take_ended(self) -> list[Delta]:
         """The deltas of requests that were aborted since the last step."""
