@@ -88,8 +88,7 @@ class LocalModel:
         """See `OnlineModel`."""
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
-        # `request.priority` goes along from here once the engine tells priorities apart.
-        stream = self._engine.stream(request.request_id, request.token_ids, request.params)
+        stream = self._engine.stream(request.request_id, request.token_ids, request.params, priority=request.priority)
         async with aclosing(cast("AsyncGenerator[Delta]", stream)) as deltas:
             async for delta in deltas:
                 yield _online_delta(delta)
@@ -118,7 +117,10 @@ class LocalModel:
             return OnlineStats(loads={"online": Load(num_waiting=0, num_running=0)})
         stats = self._engine.stats
         return OnlineStats(
-            loads={"online": Load(num_waiting=stats.num_waiting, num_running=stats.num_running)},
+            loads={
+                priority: Load(num_waiting=load.num_waiting, num_running=load.num_running)
+                for priority, load in stats.by_priority.items()
+            },
             num_blocks=stats.num_blocks,
             num_blocks_held=stats.num_blocks_held,
         )

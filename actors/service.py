@@ -122,7 +122,7 @@ class RemoteModel(OnlineModel):
         self._handle = handle
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
-        responses = self._handle.options(stream=True).stream.remote(request)
+        responses: Any = self._handle.options(stream=True).stream.remote(request)
         is_over = False
         try:
             async for delta in responses:
@@ -223,7 +223,7 @@ def service_app(models: Sequence[ModelDeployment], *, keys_file: str | None) -> 
     """The Serve application of these models."""
     handles = [_deployment_of(model).bind(model.settings) for model in models]
     ingress: Any = serve.deployment(
-        Ingress,  # type: ignore[arg-type]
+        Ingress,
         name="http",
         max_ongoing_requests=1_000_000,  # what is too much is told with 429, model by model
         ray_actor_options={"num_cpus": 0},

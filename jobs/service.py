@@ -70,7 +70,7 @@ def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
         record.remove()
         serve.delete(spec.name)
         if not was_running:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _start_proxy(spec: ServiceSpec) -> bool:
@@ -82,15 +82,15 @@ def _start_proxy(spec: ServiceSpec) -> bool:
     """
     was_running = _get_global_client(raise_if_no_controller_running=False) is not None
     serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING)
-    config = _get_global_client().http_config
+    client = _get_global_client()
+    assert client is not None, "Serve was started"
+    config = client.http_config
     if (config.host, config.port) != (spec.host, spec.port):
         raise UsageError(
             f"Ray Serve on this cluster listens on {config.host}:{config.port}, and on nothing else as long as it runs; http was "
             f"{spec.host}:{spec.port}: use that address, or another cluster"
         )
-    others = [
-        name for name, app in serve.status().applications.items() if name != spec.name and app.route_prefix == "/"
-    ]
+    others = [name for name in serve.status().applications if name != spec.name]
     if others:
         raise UsageError(
             f"the service {others[0]!r} answers at {config.host}:{config.port} on this cluster: end it, or use another cluster"
