@@ -21,12 +21,13 @@ from ray.serve.handle import DeploymentHandle
 from actors.errors import OverloadedError
 from actors.group import group_shards
 from actors.limits import Admission, Limits
-from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats, Priority
+from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
 from actors.work import EngineSettings
 from models import SamplingParams
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
+from models.engine.request import Priority
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
 from models.text import Tokenizer
