@@ -15,9 +15,10 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from actors.engine_actor import GeneratingBackend
 from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
-from actors.work import EngineSettings
-from models import AsyncEngine, Engine, Scorer
+from actors.work import EngineAnswer, EngineSettings, EngineWork, Generated
+from models import AsyncEngine, Engine, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
 from models.engine.engine import Delta
@@ -110,6 +111,29 @@ class LocalModel:
         scorer = self._require_scorer()
         parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
         return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
+
+    async def compute(
+        self, work: EngineWork, *, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
+    ) -> list[EngineAnswer]:
+        """The answers to rows of a job, at batch priority; `sampling` and `labels` are those of `EngineSettings`. A request that cannot
+        be served is an answer that says so.
+
+        Raises:
+            EngineError: the engine failed; what it had is lost.
+        """
+        if sampling is None:
+            return await self._scored(list(work.requests()), labels)
+        if self._engine is None:
+            raise RequestError("this model has no causal head; it makes no text")
+        return await GeneratingBackend(self._engine, sampling).compute(work)
+
+    async def _scored(self, requests: list[list[int]], labels: Sequence[Sequence[int]]) -> list[EngineAnswer]:
+        try:
+            return list(await (self.score_labels(requests, labels) if labels else self.score(requests)))
+        except RequestError as error:
+            if len(requests) == 1:
+                return [Generated.refused(str(error))]
+            return [answer for request in requests for answer in await self._scored([request], labels)]
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`."""

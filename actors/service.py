@@ -23,7 +23,7 @@ from actors.group import group_shards
 from actors.limits import Admission, Limits
 from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
-from actors.work import EngineSettings
+from actors.work import CHUNK_ROWS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
@@ -43,6 +43,8 @@ QUEUE_FACTOR = 2
 """Requests that an engine has at once, for each of its sequences: those that it runs, and as many that wait."""
 
 WARM_UP_TOKENS = 4
+BATCH_FACTOR = 2
+"""Rows of jobs that an engine has at once, for each of its sequences."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,8 @@ class EngineReplica:
         self._model = LocalModel.load(settings, start=group_shards(settings, _end), watchdog=watchdog)
         self._head = ModelConfig.from_pretrained(_folder(settings, "description")).head
         self._is_warm = False
+        self._settings = settings
+        self._batch_slots = asyncio.Semaphore(max(1, BATCH_FACTOR * settings.max_num_seqs // CHUNK_ROWS))
 
     async def check_health(self) -> None:
         """Called by Serve before the first request and every few seconds: an engine that is lost is replaced. One that hangs has ended
@@ -96,6 +100,19 @@ class EngineReplica:
     async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
         """See `OnlineModel`."""
         return await self._model.embed(token_ids)
+
+    async def describe(self) -> EngineSettings:
+        """What this replica was made from."""
+        return self._settings
+
+    async def compute(
+        self, work: EngineWork, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
+    ) -> list[EngineAnswer]:
+        """The answers to rows of a job, at batch priority; see `LocalModel.compute`. A bounded number of them is in the engine, the
+        others wait here: for Serve a call is one request, however many rows it has, so that rows neither fill its queue nor make
+        it start replicas."""
+        async with self._batch_slots:
+            return await self._model.compute(work, sampling=sampling, labels=labels)
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`: of this replica alone."""

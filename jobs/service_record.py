@@ -5,6 +5,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs.errors import UsageError
+
 FOLDER = Path("~/.millrace/services")
 
 
@@ -32,6 +34,21 @@ class ServiceRecord:
         """Takes the record away, unless another service of the name has written its own since."""
         if read_record(self.name) == self:
             path_of(self.name).unlink(missing_ok=True)
+
+
+def cluster_of(service: str) -> str:
+    """The Ray cluster of a service of this user.
+
+    Raises:
+        UsageError: there is no record of it.
+    """
+    record = read_record(service)
+    if record is None:
+        raise UsageError(
+            f"engine.service: no service {service!r} was started from here (there is no {path_of(service)}); start it with "
+            "millrace serve, or name its Ray cluster with --address"
+        )
+    return record.cluster
 
 
 def path_of(name: str) -> Path:

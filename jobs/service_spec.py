@@ -100,13 +100,21 @@ def _service_of(document: Document) -> ServiceSpec:
         spec = ServiceSpecYaml.model_validate(document.values)
     except ValidationError as error:
         raise SpecError(problems_of(error, ServiceSpecYaml, document)) from error
-    names = [model.name for model in spec.models]
-    doubles = [index for index, name in enumerate(names) if name in names[:index]]
-    if doubles:
-        places = document.places
-        raise SpecError(
-            [places.problem(("models", i, "name"), f"{names[i]!r} is the name of two models") for i in doubles]
+    problems = [
+        document.places.problem(
+            ("models", index, "engine", "service"), "belongs to a job spec; a service has engines of its own"
         )
+        for index, model in enumerate(spec.models)
+        if model.engine.service is not None
+    ]
+    names = [model.name for model in spec.models]
+    problems += [
+        document.places.problem(("models", index, "name"), f"{name!r} is the name of two models")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    if problems:
+        raise SpecError(problems)
     return ServiceSpec(
         name=spec.name,
         models=tuple(map(_served, spec.models)),

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 LOCAL: Final = "local"
 
+ASKING_CPUS: Final = 0.1
+
 LOCAL_SPARE_CPUS: Final = 2
 """Logical CPUs of a cluster of our own that no engine takes: reading and committing go on while every engine computes."""
 
@@ -112,7 +114,9 @@ def num_cores() -> int:
 
 
 def engine_cpus(engine: EngineSpec) -> float:
-    """The logical CPUs of one shard of an engine."""
+    """The logical CPUs of one shard of an engine; of one that only asks a service, next to none."""
+    if engine.service is not None:
+        return ASKING_CPUS
     return 1.0 if engine.num_cpus is None else engine.num_cpus
 
 
@@ -130,6 +134,8 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
             too small.
     """
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    if engine.service is not None:
+        gpus = 0.0  # the service has them
     each, size = engine_cpus(engine), engine.tensor_parallel_size
     wanted = engine.replicas * size * each
     spare = round(cpus - wanted, 4)  # Ray counts CPUs in ten-thousandths

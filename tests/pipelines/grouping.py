@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -52,7 +53,7 @@ class Bench:
         self._folder, self._model = folder, model
         self._corpus = write_corpus(folder / "rows.jsonl", NUM_ROWS)
 
-    def job(self, name: str, **engine: int) -> Job:
+    def job(self, name: str, **engine: Any) -> Job:
         return job_of(
             GREEDY,
             model=self._model,

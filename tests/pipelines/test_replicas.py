@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def job(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., J
     for path in tiny_checkpoint("sequence-classification", num_labels=2).iterdir():
         (model / path.name).symlink_to(path)
 
-    def make(num_units: int, **engine: int) -> Job:
+    def make(num_units: int, **engine: Any) -> Job:
         corpus = write_corpus(tmp_path / "rows.jsonl", num_units * UNIT_ROWS)
         return job_of(
             CLASSIFY,
