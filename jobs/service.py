@@ -12,7 +12,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from jobs.errors import UsageError
-from jobs.service_record import ServiceRecord
+from jobs.service_record import AUTH_MODE, ServiceRecord
 from jobs.service_spec import ServiceSpec
 from jobs.serving import application
 from pipelines.chatter import quiet_ray
@@ -57,6 +57,7 @@ def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
     record = ServiceRecord(
         name=spec.name,
         cluster=ray.get_runtime_context().gcs_address,
+        has_token=os.environ.get(AUTH_MODE) == "token",
         url=f"http://{spec.host}:{spec.port}",
         pid=os.getpid(),
     )

@@ -8,14 +8,17 @@ from pathlib import Path
 from jobs.errors import UsageError
 
 FOLDER = Path("~/.millrace/services")
+AUTH_MODE = "RAY_AUTH_MODE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceRecord:
-    """A running service: its name, the Ray cluster it is on, the URL it answers at, and the process that watches over it."""
+    """A running service: its name, the Ray cluster it is on and whether that asks for a token, the URL it answers at, and the process
+    that watches over it."""
 
     name: str
     cluster: str
+    has_token: bool
     url: str
     pid: int
 
@@ -36,8 +39,9 @@ class ServiceRecord:
             path_of(self.name).unlink(missing_ok=True)
 
 
-def cluster_of(service: str) -> str:
-    """The Ray cluster of a service of this user.
+def join_service(service: str) -> str:
+    """The Ray cluster of a service of this user. If it asks for the token in the home folder, so does this process from now on, which must
+    not have imported Ray yet.
 
     Raises:
         UsageError: there is no record of it.
@@ -48,6 +52,8 @@ def cluster_of(service: str) -> str:
             f"engine.service: no service {service!r} was started from here (there is no {path_of(service)}); start it with "
             "millrace serve, or name its Ray cluster with --address"
         )
+    if record.has_token:
+        os.environ.setdefault(AUTH_MODE, "token")
     return record.cluster
 
 

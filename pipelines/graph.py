@@ -10,6 +10,7 @@ that reads.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionOptions, ExecutionResources
 from ray.data.context import AutoscalingConfig
+from ray.util.annotations import RayDeprecationWarning
 
 from actors.work import EngineSettings
 from pipelines.cluster import Room
@@ -58,7 +60,9 @@ def build_graph(
     `max_calls` units, and is started with the Ray options that `new_replica` gives for it."""
     source = UnitSource(stages.read, units, num_units)
     most = min(room.max_replicas, max(1, num_units))
-    with DataContext.current(_context(room)):
+    with DataContext.current(_context(room)), warnings.catch_warnings():
+        # the only way to give each engine a name and a group of its own; gone in Ray 2.64
+        warnings.filterwarnings("ignore", ".*ray_remote_args_fn", RayDeprecationWarning)
         graph: Dataset = (
             ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=room.read_cpus)
             .map_batches(

@@ -12,18 +12,19 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
 
     Exit status: 0 done, 1 failed (what is committed stays), 2 the spec is wrong, 3 max_failed was crossed, 130 interrupted.
     """
-    from jobs.preflight import check_before_run, placed_errors
-    from jobs.progress import progress_display
-    from jobs.service_record import cluster_of
+    from jobs.service_record import join_service
     from jobs.spec import load_spec
-    from pipelines.run import run as run_job
 
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
+    job, address = loaded.job, address or loaded.cluster or os.environ.get("RAY_ADDRESS")
+    if address is None and job.engine.service is not None:
+        address = join_service(job.engine.service)
+
+    from jobs.preflight import check_before_run, placed_errors  # these import Ray, which reads its settings then
+    from jobs.progress import progress_display
+    from pipelines.run import run as run_job
+
     check_before_run(loaded, today=today())
-    job = loaded.job
-    address = address or loaded.cluster
-    if address is None and job.engine.service is not None and "RAY_ADDRESS" not in os.environ:
-        address = cluster_of(job.engine.service)
     with placed_errors(loaded), progress_display(sys.stderr) as show:
         summary = run_job(job, address=address, on_progress=show, today=today())
     complain(summary.message)
