@@ -78,12 +78,14 @@ def check_vocabulary(token_ids: Sequence[int], card: ModelCard, *, param: str) -
         )
 
 
-def check_inputs(token_ids: Sequence[Sequence[int]], limits: Limits, *, param: str) -> None:
-    """Refuses more inputs, or tokens in all, than a request may have."""
-    if len(token_ids) > limits.max_inputs:
-        raise ApiError(
-            400, f"{param} has {len(token_ids)} inputs; at most {limits.max_inputs} are possible", param=param
-        )
+def check_num_inputs(inputs: Sequence[Input], limits: Limits, *, param: str) -> None:
+    """Refuses more inputs than a request may have."""
+    if len(inputs) > limits.max_inputs:
+        raise ApiError(400, f"{param} has {len(inputs)} inputs; at most {limits.max_inputs} are possible", param=param)
+
+
+def check_num_tokens(token_ids: Sequence[Sequence[int]], limits: Limits, *, param: str) -> None:
+    """Refuses more tokens in all than a request may have."""
     total = sum(map(len, token_ids))
     if total > limits.max_request_tokens:
         raise too_long(f"all of {param} has", total, limits.max_request_tokens, param)
