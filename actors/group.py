@@ -19,11 +19,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.work import EngineSettings
 from models.checkpoint_place import find_checkpoint
+from models.choices import choose_device
 from models.engine.follower import follow
 from models.engine.shards import END_S, ShardWork, StartShards
 from models.errors import EngineError
 from models.parallel import TensorParallel
-from models.registry import choose_device
 from models.rendezvous import Meeting, leave
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from actors.online import OnlineStats, Priority
+from actors.online import OnlineStats
+from models.engine.request import Priority
 
 _BY = ("model", "priority")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -6,18 +6,17 @@ another process. All values are frozen and pickle, and errors are those of `mode
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.config import ModelConfig
 from models.config_types import Head
-from models.engine.request import FinishReason, SamplingParams, TokenLogprobs
+from models.engine.request import FinishReason, Priority, SamplingParams, TokenLogprobs
 from models.labels import Outcome, outcome_of
 from models.text import Tokenizer
 
-Priority = Literal["online", "batch"]
 FloatArray = npt.NDArray[np.float32]
 
 

@@ -15,9 +15,10 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from actors.engine_actor import GeneratingBackend
 from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
-from actors.work import EngineSettings
-from models import AsyncEngine, Engine, Scorer
+from actors.work import EngineAnswer, EngineSettings, EngineWork, Generated
+from models import AsyncEngine, Engine, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
 from models.engine.engine import Delta
@@ -88,8 +89,7 @@ class LocalModel:
         """See `OnlineModel`."""
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
-        # `request.priority` goes along from here once the engine tells priorities apart.
-        stream = self._engine.stream(request.request_id, request.token_ids, request.params)
+        stream = self._engine.stream(request.request_id, request.token_ids, request.params, priority=request.priority)
         async with aclosing(cast("AsyncGenerator[Delta]", stream)) as deltas:
             async for delta in deltas:
                 yield _online_delta(delta)
@@ -112,13 +112,39 @@ class LocalModel:
         parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
         return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
 
+    async def compute(
+        self, work: EngineWork, *, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
+    ) -> list[EngineAnswer]:
+        """The answers to rows of a job, at batch priority; `sampling` and `labels` are those of `EngineSettings`. A request that cannot
+        be served is an answer that says so.
+
+        Raises:
+            EngineError: the engine failed; what it had is lost.
+        """
+        if sampling is None:
+            return await self._scored(list(work.requests()), labels)
+        if self._engine is None:
+            raise RequestError("this model has no causal head; it makes no text")
+        return await GeneratingBackend(self._engine, sampling).compute(work)
+
+    async def _scored(self, requests: list[list[int]], labels: Sequence[Sequence[int]]) -> list[EngineAnswer]:
+        try:
+            return list(await (self.score_labels(requests, labels) if labels else self.score(requests)))
+        except RequestError as error:
+            if len(requests) == 1:
+                return [Generated.refused(str(error))]
+            return [answer for request in requests for answer in await self._scored([request], labels)]
+
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`."""
         if self._engine is None:
             return OnlineStats(loads={"online": Load(num_waiting=0, num_running=0)})
         stats = self._engine.stats
         return OnlineStats(
-            loads={"online": Load(num_waiting=stats.num_waiting, num_running=stats.num_running)},
+            loads={
+                priority: Load(num_waiting=load.num_waiting, num_running=load.num_running)
+                for priority, load in stats.by_priority.items()
+            },
             num_blocks=stats.num_blocks,
             num_blocks_held=stats.num_blocks_held,
         )

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from actors.limits import Limits
-from actors.online import ModelCard, OnlineRequest, Priority
+from actors.online import ModelCard, OnlineRequest
 from actors.openai_errors import ApiError
 from actors.openai_schema import SamplingBody
-from models.engine.request import SamplingParams
+from models.engine.request import Priority, SamplingParams
 
 SEED_BITS = 63
 

@@ -17,6 +17,9 @@ Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
+CHUNK_ROWS = 32
+"""Rows of a job that go to a replica of a service in one call."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:

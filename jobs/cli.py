@@ -15,6 +15,8 @@ from jobs.commands.demo import demo
 from jobs.commands.plan import plan
 from jobs.commands.report import report
 from jobs.commands.run import run
+from jobs.commands.serve import serve
+from jobs.commands.submit import submit
 
 app = typer.Typer(name="millrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,7 +38,7 @@ def millrace(
     """Distributed batch inference on Ray: a corpus in, labelled rows out."""
 
 
-for command in (run, plan, check, report, bench, demo):
+for command in (run, submit, serve, plan, check, report, bench, demo):
     app.command()(at_boundary(command))
 
 

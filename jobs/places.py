@@ -3,6 +3,7 @@
 Knows YAML and `--set`, not what the keys mean.
 """
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Places:
                 return f"--set {self.overrides[path[:end]]}"
             if path[:end] in self.lines:
                 break
-        return f"{self.file}:{self.line_of(path)}"
+        return f"{self.file}:{self.line_of(path)}" if self.lines else self.file
 
     def line_of(self, path: KeyPath) -> int:
         """The line of the key, or of the nearest key above it that was written; 0 if an override gave it."""
@@ -92,6 +93,25 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     except UnicodeDecodeError as error:
         raise SpecError([f"{path}: the spec is not UTF-8 text (byte {error.start}); save it as UTF-8"]) from error
     values, lines, literal_lines = _parse(text, str(path))
+    return _document(str(path), values, lines, literal_lines, overrides)
+
+
+def document_of(values: Mapping[str, Any], name: str, overrides: Sequence[str] = ()) -> Document:
+    """A document from values that stand in no file; `name` stands in the place of one. Applies overrides as `read_document` does.
+
+    Raises:
+        SpecError: an override does not fit.
+    """
+    return _document(name, copy.deepcopy(dict(values)), {}, {}, overrides)
+
+
+def _document(
+    file: str,
+    values: dict[str, Any],
+    lines: dict[KeyPath, int],
+    literal_lines: dict[KeyPath, int],
+    overrides: Sequence[str],
+) -> Document:
     given: dict[KeyPath, str] = {}
     for override in overrides:
         target = _apply(values, override)
@@ -100,7 +120,7 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
         given[target] = override
     return Document(
         values=values,
-        places=Places(file=str(path), lines=lines, literal_lines=literal_lines, overrides=given),
+        places=Places(file=file, lines=lines, literal_lines=literal_lines, overrides=given),
     )
 
 

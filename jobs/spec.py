@@ -130,10 +130,7 @@ def _replicas(value: Any) -> Replicas:
 class EngineYaml(Strict):
     """`engine`."""
 
-    later: ClassVar[Mapping[str, str]] = {
-        "service": "is not available yet: the replicas of a running service come in a later version"
-    }
-
+    service: Text | None = Field(None, description="the name of a running service")
     tensor_parallel_size: Count = Field(1, description="a whole number, at least 1")
     replicas: Annotated[Replicas, PlainValidator(_replicas)] = Field(
         Replicas(1, None), description="a whole number, at least 1, or a mapping {min, max} of two"
@@ -153,6 +150,13 @@ class EngineYaml(Strict):
     def _one_cache_size(self) -> "EngineYaml":
         if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
             raise wrong("gpu_memory_fraction", "stands beside cache_bytes; both size the cache, give one")
+        return self
+
+    @model_validator(mode="after")
+    def _service_alone(self) -> "EngineYaml":
+        others = sorted(self.model_fields_set - {"service", "max_model_len", "max_num_seqs"})
+        if self.service is not None and others:
+            raise wrong(others[0], "stands beside service, whose engines are there already; leave it out")
         return self
 
     def to_engine(self) -> EngineSpec:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 LOCAL: Final = "local"
 
+ASKING_CPUS: Final = 0.1
+
 LOCAL_SPARE_CPUS: Final = 2
 """Logical CPUs of a cluster of our own that no engine takes: reading and committing go on while every engine computes."""
 
@@ -46,27 +48,38 @@ class Room:
 
 @contextlib.contextmanager
 def connected(engine: EngineSpec, address: str | None) -> Iterator[Room]:
-    """Connects to the cluster that `address` names (local, auto, HOST:PORT; None: `RAY_ADDRESS`, else local) and disconnects again.
+    """Connects to a cluster as `joined` does, and finds room on it.
 
     Raises:
         ClusterError: there is no such cluster, or it is too small for the engines asked for.
     """
-    if ray.is_initialized():
+    with joined(address, num_cpus=local_cpus(engine, num_cores())):
         yield room_on(engine, nodes())
+
+
+@contextlib.contextmanager
+def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
+    """Connects to the cluster that `address` names (local, auto, HOST:PORT; None: `RAY_ADDRESS`, else local) and disconnects again. A
+    local one has `num_cpus` logical CPUs.
+
+    Raises:
+        ClusterError: there is no such cluster.
+    """
+    if ray.is_initialized():
+        yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     try:
         if address == LOCAL:
-            _start_local(engine)
+            _start_local(num_cpus)
         else:
             _connect(address)
-        yield room_on(engine, nodes())
+        yield
     finally:
         ray.shutdown()
 
 
-def _start_local(engine: EngineSpec) -> None:
-    num_cpus = local_cpus(engine, num_cores())
+def _start_local(num_cpus: int) -> None:
     ray.init(
         address=LOCAL,
         num_cpus=num_cpus,
@@ -101,7 +114,9 @@ def num_cores() -> int:
 
 
 def engine_cpus(engine: EngineSpec) -> float:
-    """The logical CPUs of one shard of an engine."""
+    """The logical CPUs of one shard of an engine; of one that only asks a service, next to none."""
+    if engine.service is not None:
+        return ASKING_CPUS
     return 1.0 if engine.num_cpus is None else engine.num_cpus
 
 
@@ -119,6 +134,8 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
             too small.
     """
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    if engine.service is not None:
+        gpus = 0.0  # the service has them
     each, size = engine_cpus(engine), engine.tensor_parallel_size
     wanted = engine.replicas * size * each
     spare = round(cpus - wanted, 4)  # Ray counts CPUs in ten-thousandths

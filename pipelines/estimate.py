@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
 from models.config import ModelConfig
-from models.registry import footprint
+from models.footprint import footprint
 from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls

@@ -108,13 +108,15 @@ class EngineSpec:
     """How many engines, and how large. None leaves a value to the checkpoint or the machine.
 
     Each has `tensor_parallel_size` shards of `num_cpus`. With `max_replicas` there are from `replicas` to that many, by what there is
-    to do. A step that takes longer than `step_timeout_s` counts as hung.
+    to do. A step that takes longer than `step_timeout_s` counts as hung. With `service` the replicas of that running service compute, and
+    the job has no engines of its own.
     """
 
     replicas: int = 1
     max_replicas: int | None = None
     tensor_parallel_size: int = 1
     step_timeout_s: float = 300.0
+    service: str | None = None
     num_cpus: float | None = None
     max_model_len: int | None = None
     max_num_seqs: int = 256

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors.owner import ReplicaOwner, ReplicaShape
 from models.config import ModelConfig
@@ -169,10 +170,15 @@ class Driver:
             declared=frozenset(job.input.schema or ()),
             storage=Storage(job.input.storage_options),
         )
+        settings, make_engine = engine_settings(job, room, model.preparer.label_ids), self._make_engine
+        if job.engine.service is not None:
+            from pipelines.service_engine import find_model, service_engine  # Serve takes a second to import
+
+            make_engine = partial(service_engine, find_model(job.engine.service, settings))
         return Stages(
             read=ReadSettings(job=job, facts=model.facts, reader=reader, permit=Permit(committer=committer)),
-            engine=engine_settings(job, room, model.preparer.label_ids),
-            make_engine=self._make_engine,
+            engine=settings,
+            make_engine=make_engine,
             conclude=FinishAndCommit(job=job, facts=model.facts, committer=committer),
         )
 

@@ -1,5 +1,6 @@
 """`millrace run`: a corpus in, labelled rows out."""
 
+import os
 import sys
 
 from jobs.boundary import complain
@@ -13,14 +14,18 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
     """
     from jobs.preflight import check_before_run, placed_errors
     from jobs.progress import progress_display
+    from jobs.service_record import cluster_of
     from jobs.spec import load_spec
     from pipelines.run import run as run_job
 
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
     check_before_run(loaded, today=today())
     job = loaded.job
+    address = address or loaded.cluster
+    if address is None and job.engine.service is not None and "RAY_ADDRESS" not in os.environ:
+        address = cluster_of(job.engine.service)
     with placed_errors(loaded), progress_display(sys.stderr) as show:
-        summary = run_job(job, address=address or loaded.cluster, on_progress=show, today=today())
+        summary = run_job(job, address=address, on_progress=show, today=today())
     complain(summary.message)
 
     from jobs.report import is_planned, write_report  # plots take half a second to import; nobody waits at the start

@@ -61,6 +61,11 @@ class BlockPool:
         """Blocks that sequences hold."""
         return self.num_blocks - self.num_available
 
+    @property
+    def num_idle(self) -> int:
+        """Blocks that nobody holds and whose content may be asked for again."""
+        return len(self._idle)
+
     def allocate(self) -> int:
         """A block for one holder.
 

@@ -5,7 +5,6 @@
 """
 
 import logging
-import random
 from collections import deque
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,14 +16,16 @@ from typing import Any
 from models.checkpoint_place import local_folder
 from models.config_quantization import QuantizationConfig
 from models.engine.blocks import BlockPool
+from models.engine.intake import Intake
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.output import TextTracker
-from models.engine.request import Output, Request, SamplingParams, TokenLogprobs
+from models.engine.request import Output, Priority, SamplingParams, TokenLogprobs
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
 from models.engine.sequence import Sequence
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
+from models.engine.stats import EngineStats
 from models.errors import EngineError, RequestError
 from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
 from models.text import Tokenizer
@@ -32,7 +33,6 @@ from models.text import Tokenizer
 logger = logging.getLogger(__name__)
 
 MAX_STEPS_IN_FLIGHT = 2
-SEED_BITS = 63
 MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whole
 
 
@@ -48,18 +48,6 @@ class Delta:
     output: Output | None
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineStats:
-    """The engine's load at this moment, and what it did so far."""
-
-    num_waiting: int
-    num_running: int
-    num_preemptions: int
-    num_steps: int
-    num_blocks: int
-    num_blocks_held: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,17 +85,16 @@ class Engine:
             pool,
             max_num_seqs=self._runner.max_num_seqs,
             max_num_batched_tokens=self._runner.max_num_batched_tokens,
+            online_batched_tokens=options.online_budget(self._runner.max_num_batched_tokens, self._runner.max_num_seqs),
             max_model_len=loaded.max_model_len,
             window=loaded.longest_window,
             regime=None if rope.kind == "fixed" else rope.of,
         )
-        # generation_config.json may name tokens that this vocabulary lacks
-        self._eos_ids = frozenset(token for token in loaded.config.eos_token_ids if token < loaded.config.vocab_size)
+        self._intake = Intake(loaded.config, tokenizer, seed)
         self._live: dict[str, _Live] = {}
         self._ended: list[Delta] = []
         self._launched: deque[Future[LaunchedStep]] = deque()
         self._launcher, self._shards = launcher or _one_thread(), shards
-        self._seeds = random.Random(seed)
         self._num_steps = 0
         self._failure: str | None = None  # once a step has failed
 
@@ -170,15 +157,14 @@ class Engine:
 
     @property
     def stats(self) -> EngineStats:
-        """Load and counters."""
+        """Load and counters. May be asked for while another thread steps."""
         pool = self._scheduler.pool
         return EngineStats(
-            num_waiting=len(self._scheduler.waiting),
-            num_running=len(self._scheduler.running),
-            num_preemptions=self._scheduler.num_preemptions,
+            by_priority={priority: lane.stats() for priority, lane in self._scheduler.lanes.items()},
             num_steps=self._num_steps,
             num_blocks=pool.num_blocks,
             num_blocks_held=pool.num_held,
+            num_blocks_idle=pool.num_idle,
         )
 
     @property
@@ -207,7 +193,7 @@ class Engine:
         outputs: dict[str, Output] = {}
         try:
             for name, prompt, chosen in zip(names, prompts, each, strict=True):
-                self.add(name, self._token_ids(prompt), chosen)
+                self.add(name, self._intake.token_ids(prompt), chosen)
             while self.has_work:
                 for delta in self.step():
                     if delta.output is not None:
@@ -219,13 +205,6 @@ class Engine:
             raise
         return [outputs[name] for name in names]
 
-    def _token_ids(self, prompt: str | Seq[int]) -> Seq[int]:
-        if not isinstance(prompt, str):
-            return prompt
-        if self.tokenizer is None:
-            raise RequestError("the checkpoint has no tokenizer.json, so prompts must be lists of token ids")
-        return self.tokenizer.encode(prompt)
-
     def add(
         self,
         request_id: str,
@@ -234,9 +213,10 @@ class Engine:
         *,
         seed: int | None = None,
         wants_text: bool = False,
+        priority: Priority = "batch",
     ) -> None:
         """Queues a request. `seed` keys its draws unless `params.seed` does; `wants_text` asks for text with every
-        delta, not only at the end.
+        delta, not only at the end. An "online" request goes before every "batch" one from the next step on.
 
         Raises:
             RequestError: the request can never be served, or its id is in use.
@@ -245,15 +225,7 @@ class Engine:
         self._check_usable()
         if request_id in self._live:
             raise RequestError(f"request id {request_id!r} is in use; choose another")
-        stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
-        self._check_tokens(token_ids, params, stop_ids)
-        request = Request(
-            request_id=request_id,
-            token_ids=tuple(map(int, token_ids)),
-            params=params,
-            seed=self._choose_seed(params, seed),
-            stop_ids=stop_ids,
-        )
+        request = self._intake.request(request_id, token_ids, params, seed=seed, priority=priority)
         sequence = self._scheduler.add(request)
         needs_text = wants_text or bool(params.stop)
         text = TextTracker(self.tokenizer, params.stop) if needs_text and self.tokenizer is not None else None
@@ -266,6 +238,14 @@ class Engine:
         if live is not None:
             self._scheduler.finish(live.sequence, "abort")
             self._ended.append(Delta(request_id=request_id, token_ids=[], text="", output=self._output(live)))
+
+    def abort_all(self, priority: Priority) -> list[str]:
+        """Ends every unfinished request of a priority as `abort` does, oldest first. Returns their ids: on drain, batch work
+        goes back at once."""
+        ids = [name for name, live in self._live.items() if live.sequence.request.priority == priority]
+        for request_id in ids:
+            self.abort(request_id)
+        return ids
 
     def take_ended(self) -> list[Delta]:
         """The deltas of requests that were aborted since the last step."""
@@ -303,28 +283,6 @@ class Engine:
     def _check_usable(self) -> None:
         if self._failure is not None:
             raise EngineError(f"the engine cannot be used any more: {self._failure}; load the model again")
-
-    def _check_tokens(self, token_ids: Seq[int], params: SamplingParams, stop_ids: frozenset[int]) -> None:
-        limit = self.config.vocab_size
-        for what, ids in (("prompt", token_ids), ("stop_token_ids", params.stop_token_ids)):
-            if len(ids) and not 0 <= min(ids) <= max(ids) < limit:
-                raise RequestError(
-                    f"{what} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
-                )
-        if params.min_tokens > 0 and len(stop_ids) >= limit:
-            raise RequestError("stop_token_ids bar the whole vocabulary until min_tokens; nothing is left to draw")
-        if params.stop and self.tokenizer is None:
-            raise RequestError(
-                "stop strings need a tokenizer, and the checkpoint has no tokenizer.json; use stop_token_ids"
-            )
-
-    def _choose_seed(self, params: SamplingParams, seed: int | None) -> int:
-        chosen = seed if params.seed is None else params.seed
-        if chosen is None:
-            return self._seeds.getrandbits(SEED_BITS)
-        if not 0 <= chosen < 2**SEED_BITS:
-            raise RequestError(f"the request's seed was {chosen}; it must be from 0 to 2**{SEED_BITS} - 1, or absent")
-        return chosen
 
     def _advance(self, entry: Progress) -> Delta:
         """The text of new tokens; ends the sequence where a stop string appears."""

@@ -9,11 +9,12 @@ import sys
 import torch
 
 from models.calls import CallReceiver
+from models.choices import choose_device
 from models.engine.runner import Runner
 from models.engine.scorer import Scorer
 from models.engine.shards import ShardWork
 from models.parallel import TensorParallel
-from models.registry import choose_device, load_model
+from models.registry import load_model
 from models.rendezvous import join, leave
 
 

@@ -10,6 +10,9 @@ from typing import Literal
 from models.errors import RequestError
 
 FinishReason = Literal["stop", "length", "abort"]
+Priority = Literal["online", "batch"]
+PRIORITIES: tuple[Priority, ...] = ("online", "batch")
+"""In the order they are served."""
 MAX_LOGPROBS = 100
 
 
@@ -100,10 +103,22 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a sequence is made from: token ids in, sampling parameters, and the seed its draws are keyed by."""
+    """What a sequence is made from: token ids in, sampling parameters, and the seed its draws are keyed by.
+
+    `priority` "online" is for somebody who waits: such a request takes tokens, slots and blocks from "batch" ones, which
+    soak up what is left and come to the same tokens later.
+
+    Raises:
+        RequestError: there is no such priority.
+    """
 
     request_id: str
     token_ids: tuple[int, ...]
     params: SamplingParams
     seed: int
     stop_ids: frozenset[int] = field(default_factory=frozenset)
+    priority: Priority = "batch"
+
+    def __post_init__(self) -> None:
+        if self.priority not in PRIORITIES:
+            raise RequestError(f"the request's priority was {self.priority!r}; it must be {' or '.join(PRIORITIES)}")

@@ -4,6 +4,9 @@
 many tokens there are, so the plan names a token that is still being sampled as "your last token". A sequence that
 turns out to have stopped drops its extra step.
 
+Online before batch: no batch sequence gets a token of a step that an online one could have had, and none keeps a slot
+or a block that an online one waits for.
+
 Integers only: no tensors, no text. Stop strings are the engine's, which ends a sequence through `finish`.
 """
 
@@ -11,11 +14,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from models.engine.blocks import NO_PREFIX, BlockPool
+from models.engine.blocks import BlockPool
+from models.engine.lane import Lane
 from models.engine.plan import StepPlan
-from models.engine.request import FinishReason, Request, TokenLogprobs
-from models.engine.sequence import NO_BLOCK, NO_SLOT, Sequence
+from models.engine.request import PRIORITIES, FinishReason, Priority, Request, TokenLogprobs
+from models.engine.sequence import NO_SLOT, Sequence
 from models.engine.step import Share, Step
+from models.engine.tables import BlockTables
 from models.errors import RequestError
 
 MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
@@ -40,7 +45,10 @@ class Progress:
 
 
 class Scheduler:
-    """Sequences waiting and running, over one block pool.
+    """Sequences waiting and running, over one block pool; those of each priority are in `lanes`.
+
+    A step computes at most `max_num_batched_tokens`, while there are online requests `online_batched_tokens`: what batch
+    adds to a step makes online decoding wait.
 
     `window` is the largest number of keys that any layer of the model sees, None for all: blocks before it are given
     back while a sequence runs. `regime` tells the rope regime of a sequence from its prompt tokens and its tokens in
@@ -53,28 +61,33 @@ class Scheduler:
         *,
         max_num_seqs: int,
         max_num_batched_tokens: int,
+        online_batched_tokens: int | None = None,
         max_model_len: int,
         window: int | None = None,
         regime: Callable[[int, int], int] | None = None,
     ) -> None:
         self.pool = pool
-        self.window, self._regime = window, regime
+        self._tables = BlockTables(pool, window=window, max_num_batched_tokens=max_num_batched_tokens)
+        self._regime = regime
         self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len = (
             max_num_seqs,
             max_num_batched_tokens,
             max_model_len,
         )
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest first
-        self.num_preemptions = 0
+        self.online_batched_tokens = online_batched_tokens or max_num_batched_tokens
+        self.lanes: dict[Priority, Lane] = {priority: Lane() for priority in PRIORITIES}  # in the order they are served
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
         self._in_flight: deque[list[Share]] = deque()  # of each uncommitted plan, in its order
-        self._arrivals = 0
 
     @property
     def has_work(self) -> bool:
         """Whether a sequence is waiting or running, or a step is uncommitted."""
-        return bool(self.waiting or self.running or self._in_flight)
+        return bool(self._in_flight) or any(lane.has_work for lane in self.lanes.values())
+
+    @property
+    def running(self) -> list[Sequence]:
+        """All running sequences: those of higher priority first, among equals the oldest. The last gives way first."""
+        return [sequence for lane in self.lanes.values() for sequence in lane.running]
 
     def add(self, request: Request) -> Sequence:
         """Queues a request.
@@ -90,31 +103,29 @@ class Scheduler:
                 f"the prompt has {num_prompt} tokens and max_tokens is {request.params.max_tokens}, together {total}; "
                 f"the limit is {self.max_model_len} (max_model_len): shorten the prompt or lower max_tokens"
             )
-        if self._most_blocks(total) > self.pool.num_blocks:
+        if self._tables.most_blocks(total) > self.pool.num_blocks:
             raise RequestError(
                 f"the prompt and its output need {total} tokens of cache; the cache holds {self.pool.num_blocks * self.pool.block_size}: "
                 "raise cache_bytes or lower max_tokens"
             )
-        sequence = Sequence(request, self._arrivals)
-        self._arrivals += 1
-        self.waiting.append(sequence)
+        sequence = Sequence(request)
+        self.lanes[request.priority].add(sequence)
         return sequence
 
     def schedule(self) -> StepPlan | None:
-        """The next step's plan, or None when there is nothing to compute. Running sequences come first, oldest
-        first; then new ones."""
-        step = Step(budget=self.max_num_batched_tokens)
-        preemptions = self.num_preemptions
-        for sequence in list(self.running):
-            if sequence.slot == NO_SLOT or sequence.num_generated >= sequence.request.params.max_tokens:
-                continue
-            if self._regime_of(sequence) != sequence.regime:
-                self._restart(sequence)
-            elif step.budget > 0:
-                self._continue(sequence, step)
-        if self.num_preemptions == preemptions:
-            while self.waiting and step.budget > 0 and self._admit(self.waiting[0], step):
-                self.running.append(self.waiting.popleft())
+        """The next step's plan, or None when there is nothing to compute.
+
+        Online sequences come before batch ones; in both, running sequences come first, oldest first, then new ones. No
+        new one begins where one of its priority just gave way, or while one of a higher priority waits: it would soon
+        give back what it took.
+        """
+        step = Step(budget=self.online_batched_tokens if self.lanes["online"].has_work else self.max_num_batched_tokens)
+        is_admitting = True  # until one that waits finds no room
+        for priority, lane in self.lanes.items():
+            self._go_on(lane, step)
+            is_admitting = is_admitting and priority not in step.preempted
+            while is_admitting and lane.waiting and step.budget > 0:
+                is_admitting = self._admit(lane, step)
         return self._close(step)
 
     def commit(self, result: StepResult) -> list[Progress]:
@@ -139,10 +150,8 @@ class Scheduler:
         if sequence.is_finished:
             return
         sequence.finish_reason = reason
-        if sequence.slot == NO_SLOT:
-            self.waiting.remove(sequence)
-        else:
-            self.running.remove(sequence)
+        self._lane_of(sequence).end(sequence, reason)
+        if sequence.slot != NO_SLOT:
             self._vacate(sequence)
 
     def check_integrity(self) -> None:
@@ -152,56 +161,70 @@ class Scheduler:
             EngineError: it is not.
         """
         self.pool.check_integrity()
-        assert self.running or self.pool.num_held == 0, f"{self.pool.num_held} blocks held by nobody"
-        assert len(self.running) + len(self._free_slots) == self.max_num_seqs
+        running = self.running
+        assert running or self.pool.num_held == 0, f"{self.pool.num_held} blocks held by nobody"
+        assert len(running) + len(self._free_slots) == self.max_num_seqs
+
+    def _go_on(self, lane: Lane, step: Step) -> None:
+        """Gives every running sequence of a lane its share of the step."""
+        for sequence in list(lane.running):
+            if sequence.slot == NO_SLOT or sequence.num_generated >= sequence.request.params.max_tokens:
+                continue
+            if self._regime_of(sequence) != sequence.regime:
+                self._restart(sequence)
+            elif step.budget > 0:
+                self._continue(sequence, step)
 
     def _continue(self, sequence: Sequence, step: Step) -> None:
-        """Gives a running sequence its share of the step, preempting the newest ones when blocks run out."""
+        """Gives a running sequence its share of the step. When blocks run out, batch sequences give way, then those of
+        its own priority, the newest first."""
         count = min(sequence.num_tokens - sequence.num_computed, step.budget)
         if count <= 0:
             return
-        self._drop_unseen(sequence)
-        needed = self._blocks_for(sequence.num_computed + count) - len(sequence.blocks)
+        self._tables.drop_unseen(sequence)
+        needed = self._tables.num_missing(sequence, count)
         while self.pool.num_available < needed:
             victim = self.running[-1]
-            self._preempt(victim)
+            self._preempt(victim, step)
             if victim is sequence:
                 return
-        self._extend(sequence, needed, step)
+        self._tables.extend(sequence, needed, step)
         self._advance(sequence, count, step)
 
-    def _admit(self, sequence: Sequence, step: Step) -> bool:
-        """Starts a waiting sequence if a slot and the blocks of its first chunk are free."""
-        if not self._free_slots or sequence.num_pending:
+    def _admit(self, lane: Lane, step: Step) -> bool:
+        """Starts the first sequence that waits in a lane if a slot and the blocks of its first chunk are free, or
+        become free when those of a lower priority give way."""
+        sequence = lane.waiting[0]
+        if sequence.num_pending or not (self._free_slots or self._displace_for(sequence, step)):
             return False
         sequence.regime = self._regime_of(sequence)
-        sequence.prefix = _root(sequence.regime)
-        if sequence.request.params.prompt_logprobs is None:
-            match = self.pool.share(sequence.token_ids, sequence.prefix)
-            sequence.blocks, sequence.prefix = match.blocks, match.prefix
-        num_shared = len(sequence.blocks) * self.pool.block_size
-        sequence.num_computed, sequence.num_registered = num_shared, len(sequence.blocks)
-        self._drop_unseen(sequence)
-        count = min(sequence.num_tokens - num_shared, step.budget)
-        needed = self._blocks_for(num_shared + count) - len(sequence.blocks)
-        reserve = MIN_FREE_FRACTION * self.pool.num_blocks if self.running else 0
-        if self.pool.num_available < needed + reserve:
-            self._forget(sequence)
-            return False
+        self._tables.share(sequence)
+        count = min(sequence.num_tokens - sequence.num_computed, step.budget)
+        self._tables.drop_unseen(sequence)
+        needed = self._tables.num_missing(sequence, count)
+        while self.pool.num_available < needed + self._reserve(lane):
+            if not self._displace_for(sequence, step):
+                self._tables.forget(sequence)
+                return False
+        lane.start(sequence)
         sequence.slot = self._free_slots.pop()
-        if sequence.num_cached is None:
-            sequence.num_cached = num_shared
         step.admit(sequence)
-        self._extend(sequence, needed, step)
+        self._tables.extend(sequence, needed, step)
         self._advance(sequence, count, step)
         return True
 
-    def _extend(self, sequence: Sequence, needed: int, step: Step) -> None:
-        for _ in range(needed):
-            block = self.pool.allocate()
-            step.new_blocks.append((sequence.slot, len(sequence.blocks), block))
-            step.fresh_blocks.append(block)
-            sequence.blocks.append(block)
+    def _reserve(self, lane: Lane) -> float:
+        """Blocks that an admission leaves, so that what runs can grow; online sequences grow at batch's cost."""
+        runs = lane.running or self.lanes["online"].running
+        return MIN_FREE_FRACTION * self.pool.num_blocks if runs else 0
+
+    def _displace_for(self, sequence: Sequence, step: Step) -> bool:
+        """Preempts the newest running batch sequence if this one is online. Returns whether there was one to preempt."""
+        victims = self.lanes["batch"].running
+        if sequence.request.priority == "batch" or not victims:
+            return False
+        self._preempt(victims[-1], step)
+        return True
 
     def _advance(self, sequence: Sequence, count: int, step: Step) -> None:
         start = sequence.num_computed
@@ -209,7 +232,7 @@ class Scheduler:
         is_sampling = sequence.num_computed == sequence.num_tokens
         sequence.num_pending += is_sampling
         step.add(Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
-        self._register(sequence)
+        self._tables.register(sequence)
 
     def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
         """Appends sampled tokens up to the one that ends the sequence, if one does."""
@@ -226,76 +249,37 @@ class Scheduler:
             if reason is not None:
                 break
         sequence.logprobs += logprobs[:accepted]
+        self._lane_of(sequence).num_generated_tokens += accepted
         if reason is not None:
             self.finish(sequence, reason)
         elif sequence.slot != NO_SLOT:
-            self._register(sequence)
+            self._tables.register(sequence)
         return Progress(sequence=sequence, new_tokens=tokens[:accepted])
 
-    def _register(self, sequence: Sequence) -> None:
-        """Makes the full blocks whose tokens are known findable by their prefix."""
-        size = self.pool.block_size
-        full = min(sequence.num_computed, len(sequence.token_ids)) // size
-        for place in range(sequence.num_registered, full):
-            tokens = sequence.token_ids[place * size : (place + 1) * size]
-            sequence.prefix = self.pool.register(sequence.blocks[place], sequence.prefix, tokens)
-        sequence.num_registered = max(full, sequence.num_registered)
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Sends a sequence back to the front of the queue; it will be computed again from its tokens.
+    def _preempt(self, sequence: Sequence, step: Step) -> None:
+        """Sends a sequence back to the front of its queue; it will be computed again from its tokens.
 
         Victims are taken from the end of `running`, which `schedule` has not reached yet, so this step holds nothing
-        of theirs.
+        of theirs. What a step in flight still brings them is kept.
         """
         self._restart(sequence)
-        self.num_preemptions += 1
+        self._lane_of(sequence).num_preemptions += 1
+        step.preempted.add(sequence.request.priority)
 
     def _restart(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
+        self._lane_of(sequence).send_back(sequence)
         self._vacate(sequence)
-        self.waiting.appendleft(sequence)
+
+    def _lane_of(self, sequence: Sequence) -> Lane:
+        return self.lanes[sequence.request.priority]
 
     def _vacate(self, sequence: Sequence) -> None:
         self._free_slots.append(sequence.slot)
         sequence.slot = NO_SLOT
-        self._forget(sequence)
-
-    def _forget(self, sequence: Sequence) -> None:
-        """Gives back all that is computed of a sequence."""
-        self.pool.release([block for block in sequence.blocks if block != NO_BLOCK])
-        sequence.blocks = []
-        sequence.num_computed, sequence.num_registered, sequence.prefix = 0, 0, NO_PREFIX
-
-    def _drop_unseen(self, sequence: Sequence) -> None:
-        """Gives back the blocks that neither the next token nor a later one sees."""
-        if self.window is None:
-            return
-        unseen = max(0, sequence.num_computed + 1 - self.window) // self.pool.block_size
-        last = min(unseen, sequence.num_registered)
-        first = next((place for place in range(last - 1, -1, -1) if sequence.blocks[place] == NO_BLOCK), -1) + 1
-        self.pool.release(sequence.blocks[first:last])
-        sequence.blocks[first:last] = [NO_BLOCK] * (last - first)
+        self._tables.forget(sequence)
 
     def _regime_of(self, sequence: Sequence) -> int:
         return 0 if self._regime is None else self._regime(sequence.num_prompt, sequence.num_tokens)
-
-    def _rename(self, moves: dict[int, int], step: Step) -> None:
-        """Follows the pool's moves in every running sequence's blocks, and in the tables of the ranks."""
-        for sequence in self.running:
-            for place, block in enumerate(sequence.blocks):
-                if block in moves:
-                    sequence.blocks[place] = moves[block]
-                    step.new_blocks.append((sequence.slot, place, moves[block]))
-
-    def _blocks_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.pool.block_size)
-
-    def _most_blocks(self, num_tokens: int) -> int:
-        """Blocks that a sequence of this many tokens holds at most at a time."""
-        most = self._blocks_for(num_tokens)
-        if self.window is not None:
-            most = min(most, self._blocks_for(self.window + self.max_num_batched_tokens) + 1)
-        return most
 
     def _close(self, step: Step) -> StepPlan | None:
         """The finished plan, after which the step is in flight; None of an empty step."""
@@ -303,14 +287,6 @@ class Scheduler:
         if not shares:
             return None
         self._in_flight.append(shares)
-        moves = self.pool.compact()
-        if moves:
-            self._rename(moves, step)
+        copies = self._tables.compact(self.running, step)
         regimes = [] if self._regime is None else [share.sequence.regime for share in shares]
-        return step.plan(copies=list(moves.items()), regimes=regimes)
-
-
-def _root(regime: int) -> int:
-    """The prefix number that stands before the first block of a sequence: what is cached in one regime is not found in
-    another."""
-    return NO_PREFIX - regime
+        return step.plan(copies=copies, regimes=regimes)

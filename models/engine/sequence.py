@@ -17,13 +17,12 @@ class Sequence:
     """The mutable state of one request in the scheduler."""
 
     __slots__ = (
-        "arrival", "blocks", "finish_reason", "logprobs", "num_cached", "num_computed", "num_pending", "num_prompt", "num_registered",
+        "blocks", "finish_reason", "logprobs", "num_cached", "num_computed", "num_pending", "num_prompt", "num_registered",
         "prefix", "prompt_logprobs", "regime", "request", "slot", "token_ids",
     )  # fmt: skip
 
-    def __init__(self, request: Request, arrival: int) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
-        self.arrival = arrival
         self.token_ids = list(request.token_ids)
         self.num_prompt = len(self.token_ids)
         self.num_computed = 0

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import torch
 
+from models.choices import choose_device
 from models.config import ModelConfig
 from models.engine.options import EngineOptions
 from models.errors import EngineError
 from models.parallel import SINGLE, TensorParallel
-from models.registry import choose_device
 from models.rendezvous import Meeting, leave
 from models.shard_sizes import check_size
 

@@ -6,6 +6,7 @@ Integers only. Who gets a share, and which blocks, is the scheduler's business.
 from dataclasses import dataclass, field
 
 from models.engine.plan import LAST_TOKEN, Admission, StepPlan
+from models.engine.request import Priority
 from models.engine.sequence import NO_BLOCK, Sequence
 
 
@@ -22,9 +23,11 @@ class Share:
 
 @dataclass(kw_only=True, slots=True)
 class Step:
-    """A plan in the making: shares that decode one token, and the others. `budget` is how many more tokens it takes."""
+    """A plan in the making: shares that decode one token, and the others. `budget` is how many more tokens it takes;
+    `preempted` are the priorities of sequences that had to give way to it."""
 
     budget: int
+    preempted: set[Priority] = field(default_factory=set)
     decodes: list[Share] = field(default_factory=list)
     prefills: list[Share] = field(default_factory=list)
     admitted: list[Admission] = field(default_factory=list)

@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
-from models.engine.engine import Delta, Engine, EngineStats
+from models.engine.engine import Delta, Engine
 from models.engine.memory import MemoryPlan
-from models.engine.request import Output, SamplingParams
+from models.engine.request import Output, Priority, SamplingParams
+from models.engine.stats import EngineStats
 from models.errors import EngineError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,16 @@ class _Caller:
             self.loop.call_soon_threadsafe(self.inbox.put_nowait, item)
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             logger.debug("an answer came after its caller's event loop was closed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ask:
+    """What a caller asks for, as the engine's `add` takes it."""
+
+    token_ids: Sequence[int]
+    params: SamplingParams
+    seed: int | None
+    priority: Priority
 
 
 class AsyncEngine:
@@ -59,23 +70,38 @@ class AsyncEngine:
         return self._engine.stats
 
     async def stream(
-        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None = None
+        self,
+        request_id: str,
+        token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        seed: int | None = None,
+        priority: Priority = "batch",
     ) -> AsyncIterator[Delta]:
-        """Deltas of one request as they come, with text; the last one carries the output.
+        """Deltas of one request as they come, with text; the last one carries the output. An "online" request goes before
+        every "batch" one from the next step on.
 
         Raises:
             RequestError: this request cannot be served.
             EngineError: the engine failed; every request in flight gets this.
         """
-        async with aclosing(self._deltas(request_id, token_ids, params, seed=seed, wants_deltas=True)) as deltas:
+        ask = _Ask(token_ids=token_ids, params=params, seed=seed, priority=priority)
+        async with aclosing(self._deltas(request_id, ask, wants_deltas=True)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def generate(
-        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None = None
+        self,
+        request_id: str,
+        token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        seed: int | None = None,
+        priority: Priority = "batch",
     ) -> Output:
         """The finished output of one request. Raises what `stream` raises."""
-        async with aclosing(self._deltas(request_id, token_ids, params, seed=seed, wants_deltas=False)) as deltas:
+        ask = _Ask(token_ids=token_ids, params=params, seed=seed, priority=priority)
+        async with aclosing(self._deltas(request_id, ask, wants_deltas=False)) as deltas:
             async for delta in deltas:
                 if delta.output is not None:
                     return delta.output
@@ -85,15 +111,18 @@ class AsyncEngine:
         """Ends a request; its stream delivers what there is, with finish reason "abort"."""
         self._commands.put(lambda: self._abort(request_id))
 
+    async def abort_all(self, priority: Priority) -> None:
+        """Ends every request of a priority that was asked for before; each delivers what `abort` has it deliver. On drain,
+        batch work goes back at once so."""
+        self._commands.put(lambda: self._abort_all(priority))
+
     def close(self) -> None:
         """Stops after the step in flight and joins the thread. Requests that are still open get an EngineError."""
         self._commands.put(None)
         self._thread.join()
         self._engine.close()
 
-    async def _deltas(
-        self, request_id: str, token_ids: Sequence[int], params: SamplingParams, *, seed: int | None, wants_deltas: bool
-    ) -> AsyncGenerator[Delta, None]:
+    async def _deltas(self, request_id: str, ask: _Ask, *, wants_deltas: bool) -> AsyncGenerator[Delta, None]:
         caller = _Caller(
             request_id=request_id,
             wants_deltas=wants_deltas,
@@ -104,7 +133,7 @@ class AsyncEngine:
             if self._failure is not None:
                 raise EngineError(str(self._failure))
             self._open.add(caller)
-            self._commands.put(lambda: self._add(caller, token_ids, params, seed))
+            self._commands.put(lambda: self._add(caller, ask))
         is_over = False
         try:
             while not is_over:
@@ -119,10 +148,17 @@ class AsyncEngine:
             if not is_over:
                 self._commands.put(lambda: self._abandon(caller))
 
-    def _add(self, caller: _Caller, token_ids: Sequence[int], params: SamplingParams, seed: int | None) -> None:
+    def _add(self, caller: _Caller, ask: _Ask) -> None:
         """Takes up a request. What is wrong with it is its caller's alone: the engine has not begun with it."""
         try:
-            self._engine.add(caller.request_id, token_ids, params, seed=seed, wants_text=caller.wants_deltas)
+            self._engine.add(
+                caller.request_id,
+                ask.token_ids,
+                ask.params,
+                seed=ask.seed,
+                wants_text=caller.wants_deltas,
+                priority=ask.priority,
+            )
         except (ModelError, TypeError, ValueError) as error:
             caller.send(error)
         else:
@@ -136,6 +172,13 @@ class AsyncEngine:
     def _abort(self, request_id: str) -> None:
         """Delivers at once, for the id may be taken again before the next step."""
         self._engine.abort(request_id)
+        self._deliver_ended()
+
+    def _abort_all(self, priority: Priority) -> None:
+        self._engine.abort_all(priority)
+        self._deliver_ended()
+
+    def _deliver_ended(self) -> None:
         for delta in self._engine.take_ended():
             self._deliver(delta)
 

@@ -197,7 +197,10 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
             "engine: {tensor_parallel_size: 0}",
             "engine.tensor_parallel_size: was 0; it must be a whole number, at least 1",
         ),
-        ("engine: {service: a}", "engine.service: is not available yet"),
+        (
+            "engine: {service: a, replicas: 2}",
+            "engine.replicas: stands beside service, whose engines are there already",
+        ),
         (
             "engine: {replicas: {min: 4, max: 1}}",
             "engine.replicas: was {'min': 4, 'max': 1}; max must be at least min",

@@ -37,7 +37,8 @@ import json, logging, sys
 from pathlib import Path
 import torch
 from models.config import ModelConfig
-from models.registry import footprint, load_model
+from models.footprint import footprint
+from models.registry import load_model
 from models.weights import Checkpoint
 
 def status(key):

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from models import Scorer, config_families
+from models.choices import choose_backend, choose_device
 from models.errors import CheckpointError, ConfigError
+from models.families import FAMILIES
 from models.layers import attention_cpu, cpu_linear
-from models.registry import FAMILIES, choose_backend, choose_device, load_model, load_tokenizer, require_causal
+from models.registry import load_model, load_tokenizer, require_causal
 
 CheckpointMaker = Callable[..., Path]
 

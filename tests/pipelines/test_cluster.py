@@ -61,3 +61,49 @@ def test_an_address_with_a_scheme_is_refused() -> None:
         connected(EngineSpec(), "ray://head:10001"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("nodes", "packing"),
+    [
+        ([{"CPU": 8}], "STRICT_PACK"),
+        ([{"CPU": 2}, {"CPU": 4}], "STRICT_PACK"),
+        ([{"CPU": 2}, {"CPU": 2}, {"CPU": 2}], "PACK"),
+        ([{"CPU": 8, "GPU": 4}], "STRICT_PACK"),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}], "PACK"),
+    ],
+)
+def test_a_replica_is_on_one_node_unless_it_is_larger_than_any(nodes: list[dict[str, float]], packing: str) -> None:
+    assert room_on(EngineSpec(tensor_parallel_size=4), nodes).packing == packing
+
+
+@pytest.mark.parametrize(
+    ("engine", "nodes", "said"),
+    [
+        (EngineSpec(tensor_parallel_size=4), [{"CPU": 4}], "1 engines of 4 shards of 1 CPUs take 4 of the cluster's 4"),
+        (
+            EngineSpec(num_cpus=3),
+            [{"CPU": 2}, {"CPU": 2}],
+            "do not fit on the cluster's 2 nodes, which have room for 0",
+        ),
+        (
+            EngineSpec(tensor_parallel_size=2, replicas=2),
+            [{"CPU": 3}, {"CPU": 1}, {"CPU": 1}],
+            "2 engines of 2 shards of 1 CPUs do not fit .* room for 1",
+        ),
+        (
+            EngineSpec(tensor_parallel_size=2, replicas=2),
+            [{"CPU": 9, "GPU": 3}],
+            "the 2 shards of each of 2 engines need a GPU each, and the cluster has 3",
+        ),
+    ],
+)
+def test_what_the_nodes_have_no_room_for_is_refused(
+    engine: EngineSpec, nodes: list[dict[str, float]], said: str
+) -> None:
+    with pytest.raises(ClusterError, match=said):
+        room_on(engine, nodes)
+
+
+def test_a_local_cluster_has_room_for_every_shard() -> None:
+    assert local_cpus(EngineSpec(replicas=1, max_replicas=3, tensor_parallel_size=4, num_cpus=2), 2) == 26

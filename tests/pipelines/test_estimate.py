@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from pipelines.sample import Sample
 CheckpointMaker = Callable[..., Path]
 
 
-def job_of(task: Task, **engine: int) -> Job:
+def job_of(task: Task, **engine: Any) -> Job:
     return Job(
         name="j",
         model=ModelSpec(path="m"),

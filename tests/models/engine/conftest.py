@@ -1,5 +1,6 @@
 """Engines over tiny models, each checked and closed after its test."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,12 @@ def sharp(qwen3_checkpoint: Callable[..., Path]) -> LoadedModel:
 
 
 @pytest.fixture(scope="session")
+def hybrid(zamba2_checkpoint: Callable[..., Path]) -> LoadedModel:
+    """A causal model with recurrent states."""
+    return load_model(zamba2_checkpoint())
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Callable[[str], Path]) -> Tokenizer:
     """A byte-level tokenizer."""
     return Tokenizer.from_pretrained(tokenizer_folder("qwen"))
@@ -51,6 +58,14 @@ def text_folder(
 @pytest.fixture(scope="session")
 def speaking(text_folder: Path) -> LoadedModel:
     return load_model(text_folder)
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Closed until a test sets it: an engine of `paused_after` waits there in mid-request."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture

@@ -161,6 +161,8 @@ def test_sampling_parameters_out_of_range_are_refused_by_name(fields: dict[str, 
         ({"max_num_seqs": 0}, "max_num_seqs was 0"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens was 0"),
         ({"max_num_batched_tokens": -1}, "max_num_batched_tokens was -1"),
+        ({"online_batched_tokens": 0}, "online_batched_tokens was 0; it must be at least 1"),
+        ({"max_num_batched_tokens": 8, "online_batched_tokens": 9}, "was 9; it must be at most max_num_batched_tokens"),
         ({"max_model_len": 0}, "max_model_len was 0"),
         ({"cache_bytes": 0}, "cache_bytes was 0"),
         ({"gpu_memory_fraction": 0.0}, "gpu_memory_fraction was 0.0; it must be over 0 and at most 1"),
@@ -170,6 +172,21 @@ def test_sampling_parameters_out_of_range_are_refused_by_name(fields: dict[str, 
 def test_engine_options_out_of_range_are_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EngineOptions(**options)
+
+
+def test_more_online_tokens_than_a_step_of_this_device_has_are_refused(make_engine: MakeEngine) -> None:
+    with pytest.raises(ConfigError, match=r"online_batched_tokens was 1025; .* which is 1024"):
+        make_engine(online_batched_tokens=1025)
+
+
+@pytest.mark.parametrize(
+    ("given", "budget", "seqs", "expected"),
+    [(None, 8192, 256, 2048), (None, 1024, 256, 256), (None, 512, 256, 256), (None, 64, 256, 64), (9, 64, 256, 9)],
+)
+def test_online_steps_have_a_quarter_of_the_budget_but_a_token_for_every_sequence(
+    given: int | None, budget: int, seqs: int, expected: int
+) -> None:
+    assert EngineOptions(online_batched_tokens=given).online_budget(budget, seqs) == expected
 
 
 def test_a_cache_that_holds_no_block_is_refused_with_the_numbers(make_engine: MakeEngine) -> None:

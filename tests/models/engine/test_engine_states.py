@@ -1,8 +1,6 @@
 """The engine's equivalences for a network with recurrent states: what runs beside a request, how its work is cut and
 which slots it had before change no token."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from models import Engine, Output, SamplingParams
 from models.engine.blocks import NO_PREFIX, BlockPool
 from models.engine.options import EngineOptions
 from models.layers.state import StateCache
-from models.registry import LoadedModel, load_model
+from models.registry import LoadedModel
 from tests.models.engine.tiny import GREEDY, LENGTHS, MakeEngine, logprobs, prompts, tokens
 
 STATE_BYTES = 7 * 4 * (8 * 8 * 16 + 3 * (64 + 32))  # of a sequence: seven mixers
@@ -45,11 +43,6 @@ TIGHT: dict[str, dict[str, Any]] = {
     "three slots, blocks of 4, chunks of 5": tight(3, 30, 4, max_num_batched_tokens=5),
     "six slots, blocks of 16": tight(6, 14, 16),
 }
-
-
-@pytest.fixture(scope="session")
-def hybrid(zamba2_checkpoint: Callable[..., Path]) -> LoadedModel:
-    return load_model(zamba2_checkpoint())
 
 
 @pytest.fixture(scope="session")

@@ -55,14 +55,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """Closed until a test sets it: `paused` waits there in mid-request."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
-@pytest.fixture
 def paused(make_engine: MakeEngine, sharp: LoadedModel, gate: threading.Event) -> Engine:
     return make_engine(paused_after(sharp, 5, gate), block_size=4)
 

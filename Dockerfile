@@ -1,0 +1,52 @@
+# syntax=docker/dockerfile:1
+# Millrace with Ray, for every pod: Ray's nodes, the job that creates scheduled runs, and `docker run ... millrace --help`.
+#
+#   docker build --tag millrace:0.1.0 .
+#   docker build --tag millrace:0.1.0-cuda --build-arg VARIANT=cuda .
+#
+# cpu takes torch's CPU build, cuda the one that pip gives by itself, which brings CUDA's libraries along: the node supplies the driver.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+ARG VARIANT=cpu
+# exactly the version in pyproject.toml
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+# extras of the project, such as "hub"; "gpu" compiles flash-attn and needs a BASE_IMAGE with CUDA's compiler
+ARG EXTRAS=hub
+# fsspec's packages for the object stores you use, such as "s3fs gcsfs"
+ARG STORAGE=s3fs>=2026.9.0
+ENV PATH=/opt/millrace/bin:${PATH} PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+RUN python -m venv /opt/millrace
+# torch first and alone: it changes seldom, and nothing after it can ask for another build
+RUN case "${VARIANT}" in \
+      cpu) pip install "torch==${TORCH_VERSION}" --index-url "${TORCH_CPU_INDEX}" ;; \
+      cuda) pip install "torch==${TORCH_VERSION}" ;; \
+      *) echo "VARIANT was '${VARIANT}'; it must be cpu or cuda" >&2; exit 1 ;; \
+    esac
+WORKDIR /src
+COPY . .
+RUN read -ra storage <<< "${STORAGE}"; pip install ".${EXTRAS:+[${EXTRAS}]}" "${storage[@]}"
+# small checkpoints to try things with, at a place that has no Python version in it
+RUN cp -r jobs/demo/checkpoints /opt/millrace/demo
+
+FROM ${BASE_IMAGE}
+# KubeRay's probes call wget
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --create-home millrace
+COPY --from=build /opt/millrace /opt/millrace
+# The last two let NVIDIA's container runtime hand GPUs to the cuda variant; elsewhere nothing reads them.
+ENV PATH=/opt/millrace/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# by number, so that Kubernetes can see that it is not root
+USER 1000:1000
+WORKDIR /home/millrace
+ENTRYPOINT ["millrace"]
+CMD ["--help"]

@@ -1,0 +1,120 @@
+"""A service from its spec to its end: Ray Serve started, the models up, watched over until somebody ends it."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from jobs.errors import UsageError
+from jobs.service_record import ServiceRecord
+from jobs.service_spec import ServiceSpec
+from jobs.serving import application
+from pipelines.chatter import quiet_ray
+from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores
+from pipelines.interrupts import interrupts
+
+WATCH_S = 1.0
+LOST = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING)
+LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
+class ServiceError(Exception):
+    """The service could not be brought up, or is lost."""
+
+
+def run_service(spec: ServiceSpec, *, address: str | None, say: Callable[[str], None]) -> int:
+    """Serves until it is interrupted, and then drains: requests that run come to their ends, no new ones are taken.
+
+    Raises:
+        UsageError: another service of the cluster has the HTTP proxy.
+        ListenError: without keys it would listen on a network.
+        ServiceError: the models do not come up, or are lost.
+    """
+    with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
+        take_signals()
+        chatter.move_to_session()
+        try:
+            with _served(spec) as record:
+                say(f"serving {', '.join(model.name for model in spec.models)} at {record.url}/v1; Ctrl-C ends it")
+                _watch(spec.name)
+        except KeyboardInterrupt:
+            say("the service has ended")
+            return 130
+    return 1
+
+
+@contextmanager
+def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
+    """The service up and recorded; afterwards it is gone, and Serve too unless it was there before."""
+    app = application(spec)
+    was_running = _start_proxy(spec)
+    record = ServiceRecord(
+        name=spec.name,
+        cluster=ray.get_runtime_context().gcs_address,
+        url=f"http://{spec.host}:{spec.port}",
+        pid=os.getpid(),
+    )
+    try:
+        serve.run(app, name=spec.name, route_prefix="/", logging_config=LOGGING)
+        record.write()
+        yield record
+    except RuntimeError as error:
+        raise ServiceError(f"the service {spec.name!r} did not come up: {error}") from error
+    finally:
+        record.remove()
+        serve.delete(spec.name)
+        if not was_running:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _start_proxy(spec: ServiceSpec) -> bool:
+    """Starts Serve with its HTTP proxy; whether it was there before. There is one proxy a cluster, and Serve ignores a second address
+    without a word: so what it listens on is read back, which has no public way.
+
+    Raises:
+        UsageError: it listens on another address, or another service answers there.
+    """
+    was_running = _get_global_client(raise_if_no_controller_running=False) is not None
+    serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING)
+    client = _get_global_client()
+    assert client is not None, "Serve was started"
+    config = client.http_config
+    if (config.host, config.port) != (spec.host, spec.port):
+        raise UsageError(
+            f"Ray Serve on this cluster listens on {config.host}:{config.port}, and on nothing else as long as it runs; http was "
+            f"{spec.host}:{spec.port}: use that address, or another cluster"
+        )
+    others = [name for name in serve.status().applications if name != spec.name]
+    if others:
+        raise UsageError(
+            f"the service {others[0]!r} answers at {config.host}:{config.port} on this cluster: end it, or use another cluster"
+        )
+    return was_running
+
+
+def _watch(name: str) -> None:
+    """Returns never; a service that is ended by somebody else, or cannot be kept up, is an error."""
+    while True:
+        time.sleep(WATCH_S)
+        app = serve.status().applications.get(name)
+        if app is None or app.status in LOST:
+            raise ServiceError(
+                f"the service {name!r} is gone" if app is None else f"the service {name!r} is lost: {app.message}"
+            )
+
+
+def _cpus_of(spec: ServiceSpec) -> int:
+    """Logical CPUs of a cluster of our own, which never has so few that the engines take them all."""
+    wanted = sum(
+        (model.engine.max_replicas or model.engine.replicas)
+        * model.engine.tensor_parallel_size
+        * engine_cpus(model.engine)
+        for model in spec.models
+    )
+    return max(num_cores(), math.ceil(wanted) + LOCAL_SPARE_CPUS)

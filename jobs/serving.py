@@ -1,0 +1,48 @@
+"""The Serve application of a service spec, as `serveConfigV2` names it: `import_path: jobs.serving:build`."""
+
+from typing import Any
+
+import ray
+from ray.serve import Application
+
+from actors.security import check_listen
+from actors.service import ModelDeployment, service_app
+from jobs.errors import UsageError
+from jobs.service_spec import ServiceSpec, service_from
+from pipelines.cluster import engine_cpus
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application of `args["spec"]`, a service spec as a mapping; nothing is loaded yet.
+
+    Raises:
+        UsageError: there is no spec, or something beside it.
+        SpecError: with every problem found, one a line.
+    """
+    if set(args) != {"spec"} or not isinstance(args["spec"], dict):
+        raise UsageError(
+            f"args must be a mapping with spec, a service spec, and nothing else; it has {', '.join(args) or 'nothing'}"
+        )
+    return application(service_from(args["spec"]))
+
+
+def application(spec: ServiceSpec) -> Application:
+    """The application of a spec, for the cluster that this process is connected to.
+
+    Raises:
+        ListenError: without keys it would listen on a network.
+    """
+    check_listen(spec.host, has_keys=spec.keys_file is not None)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    models = [
+        ModelDeployment(
+            name=model.name,
+            settings=model.settings,
+            min_replicas=model.engine.replicas,
+            max_replicas=model.engine.max_replicas or model.engine.replicas,
+            num_cpus=engine_cpus(model.engine),
+            num_gpus=1.0 if resources.get("GPU", 0.0) > 0 else 0.0,
+        )
+        for model in spec.models
+    ]
+    return service_app(models, keys_file=spec.keys_file)

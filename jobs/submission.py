@@ -1,0 +1,131 @@
+"""A job spec handed to a Ray cluster that runs somewhere else, through its job API.
+
+    submit(Submission(...), address="http://127.0.0.1:8265", say=print) -> the job's exit status
+
+The cluster's machines have Millrace installed; only the spec travels. It is checked here first, as far as that needs neither model nor
+input.
+Where the cluster asks for a token, Ray's client takes it from RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) or from the home folder.
+"""
+
+import asyncio
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from jobs.errors import UsageError
+from jobs.places import read_document
+from jobs.spec import absolute, load_spec
+from models.checkpoint_place import is_local
+
+SPEC_FILE = "spec.yaml"
+POLL_S = 0.5
+END_S = 30.0
+
+
+class SubmissionError(Exception):
+    """The cluster's job API refused, or could not be reached."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """A job as it is handed over: the whole spec, overrides applied, its relative paths anchored here; and `run`'s `--limit`."""
+
+    name: str
+    spec: dict[str, Any]
+    limit: int | None
+
+    @classmethod
+    def of(cls, path: Path, *, overrides: Sequence[str] = (), limit: int | None = None) -> "Submission":
+        """Raises:
+        SpecError: with every problem found, one a line.
+        """
+        loaded = load_spec(path, overrides=overrides, limit=limit)
+        return cls(name=loaded.job.name, spec=_anchored(read_document(path, overrides).values), limit=limit)
+
+    @property
+    def entrypoint(self) -> str:
+        """The command on the cluster, in a folder that holds the spec."""
+        command = ["python", "-m", "jobs", "run", SPEC_FILE, "--address", "auto"]
+        return shlex.join(command if self.limit is None else [*command, "--limit", str(self.limit)])
+
+
+def submit(submission: Submission, *, address: str, say: Callable[[str], None], follows: bool = True) -> int:
+    """Starts a job on the cluster whose dashboard is at `address`, and says its log as it comes. Returns the job's exit status, or 0
+    at once where nobody `follows`. Leaving early leaves the job running.
+
+    Raises:
+        UsageError: `address` is no http or https URL.
+        SubmissionError: the cluster refuses, or is not there.
+    """
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise UsageError(
+            f"--address was {address!r}; it must be the URL of the cluster's dashboard, such as http://127.0.0.1:8265"
+        )
+    from ray.exceptions import RayError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+        with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+            (Path(folder) / SPEC_FILE).write_text(yaml.safe_dump(submission.spec, allow_unicode=True), encoding="utf-8")
+            job = client.submit_job(
+                entrypoint=submission.entrypoint,
+                runtime_env={"working_dir": folder},
+                metadata={"name": submission.name},
+            )
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise SubmissionError(f"the job API at {address} did not take the job: {error}") from error
+    say(f"millrace: submitted as {job}\n")
+    if not follows:
+        return 0
+    try:
+        asyncio.run(_follow(client, job, say))
+        return _exit_status(client, job)
+    except KeyboardInterrupt:
+        say(
+            f"millrace: the job goes on; `ray job logs --address {address} --follow {job}` follows it, `ray job stop` ends it\n"
+        )
+        raise
+    except (ConnectionError, RayError, RuntimeError) as error:
+        raise SubmissionError(f"the job API at {address} was lost while {job} was running: {error}") from error
+
+
+async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
+    async for lines in client.tail_job_logs(job):
+        say(lines)
+
+
+def _exit_status(client: Any, job: str) -> int:
+    """The status of a job whose log has ended, which may be known a moment later."""
+    end = time.monotonic() + END_S
+    while True:
+        info = client.get_job_info(job)
+        if info.status.is_terminal():
+            break
+        if time.monotonic() > end:
+            raise SubmissionError(f"the log of {job} has ended, but it is {info.status}")
+        time.sleep(POLL_S)
+    if info.driver_exit_code is None:
+        raise SubmissionError(f"{job} has {info.status} without an exit status: {info.message}")
+    return int(info.driver_exit_code)
+
+
+def _anchored(spec: dict[str, Any]) -> dict[str, Any]:
+    """Relative paths start from the current directory, as in `millrace run`; on the cluster that is another one."""
+    return {
+        **spec,
+        "model": {**spec["model"], "path": _checkpoint(spec["model"]["path"])},
+        "input": {**spec["input"], "paths": [absolute(path) for path in spec["input"]["paths"]]},
+        "output": {**spec["output"], "path": absolute(spec["output"]["path"])},
+    }
+
+
+def _checkpoint(path: str) -> str:
+    return absolute(path) if is_local(path) else path
