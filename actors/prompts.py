@@ -9,6 +9,7 @@ from actors.limits import Limits
 from actors.online import ModelCard
 from actors.openai_errors import ApiError, too_long
 from actors.openai_schema import ChatMessage
+from models.errors import TemplateError
 from models.text import Tokenizer
 from models.tokenizer_files import SPECIAL_TOKEN_NAMES
 
@@ -57,15 +58,17 @@ async def encode_chat(
     """Token ids of the chat template over these messages.
 
     Raises:
-        ApiError: 400, a variable that is none.
-        TemplateError: there is no chat template, or it refuses these messages.
+        ApiError: 400, a variable that is none, no chat template, or one that refuses these messages.
         RequestError: a text cannot be encoded.
     """
     for name in variables:
         if name in _RESERVED or not name.isidentifier():
             raise ApiError(400, f"chat_template_kwargs: {name} cannot be set", param="chat_template_kwargs")
     plain = [{"role": _role(message), "content": _content(message)} for message in messages]
-    return await asyncio.to_thread(_render, tokenizer, plain, variables, add_generation_prompt)
+    try:
+        return await asyncio.to_thread(_render, tokenizer, plain, variables, add_generation_prompt)
+    except TemplateError as error:
+        raise ApiError(400, f"messages: {error}", param="messages") from error
 
 
 def check_vocabulary(token_ids: Sequence[int], card: ModelCard, *, param: str) -> None:

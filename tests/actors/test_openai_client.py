@@ -266,6 +266,8 @@ def test_values_that_ask_for_nothing_are_taken(client: openai.OpenAI) -> None:
         ("messages[0].role", {"messages": [{"role": "tool", "content": "x"}]}),
         ("messages[0].content", {"messages": [{"role": "user", "content": 5}]}),
         ("stream_options", {"extra_body": {"stream_options": {"include_usage": True}}}),
+        ("min_tokens", {"max_tokens": 1, "extra_body": {"min_tokens": 2}}),
+        ("chat_template_kwargs", {"extra_body": {"chat_template_kwargs": {"messages": "x"}}}),
         ("max_completion_tokens", {"max_tokens": 1, "max_completion_tokens": 2}),
     ],
 )

@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import positive_data_acceptance, unsupported_method
 
+from actors.limits import Limits
 from actors.online_engine import LocalModel
 from actors.openai_api import create_app
 from tests.actors.serving import load, served, serving
@@ -29,7 +30,7 @@ def address(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger
     others = {"classifier": classifier_path, "tagger": tagger_path}
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
-    with serving([served("causal", causal_path, causal), *models]) as found:
+    with serving([served("causal", causal_path, causal), *models], limits=Limits(max_n=2)) as found:
         yield found
     for model in loaded.values():
         model.close()
