@@ -1,7 +1,7 @@
 """What every HTTP request passes before a route sees it: accounting, keys, the size of its body. Plain ASGI, outermost first."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from time import monotonic
 
 from starlette.requests import Request
@@ -16,6 +16,9 @@ from actors.sse import ClientGoneError
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
+OTHER = "other"
+"""The endpoint of every path that is none."""
+
 _NOTE = "millrace.note"
 _BEARER = b"bearer "
 
@@ -30,15 +33,16 @@ class Accounting:
     """Counts each request once it has ended, logs a line about it, and answers for whatever a route did not catch. What was asked and
     answered is in neither."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, endpoints: Callable[[], Collection[str]]) -> None:
-        """`endpoints` tells the paths that have a label of their own."""
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, endpoints: Collection[str]) -> None:
+        """`endpoints` are the paths that have a label of their own."""
         self._app, self._metrics, self._endpoints = app, metrics, endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        note = RequestNote(endpoint=scope["path"] if scope["path"] in self._endpoints() else "other")
+        path = _path(scope)
+        note = RequestNote(endpoint=path if path in self._endpoints else OTHER)
         has_begun = False
 
         async def sending(message: Message) -> None:
@@ -74,7 +78,7 @@ class KeyCheck:
         self._app, self._keys, self._open_paths = app, keys, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+        if scope["type"] == "http" and _path(scope) not in self._open_paths:
             try:
                 self._check(dict(scope["headers"]))
             except (ApiError, KeyFileError) as error:
@@ -94,6 +98,12 @@ class KeyCheck:
             )
         if not self._keys.allow(given[len(_BEARER) :].strip()):
             raise ApiError(401, "the API key is not one of this service's", code="invalid_api_key", headers=challenge)
+
+
+def _path(scope: Scope) -> str:
+    """The path within the app, wherever that is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _check_host(host: str) -> None:

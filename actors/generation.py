@@ -62,7 +62,7 @@ class Generation:
             raise ApiError(
                 400,
                 f"{len(requests)} sequences were asked for; at most {served.admission.max_concurrent} are possible at once",
-                param="n",
+                param="n" if num_each > 1 else "prompt",
             )
         self._service, self._served, self._requests, self._note = service, served, requests, note
         self._num_each, self._is_discarded = num_each, is_discarded

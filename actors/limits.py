@@ -28,6 +28,17 @@ class Admission:
         self.max_concurrent = max_concurrent
         self.num_admitted = 0
 
+    def check(self) -> None:
+        """Refuses a request before any work on it where there is no room for it, however small.
+
+        Raises:
+            OverloadedError: there is none.
+        """
+        if self.num_admitted >= self.max_concurrent:
+            raise OverloadedError(
+                f"{self.num_admitted} sequences are being served, which is the most there are at once"
+            )
+
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
         """`count` sequences are served meanwhile.

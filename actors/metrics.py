@@ -20,7 +20,7 @@ class RequestNote:
     that was sent, where a stream ended otherwise than it began."""
 
     started: float = field(default_factory=monotonic)
-    endpoint: str = "other"
+    endpoint: str = ""
     model: str = ""
     priority: Priority = "online"
     status: str = "499"

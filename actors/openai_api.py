@@ -63,9 +63,9 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     install_error_answers(app, retry_after_s=chosen.retry_after_s)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(KeyCheck, keys=keys)
-    paths = frozenset(app_path for app_path in _document(app, has_keys=False)["paths"] if "{" not in app_path)
-    app.add_middleware(Accounting, metrics=service.metrics, endpoints=lambda: paths)
     document = _document(app, has_keys=keys is not None)
+    paths = frozenset(path for path in document["paths"] if "{" not in path)
+    app.add_middleware(Accounting, metrics=service.metrics, endpoints=paths)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

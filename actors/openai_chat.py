@@ -23,7 +23,7 @@ from actors.openai_schema import (
     ChatDelta,
     ChatLogprobs,
 )
-from actors.prompts import check_inputs, encode_chat
+from actors.prompts import check_num_tokens, encode_chat
 from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
@@ -37,8 +37,9 @@ async def answer_chat(service: Service, request: Request, body: ChatBody) -> Res
     served.require_head("causal")
     check_common(body, service.limits)
     num_top = _num_top(body)
+    served.admission.check()
     token_ids = await encode_chat(body.messages, served.tokenizer, body.chat_template_kwargs or {})
-    check_inputs([token_ids], service.limits, param="messages")
+    check_num_tokens([token_ids], service.limits, param="messages")
     max_tokens = _max_tokens(body, len(token_ids), served.card)
     check_length(len(token_ids), max_tokens, served.card, param="messages")
     params = sampling_of(body, max_tokens=max_tokens, logprobs=num_top)

@@ -14,7 +14,7 @@ from actors.gate import note_of
 from actors.labelling_schema import Classification, ClassificationList, ClassifyBody
 from actors.online import FloatArray
 from actors.openai_errors import ApiError, unsupported
-from actors.prompts import check_inputs, encode_inputs, inputs_of
+from actors.prompts import check_num_inputs, check_num_tokens, encode_inputs, inputs_of
 from actors.responses import json_response
 from actors.scoring import check_finite, check_lengths, scored, usage_of
 from actors.served import ServedModel, Service
@@ -35,6 +35,8 @@ async def answer_classify(service: Service, request: Request, body: ClassifyBody
     served = service.find(body.model, note_of(request))
     served.require_head("causal", "sequence-classification")
     texts = [body.input] if isinstance(body.input, str) else body.input
+    check_num_inputs(texts, service.limits, param="input")
+    served.admission.check()
     for index, text in enumerate(texts):
         if not text:
             raise ApiError(400, f"input[{index}] is empty", param="input")
@@ -44,7 +46,7 @@ async def answer_classify(service: Service, request: Request, body: ClassifyBody
         if getattr(body, name) is not None:
             raise unsupported(name, "is for causal models; this one has a classification head with classes of its own")
     token_ids = await encode_inputs(inputs_of(texts), served.tokenizer, served.card, param="input")
-    check_inputs(token_ids, service.limits, param="input")
+    check_num_tokens(token_ids, service.limits, param="input")
     check_lengths(token_ids, served.card.max_model_len)
     logits = np.stack(await scored(service, request, served, served.model.score(token_ids), token_ids))  # [N, C]
     return _response(served, logits, served.card.class_names, served.card.outcome, token_ids)
@@ -58,7 +60,7 @@ async def _answer_labels(
     labels = body.labels
     label_ids = await asyncio.to_thread(_label_ids, served, labels)
     token_ids = await asyncio.to_thread(_encode, served.tokenizer, texts, body.question or DEFAULT_QUESTION, labels)
-    check_inputs([*token_ids, *label_ids], service.limits, param="input")
+    check_num_tokens([*token_ids, *label_ids], service.limits, param="input")
     check_lengths(token_ids, served.card.max_model_len - max(map(len, label_ids)))
     work = served.model.score_labels(token_ids, label_ids)
     logprobs = await scored(service, request, served, work, token_ids)  # [N, L]

@@ -14,7 +14,7 @@ from actors.online import OnlineDelta
 from actors.openai_logprobs import CompletionLogprobsMaker, joined
 from actors.openai_sampling import check_common, check_length, new_id, requests_of, sampling_of
 from actors.openai_schema import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, FinishReason
-from actors.prompts import Input, check_inputs, encode_inputs, inputs_of
+from actors.prompts import Input, check_num_inputs, check_num_tokens, encode_inputs, inputs_of
 from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
@@ -30,8 +30,10 @@ async def answer_completion(service: Service, request: Request, body: Completion
     served.require_head("causal")
     check_common(body, service.limits)
     inputs = inputs_of(body.prompt)
+    check_num_inputs(inputs, service.limits, param="prompt")
+    served.admission.check()
     prompts = await encode_inputs(inputs, served.tokenizer, served.card, param="prompt")
-    check_inputs(prompts, service.limits, param="prompt")
+    check_num_tokens(prompts, service.limits, param="prompt")
     asked = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     for token_ids in prompts:
         check_length(len(token_ids), max(1, asked), served.card, param="prompt")

@@ -15,7 +15,7 @@ from actors.gate import note_of
 from actors.labelling_schema import ExtractBody, ExtractedAnswer, ExtractedSpan, Extraction, ExtractionList
 from actors.online import FloatArray
 from actors.openai_errors import ApiError, too_long, unsupported
-from actors.prompts import check_inputs
+from actors.prompts import check_num_inputs, check_num_tokens
 from actors.responses import json_response
 from actors.scoring import check_finite, scored, usage_of
 from actors.served import ServedModel, Service
@@ -45,9 +45,11 @@ async def answer_extract(service: Service, request: Request, body: ExtractBody) 
     if served.card.head == "question-answering" and body.question is None:
         raise ApiError(400, "question: a question-answering head needs one", param="question")
     texts = [body.input] if isinstance(body.input, str) else body.input
+    check_num_inputs(texts, service.limits, param="input")
+    served.admission.check()
     inputs = await asyncio.to_thread(_read, served, texts, body.question)
     token_ids = [part.token_ids.tolist() for one in inputs for part in one.parts]
-    check_inputs(token_ids, service.limits, param="input")
+    check_num_tokens(token_ids, service.limits, param="input")
     logits = iter(await scored(service, request, served, served.model.score(token_ids), token_ids))
     data = [_extraction(served, one, [next(logits) for _ in one.parts]) for one in inputs]
     return json_response(ExtractionList(model=served.card.name, data=data, usage=usage_of(token_ids)))

@@ -21,8 +21,12 @@ def sampling_of(
     """What a body says about drawing tokens; what it leaves out is as in OpenAI's API.
 
     Raises:
-        RequestError: values that do not go together.
+        ApiError: 400, values that do not go together.
     """
+    if (body.min_tokens or 0) > max_tokens:
+        raise ApiError(
+            400, f"min_tokens was {body.min_tokens}; it must be at most max_tokens, {max_tokens}", param="min_tokens"
+        )
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return SamplingParams(
         max_tokens=max_tokens,

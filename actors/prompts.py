@@ -9,6 +9,7 @@ from actors.limits import Limits
 from actors.online import ModelCard
 from actors.openai_errors import ApiError, too_long
 from actors.openai_schema import ChatMessage
+from models.errors import TemplateError
 from models.text import Tokenizer
 from models.tokenizer_files import SPECIAL_TOKEN_NAMES
 
@@ -57,15 +58,17 @@ async def encode_chat(
     """Token ids of the chat template over these messages.
 
     Raises:
-        ApiError: 400, a variable that is none.
-        TemplateError: there is no chat template, or it refuses these messages.
+        ApiError: 400, a variable that is none, no chat template, or one that refuses these messages.
         RequestError: a text cannot be encoded.
     """
     for name in variables:
         if name in _RESERVED or not name.isidentifier():
             raise ApiError(400, f"chat_template_kwargs: {name} cannot be set", param="chat_template_kwargs")
     plain = [{"role": _role(message), "content": _content(message)} for message in messages]
-    return await asyncio.to_thread(_render, tokenizer, plain, variables, add_generation_prompt)
+    try:
+        return await asyncio.to_thread(_render, tokenizer, plain, variables, add_generation_prompt)
+    except TemplateError as error:
+        raise ApiError(400, f"messages: {error}", param="messages") from error
 
 
 def check_vocabulary(token_ids: Sequence[int], card: ModelCard, *, param: str) -> None:
@@ -78,12 +81,14 @@ def check_vocabulary(token_ids: Sequence[int], card: ModelCard, *, param: str) -
         )
 
 
-def check_inputs(token_ids: Sequence[Sequence[int]], limits: Limits, *, param: str) -> None:
-    """Refuses more inputs, or tokens in all, than a request may have."""
-    if len(token_ids) > limits.max_inputs:
-        raise ApiError(
-            400, f"{param} has {len(token_ids)} inputs; at most {limits.max_inputs} are possible", param=param
-        )
+def check_num_inputs(inputs: Sequence[Input], limits: Limits, *, param: str) -> None:
+    """Refuses more inputs than a request may have."""
+    if len(inputs) > limits.max_inputs:
+        raise ApiError(400, f"{param} has {len(inputs)} inputs; at most {limits.max_inputs} are possible", param=param)
+
+
+def check_num_tokens(token_ids: Sequence[Sequence[int]], limits: Limits, *, param: str) -> None:
+    """Refuses more tokens in all than a request may have."""
     total = sum(map(len, token_ids))
     if total > limits.max_request_tokens:
         raise too_long(f"all of {param} has", total, limits.max_request_tokens, param)

@@ -36,7 +36,8 @@ def serving(
     thread.start()
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        httpx.Client(transport=httpx.HTTPTransport(retries=5)).get(f"{address}/health", timeout=START_S)
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5), timeout=START_S) as client:
+            client.get(f"{address}/health")
         yield address
     finally:
         server.should_exit = True

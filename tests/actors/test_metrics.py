@@ -1,0 +1,66 @@
+"""What Prometheus reads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors.metrics import Metrics, RequestNote
+from actors.online_engine import LocalModel
+from tests.actors.serving import served, serving
+
+BY = {"model": "tiny", "priority": "online"}
+
+
+@pytest.fixture
+def address(causal_path: Path, causal: LocalModel) -> Iterator[str]:
+    with serving([served("tiny", causal_path, causal)]) as found:
+        yield found
+
+
+def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(address: str, name: str, **labels: str) -> float:
+    return values(httpx.get(f"{address}/metrics").text)["millrace_" + name, tuple(sorted(labels.items()))]
+
+
+def test_requests_and_tokens_are_counted_by_model_and_priority(address: str) -> None:
+    body = {"model": "tiny", "prompt": [5, 6, 7], "max_tokens": 4, "n": 2}
+    httpx.post(f"{address}/v1/completions", json=body)
+    httpx.post(f"{address}/v1/completions", json={**body, "stream": True})
+    httpx.post(f"{address}/v1/completions", json={**body, "n": 0})
+    assert value(address, "requests_total", endpoint="/v1/completions", status="200", **BY) == 2
+    assert value(address, "requests_total", endpoint="/v1/completions", status="400", model="", priority="online") == 1
+    assert value(address, "completion_tokens_total", **BY) == 16
+    assert value(address, "time_to_first_token_seconds_count", **BY) == 4
+    assert value(address, "time_between_tokens_seconds_count", **BY) == 12
+    assert value(address, "queue_requests", **BY) == 0
+    assert value(address, "running_requests", **BY) == 0
+    assert value(address, "cache_used_ratio", model="tiny") == 0
+    assert value(address, "model_up", model="tiny") == 1
+
+
+def test_a_label_never_holds_what_a_client_made_up(address: str) -> None:
+    httpx.post(f"{address}/v1/completions", json={"model": "made-up", "prompt": "x"})
+    httpx.get(f"{address}/made-up")
+    httpx.get(f"{address}/v1/models/made-up")
+    assert "made-up" not in httpx.get(f"{address}/metrics").text
+
+
+def test_tokens_that_come_together_share_the_time() -> None:
+    metrics, note = Metrics(), RequestNote(model="tiny")
+    clock = metrics.clock(note)
+    for count in (3, 0, 2):
+        clock.tick(count)
+    found = values(metrics.text().decode())
+    labels = tuple(sorted(BY.items()))
+    assert found["millrace_time_to_first_token_seconds_count", labels] == 1
+    assert found["millrace_time_between_tokens_seconds_count", labels] == 4

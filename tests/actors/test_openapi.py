@@ -1,0 +1,47 @@
+"""The OpenAPI document is true: whatever it allows gets an answer that it describes, and whatever it does not is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import positive_data_acceptance, unsupported_method
+
+from actors.limits import Limits
+from actors.online_engine import LocalModel
+from actors.openai_api import create_app
+from tests.actors.serving import load, served, serving
+
+MANY = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+ANSWERS_OF_ITS_HEAD = {"/v1/classify": "classifier", "/v1/extract": "tagger"}
+
+
+@pytest.fixture(scope="module")
+def address(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path) -> Iterator[str]:
+    others = {"classifier": classifier_path, "tagger": tagger_path}
+    loaded = {name: load(path) for name, path in others.items()}
+    models = [served(name, others[name], model) for name, model in loaded.items()]
+    with serving([served("causal", causal_path, causal), *models], limits=Limits(max_n=2)) as found:
+        yield found
+    for model in loaded.values():
+        model.close()
+
+
+schema = schemathesis.openapi.from_dict(create_app([]).openapi())
+
+
+@schema.parametrize()
+@MANY
+def test_every_answer_is_one_that_the_document_describes(case: schemathesis.Case[Any], address: str) -> None:
+    if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+        case.body["model"] = ANSWERS_OF_ITS_HEAD.get(case.path, "causal")
+    case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance, unsupported_method], timeout=60)
