@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import yaml
 
 from tests.k8s.kubernetes_api import KubernetesApi, kubernetes_api
 from tests.k8s.kustomize import BASE, FOLDERS, OVERLAYS, ROOT, Manifest, build
-from tests.pipelines.running import short_folder
+from tests.pipelines.running import ray_cluster, short_folder
 
 SCHEDULED_JOB = "millrace-scheduled-29534520"  # as Kubernetes names it at 2026-02-26 02:00 UTC
 RUN_ID = "20260226t0200z"
@@ -178,6 +177,13 @@ def test_job_specs_are_valid(folder: Path, tmp_path: Path) -> None:
     load_spec(mounted(build(folder), tmp_path / "job") / "job-spec.yaml")
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Serve builds an application in a process of its cluster."""
+    with ray_cluster(num_cpus=1):
+        yield
+
+
 @IGNORE_SERVE
 @pytest.mark.parametrize("folder", [BASE, OVERLAYS / "gpu", OVERLAYS / "local"], ids=lambda folder: folder.name)
 def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
@@ -190,9 +196,10 @@ def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
 
 
 @IGNORE_SERVE
-@pytest.mark.skipif(find_spec("jobs.serving") is None, reason="jobs.serving is not there yet")
 @pytest.mark.parametrize("folder", [BASE, OVERLAYS / "gpu", OVERLAYS / "local"], ids=lambda folder: folder.name)
-def test_the_service_s_application_is_built(folder: Path, bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+def test_the_service_s_application_is_built(
+    cluster: None, folder: Path, bucket: s3fs.S3FileSystem, tmp_path: Path
+) -> None:
     from ray._common.utils import import_attr
     from ray.serve import Application
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
