@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ray import serve
@@ -23,6 +24,7 @@ from actors.group import group_shards
 from actors.limits import Admission, Limits
 from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
+from actors.owner import Packing
 from actors.work import CHUNK_ROWS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from models.checkpoint_place import find_checkpoint
@@ -50,7 +52,7 @@ BATCH_FACTOR = 2
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelDeployment:
     """One model of a service: its name in requests, how it is loaded, from how many to how many replicas there are, the CPUs and GPUs of
-    a shard, and the hidden state that embeddings are (`models.Scorer.embed`)."""
+    a shard, and how the shards of a replica lie on nodes."""
 
     name: str
     settings: EngineSettings
@@ -58,6 +60,7 @@ class ModelDeployment:
     max_replicas: int
     num_cpus: float
     num_gpus: float
+    packing: Packing
 
 
 class EngineReplica:
@@ -71,7 +74,7 @@ class EngineReplica:
         """
         watchdog = Watchdog(settings.step_timeout_s, _end)
         self._model = LocalModel.load(settings, start=group_shards(settings, _end), watchdog=watchdog)
-        self._head = ModelConfig.from_pretrained(_folder(settings, "description")).head
+        self._head = ModelConfig.from_pretrained(_description(settings)).head
         self._is_warm = False
         self._settings = settings
         self._batch_slots = asyncio.Semaphore(max(1, BATCH_FACTOR * settings.max_num_seqs // CHUNK_ROWS))
@@ -226,7 +229,7 @@ class Ingress:
 
         served = []
         for model, handle in zip(self._models, self._handles, strict=True):
-            folder = _folder(model.settings, "description")
+            folder = _description(model.settings)
             tokenizer = Tokenizer.from_pretrained(folder)
             card = ModelCard.from_config(
                 model.name, ModelConfig.from_pretrained(folder), tokenizer, max_model_len=model.settings.max_model_len
@@ -264,7 +267,7 @@ def _deployment_of(model: ModelDeployment) -> Any:
     }
     if settings.tensor_parallel_size > 1:
         options["placement_group_bundles"] = [shard] * settings.tensor_parallel_size
-        options["placement_group_strategy"] = "PACK"
+        options["placement_group_strategy"] = model.packing
     if model.min_replicas == model.max_replicas:
         options["num_replicas"] = model.min_replicas
     else:
@@ -276,7 +279,8 @@ def _deployment_of(model: ModelDeployment) -> Any:
     return serve.deployment(EngineReplica, **options)
 
 
-def _folder(settings: EngineSettings, parts: Any) -> Any:
+def _description(settings: EngineSettings) -> Path:
+    """The folder of a checkpoint's configuration and tokenizer."""
     return find_checkpoint(
-        settings.path, parts=parts, storage_options=settings.storage_options, version=settings.version
+        settings.path, parts="description", storage_options=settings.storage_options, version=settings.version
     ).folder

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import ray
 from ray.serve import Application
 
 from actors.security import check_listen
 from actors.service import ModelDeployment, service_app
 from jobs.errors import UsageError
 from jobs.service_spec import ServiceSpec, service_from
-from pipelines.cluster import engine_cpus
+from pipelines.cluster import engine_cpus, nodes, packing_on
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -33,7 +32,8 @@ def application(spec: ServiceSpec) -> Application:
         ListenError: without keys it would listen on a network.
     """
     check_listen(spec.host, has_keys=spec.keys_file is not None)
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found = nodes()
+    has_gpus = any(node.get("GPU", 0.0) > 0 for node in found)
     models = [
         ModelDeployment(
             name=model.name,
@@ -41,7 +41,8 @@ def application(spec: ServiceSpec) -> Application:
             min_replicas=model.engine.replicas,
             max_replicas=model.engine.max_replicas or model.engine.replicas,
             num_cpus=engine_cpus(model.engine),
-            num_gpus=1.0 if resources.get("GPU", 0.0) > 0 else 0.0,
+            num_gpus=1.0 if has_gpus else 0.0,
+            packing=packing_on(model.engine, found),
         )
         for model in spec.models
     ]

@@ -152,7 +152,7 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
         )
         raise ClusterError(f"{needing} need a GPU each, and the cluster has {gpus:g}: lower {less} or add GPUs")
     places = [_shards_on(node, each, needs_gpu=gpus > 0) for node in nodes]
-    packing: Packing = "STRICT_PACK" if max(places) >= size else "PACK"
+    packing = _packing(places, size)
     fitting = sum(count // size for count in places) if packing == "STRICT_PACK" else sum(places) // size
     if fitting < engine.replicas:
         raise ClusterError(
@@ -171,6 +171,18 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
         commit_cpus=0.5 if spare >= 2 else 0.25,
         cluster_cpus=cpus,
     )
+
+
+def packing_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Packing:
+    """How the shards of an engine lie on these nodes: on one, unless none has room for all of them."""
+    has_gpus = any(node.get("GPU", 0.0) for node in nodes)
+    places = [_shards_on(node, engine_cpus(engine), needs_gpu=has_gpus) for node in nodes]
+    return _packing(places, engine.tensor_parallel_size)
+
+
+def _packing(places: Sequence[int], size: int) -> Packing:
+    """`places` are the shards that each node has room for."""
+    return "STRICT_PACK" if max(places) >= size else "PACK"
 
 
 def _shards_on(node: Mapping[str, float], cpus: float, *, needs_gpu: bool) -> int:
