@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,8 +90,9 @@ class EngineReplica:
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
         """See `OnlineModel`."""
-        async for delta in self._model.stream(request):
-            yield delta
+        async with aclosing(self._model.stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """See `OnlineModel`."""
