@@ -3,8 +3,8 @@
     python -m tests.benchmarks.online fleet [--runs 5] [--seconds 15]      a job beside online traffic, and each alone, interleaved
     python -m tests.benchmarks.online http [--requests 96]                 tokens/s over HTTP next to the engine in this process
 
-Starts `millrace serve` with one replica of the demo's causal model (a million weights, float32) and sends it streams from this process. With
-so small a model every cost that is not the model's is at its largest.
+Starts `millrace serve` with one replica of the demo's causal model (a million weights, float32) and sends it streams from this
+process. With so small a model every cost that is not the model's is at its largest.
 """
 
 import argparse
