@@ -94,3 +94,13 @@ def _data_logger() -> Iterator[None]:
     finally:
         for handler in consoles:
             logger.addHandler(handler)
+        _forget_session(logger)
+
+
+def _forget_session(logger: logging.Logger) -> None:
+    """Has the logger look for Ray's session folder anew: it would go on with that of a cluster that is gone."""
+    for handler in logger.handlers:
+        to_session: logging.Handler | None = getattr(handler, "_handler", None)
+        if to_session is not None:
+            to_session.close()
+            handler._handler = None  # type: ignore[attr-defined]

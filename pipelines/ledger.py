@@ -142,10 +142,12 @@ class Ledger:
         return Committer(store=self.store, format=self._job.output.format, token=self.lease.token)
 
     def write_unreadable(self, units: Sequence[UnreadableUnit]) -> None:
-        """Lists the units that could not be read in `errors/units.jsonl`; the file is there if and only if there are any."""
+        """Lists the units that could not be read in `errors/units.jsonl`, in the order of the input; the file is there if and only if there
+        are any."""
         self.lease.check()
         if units:
-            self.store.write(UNREADABLE, b"".join(dump_json(_unreadable_line(unit)) + b"\n" for unit in units))
+            in_order = sorted(units, key=lambda unreadable: unreadable.unit.index)
+            self.store.write(UNREADABLE, b"".join(dump_json(_unreadable_line(unit)) + b"\n" for unit in in_order))
         else:
             self.store.delete(UNREADABLE)
 

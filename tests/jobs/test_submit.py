@@ -19,7 +19,7 @@ import jobs
 from jobs.errors import SpecError, UsageError
 from jobs.submission import Submission, submit
 from tests.pipelines.killing import below
-from tests.pipelines.running import rows_in, short_folder, write_corpus
+from tests.pipelines.running import short_folder, write_corpus
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -124,11 +124,11 @@ def test_the_demos_classification_runs_there_and_its_log_comes_here(cluster: Clu
     lines = [f'{{"ticket_id": {n}, "customer": "c", "body": "the invoice {n} is wrong"}}\n' for n in range(30)]
     (folder / "tickets.jsonl").write_text("".join(lines))
     spec = REPOSITORY / "jobs/demo/specs/category.yaml"
-    found = submitted(spec, cluster, "--limit", "20", cwd=corpus)
+    found = submitted(spec, cluster, "--limit", "20", "--set", "output.path=labelled", cwd=corpus)
     assert found.returncode == 0, found.stderr
     assert "submitted as raysubmit_" in found.stderr
     assert "20 of 20 rows committed" in found.stderr
-    assert len(list((corpus / "out/demo/category/receipts").iterdir())) == 1
+    assert len(list((corpus / "labelled/receipts").iterdir())) == 1
 
 
 def test_the_exit_status_is_that_of_the_job(cluster: Cluster, tmp_path: Path) -> None:
@@ -136,13 +136,6 @@ def test_the_exit_status_is_that_of_the_job(cluster: Cluster, tmp_path: Path) ->
     found = submitted(spec, cluster)
     assert found.returncode == 2
     assert "no_such_column" in found.stderr
-
-
-def test_overrides_travel_with_the_job(cluster: Cluster, tmp_path: Path) -> None:
-    out = tmp_path / "elsewhere"
-    found = submitted(write_spec(tmp_path), cluster, "--set", f"output.path={out}")
-    assert found.returncode == 0, found.stderr
-    assert len(rows_in(out)) == 40
 
 
 def test_a_wrong_token_is_refused(cluster: Cluster, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from actors.work import EngineAnswer, EngineSettings, EngineWork
 from pipelines.cluster import room_on
-from pipelines.graph import concurrent_calls, fair_calls
+from pipelines.graph import fair_calls
 from pipelines.infer import OnFailure
 from pipelines.job import ClassifyTask, EngineSpec, Job
 from tests.pipelines.running import FakeEngine, drive, job_of, ray_cluster, rows_in, write_corpus
@@ -54,7 +54,8 @@ def one_slow_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
     """The first to come is the slow one."""
     del on_failure
     try:
-        (Path(settings.path) / "slow").touch(exist_ok=False)
+        with (Path(settings.path) / "slow").open("x") as mark:
+            mark.write(str(os.getpid()))
     except FileExistsError:
         return Signing(Path(settings.path), 0.05)
     return Signing(Path(settings.path), 2.0)
@@ -106,13 +107,13 @@ def test_there_are_as_many_engines_as_there_is_work_for(job: Callable[..., Job],
     assert answered(scaled).total() == num_units
 
 
-def test_a_slow_engine_holds_no_more_than_it_is_given_at_a_time(job: Callable[..., Job]) -> None:
+def test_a_slow_engine_leaves_the_work_to_the_others(job: Callable[..., Job]) -> None:
     uneven = job(90, replicas=3)
     assert drive(uneven, make_engine=one_slow_engine).exit_status == 0
     assert len(rows_in(Path(uneven.output.path))) == 90 * UNIT_ROWS
-    slowest, *others = sorted(answered(uneven).values())
-    assert slowest <= 2 * concurrent_calls(uneven)
-    assert sum(others) + slowest == 90
+    counts = answered(uneven)
+    assert counts.total() == 90
+    assert counts[(Path(uneven.model.path) / "slow").read_text()] < 15
 
 
 @pytest.mark.parametrize(("num_units", "calls"), [(1, 1), (3, 1), (6, 2), (7, 3), (1000, 3)])

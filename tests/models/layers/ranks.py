@@ -41,6 +41,9 @@ class ThreadRank(TensorParallel):
 
     exchange: Exchange = field(default_factory=lambda: Exchange(1))
 
+    def least(self, value: int) -> int:
+        return value
+
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.size == 1 else x.copy_(torch.stack(self.exchange.swap(self.rank, x)).sum(0))
 
