@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from actors.coalesce import coalesced
 from actors.errors import OverloadedError
 from actors.group import group_shards
 from actors.limits import Admission, Limits
@@ -46,6 +47,8 @@ QUEUE_FACTOR = 2
 """Requests that an engine has at once, for each of its sequences: those that it runs, and as many that wait."""
 
 WARM_UP_TOKENS = 4
+PIECE_S = 0.02
+"""What a stream's deltas are put together over, after the first: a call between processes costs more than a step of a small model."""
 BATCH_FACTOR = 2
 """Rows of jobs that an engine has at once, for each of its sequences."""
 
@@ -90,7 +93,7 @@ class EngineReplica:
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
         """See `OnlineModel`."""
-        async with aclosing(self._model.stream(request)) as deltas:
+        async with aclosing(coalesced(self._model.stream(request), PIECE_S)) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -32,7 +32,7 @@ from jobs.demo import CHECKPOINTS
 
 CAUSAL = CHECKPOINTS / "causal"
 REPOSITORY = Path(jobs.__file__).parents[1]
-NUM_CLIENTS, MAX_TOKENS = 4, 32
+NUM_CLIENTS, MAX_TOKENS = 4, 96
 MANY_CLIENTS = 32
 WORDS = ("invoice", "parcel", "late", "broken", "refund", "please", "order", "help", "cancel", "account")
 ENGINE = {"max_num_seqs": 64}
@@ -78,6 +78,7 @@ async def stream(client: httpx.AsyncClient, prompt: str, times: Times) -> None:
         "prompt": prompt,
         "max_tokens": MAX_TOKENS,
         "temperature": 0.0,
+        "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -125,7 +126,7 @@ def start_job(folder: Path, name: str) -> "subprocess.Popen[bytes]":
         "task": {
             "kind": "generate",
             "prompt": "{{ body }}",
-            "sampling": {"max_tokens": MAX_TOKENS, "temperature": 0.0},
+            "sampling": {"max_tokens": MAX_TOKENS, "temperature": 0.0, "ignore_eos": True},
         },
         "input": {"paths": [str(rows)]},
         "output": {"path": str(folder / name), "format": "jsonl"},
@@ -192,7 +193,7 @@ def http(num_requests: int) -> None:
     from models import Engine, SamplingParams
 
     with Engine.from_pretrained(CAUSAL, dtype="float32", max_num_seqs=MANY_CLIENTS) as engine:
-        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
+        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, ignore_eos=True)
         engine.generate(prompts[:8], params)
         start = time.perf_counter()
         num_tokens = sum(len(output.token_ids) for output in engine.generate(prompts, params))
