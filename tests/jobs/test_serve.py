@@ -72,6 +72,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "models": [
             {"name": "text", "path": str(CAUSAL), "dtype": "float32", "engine": {"replicas": 2, "max_num_seqs": 16}},
             {"name": "labels", "path": str(LABELS), "dtype": "float32"},
+            {"name": "pair", "path": str(CAUSAL), "dtype": "float32", "engine": {"tensor_parallel_size": 2}},
         ],
         "http": {"port": port},
         "api_keys": {"file": str(keys)},
@@ -110,7 +111,7 @@ def test_greedy_answers_are_those_of_the_engine(service: Service, expected: list
 
 
 def test_every_model_is_there_and_answers(service: Service) -> None:
-    assert [model.id for model in service.client.models.list()] == ["text", "labels"]
+    assert [model.id for model in service.client.models.list()] == ["text", "labels", "pair"]
     answer = httpx.post(
         f"{service.url}/v1/classify",
         json={"model": "labels", "input": ["the invoice is wrong"]},
@@ -214,6 +215,31 @@ def test_a_stream_whose_replica_dies_ends_with_an_error_and_the_others_go_on(ser
     wait_until(lambda: len(set(service.replicas("text")) - {victims[0]}) == 2, "another replica")
     wait_until(lambda: service.gauge("millrace_running_requests") == 0, "every request to be over")
     wait_until(lambda: service.gauge("millrace_cache_used_ratio") == 0, "all blocks to be free")
+
+
+def test_a_model_over_two_shards_answers_alike_and_comes_back_when_it_loses_one(
+    service: Service, expected: list[str]
+) -> None:
+    def answers() -> list[str]:
+        found = service.client.completions.create(model="pair", prompt=PROMPTS, **GREEDY)
+        return [choice.text for choice in found.choices]
+
+    def is_back() -> bool:
+        try:
+            return answers() == expected and shards() != before
+        except openai.APIError:
+            return False
+
+    def shards() -> list[int]:
+        titles = ("ray::ShardActor", "ray::ServeReplica:tests:pair")
+        return [process.pid for process in below(service.process.pid) if process.title.startswith(titles)]
+
+    assert answers() == expected
+    before = shards()
+    assert len(before) == 2
+    os.kill(next(p.pid for p in below(service.process.pid) if p.title.startswith("ray::ShardActor")), signal.SIGKILL)
+    wait_until(is_back, "the replica to be replaced")
+    wait_until(lambda: not set(shards()) & set(before), "the old replica to be gone")
 
 
 def test_the_record_is_for_this_user_alone(service: Service) -> None:

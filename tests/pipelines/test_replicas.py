@@ -100,10 +100,13 @@ def test_the_first_engine_to_be_ready_does_not_take_the_work_of_the_others(job: 
 
 
 @pytest.mark.parametrize(("num_units", "engines"), [(1, 1), (2, 2), (30, 3)])
-def test_there_are_as_many_engines_as_there_is_work_for(job: Callable[..., Job], num_units: int, engines: int) -> None:
+def test_there_are_no_more_engines_than_there_is_work_for(
+    job: Callable[..., Job], num_units: int, engines: int
+) -> None:
+    """There may be fewer: the first may have done it all before another is up."""
     scaled = job(num_units, replicas=1, max_replicas=3)
     assert drive(scaled, make_engine=signing_engine).exit_status == 0
-    assert started(scaled) == engines
+    assert 1 <= started(scaled) <= engines
     assert answered(scaled).total() == num_units
 
 
