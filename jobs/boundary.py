@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from jobs.errors import JobError
+from jobs.errors import FailedError, JobError
 from jobs.logs import set_up_logging
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
@@ -33,6 +33,9 @@ def at_boundary(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
         except JobError as error:
             complain(str(error))
             status = WRONG
+        except FailedError as error:
+            complain(str(error))
+            status = FAILED
         except Exception as error:  # the process boundary: what is expected is told in a line, the rest goes on
             expected = status_of(error)
             if expected is None:
@@ -49,10 +52,11 @@ def status_of(error: Exception) -> int | None:
 
     The trees are imported here: a command that fails has time for it, `millrace --help` has not.
     """
+    from actors.errors import ServiceError
     from models.errors import EngineError, ModelError
     from pipelines.errors import ClusterError, FingerprintError, PipelineError, PlanError, TaskError
 
-    if isinstance(error, PlanError | TaskError | FingerprintError | ClusterError):
+    if isinstance(error, PlanError | TaskError | FingerprintError | ClusterError | ServiceError):
         return WRONG
     if isinstance(error, ModelError):
         return FAILED if isinstance(error, EngineError) else WRONG

@@ -1,8 +1,9 @@
-"""The exception tree of `jobs`: what ends a command with exit status 2 and one clear message.
+"""The exception tree of `jobs`: what ends a command with one clear message.
 
-JobError
+JobError           exit status 2
 ├── SpecError      the spec is wrong; one line a problem, each with its place
 └── UsageError     an argument or the environment is wrong
+FailedError        exit status 1: a cluster or a service did not do what it was asked
 """
 
 from collections.abc import Sequence
@@ -22,3 +23,7 @@ class SpecError(JobError):
 
 class UsageError(JobError):
     """An argument of a command, or the environment, cannot be used."""
+
+
+class FailedError(Exception):
+    """Something outside this process failed: a cluster refused a job, a service did not come up or is lost."""

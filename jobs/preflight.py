@@ -7,25 +7,20 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from jobs.errors import SpecError
-from jobs.places import KeyPath, Places, key_path
+from jobs.model_check import check_model, problems_at
+from jobs.places import KeyPath, key_path
 from jobs.spec import LoadedSpec
 from jobs.templates import required_columns
 from models.config import ModelConfig
-from models.config_quantization import choose_quantization
-from models.errors import ModelError
-from models.shard_sizes import check_size
 from models.text import Tokenizer
-from models.weights import Checkpoint
 from pipelines.csv_text import parse_header, read_first_record
-from pipelines.errors import PlanError, RowError, SourceError, TaskError
+from pipelines.errors import PlanError, RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
-from pipelines.job import Job
 from pipelines.json_lines import parse_object
 from pipelines.listing import SourceFile, list_sources
 from pipelines.prepare import Preparer
@@ -51,25 +46,19 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names. `today` is what chat
     templates are told if the job has no date.
 
-    Of a checkpoint that is elsewhere only the description is brought here, and its weights are looked for by their names.
-
     Raises:
         SpecError: something is wrong.
     """
     job, places = spec.job, spec.places
-    with _problems_at(places, MODEL):
-        config, tokenizer = _open_model(job.dated(today), places)
-    with _problems_at(places, ("model", "quantization")):
-        choose_quantization(job.model.quantization, config.quantization)
-    with _problems_at(places, ("engine", "tensor_parallel_size")):
-        check_size(config, job.engine.tensor_parallel_size)
-    _check_model_len(spec, config)
-    with _problems_at(places, ("task",)):
+    config, folder = check_model(job.model, job.engine, places)
+    with problems_at(places, MODEL):
+        tokenizer = Tokenizer.from_pretrained(folder, now=job.dated(today).now)
+    with problems_at(places, ("task",)):
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
         preparer = Preparer(job, tokenizer, facts)
-    with _problems_at(places, ("input", "schema")):
+    with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
-    with _problems_at(places, PATHS):
+    with problems_at(places, PATHS):
         sources = list_sources(job.input)
         columns = _columns(sources[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
@@ -95,38 +84,6 @@ def _named_columns(spec: LoadedSpec) -> list[tuple[KeyPath, str]]:
         *required_columns(spec.job.task),
         *((("input", "columns", index), name) for index, name in enumerate(carried)),
     ]
-
-
-@contextmanager
-def _problems_at(places: Places, path: KeyPath) -> Iterator[None]:
-    """What a key can cause comes out as a `SpecError` at that key, or at the one that the error itself names."""
-    try:
-        yield
-    except TaskError as error:
-        raise SpecError([places.problem(key_path(error.place), error.message)]) from error
-    except (ModelError, PlanError, SourceError) as error:
-        raise SpecError([places.problem(path, str(error))]) from error
-
-
-def _open_model(job: Job, places: Places) -> tuple[ModelConfig, Tokenizer]:
-    found = job.model.find("description")
-    if not found.folder.is_dir():
-        here = f"a relative path starts from the current directory, which is {Path.cwd()}"
-        text = f"there is no folder {found.folder}; give a checkpoint folder ({here}), a URL or a hub id"
-        raise SpecError([places.problem(MODEL, text)])
-    config = ModelConfig.from_pretrained(found.folder)
-    if found.version is None:
-        Checkpoint.open(found.folder)
-    else:
-        found.check_weights()
-    return config, Tokenizer.from_pretrained(found.folder, now=job.now)
-
-
-def _check_model_len(spec: LoadedSpec, config: ModelConfig) -> None:
-    given, longest = spec.job.engine.max_model_len, config.max_position_embeddings
-    if given is not None and given > longest:
-        text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
-        raise SpecError([spec.places.problem(("engine", "max_model_len"), text)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,11 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from jobs.errors import UsageError
+from actors.security import ApiKeys, check_listen
+from jobs.errors import FailedError, UsageError
+from jobs.model_check import check_service
 from jobs.service_record import AUTH_MODE, ServiceRecord
-from jobs.service_spec import ServiceSpec
+from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
 from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores
@@ -24,18 +26,21 @@ LOST = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED, Applicat
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
-class ServiceError(Exception):
-    """The service could not be brought up, or is lost."""
-
-
-def run_service(spec: ServiceSpec, *, address: str | None, say: Callable[[str], None]) -> int:
+def run_service(service: LoadedService, *, address: str | None, say: Callable[[str], None]) -> int:
     """Serves until it is interrupted, and then drains: requests that run come to their ends, no new ones are taken.
 
     Raises:
         UsageError: another service of the cluster has the HTTP proxy.
         ListenError: without keys it would listen on a network.
-        ServiceError: the models do not come up, or are lost.
+        KeyFileError: the file of keys cannot be used.
+        SpecError: a model cannot be loaded as the spec says.
+        FailedError: the models do not come up, or are lost.
     """
+    spec = service.spec
+    check_listen(spec.host, has_keys=spec.keys_file is not None)
+    if spec.keys_file is not None:
+        ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
+    check_service(service)
     with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
         take_signals()
         chatter.move_to_session()
@@ -66,7 +71,7 @@ def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
         record.write()
         yield record
     except RuntimeError as error:
-        raise ServiceError(f"the service {spec.name!r} did not come up: {error}") from error
+        raise FailedError(f"the service {spec.name!r} did not come up: {error}") from error
     finally:
         record.remove()
         serve.delete(spec.name)
@@ -105,7 +110,7 @@ def _watch(name: str) -> None:
         time.sleep(WATCH_S)
         app = serve.status().applications.get(name)
         if app is None or app.status in LOST:
-            raise ServiceError(
+            raise FailedError(
                 f"the service {name!r} is gone" if app is None else f"the service {name!r} is lost: {app.message}"
             )
 

@@ -8,16 +8,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError
 
-from actors.work import EngineSettings
 from jobs.demo import CHECKPOINTS
 from jobs.errors import SpecError
-from jobs.places import Document, document_of, read_document
+from jobs.places import Document, Places, document_of, read_document
 from jobs.spec import EngineYaml, ModelYaml, absolute
 from jobs.spec_errors import problems_of
 from jobs.spec_fields import Strict, Text
-from models.checkpoint_place import is_local
-from pipelines.cluster import engine_cpus
-from pipelines.job import EngineSpec
+from pipelines.job import EngineSpec, ModelSpec
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -26,10 +23,10 @@ NAME_TEXT = "1 to 100 letters, digits, dots, dashes and underscores, a letter or
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedSpec:
-    """One model of a service: its name in requests, what its engines are made from, and how many there are."""
+    """One model of a service: its name in requests, its checkpoint, and how many engines there are and how large."""
 
     name: str
-    settings: EngineSettings
+    model: ModelSpec
     engine: EngineSpec
 
 
@@ -42,6 +39,14 @@ class ServiceSpec:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     keys_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedService:
+    """A service spec with the places of its keys."""
+
+    spec: ServiceSpec
+    places: Places
 
 
 class ServedYaml(ModelYaml):
@@ -77,7 +82,7 @@ class ServiceSpecYaml(Strict):
     api_keys: KeysYaml | None = Field(None, description="a mapping with file")
 
 
-def load_service(path: Path, *, overrides: Sequence[str] = ()) -> ServiceSpec:
+def load_service(path: Path, *, overrides: Sequence[str] = ()) -> LoadedService:
     """Reads a service spec and applies `--set` overrides.
 
     Raises:
@@ -86,7 +91,7 @@ def load_service(path: Path, *, overrides: Sequence[str] = ()) -> ServiceSpec:
     return _service_of(read_document(path, overrides))
 
 
-def service_from(values: Mapping[str, Any]) -> ServiceSpec:
+def service_from(values: Mapping[str, Any]) -> LoadedService:
     """The same from values that were YAML once, as Ray Serve hands them on.
 
     Raises:
@@ -95,7 +100,7 @@ def service_from(values: Mapping[str, Any]) -> ServiceSpec:
     return _service_of(document_of(values, "spec"))
 
 
-def _service_of(document: Document) -> ServiceSpec:
+def _service_of(document: Document) -> LoadedService:
     try:
         spec = ServiceSpecYaml.model_validate(document.values)
     except ValidationError as error:
@@ -115,36 +120,20 @@ def _service_of(document: Document) -> ServiceSpec:
     ]
     if problems:
         raise SpecError(problems)
-    return ServiceSpec(
+    service = ServiceSpec(
         name=spec.name,
-        models=tuple(map(_served, spec.models)),
+        models=tuple(
+            ServedSpec(name=model.name, model=model.to_model(), engine=model.engine.to_engine())
+            for model in spec.models
+        ),
         host=spec.http.host,
         port=spec.http.port,
         keys_file=None if spec.api_keys is None else absolute(spec.api_keys.file),
     )
+    return LoadedService(spec=service, places=document.places)
 
 
-def _served(model: ServedYaml) -> ServedSpec:
-    engine = model.engine.to_engine()
-    settings = EngineSettings(
-        path=absolute(model.path) if is_local(model.path) else model.path,
-        storage_options=model.storage_options,
-        dtype=model.dtype,
-        quantization=model.quantization,
-        num_threads=max(1, int(engine_cpus(engine))),
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        block_size=engine.block_size,
-        cache_bytes=engine.cache_bytes,
-        gpu_memory_fraction=engine.gpu_memory_fraction,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        step_timeout_s=engine.step_timeout_s,
-    )
-    return ServedSpec(name=model.name, settings=settings, engine=engine)
-
-
-def service_of_checkpoint(path: str, *, overrides: Sequence[str] = ()) -> ServiceSpec:
+def service_of_checkpoint(path: str, *, overrides: Sequence[str] = ()) -> LoadedService:
     """A service of one checkpoint with everything else as it comes; the model has the name of its folder.
 
     Raises:
@@ -156,7 +145,7 @@ def service_of_checkpoint(path: str, *, overrides: Sequence[str] = ()) -> Servic
     return _service_of(document_of(values, "the service", overrides))
 
 
-def demo_service(*, overrides: Sequence[str] = ()) -> ServiceSpec:
+def demo_service(*, overrides: Sequence[str] = ()) -> LoadedService:
     """The demo's models, each under the name of its task head.
 
     Raises:

@@ -9,6 +9,7 @@ from actors.service import ModelDeployment, service_app
 from jobs.errors import UsageError
 from jobs.service_spec import ServiceSpec, service_from
 from pipelines.cluster import engine_cpus, nodes, packing_on
+from pipelines.settings import engine_settings
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -17,27 +18,25 @@ def build(args: dict[str, Any]) -> Application:
     Raises:
         UsageError: there is no spec, or something beside it.
         SpecError: with every problem found, one a line.
+        ListenError: without keys it would listen on a network.
     """
     if set(args) != {"spec"} or not isinstance(args["spec"], dict):
         raise UsageError(
             f"args must be a mapping with spec, a service spec, and nothing else; it has {', '.join(args) or 'nothing'}"
         )
-    return application(service_from(args["spec"]))
+    spec = service_from(args["spec"]).spec
+    check_listen(spec.host, has_keys=spec.keys_file is not None)
+    return application(spec)
 
 
 def application(spec: ServiceSpec) -> Application:
-    """The application of a spec, for the cluster that this process is connected to.
-
-    Raises:
-        ListenError: without keys it would listen on a network.
-    """
-    check_listen(spec.host, has_keys=spec.keys_file is not None)
+    """The application of a spec, for the cluster that this process is connected to."""
     found = nodes()
     has_gpus = any(node.get("GPU", 0.0) > 0 for node in found)
     models = [
         ModelDeployment(
             name=model.name,
-            settings=model.settings,
+            settings=engine_settings(model.model, model.engine),
             min_replicas=model.engine.replicas,
             max_replicas=model.engine.max_replicas or model.engine.replicas,
             num_cpus=engine_cpus(model.engine),

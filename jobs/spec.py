@@ -80,6 +80,14 @@ class ModelYaml(Strict):
         {}, description="a mapping of options for the storage of path, if it is a URL"
     )
 
+    def to_model(self) -> ModelSpec:
+        return ModelSpec(
+            path=absolute(self.path) if is_local(self.path) else self.path,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            storage_options=self.storage_options,
+        )
+
 
 class InputYaml(Strict):
     """`input`. The field for `schema` has another name because pydantic's models have a method of that name."""
@@ -235,12 +243,7 @@ class JobSpecYaml(Strict):
         )
         return Job(
             name=self.name,
-            model=ModelSpec(
-                path=absolute(self.model.path) if is_local(self.model.path) else self.model.path,
-                dtype=self.model.dtype,
-                quantization=self.model.quantization,
-                storage_options=self.model.storage_options,
-            ),
+            model=self.model.to_model(),
             task=self.task.to_task(),
             input=source,
             output=target,

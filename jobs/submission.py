@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from jobs.errors import UsageError
+from jobs.errors import FailedError, UsageError
 from jobs.places import read_document
 from jobs.spec import absolute, load_spec
 from models.checkpoint_place import is_local
@@ -27,10 +27,6 @@ from models.checkpoint_place import is_local
 SPEC_FILE = "spec.yaml"
 POLL_S = 0.5
 END_S = 30.0
-
-
-class SubmissionError(Exception):
-    """The cluster's job API refused, or could not be reached."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +58,7 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
 
     Raises:
         UsageError: `address` is no http or https URL.
-        SubmissionError: the cluster refuses, or is not there.
+        FailedError: the cluster refuses, or is not there.
     """
     if urlsplit(address).scheme not in ("http", "https"):
         raise UsageError(
@@ -81,7 +77,7 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
                 metadata={"name": submission.name},
             )
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise SubmissionError(f"the job API at {address} did not take the job: {error}") from error
+        raise FailedError(f"the job API at {address} did not take the job: {error}") from error
     say(f"millrace: submitted as {job}\n")
     if not follows:
         return 0
@@ -94,7 +90,7 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
         )
         raise
     except (ConnectionError, RayError, RuntimeError) as error:
-        raise SubmissionError(f"the job API at {address} was lost while {job} was running: {error}") from error
+        raise FailedError(f"the job API at {address} was lost while {job} was running: {error}") from error
 
 
 async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
@@ -110,10 +106,10 @@ def _exit_status(client: Any, job: str) -> int:
         if info.status.is_terminal():
             break
         if time.monotonic() > end:
-            raise SubmissionError(f"the log of {job} has ended, but it is {info.status}")
+            raise FailedError(f"the log of {job} has ended, but it is {info.status}")
         time.sleep(POLL_S)
     if info.driver_exit_code is None:
-        raise SubmissionError(f"{job} has {info.status} without an exit status: {info.message}")
+        raise FailedError(f"{job} has {info.status} without an exit status: {info.message}")
     return int(info.driver_exit_code)
 
 

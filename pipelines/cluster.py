@@ -31,7 +31,7 @@ LOCAL_SPARE_CPUS: Final = 2
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
     """What the parts of a run get: how many engines at least and at most, the shards of one and how they are packed; the logical CPUs
-    and GPUs of a shard and the threads of one of its matrix products on the CPU; the logical CPUs of a task that reads, and of one that
+    and GPUs of a shard; the logical CPUs of a task that reads, and of one that
     commits, which mostly waits for storage; and those of the whole cluster."""
 
     replicas: int
@@ -40,7 +40,6 @@ class Room:
     packing: Packing
     engine_cpus: float
     engine_gpus: float
-    engine_threads: int
     read_cpus: float
     commit_cpus: float
     cluster_cpus: float
@@ -120,6 +119,11 @@ def engine_cpus(engine: EngineSpec) -> float:
     return 1.0 if engine.num_cpus is None else engine.num_cpus
 
 
+def engine_threads(engine: EngineSpec) -> int:
+    """The threads of one matrix product of a shard on the CPU."""
+    return max(1, int(engine_cpus(engine)))
+
+
 def local_cpus(engine: EngineSpec, cores: int) -> int:
     """The logical CPUs of a cluster of our own: every core, and never so few that the engines take them all."""
     shards = (engine.max_replicas or engine.replicas) * engine.tensor_parallel_size
@@ -166,7 +170,6 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
         packing=packing,
         engine_cpus=each,
         engine_gpus=1.0 if gpus > 0 else 0.0,
-        engine_threads=max(1, int(each)),
         read_cpus=_read_cpus(engine, spare_cpus=spare),
         commit_cpus=0.5 if spare >= 2 else 0.25,
         cluster_cpus=cpus,

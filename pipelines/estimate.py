@@ -17,7 +17,6 @@ from models.footprint import footprint
 from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
-from pipelines.infer import engine_settings
 from pipelines.job import GenerateTask, Job
 from pipelines.listing import SourceFile
 from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
@@ -26,6 +25,7 @@ from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest
 from pipelines.sample import Sample, UnitPicker, sample_rows
 from pipelines.schema import Columns
+from pipelines.settings import job_settings
 from pipelines.storage import Storage
 
 SAMPLE_UNITS = 32
@@ -121,7 +121,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     storage, declared = Storage(job.input.storage_options), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
-    probe = probe_engine(engine_settings(job, room, preparer.label_ids), sample.rows, budget_s=PROBE_S)
+    probe = probe_engine(job_settings(job, preparer.label_ids), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
         plan=plan,

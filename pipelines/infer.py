@@ -19,8 +19,6 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models.engine.memory import MemoryPlan
 from pipelines.attempts import Attempts
 from pipelines.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
-from pipelines.cluster import Room
-from pipelines.job import GenerateTask, Job
 from pipelines.outcomes import LeftOut
 from pipelines.permit import Permit
 from pipelines.rows import InferredUnit, PreparedUnit
@@ -57,29 +55,6 @@ class Answers:
 
     answers: list[EngineAnswer]
     seconds: float
-
-
-def engine_settings(job: Job, room: Room, label_ids: tuple[tuple[int, ...], ...]) -> EngineSettings:
-    """What an engine of this job is made from. A row's draws are keyed by the row, so the sampling parameters carry no seed."""
-    task, engine = job.task, job.engine
-    return EngineSettings(
-        path=job.model.path,
-        storage_options=job.model.storage_options,
-        version=job.model.version,
-        dtype=job.model.dtype,
-        quantization=job.model.quantization,
-        sampling=replace(task.sampling, seed=None) if isinstance(task, GenerateTask) else None,
-        labels=label_ids,
-        num_threads=room.engine_threads,
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        block_size=engine.block_size,
-        cache_bytes=engine.cache_bytes,
-        gpu_memory_fraction=engine.gpu_memory_fraction,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        step_timeout_s=engine.step_timeout_s,
-    )
 
 
 def work_of(prepared: PreparedUnit) -> EngineWork:

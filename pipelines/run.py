@@ -25,7 +25,7 @@ from pipelines.facts import ModelFacts
 from pipelines.fingerprint import fingerprint_of
 from pipelines.follow import Follower
 from pipelines.graph import Stages, build_graph, fair_calls
-from pipelines.infer import MakeEngine, engine_settings, load_engine
+from pipelines.infer import MakeEngine, load_engine
 from pipelines.interrupts import interrupts
 from pipelines.job import Job
 from pipelines.ledger import UNREADABLE, Ledger
@@ -37,6 +37,7 @@ from pipelines.prepare import Preparer
 from pipelines.progress import ExitStatus, Progress, RunSummary
 from pipelines.reading import UnitReader
 from pipelines.schema import Columns
+from pipelines.settings import job_settings
 from pipelines.source import ReadSettings
 from pipelines.storage import Storage
 from pipelines.tally import Tally
@@ -135,7 +136,7 @@ class Driver:
                 if tally is None:
                     ledger.write_plan(lambda sink: self._plan(files, model.preparer, sink), date=model.job.date)
                     tally = self._take_stock(ledger)
-                return self._compute(ledger, tally, self._stages(ledger, model, room), room, chatter)
+                return self._compute(ledger, tally, self._stages(ledger, model), room, chatter)
 
     def _plan(self, files: Sequence[SourceFile], preparer: Preparer, sink: Sink) -> Plan:
         job, num_rows = self._job, 0
@@ -162,7 +163,7 @@ class Driver:
         self._tally = Tally(ledger.record.plan, ledger.survey())
         return self._tally
 
-    def _stages(self, ledger: Ledger, model: _Model, room: Room) -> Stages:
+    def _stages(self, ledger: Ledger, model: _Model) -> Stages:
         job, committer = model.job, ledger.committer()
         assert ledger.record is not None, "stages are made once the run is planned"
         reader = UnitReader(
@@ -170,7 +171,7 @@ class Driver:
             declared=frozenset(job.input.schema or ()),
             storage=Storage(job.input.storage_options),
         )
-        settings, make_engine = engine_settings(job, room, model.preparer.label_ids), self._make_engine
+        settings, make_engine = job_settings(job, model.preparer.label_ids), self._make_engine
         if job.engine.service is not None:
             from pipelines.service_engine import find_model, service_engine  # Serve takes a second to import
 

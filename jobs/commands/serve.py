@@ -28,9 +28,9 @@ def serve(
     if demo == (service is not None):
         raise UsageError("give a service spec or a checkpoint, or --demo alone")
     if service is None:
-        spec = demo_service(overrides=overrides or ())
+        loaded = demo_service(overrides=overrides or ())
     elif Path(service).suffix in (".yaml", ".yml"):
-        spec = load_service(Path(service), overrides=overrides or ())
+        loaded = load_service(Path(service), overrides=overrides or ())
     else:
-        spec = service_of_checkpoint(service, overrides=overrides or ())
-    return run_service(spec, address=address, say=complain)
+        loaded = service_of_checkpoint(service, overrides=overrides or ())
+    return run_service(loaded, address=address, say=complain)

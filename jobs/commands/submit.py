@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from jobs.boundary import FAILED, complain
 from jobs.commands.options import Limit, Overrides, SpecFile
 
 
@@ -24,7 +23,7 @@ def submit(
 
     Paths are read on the cluster's machines. A token is taken from RAY_AUTH_TOKEN with RAY_AUTH_MODE=token. Ctrl-C leaves the job running.
     """
-    from jobs.submission import Submission, SubmissionError
+    from jobs.submission import Submission
     from jobs.submission import submit as hand_over
 
     def say(text: str) -> None:
@@ -32,8 +31,4 @@ def submit(
         sys.stderr.flush()
 
     submission = Submission.of(spec, overrides=overrides or (), limit=limit)
-    try:
-        return hand_over(submission, address=address, say=say, follows=follow)
-    except SubmissionError as error:
-        complain(str(error))
-        return FAILED
+    return hand_over(submission, address=address, say=say, follows=follow)

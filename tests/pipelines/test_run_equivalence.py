@@ -15,11 +15,12 @@ from pipelines.cluster import room_on
 from pipelines.commit import Committer
 from pipelines.conclude import FinishAndCommit
 from pipelines.graph import Stages, build_graph, concurrent_calls
-from pipelines.infer import engine_settings, load_engine
+from pipelines.infer import load_engine
 from pipelines.job import ClassifyTask, EngineSpec, ExtractTask, Job, Task
 from pipelines.lease import LeaseToken
 from pipelines.permit import Permit
 from pipelines.reading import UnitReader
+from pipelines.settings import job_settings
 from pipelines.source import ReadSettings
 from pipelines.store import open_store
 from tests.pipelines.making import make_facts
@@ -125,7 +126,7 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
         read=ReadSettings(
             job=job, facts=facts, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)
         ),
-        engine=engine_settings(job, room, ()),
+        engine=job_settings(job, ()),
         make_engine=load_engine,
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),
     )

@@ -1,0 +1,80 @@
+"""What can be known to be wrong with a model before anything starts, for jobs and services alike.
+
+Reads headers only. Of a checkpoint that is elsewhere only the description is brought here, and its weights are looked for by their names.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs.errors import SpecError
+from jobs.places import KeyPath, Places, key_path
+from jobs.service_spec import LoadedService
+from models.checkpoint_place import FoundCheckpoint
+from models.config import ModelConfig
+from models.config_quantization import choose_quantization
+from models.errors import ModelError
+from models.shard_sizes import check_size
+from models.text import Tokenizer
+from models.weights import Checkpoint
+from pipelines.errors import PlanError, SourceError, TaskError
+from pipelines.job import EngineSpec, ModelSpec
+
+
+def check_model(
+    model: ModelSpec, engine: EngineSpec, places: Places, *, base: KeyPath = (), model_at: KeyPath = ("model",)
+) -> tuple[ModelConfig, Path]:
+    """The configuration of a checkpoint that can be loaded as the spec says, and the folder of its description. Its keys stand under
+    `model_at`, the engine's under `base`.
+
+    Raises:
+        SpecError: it cannot be loaded so.
+    """
+    with problems_at(places, (*model_at, "path")):
+        found = model.find("description")
+        config = _described(found)
+    with problems_at(places, (*model_at, "quantization")):
+        choose_quantization(model.quantization, config.quantization)
+    with problems_at(places, (*base, "engine", "tensor_parallel_size")):
+        check_size(config, engine.tensor_parallel_size)
+    given, longest = engine.max_model_len, config.max_position_embeddings
+    if given is not None and given > longest:
+        text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
+        raise SpecError([places.problem((*base, "engine", "max_model_len"), text)])
+    return config, found.folder
+
+
+def check_service(service: LoadedService) -> None:
+    """Opens every model of a service.
+
+    Raises:
+        SpecError: something is wrong with one of them.
+    """
+    for index, model in enumerate(service.spec.models):
+        at = ("models", index)
+        _, folder = check_model(model.model, model.engine, service.places, base=at, model_at=at)
+        with problems_at(service.places, (*at, "path")):
+            Tokenizer.from_pretrained(folder)
+
+
+def _described(found: FoundCheckpoint) -> ModelConfig:
+    if not found.folder.is_dir():
+        here = f"a relative path starts from the current directory, which is {Path.cwd()}"
+        raise PlanError(f"there is no folder {found.folder}; give a checkpoint folder ({here}), a URL or a hub id")
+    config = ModelConfig.from_pretrained(found.folder)
+    if found.version is None:
+        Checkpoint.open(found.folder)
+    else:
+        found.check_weights()
+    return config
+
+
+@contextmanager
+def problems_at(places: Places, path: KeyPath) -> Iterator[None]:
+    """What a key can cause comes out as a `SpecError` at that key, or at the one that the error itself names."""
+    try:
+        yield
+    except TaskError as error:
+        raise SpecError([places.problem(key_path(error.place), error.message)]) from error
+    except (ModelError, PlanError, SourceError) as error:
+        raise SpecError([places.problem(path, str(error))]) from error
