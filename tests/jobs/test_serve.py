@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +16,26 @@ import openai
 import pytest
 import yaml
 
-import jobs
+from jobs.demo import CHECKPOINTS
 from models import Engine, SamplingParams
+from tests.jobs.serving import KEY, PATIENCE_S, Service, free_port, started_service
 from tests.pipelines.killing import below, wait_until
-from tests.pipelines.running import rows_in, short_folder, write_corpus
+from tests.pipelines.running import rows_in, write_corpus
 
-PATIENCE_S = 120.0
-REPOSITORY = Path(jobs.__file__).parents[1]
-CAUSAL, LABELS = (REPOSITORY / "jobs/demo/checkpoints" / name for name in ("causal", "sequence-classification"))
+CAUSAL, LABELS = (CHECKPOINTS / name for name in ("causal", "sequence-classification"))
 PROMPTS = ["the invoice is wrong", "the parcel is late and broken", "please cancel my order"]
 GREEDY: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0}
-KEY = "a-key-of-this-test"
-
-
-@dataclass(frozen=True)
-class Service:
-    process: "subprocess.Popen[bytes]"
-    url: str
-    env: dict[str, str]
-    log: Path
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=60)
-
-    def replicas(self, model: str) -> list[int]:
-        """The processes of a model's replicas."""
-        title = f"ray::ServeReplica:tests:{model}"
-        return [process.pid for process in below(self.process.pid) if process.title.startswith(title)]
-
-    def gauge(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        text = httpx.get(f"{self.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=30).text
-        values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
-        assert values, f"no {name} in {text}"
-        return sum(values)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder, port = tmp_path_factory.mktemp("service"), free_port()
-    keys = folder / "keys.txt"
-    keys.touch(mode=0o600)
-    keys.write_text(f"another-key\n{KEY}\n")
-    spec = {
-        "name": "tests",
-        "models": [
-            {"name": "text", "path": str(CAUSAL), "dtype": "float32", "engine": {"replicas": 2, "max_num_seqs": 16}},
-            {"name": "labels", "path": str(LABELS), "dtype": "float32"},
-            {"name": "pair", "path": str(CAUSAL), "dtype": "float32", "engine": {"tensor_parallel_size": 2}},
-        ],
-        "http": {"port": port},
-        "api_keys": {"file": str(keys)},
-    }
-    (folder / "service.yaml").write_text(yaml.safe_dump(spec))
-    log = folder / "log"
-    with short_folder() as temp, log.open("w") as output:
-        env = {**os.environ, "HOME": str(folder), "RAY_TMPDIR": str(temp)}
-        env.pop("RAY_ADDRESS", None)
-        command = [sys.executable, "-m", "jobs", "serve", str(folder / "service.yaml")]
-        with subprocess.Popen(command, env=env, stdout=output, stderr=output) as process:
-            found = Service(process=process, url=f"http://127.0.0.1:{port}", env=env, log=log)
-            try:
-                wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, "the service")
-                assert process.poll() is None, log.read_text()
-                yield found
-                process.send_signal(signal.SIGINT)
-                assert process.wait(PATIENCE_S) == 130, log.read_text()
-                assert not (folder / ".millrace/services/tests.json").exists()
-            finally:
-                process.kill()
+    models: list[dict[str, Any]] = [
+        {"name": "text", "path": str(CAUSAL), "dtype": "float32", "engine": {"replicas": 2, "max_num_seqs": 16}},
+        {"name": "labels", "path": str(LABELS), "dtype": "float32"},
+        {"name": "pair", "path": str(CAUSAL), "dtype": "float32", "engine": {"tensor_parallel_size": 2}},
+    ]
+    with started_service(tmp_path_factory.mktemp("service"), models) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
