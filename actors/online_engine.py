@@ -21,7 +21,7 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork, Generated
 from models import AsyncEngine, Engine, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
-from models.engine.engine import Delta
+from models.engine.live import Delta
 from models.engine.options import EngineOptions
 from models.engine.scorer import TOKEN_BUDGET, Pooling
 from models.engine.shards import LocalShards, StartShards
