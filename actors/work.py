@@ -44,6 +44,7 @@ class EngineSettings:
     max_model_len: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
+    online_batched_tokens: int | None = None
     block_size: int | None = None
     cache_bytes: int | None = None
     gpu_memory_fraction: float | None = None

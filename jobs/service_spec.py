@@ -135,6 +135,7 @@ def _served(model: ServedYaml) -> ServedSpec:
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
+        online_batched_tokens=engine.online_batched_tokens,
         block_size=engine.block_size,
         cache_bytes=engine.cache_bytes,
         gpu_memory_fraction=engine.gpu_memory_fraction,

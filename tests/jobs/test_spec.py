@@ -213,6 +213,18 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
             "engine: {gpu_memory_fraction: 1.1}",
             "engine.gpu_memory_fraction: was 1.1; it must be a number over 0 and at most 1",
         ),
+        (
+            "engine: {online_batched_tokens: 64}",
+            "engine.online_batched_tokens: belongs to a service spec; a job's engines have no online requests",
+        ),
+        (
+            "engine: {max_num_batched_tokens: 64, online_batched_tokens: 65}",
+            "engine.online_batched_tokens: was 65; it must be at most max_num_batched_tokens, which is 64",
+        ),
+        (
+            "engine: {service: a, online_batched_tokens: 64}",
+            "engine.online_batched_tokens: stands beside service, whose engines are there already",
+        ),
         ("engine: {cache_bytes: 1, gpu_memory_fraction: 1}", "engine.gpu_memory_fraction: stands beside cache_bytes"),
         ("engine: [1]", "engine: was [1]; it must be a mapping of engine options"),
         ("unit_rows: many", "unit_rows: was 'many'; it must be auto or a whole number, at least 1"),
