@@ -97,6 +97,7 @@ def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdo
             folder,
             dtype=settings.dtype,
             quantization=settings.quantization,
+            mamba_dt_clamp=settings.mamba_dt_clamp,
             max_num_batched_tokens=settings.max_num_batched_tokens,
             max_model_len=settings.max_model_len,
             tensor_parallel_size=settings.tensor_parallel_size,
@@ -108,6 +109,7 @@ def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdo
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
         options=engine_options(settings),
         start=start,
     )

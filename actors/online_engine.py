@@ -75,6 +75,7 @@ class LocalModel:
                 folder,
                 dtype=settings.dtype,
                 quantization=settings.quantization,
+                mamba_dt_clamp=settings.mamba_dt_clamp,
                 options=engine_options(settings),
                 start=start,
             )
@@ -188,6 +189,7 @@ def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
         max_model_len=settings.max_model_len,
     )
     loaded = thread.submit(load).result()
@@ -211,6 +213,7 @@ def _load_scorer(
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_model_len=settings.max_model_len,
         tensor_parallel_size=settings.tensor_parallel_size,

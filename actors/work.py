@@ -38,6 +38,7 @@ class EngineSettings:
     version: str | None = None
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
+    mamba_dt_clamp: str = "prefill"
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     num_threads: int = 1

@@ -131,6 +131,7 @@ def _served(model: ServedYaml) -> ServedSpec:
         storage_options=model.storage_options,
         dtype=model.dtype,
         quantization=model.quantization,
+        mamba_dt_clamp=model.mamba_dt_clamp,
         num_threads=max(1, int(engine_cpus(engine))),
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,

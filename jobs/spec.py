@@ -79,6 +79,7 @@ class ModelYaml(Strict):
     quantization: Annotated[str | QuantizationConfig | None, PlainValidator(_quantization)] = Field(
         None, description="null, int8, nf4 or fp4, or a mapping with a method and its settings"
     )
+    mamba_dt_clamp: Literal["prefill", "both", "none"] = Field("prefill", description="prefill, both or none")
     storage_options: dict[str, Any] = Field(
         {}, description="a mapping of options for the storage of path, if it is a URL"
     )
@@ -252,6 +253,7 @@ class JobSpecYaml(Strict):
                 path=absolute(self.model.path) if is_local(self.model.path) else self.model.path,
                 dtype=self.model.dtype,
                 quantization=self.model.quantization,
+                mamba_dt_clamp=self.model.mamba_dt_clamp,
                 storage_options=self.model.storage_options,
             ),
             task=self.task.to_task(),

@@ -68,6 +68,7 @@ def engine_settings(job: Job, room: Room, label_ids: tuple[tuple[int, ...], ...]
         version=job.model.version,
         dtype=job.model.dtype,
         quantization=job.model.quantization,
+        mamba_dt_clamp=job.model.mamba_dt_clamp,
         sampling=replace(task.sampling, seed=None) if isinstance(task, GenerateTask) else None,
         labels=label_ids,
         num_threads=room.engine_threads,

@@ -26,6 +26,7 @@ class ModelSpec:
     path: str
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
+    mamba_dt_clamp: str = "prefill"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     version: str | None = None
 

@@ -40,6 +40,12 @@ def test_every_engine_size_reaches_the_engines(write_spec: SpecWriter) -> None:
     assert (found.block_size, found.cache_bytes) == (16, 1048576)
 
 
+def test_how_a_model_is_loaded_reaches_the_engines(write_spec: SpecWriter) -> None:
+    lines = "    dtype: float32\n    quantization: nf4\n    mamba_dt_clamp: none\n"
+    found = only_model(write_spec, lines).settings
+    assert (found.dtype, found.quantization, found.mamba_dt_clamp) == ("float32", "nf4", "none")
+
+
 def test_the_budget_of_online_steps_is_the_engines_own_unless_it_is_given(write_spec: SpecWriter) -> None:
     assert only_model(write_spec, "").settings.online_batched_tokens is None
 
@@ -47,6 +53,7 @@ def test_the_budget_of_online_steps_is_the_engines_own_unless_it_is_given(write_
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
+        ("mamba_dt_clamp: decode", "mamba_dt_clamp: was 'decode'; it must be prefill, both or none"),
         ("engine: {service: other}", "engine.service: belongs to a job spec; a service has engines of its own"),
         (
             "engine: {online_batched_tokens: 0}",

@@ -57,7 +57,7 @@ def test_every_key_reaches_the_job(write_spec: SpecWriter) -> None:
     spec = load_spec(
         write_spec("""\
 name: all
-model: {path: s3://bucket/model, dtype: float32, quantization: null, storage_options: {anon: true}}
+model: {path: s3://bucket/model, dtype: float32, quantization: null, mamba_dt_clamp: both, storage_options: {anon: true}}
 task:
   kind: generate
   messages: [{role: user, content: "{{ body }}"}]
@@ -78,6 +78,7 @@ cluster: local
     )
     job = spec.job
     assert (job.model.path, job.model.storage_options) == ("s3://bucket/model", {"anon": True})
+    assert job.model.mamba_dt_clamp == "both"
     assert job.date == dt.date(2026, 1, 31)
     assert job.task == GenerateTask(
         messages=({"role": "user", "content": "{{ body }}"},),
@@ -240,6 +241,13 @@ def test_wrong_top_level_key_is_refused_with_its_line(
 ) -> None:
     (found,) = problems(write_spec(f"{generate_yaml}{line}\n"))
     assert found.startswith(f"spec.yaml:13: {problem}")
+
+
+def test_a_clamp_that_there_is_not_is_refused_with_its_line(write_spec: SpecWriter, generate_yaml: str) -> None:
+    spec = generate_yaml.replace("path: models/qwen3", "path: m\n  mamba_dt_clamp: decode")
+    assert problems(write_spec(spec)) == (
+        "spec.yaml:4: model.mamba_dt_clamp: was 'decode'; it must be prefill, both or none",
+    )
 
 
 @pytest.mark.parametrize(
