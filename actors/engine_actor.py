@@ -16,6 +16,7 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Ge
 from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.engine.memory import MemoryPlan
+from models.engine.options import EngineOptions
 from models.engine.shards import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, RequestError
@@ -96,6 +97,7 @@ def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdo
             folder,
             dtype=settings.dtype,
             quantization=settings.quantization,
+            mamba_dt_clamp=settings.mamba_dt_clamp,
             max_num_batched_tokens=settings.max_num_batched_tokens,
             max_model_len=settings.max_model_len,
             tensor_parallel_size=settings.tensor_parallel_size,
@@ -107,16 +109,25 @@ def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdo
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
+        options=engine_options(settings),
+        start=start,
+    )
+    return GeneratingBackend(AsyncEngine(engine, watchdog), settings.sampling)
+
+
+def engine_options(settings: EngineSettings) -> EngineOptions:
+    """The sizes of an engine that generates."""
+    return EngineOptions(
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
+        online_batched_tokens=settings.online_batched_tokens,
         block_size=settings.block_size,
         cache_bytes=settings.cache_bytes,
         gpu_memory_fraction=settings.gpu_memory_fraction,
         tensor_parallel_size=settings.tensor_parallel_size,
-        start=start,
     )
-    return GeneratingBackend(AsyncEngine(engine, watchdog), settings.sampling)
 
 
 class GeneratingBackend:

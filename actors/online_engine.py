@@ -15,14 +15,13 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from actors.engine_actor import GeneratingBackend
+from actors.engine_actor import GeneratingBackend, engine_options
 from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
 from actors.work import EngineAnswer, EngineSettings, EngineWork, Generated
 from models import AsyncEngine, Engine, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
-from models.engine.engine import Delta
-from models.engine.options import EngineOptions
+from models.engine.live import Delta
 from models.engine.scorer import TOKEN_BUDGET, Pooling
 from models.engine.shards import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
@@ -76,7 +75,8 @@ class LocalModel:
                 folder,
                 dtype=settings.dtype,
                 quantization=settings.quantization,
-                options=_options(settings),
+                mamba_dt_clamp=settings.mamba_dt_clamp,
+                options=engine_options(settings),
                 start=start,
             )
             thread = ThreadPoolExecutor(max_workers=1)
@@ -189,11 +189,12 @@ def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
         max_model_len=settings.max_model_len,
     )
     loaded = thread.submit(load).result()
     tokenizer = load_tokenizer(folder)
-    engine = Engine(loaded, tokenizer=tokenizer, options=_options(settings), launcher=thread)
+    engine = Engine(loaded, tokenizer=tokenizer, options=engine_options(settings), launcher=thread)
     return LocalModel(
         engine=AsyncEngine(engine, watchdog),
         scorer=Scorer(loaded, tokenizer=tokenizer),
@@ -212,6 +213,7 @@ def _load_scorer(
         folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        mamba_dt_clamp=settings.mamba_dt_clamp,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_model_len=settings.max_model_len,
         tensor_parallel_size=settings.tensor_parallel_size,
@@ -220,18 +222,6 @@ def _load_scorer(
     )
     scorer = thread.submit(load).result()
     return LocalModel(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
-
-
-def _options(settings: EngineSettings) -> EngineOptions:
-    return EngineOptions(
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        block_size=settings.block_size,
-        cache_bytes=settings.cache_bytes,
-        gpu_memory_fraction=settings.gpu_memory_fraction,
-        tensor_parallel_size=settings.tensor_parallel_size,
-    )
 
 
 def _online_delta(delta: Delta) -> OnlineDelta:

@@ -38,12 +38,14 @@ class EngineSettings:
     version: str | None = None
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
+    mamba_dt_clamp: str = "prefill"
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     num_threads: int = 1
     max_model_len: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
+    online_batched_tokens: int | None = None
     block_size: int | None = None
     cache_bytes: int | None = None
     gpu_memory_fraction: float | None = None

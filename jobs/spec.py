@@ -48,6 +48,9 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         raise SpecError(problems_of(error, JobSpecYaml, document)) from error
     job = spec.to_job(limit)
     problems = template_problems(job.task, document.places)
+    if job.engine.online_batched_tokens is not None:
+        text = "belongs to a service spec; a job's engines have no online requests"
+        problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
     if problems:
         raise SpecError(problems)
     return LoadedSpec(job=job, places=document.places, cluster=spec.cluster)
@@ -76,6 +79,7 @@ class ModelYaml(Strict):
     quantization: Annotated[str | QuantizationConfig | None, PlainValidator(_quantization)] = Field(
         None, description="null, int8, nf4 or fp4, or a mapping with a method and its settings"
     )
+    mamba_dt_clamp: Literal["prefill", "both", "none"] = Field("prefill", description="prefill, both or none")
     storage_options: dict[str, Any] = Field(
         {}, description="a mapping of options for the storage of path, if it is a URL"
     )
@@ -85,6 +89,7 @@ class ModelYaml(Strict):
             path=absolute(self.path) if is_local(self.path) else self.path,
             dtype=self.dtype,
             quantization=self.quantization,
+            mamba_dt_clamp=self.mamba_dt_clamp,
             storage_options=self.storage_options,
         )
 
@@ -148,6 +153,7 @@ class EngineYaml(Strict):
     max_model_len: Count | None = Field(None, description="a whole number of tokens, at least 1")
     max_num_seqs: Count = Field(256, description="a whole number, at least 1")
     max_num_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
+    online_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
     block_size: Count | None = Field(None, description="a whole number of tokens, at least 1")
     cache_bytes: Count | None = Field(None, description="a whole number of bytes, at least 1")
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -158,6 +164,15 @@ class EngineYaml(Strict):
     def _one_cache_size(self) -> "EngineYaml":
         if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
             raise wrong("gpu_memory_fraction", "stands beside cache_bytes; both size the cache, give one")
+        return self
+
+    @model_validator(mode="after")
+    def _online_within_all(self) -> "EngineYaml":
+        online, most = self.online_batched_tokens, self.max_num_batched_tokens
+        if online is not None and most is not None and online > most:
+            raise wrong(
+                "online_batched_tokens", f"was {online}; it must be at most max_num_batched_tokens, which is {most}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -42,10 +42,12 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
         CheckpointError: the model's place cannot be read.
     """
     kind = type(job.task).__name__.removesuffix("Task").lower()
+    clamp = job.model.mamba_dt_clamp
     parts = {
         "model": _model_files(job.model.find("description")),
         "dtype": job.model.dtype,
         "quantization": job.model.quantization,
+        "mamba_dt_clamp": None if clamp == "prefill" else clamp,  # absent in runs from before it was a key
         "max_model_len": job.engine.max_model_len,
         "task": {"kind": kind, **asdict(job.task)},
         "seed": job.seed,

@@ -26,6 +26,7 @@ class ModelSpec:
     path: str
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
+    mamba_dt_clamp: str = "prefill"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     version: str | None = None
 
@@ -109,7 +110,7 @@ class EngineSpec:
 
     Each has `tensor_parallel_size` shards of `num_cpus`. With `max_replicas` there are from `replicas` to that many, by what there is
     to do. A step that takes longer than `step_timeout_s` counts as hung. With `service` the replicas of that running service compute, and
-    the job has no engines of its own.
+    the job has no engines of its own. `online_batched_tokens` is for engines that serve: those of a job have batch requests alone.
     """
 
     replicas: int = 1
@@ -121,6 +122,7 @@ class EngineSpec:
     max_model_len: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
+    online_batched_tokens: int | None = None
     block_size: int | None = None
     cache_bytes: int | None = None
     gpu_memory_fraction: float | None = None

@@ -69,11 +69,12 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
 
 
 def _identity(settings: EngineSettings) -> tuple[object, ...]:
-    return settings.path, settings.dtype, settings.quantization
+    return settings.path, settings.dtype, settings.quantization, settings.mamba_dt_clamp
 
 
 def _told(settings: EngineSettings) -> str:
-    return f"{settings.path}, dtype {settings.dtype}, quantization {settings.quantization or 'none'}"
+    quantization, clamp = settings.quantization or "none", settings.mamba_dt_clamp
+    return f"{settings.path}, dtype {settings.dtype}, quantization {quantization}, mamba_dt_clamp {clamp}"
 
 
 def service_engine(name: ServedModelName, settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,13 +17,12 @@ from models.checkpoint_place import local_folder
 from models.config_quantization import QuantizationConfig
 from models.engine.blocks import BlockPool
 from models.engine.intake import Intake
+from models.engine.live import Delta, LiveRequest
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
-from models.engine.output import TextTracker
-from models.engine.request import Output, Priority, SamplingParams, TokenLogprobs
+from models.engine.request import Output, Priority, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
-from models.engine.sequence import Sequence
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.engine.stats import EngineStats
 from models.errors import EngineError, RequestError
@@ -34,28 +33,6 @@ logger = logging.getLogger(__name__)
 
 MAX_STEPS_IN_FLIGHT = 2
 MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whole
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delta:
-    """What a step brought to one request: new tokens, the text that is now certain, and the whole `output` once it
-    is finished. Where they were asked for, `logprobs` has an entry for each of the new tokens, and the first delta
-    that brings tokens has the prompt's."""
-
-    request_id: str
-    token_ids: list[int]
-    text: str
-    output: Output | None
-    logprobs: list[TokenLogprobs] | None = None
-    prompt_logprobs: list[TokenLogprobs | None] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Live:
-    """A request that is not finished: its sequence, and its text so far where somebody needs it before the end."""
-
-    sequence: Sequence
-    text: TextTracker | None
 
 
 class Engine:
@@ -91,7 +68,7 @@ class Engine:
             regime=None if rope.kind == "fixed" else rope.of,
         )
         self._intake = Intake(loaded.config, tokenizer, seed)
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveRequest] = {}
         self._ended: list[Delta] = []
         self._launched: deque[Future[LaunchedStep]] = deque()
         self._launcher, self._shards = launcher or _one_thread(), shards
@@ -227,9 +204,7 @@ class Engine:
             raise RequestError(f"request id {request_id!r} is in use; choose another")
         request = self._intake.request(request_id, token_ids, params, seed=seed, priority=priority)
         sequence = self._scheduler.add(request)
-        needs_text = wants_text or bool(params.stop)
-        text = TextTracker(self.tokenizer, params.stop) if needs_text and self.tokenizer is not None else None
-        self._live[request_id] = _Live(sequence=sequence, text=text)
+        self._live[request_id] = LiveRequest(sequence, self.tokenizer, wants_text=wants_text)
 
     def abort(self, request_id: str) -> None:
         """Ends a request now: its blocks are free at once, and so is its id. Its delta comes with the next step, or
@@ -237,7 +212,7 @@ class Engine:
         live = self._live.pop(request_id, None)
         if live is not None:
             self._scheduler.finish(live.sequence, "abort")
-            self._ended.append(Delta(request_id=request_id, token_ids=[], text="", output=self._output(live)))
+            self._ended.append(live.aborted())
 
     def abort_all(self, priority: Priority) -> list[str]:
         """Ends every unfinished request of a priority as `abort` does, oldest first. Returns their ids: on drain, batch work
@@ -285,76 +260,19 @@ class Engine:
             raise EngineError(f"the engine cannot be used any more: {self._failure}; load the model again")
 
     def _advance(self, entry: Progress) -> Delta:
-        """The text of new tokens; ends the sequence where a stop string appears."""
+        """What a sequence's new tokens bring; ends it where a stop string appears."""
         sequence = entry.sequence
-        request_id = sequence.request.request_id
-        live = self._live[request_id]
-        text = ""
-        if live.text is not None:
-            visible = entry.new_tokens[:-1] if _ends_by_id(sequence) else entry.new_tokens
-            may_stop = len(sequence.token_ids) - sequence.num_prompt >= sequence.request.params.min_tokens
-            text = live.text.push(visible, is_last=sequence.is_finished, may_stop=may_stop)
-            if live.text.is_stopped:
-                self._scheduler.finish(sequence, "stop")
-                sequence.finish_reason = "stop"  # even if max_tokens ended it with the same token
-        output = None
+        live = self._live[sequence.request.request_id]
+        text = live.push(entry.new_tokens)
+        if live.is_stopped:
+            self._scheduler.finish(sequence, "stop")
+            sequence.finish_reason = "stop"  # even if max_tokens ended it with the same token
         if sequence.is_finished:
-            del self._live[request_id]
-            output = self._output(live)
-        return Delta(
-            request_id=request_id,
-            token_ids=entry.new_tokens,
-            text=text,
-            output=output,
-            logprobs=_new_logprobs(entry),
-            prompt_logprobs=_prompt_logprobs(entry),
-        )
-
-    def _output(self, live: _Live) -> Output:
-        sequence, params = live.sequence, live.sequence.request.params
-        assert sequence.finish_reason is not None
-        return Output(
-            request_id=sequence.request.request_id,
-            prompt_token_ids=list(sequence.request.token_ids),
-            token_ids=sequence.output_ids,
-            text=self._text(live),
-            finish_reason=sequence.finish_reason,
-            logprobs=None if params.logprobs is None else sequence.logprobs,
-            prompt_logprobs=None if params.prompt_logprobs is None else sequence.prompt_logprobs,
-            num_cached_tokens=sequence.num_cached or 0,
-        )
-
-    def _text(self, live: _Live) -> str:
-        if live.text is not None:
-            return live.text.text
-        if self.tokenizer is None:
-            return ""
-        ids = live.sequence.output_ids
-        return self.tokenizer.decode(ids[:-1] if _ends_by_id(live.sequence) else ids)
+            del self._live[sequence.request.request_id]
+        return live.delta(entry.new_tokens, text)
 
 
 def _one_thread() -> ThreadPoolExecutor:
     """The thread that loads a model and then runs its steps. It has to be the same one: each thread that computes gets
     OpenMP threads of its own, and with more of them than cores OpenMP no longer spins, which cost a third of the speed."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
-
-
-def _new_logprobs(entry: Progress) -> list[TokenLogprobs] | None:
-    if entry.sequence.request.params.logprobs is None:
-        return None
-    found = entry.sequence.logprobs
-    return found[len(found) - len(entry.new_tokens) :]
-
-
-def _prompt_logprobs(entry: Progress) -> list[TokenLogprobs | None] | None:
-    """Those of the prompt, with its sequence's first tokens: all of it is computed then."""
-    sequence = entry.sequence
-    is_first = len(sequence.token_ids) - sequence.num_prompt == len(entry.new_tokens)
-    if sequence.request.params.prompt_logprobs is None or not is_first:
-        return None
-    return list(sequence.prompt_logprobs)
-
-
-def _ends_by_id(sequence: Sequence) -> bool:
-    """Whether the last token is the one that stopped the sequence, which is no part of its text."""
-    return sequence.finish_reason == "stop" and sequence.token_ids[-1] in sequence.request.stop_ids

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
-from models.engine.engine import Delta, Engine
+from models.engine.engine import Engine
+from models.engine.live import Delta
 from models.engine.memory import MemoryPlan
 from models.engine.request import Output, Priority, SamplingParams
 from models.engine.stats import EngineStats

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from actors.engine_actor import EngineActor, GeneratingBackend, ScoringBackend
+from actors.engine_actor import EngineActor, GeneratingBackend, ScoringBackend, engine_options
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
+from models.engine.options import EngineOptions
 from models.errors import EngineError, ModelError, RequestError
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
@@ -64,6 +66,29 @@ def test_labels_are_scored_when_there_are_any(tiny_checkpoint: Callable[..., Pat
     assert np.array_equal(np.stack(logits(got)), expected.numpy())
 
 
+@pytest.mark.parametrize("clamp", ["none", "prefill"])
+def test_step_sizes_have_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path], clamp: str) -> None:
+    floored = str(tiny_checkpoint("token-classification", family="zamba2"))
+    free = str(tiny_checkpoint("token-classification", family="zamba2", time_step_min=1e-9))  # the same weights
+    (got,) = answers(EngineSettings(path=floored, dtype="float32", mamba_dt_clamp=clamp), work())
+    expected = Scorer.from_pretrained(free, dtype="float32").score([list(ids) for ids in PROMPTS])
+    is_free = [np.array_equal(mine, theirs.numpy()) for mine, theirs in zip(logits(got), expected, strict=True)]
+    assert is_free == [clamp == "none"] * len(PROMPTS)
+
+
+def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path]) -> None:
+    floored = str(tiny_checkpoint(family="zamba2"))
+    sampling = replace(GREEDY, logprobs=0)
+    settings = EngineSettings(path=floored, dtype="float32", mamba_dt_clamp="none", sampling=sampling, max_num_seqs=4)
+    (got,) = answers(settings, work())
+    found = [answer.logprobs for answer in got if isinstance(answer, Generated)]
+    prompts = [list(ids) for ids in PROMPTS]
+    with Engine.from_pretrained(floored, dtype="float32", mamba_dt_clamp="none", max_num_seqs=4) as engine:
+        assert found == [output.logprobs for output in engine.generate(prompts, sampling)]
+    with Engine.from_pretrained(floored, dtype="float32", max_num_seqs=4) as engine:
+        assert found != [output.logprobs for output in engine.generate(prompts, sampling)]
+
+
 def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
     path = str(tiny_checkpoint("causal"))
     settings = EngineSettings(path=path, dtype="float32", sampling=GREEDY, max_num_seqs=4)
@@ -73,6 +98,15 @@ def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[...,
     engine.close()
     for got in (first, second):
         assert [answer.token_ids for answer in got if isinstance(answer, Generated)] == expected
+
+
+def test_every_size_reaches_the_engine() -> None:
+    sizes: dict[str, Any] = {
+        "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512, "online_batched_tokens": 64, "block_size": 16,
+        "cache_bytes": 1 << 20, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2,
+    }  # fmt: skip
+    assert {field.name for field in fields(EngineOptions)} == set(sizes)
+    assert engine_options(EngineSettings(path="m", **sizes)) == EngineOptions(**sizes)
 
 
 def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:

@@ -111,10 +111,11 @@ def test_a_job_uses_the_services_replicas_and_survives_one(service: Service, tmp
     wait_until(lambda: len(service.replicas("text")) == 2, "the replica to be replaced")
 
 
-def test_a_job_of_another_model_is_refused(service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["dtype: bfloat16", "dtype: float32\n  mamba_dt_clamp: none"])
+def test_a_job_of_another_model_is_refused(service: Service, tmp_path: Path, model: str) -> None:
     write_corpus(tmp_path / "rows.jsonl", 5)
     spec = job_spec(tmp_path, engine={"service": "tests"})
-    spec.write_text(spec.read_text().replace("dtype: float32", "dtype: bfloat16"))
+    spec.write_text(spec.read_text().replace("dtype: float32", model))
     found = run_job(service, spec)
     assert found.returncode == 2
     assert "does not serve the job's model" in found.stderr

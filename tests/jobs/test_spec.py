@@ -57,7 +57,7 @@ def test_every_key_reaches_the_job(write_spec: SpecWriter) -> None:
     spec = load_spec(
         write_spec("""\
 name: all
-model: {path: s3://bucket/model, dtype: float32, quantization: null, storage_options: {anon: true}}
+model: {path: s3://bucket/model, dtype: float32, quantization: null, mamba_dt_clamp: both, storage_options: {anon: true}}
 task:
   kind: generate
   messages: [{role: user, content: "{{ body }}"}]
@@ -78,6 +78,7 @@ cluster: local
     )
     job = spec.job
     assert (job.model.path, job.model.storage_options) == ("s3://bucket/model", {"anon": True})
+    assert job.model.mamba_dt_clamp == "both"
     assert job.date == dt.date(2026, 1, 31)
     assert job.task == GenerateTask(
         messages=({"role": "user", "content": "{{ body }}"},),
@@ -213,6 +214,18 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
             "engine: {gpu_memory_fraction: 1.1}",
             "engine.gpu_memory_fraction: was 1.1; it must be a number over 0 and at most 1",
         ),
+        (
+            "engine: {online_batched_tokens: 64}",
+            "engine.online_batched_tokens: belongs to a service spec; a job's engines have no online requests",
+        ),
+        (
+            "engine: {max_num_batched_tokens: 64, online_batched_tokens: 65}",
+            "engine.online_batched_tokens: was 65; it must be at most max_num_batched_tokens, which is 64",
+        ),
+        (
+            "engine: {service: a, online_batched_tokens: 64}",
+            "engine.online_batched_tokens: stands beside service, whose engines are there already",
+        ),
         ("engine: {cache_bytes: 1, gpu_memory_fraction: 1}", "engine.gpu_memory_fraction: stands beside cache_bytes"),
         ("engine: [1]", "engine: was [1]; it must be a mapping of engine options"),
         ("unit_rows: many", "unit_rows: was 'many'; it must be auto or a whole number, at least 1"),
@@ -228,6 +241,13 @@ def test_wrong_top_level_key_is_refused_with_its_line(
 ) -> None:
     (found,) = problems(write_spec(f"{generate_yaml}{line}\n"))
     assert found.startswith(f"spec.yaml:13: {problem}")
+
+
+def test_a_clamp_that_there_is_not_is_refused_with_its_line(write_spec: SpecWriter, generate_yaml: str) -> None:
+    spec = generate_yaml.replace("path: models/qwen3", "path: m\n  mamba_dt_clamp: decode")
+    assert problems(write_spec(spec)) == (
+        "spec.yaml:4: model.mamba_dt_clamp: was 'decode'; it must be prefill, both or none",
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def changed(before: dict[str, Any], job: Job) -> list[str]:
             lambda job: {"model": dataclasses.replace(job.model, quantization=QuantizationConfig(method="int8"))},
             "quantization.method",
         ),
+        (lambda job: {"model": dataclasses.replace(job.model, mamba_dt_clamp="none")}, "mamba_dt_clamp"),
         (lambda job: {"engine": EngineSpec(max_model_len=99)}, "max_model_len"),
         (lambda job: {"output": OutputSpec(path="x", format="jsonl")}, "output.format"),
         (lambda job: {"input": dataclasses.replace(job.input, columns=("a",))}, "input.columns"),
@@ -78,13 +79,19 @@ def test_what_results_depend_on_is_named(job: Job, change: Callable[[Job], dict[
     "change",
     [
         lambda job: {"name": "other"},
-        lambda job: {"engine": EngineSpec(replicas=4, max_num_seqs=3, cache_bytes=1 << 30)},
+        lambda job: {"engine": EngineSpec(replicas=4, max_num_seqs=3, online_batched_tokens=9, cache_bytes=1 << 30)},
         lambda job: {"input": dataclasses.replace(job.input, storage_options={"secret": "changed"})},
         lambda job: {"output": OutputSpec(path="elsewhere")},
     ],
 )
 def test_what_only_moves_speed_and_place_does_not_count(job: Job, change: Callable[[Job], dict[str, Any]]) -> None:
     assert changed(fingerprint(job), dataclasses.replace(job, **change(job))) == []
+
+
+def test_a_run_from_before_mamba_dt_clamp_was_a_key_goes_on(job: Job) -> None:
+    before = fingerprint(job)
+    del before["mamba_dt_clamp"]
+    assert changed(before, job) == []
 
 
 def test_a_checkpoint_may_move_but_not_change(job: Job, tmp_path: Path) -> None:

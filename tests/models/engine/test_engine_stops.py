@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models import Engine, Output, SamplingParams
-from models.engine.engine import Delta
+from models.engine.live import Delta
 from models.registry import LoadedModel, load_model
 from models.text import Tokenizer
 from tests.models.engine.tiny import MakeEngine, folder_of, prompts

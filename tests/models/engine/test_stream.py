@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models import AsyncEngine, Engine, Output, SamplingParams
-from models.engine.engine import Delta
+from models.engine.live import Delta
 from models.engine.options import EngineOptions
 from models.errors import EngineError, RequestError
 from models.registry import LoadedModel
