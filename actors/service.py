@@ -27,7 +27,7 @@ from actors.limits import Admission, Limits
 from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
 from actors.owner import Packing
-from actors.work import CHUNK_ROWS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
@@ -250,7 +250,7 @@ def service_app(models: Sequence[ModelDeployment], *, keys_file: str | None) -> 
     handles = [_deployment_of(model).bind(model.settings) for model in models]
     ingress: Any = serve.deployment(
         Ingress,
-        name="http",
+        name=INGRESS,
         max_ongoing_requests=1_000_000,  # what is too much is told with 429, model by model
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=DRAIN_S,

@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.float32]
 CHUNK_ROWS = 32
 """Rows of a job that go to a replica of a service in one call."""
 
+INGRESS = "_http"
+"""What speaks HTTP among the deployments of a service. The others have the names of its models, which begin with a letter or digit."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
