@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
+from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
 from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
 from models.checkpoint_place import find_checkpoint
 from models.engine.memory import MemoryPlan
@@ -22,10 +22,6 @@ from models.errors import EngineError, RequestError
 
 LAST_WORDS_S = 2.0
 """How long the failure of an engine of several shards waits for a better reason than a broken connection."""
-
-
-OnFailure = Callable[[str], None]
-"""Takes why an engine is of no more use, from whatever thread finds out."""
 
 
 class Backend(Protocol):

@@ -7,7 +7,6 @@ Rank 0 is any actor whose placement group has a bundle a shard: an engine under 
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from ray.util import get_node_ip_address
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.work import EngineSettings
+from actors.work import EngineSettings, OnFailure
 from models.checkpoint_place import find_checkpoint
 from models.choices import choose_device
 from models.engine.follower import follow
@@ -29,8 +28,6 @@ from models.rendezvous import Meeting, leave
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-
-OnLost = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +52,7 @@ class ShardActor:
 class GroupShards:
     """The ranks 1 to `size` - 1 of the replica whose rank 0 is this process, each like it in a bundle of its own."""
 
-    def __init__(self, work: ShardWork, size: int, *, source: CheckpointSource, on_lost: OnLost) -> None:
+    def __init__(self, work: ShardWork, size: int, *, source: CheckpointSource, on_lost: OnFailure) -> None:
         """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard ends that nobody told to.
 
         Raises:
@@ -133,7 +130,7 @@ class GroupShards:
         return f"shard {self._ends[ended[0]]} ended before it was told to"
 
 
-def group_shards(settings: EngineSettings, on_lost: OnLost) -> StartShards:
+def group_shards(settings: EngineSettings, on_lost: OnFailure) -> StartShards:
     """How an engine of these settings starts its shards on a cluster."""
     source = CheckpointSource(
         path=settings.path, storage_options=dict(settings.storage_options), version=settings.version

@@ -27,7 +27,7 @@ from actors.limits import Admission, Limits
 from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
 from actors.owner import Packing
-from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
@@ -38,7 +38,6 @@ from models.text import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-ENGINE_FAILED = 70
 DRAIN_S = 30.0
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 15.0

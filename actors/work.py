@@ -1,9 +1,9 @@
-"""What an engine is asked and what it answers, without a word on rows, units or columns.
+"""What an engine is made from, what it is asked, what it answers and how it ends, without a word on rows, units or columns.
 
 Plain values that pickle small and fast: they cross from one process to another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,12 @@ from models.engine.request import SamplingParams, TokenLogprobs
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+
+OnFailure = Callable[[str], None]
+"""Takes why an engine is of no more use, from whatever thread finds out."""
+
+ENGINE_FAILED = 70
+"""The exit status of an engine's process that ends itself."""
 
 CHUNK_ROWS = 32
 """Rows of a job that go to a replica of a service in one call."""

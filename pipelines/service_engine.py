@@ -19,10 +19,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models.errors import EngineError, ModelError
 from pipelines.errors import ClusterError
-from pipelines.infer import AnswersRequests, OnFailure
+from pipelines.infer import AnswersRequests
 
 logger = logging.getLogger(__name__)
 
