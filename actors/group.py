@@ -7,7 +7,7 @@ Rank 0 is any actor whose placement group has a bundle a shard: an engine under 
 
 import logging
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.work import EngineSettings, OnFailure
-from models.checkpoint_place import find_checkpoint
 from models.choices import choose_device
 from models.engine.follower import follow
 from models.engine.shards import END_S, ShardWork, StartShards
@@ -30,29 +29,19 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointSource:
-    """Where every machine of a replica finds the checkpoint; see `models.checkpoint_place.find_checkpoint`."""
-
-    path: str
-    storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
-    version: str | None = None
-
-
 class ShardActor:
     """One rank other than 0, in a process and a bundle of its own."""
 
-    def follow(self, work: ShardWork, source: CheckpointSource, rank: int, size: int, address: str) -> None:
+    def follow(self, work: ShardWork, settings: EngineSettings, rank: int, size: int, address: str) -> None:
         """Computes what rank 0 calls for, until that says that it is done; see `models.engine.follower`."""
-        found = find_checkpoint(source.path, storage_options=source.storage_options, version=source.version)
-        work = replace(work, load={**work.load, "path": found.folder})
+        work = replace(work, load={**work.load, "path": settings.find().folder})
         follow(work, rank, size, address)
 
 
 class GroupShards:
     """The ranks 1 to `size` - 1 of the replica whose rank 0 is this process, each like it in a bundle of its own."""
 
-    def __init__(self, work: ShardWork, size: int, *, source: CheckpointSource, on_lost: OnFailure) -> None:
+    def __init__(self, work: ShardWork, size: int, *, settings: EngineSettings, on_lost: OnFailure) -> None:
         """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard ends that nobody told to.
 
         Raises:
@@ -80,7 +69,7 @@ class GroupShards:
                 .remote()
             )
             self._actors.append(actor)
-            self._ends[actor.follow.remote(work, source, rank, size, self._meeting.address)] = rank
+            self._ends[actor.follow.remote(work, settings, rank, size, self._meeting.address)] = rank
         self._is_ending, self._on_lost = threading.Event(), on_lost
         threading.Thread(target=self._watch, name="millrace-shards", daemon=True).start()
 
@@ -132,10 +121,7 @@ class GroupShards:
 
 def group_shards(settings: EngineSettings, on_lost: OnFailure) -> StartShards:
     """How an engine of these settings starts its shards on a cluster."""
-    source = CheckpointSource(
-        path=settings.path, storage_options=dict(settings.storage_options), version=settings.version
-    )
-    return partial(GroupShards, source=source, on_lost=on_lost)
+    return partial(GroupShards, settings=settings, on_lost=on_lost)
 
 
 def _described(error: ray.exceptions.RayError) -> str:

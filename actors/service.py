@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ray import serve
@@ -29,7 +28,6 @@ from actors.online_engine import LocalModel
 from actors.owner import Packing
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
 from models.engine.request import Priority
 from models.engine.watchdog import Watchdog
@@ -77,7 +75,7 @@ class EngineReplica:
         """
         watchdog = Watchdog(settings.step_timeout_s, _end)
         self._model = LocalModel.load(settings, start=group_shards(settings, _end), watchdog=watchdog)
-        self._head = ModelConfig.from_pretrained(_description(settings)).head
+        self._head = ModelConfig.from_pretrained(settings.find("description").folder).head
         self._is_warm = False
         self._settings = settings
         self._batch_slots = asyncio.Semaphore(max(1, BATCH_FACTOR * settings.max_num_seqs // CHUNK_ROWS))
@@ -233,7 +231,7 @@ class Ingress:
 
         served = []
         for model, handle in zip(self._models, self._handles, strict=True):
-            folder = _description(model.settings)
+            folder = model.settings.find("description").folder
             tokenizer = Tokenizer.from_pretrained(folder)
             card = ModelCard.from_config(
                 model.name, ModelConfig.from_pretrained(folder), tokenizer, max_model_len=model.settings.max_model_len
@@ -281,10 +279,3 @@ def _deployment_of(model: ModelDeployment) -> Any:
             "target_ongoing_requests": max(1, settings.max_num_seqs // 2),
         }
     return serve.deployment(EngineReplica, **options)
-
-
-def _description(settings: EngineSettings) -> Path:
-    """The folder of a checkpoint's configuration and tokenizer."""
-    return find_checkpoint(
-        settings.path, parts="description", storage_options=settings.storage_options, version=settings.version
-    ).folder

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
 from models.config_quantization import QuantizationConfig
+from models.engine.options import EngineOptions
 from models.engine.request import SamplingParams, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
@@ -58,6 +60,31 @@ class EngineSettings:
     gpu_memory_fraction: float | None = None
     tensor_parallel_size: int = 1
     step_timeout_s: float = 300.0
+
+    @property
+    def options(self) -> EngineOptions:
+        """The sizes of an engine that generates.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        return EngineOptions(
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            block_size=self.block_size,
+            cache_bytes=self.cache_bytes,
+            gpu_memory_fraction=self.gpu_memory_fraction,
+            tensor_parallel_size=self.tensor_parallel_size,
+        )
+
+    def find(self, parts: Parts = "whole") -> FoundCheckpoint:
+        """These parts of the checkpoint on this machine; see `models.checkpoint_place.find_checkpoint`.
+
+        Raises:
+            CheckpointError: it cannot be read, or is another version by now.
+        """
+        return find_checkpoint(self.path, parts=parts, storage_options=self.storage_options, version=self.version)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
