@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
+import torch
 
 from actors.engine_actor import GeneratingBackend, scored_or_refused
 from actors.loading import engine_of, scorer_of
@@ -58,12 +59,13 @@ class LocalModel:
         watchdog: Watchdog | None = None,
         pooling: Pooling = "last",
     ) -> "LocalModel":
-        """Loads a checkpoint with the sizes of `settings`, whose sampling and labels every request brings along instead. `start` makes
-        its other shards. Blocks until it is loaded.
+        """Loads a checkpoint with the sizes and threads of `settings`, whose sampling and labels every request brings along instead.
+        `start` makes its other shards. Blocks until it is loaded.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
         """
+        torch.set_num_threads(settings.num_threads)
         folder = settings.find().folder
         is_causal = ModelConfig.from_pretrained(folder).head == "causal"
         if settings.tensor_parallel_size == 1 and is_causal:
