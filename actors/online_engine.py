@@ -79,6 +79,11 @@ class LocalModel:
         scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
         return cls(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
 
+    @property
+    def is_generative(self) -> bool:
+        """Whether it makes text."""
+        return self._engine is not None
+
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
         """See `OnlineModel`."""
         if self._engine is None:

@@ -75,7 +75,6 @@ class EngineReplica:
         """
         watchdog = Watchdog(settings.step_timeout_s, _end)
         self._model = LocalModel.load(settings, start=group_shards(settings, _end), watchdog=watchdog)
-        self._head = ModelConfig.from_pretrained(settings.find("description").folder).head
         self._is_warm = False
         self._settings = settings
         self._batch_slots = asyncio.Semaphore(max(1, BATCH_FACTOR * settings.max_num_seqs // CHUNK_ROWS))
@@ -124,7 +123,7 @@ class EngineReplica:
         return await self._model.stats()
 
     async def _warm_up(self) -> None:
-        if self._head != "causal":
+        if not self._model.is_generative:
             await self._model.score([[0]])
             return
         params = SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0.0, ignore_eos=True)

@@ -8,6 +8,7 @@ import torch
 
 from actors.online_engine import LocalModel
 from actors.work import EngineSettings
+from tests.actors.serving import load
 
 
 @pytest.fixture
@@ -28,3 +29,9 @@ def test_a_product_has_the_threads_of_the_settings(
         assert torch.get_num_threads() == threads + 1
     finally:
         model.close()
+
+
+def test_a_model_tells_whether_it_makes_text(causal: LocalModel, classifier_path: Path) -> None:
+    classifier = load(classifier_path)
+    assert (causal.is_generative, classifier.is_generative) == (True, False)
+    classifier.close()
