@@ -5,7 +5,6 @@ Rank 0 is any actor whose placement group has a bundle a shard: an engine under 
 0 is gone, however it ended, and rank 0 is told when a shard is.
 """
 
-import logging
 import threading
 from dataclasses import replace
 from functools import partial
@@ -19,12 +18,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.work import EngineSettings, OnFailure
 from models.choices import choose_device
 from models.engine.follower import follow
-from models.engine.shards import END_S, ShardWork, StartShards
+from models.engine.shards import END_S, ShardWork, StartShards, tell_to_end
 from models.errors import EngineError
 from models.parallel import TensorParallel
 from models.rendezvous import Meeting, leave
-
-logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 
@@ -80,10 +77,7 @@ class GroupShards:
     def close(self) -> None:
         self._is_ending.set()
         if self._tp is not None:
-            try:
-                self._tp.end()
-            except EngineError as error:  # one is gone already, and so the others are going
-                logger.debug("the shards could not be told to end: %s", error)
+            tell_to_end(self._tp)
             ray.wait(list(self._ends), num_returns=len(self._ends), timeout=END_S)
         self.kill()
 
