@@ -5,28 +5,23 @@ that says so, anything else is raised and means that this engine is of no more u
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
 import torch
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
-from models import AsyncEngine, Engine, Output, SamplingParams, Scorer
-from models.checkpoint_place import find_checkpoint
+from actors.loading import engine_of, scorer_of
+from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
+from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
-from models.engine.options import EngineOptions
 from models.engine.shards import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, RequestError
 
 LAST_WORDS_S = 2.0
 """How long the failure of an engine of several shards waits for a better reason than a broken connection."""
-
-
-OnFailure = Callable[[str], None]
-"""Takes why an engine is of no more use, from whatever thread finds out."""
 
 
 class Backend(Protocol):
@@ -90,44 +85,10 @@ class EngineActor:
 
 def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdog | None) -> Backend:
     """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
-    folder = find_checkpoint(settings.path, storage_options=settings.storage_options, version=settings.version).folder
+    folder = settings.find().folder
     if settings.sampling is None:
-        load = partial(
-            Scorer.from_pretrained,
-            folder,
-            dtype=settings.dtype,
-            quantization=settings.quantization,
-            mamba_dt_clamp=settings.mamba_dt_clamp,
-            max_num_batched_tokens=settings.max_num_batched_tokens,
-            max_model_len=settings.max_model_len,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            start=start,
-            watchdog=watchdog,
-        )
-        return ScoringBackend(load, labels=settings.labels)
-    engine = Engine.from_pretrained(
-        folder,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        mamba_dt_clamp=settings.mamba_dt_clamp,
-        options=engine_options(settings),
-        start=start,
-    )
-    return GeneratingBackend(AsyncEngine(engine, watchdog), settings.sampling)
-
-
-def engine_options(settings: EngineSettings) -> EngineOptions:
-    """The sizes of an engine that generates."""
-    return EngineOptions(
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        online_batched_tokens=settings.online_batched_tokens,
-        block_size=settings.block_size,
-        cache_bytes=settings.cache_bytes,
-        gpu_memory_fraction=settings.gpu_memory_fraction,
-        tensor_parallel_size=settings.tensor_parallel_size,
-    )
+        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), labels=settings.labels)
+    return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), settings.sampling)
 
 
 class GeneratingBackend:
@@ -182,22 +143,29 @@ class ScoringBackend:
         return self._scorer.memory
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, list(work.requests()))
+        return await scored_or_refused(self._scored, list(work.requests()))
 
-    def _score(self, requests: list[list[int]]) -> list[EngineAnswer]:
-        try:
-            return list(self._logits(requests))
-        except RequestError as error:
-            if len(requests) == 1:
-                return [Generated.refused(str(error))]
-            return [answer for request in requests for answer in self._score([request])]
+    async def _scored(self, requests: list[list[int]]) -> list[FloatArray]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, requests)
 
-    def _logits(self, requests: list[list[int]]) -> Iterator[FloatArray]:
+    def _logits(self, requests: list[list[int]]) -> list[FloatArray]:
         if self._labels:
-            yield from self._scorer.score_labels(requests, self._labels).numpy()
-        else:
-            yield from (logits.numpy() for logits in self._scorer.score(requests))
+            return list(self._scorer.score_labels(requests, self._labels).numpy())
+        return [logits.numpy() for logits in self._scorer.score(requests)]
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._scorer.close()
+
+
+async def scored_or_refused(
+    score: Callable[[list[list[int]]], Awaitable[Iterable[FloatArray]]], requests: list[list[int]]
+) -> list[EngineAnswer]:
+    """What `score` says of each request. Where it refuses them, each is asked alone, so that only those that cannot be served are
+    refused."""
+    try:
+        return list(await score(requests))
+    except RequestError as error:
+        if len(requests) == 1:
+            return [Generated.refused(str(error))]
+        return [answer for request in requests for answer in await scored_or_refused(score, [request])]

@@ -21,7 +21,6 @@ class Collected:
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: Sequence[TokenLogprobs | None] = ()
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
 
@@ -30,7 +29,6 @@ class Collected:
         self.token_ids += delta.token_ids
         self.text += delta.text
         self.logprobs += delta.logprobs or ()
-        self.prompt_logprobs = delta.prompt_logprobs or self.prompt_logprobs
         if delta.end is not None:
             self.finish_reason = finish_reason(delta)
             self.num_cached_tokens = delta.end.num_cached_tokens

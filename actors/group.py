@@ -5,10 +5,8 @@ Rank 0 is any actor whose placement group has a bundle a shard: an engine under 
 0 is gone, however it ended, and rank 0 is told when a shard is.
 """
 
-import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,45 +15,30 @@ from ray.util import get_node_ip_address
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.work import EngineSettings
-from models.checkpoint_place import find_checkpoint
+from actors.work import EngineSettings, OnFailure
 from models.choices import choose_device
 from models.engine.follower import follow
-from models.engine.shards import END_S, ShardWork, StartShards
+from models.engine.shards import END_S, ShardWork, StartShards, tell_to_end
 from models.errors import EngineError
 from models.parallel import TensorParallel
 from models.rendezvous import Meeting, leave
 
-logger = logging.getLogger(__name__)
-
 LOOK_S = 1.0
-
-OnLost = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointSource:
-    """Where every machine of a replica finds the checkpoint; see `models.checkpoint_place.find_checkpoint`."""
-
-    path: str
-    storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
-    version: str | None = None
 
 
 class ShardActor:
     """One rank other than 0, in a process and a bundle of its own."""
 
-    def follow(self, work: ShardWork, source: CheckpointSource, rank: int, size: int, address: str) -> None:
+    def follow(self, work: ShardWork, settings: EngineSettings, rank: int, size: int, address: str) -> None:
         """Computes what rank 0 calls for, until that says that it is done; see `models.engine.follower`."""
-        found = find_checkpoint(source.path, storage_options=source.storage_options, version=source.version)
-        work = replace(work, load={**work.load, "path": found.folder})
+        work = replace(work, load={**work.load, "path": settings.find().folder})
         follow(work, rank, size, address)
 
 
 class GroupShards:
     """The ranks 1 to `size` - 1 of the replica whose rank 0 is this process, each like it in a bundle of its own."""
 
-    def __init__(self, work: ShardWork, size: int, *, source: CheckpointSource, on_lost: OnLost) -> None:
+    def __init__(self, work: ShardWork, size: int, *, settings: EngineSettings, on_lost: OnFailure) -> None:
         """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard ends that nobody told to.
 
         Raises:
@@ -83,7 +66,7 @@ class GroupShards:
                 .remote()
             )
             self._actors.append(actor)
-            self._ends[actor.follow.remote(work, source, rank, size, self._meeting.address)] = rank
+            self._ends[actor.follow.remote(work, settings, rank, size, self._meeting.address)] = rank
         self._is_ending, self._on_lost = threading.Event(), on_lost
         threading.Thread(target=self._watch, name="millrace-shards", daemon=True).start()
 
@@ -94,10 +77,7 @@ class GroupShards:
     def close(self) -> None:
         self._is_ending.set()
         if self._tp is not None:
-            try:
-                self._tp.end()
-            except EngineError as error:  # one is gone already, and so the others are going
-                logger.debug("the shards could not be told to end: %s", error)
+            tell_to_end(self._tp)
             ray.wait(list(self._ends), num_returns=len(self._ends), timeout=END_S)
         self.kill()
 
@@ -133,12 +113,9 @@ class GroupShards:
         return f"shard {self._ends[ended[0]]} ended before it was told to"
 
 
-def group_shards(settings: EngineSettings, on_lost: OnLost) -> StartShards:
+def group_shards(settings: EngineSettings, on_lost: OnFailure) -> StartShards:
     """How an engine of these settings starts its shards on a cluster."""
-    source = CheckpointSource(
-        path=settings.path, storage_options=dict(settings.storage_options), version=settings.version
-    )
-    return partial(GroupShards, source=source, on_lost=on_lost)
+    return partial(GroupShards, settings=settings, on_lost=on_lost)
 
 
 def _described(error: ray.exceptions.RayError) -> str:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
+import torch
 
-from actors.engine_actor import GeneratingBackend, engine_options
+from actors.engine_actor import GeneratingBackend, scored_or_refused
+from actors.loading import engine_of, scorer_of
 from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
-from actors.work import EngineAnswer, EngineSettings, EngineWork, Generated
+from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, Engine, SamplingParams, Scorer
-from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
 from models.engine.live import Delta
 from models.engine.scorer import TOKEN_BUDGET, Pooling
@@ -58,32 +59,30 @@ class LocalModel:
         watchdog: Watchdog | None = None,
         pooling: Pooling = "last",
     ) -> "LocalModel":
-        """Loads a checkpoint with the sizes of `settings`, whose sampling and labels every request brings along instead. `start` makes
-        its other shards. Blocks until it is loaded.
+        """Loads a checkpoint with the sizes and threads of `settings`, whose sampling and labels every request brings along instead.
+        `start` makes its other shards. Blocks until it is loaded.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
         """
-        folder = find_checkpoint(
-            settings.path, storage_options=settings.storage_options, version=settings.version
-        ).folder
+        torch.set_num_threads(settings.num_threads)
+        folder = settings.find().folder
         is_causal = ModelConfig.from_pretrained(folder).head == "causal"
         if settings.tensor_parallel_size == 1 and is_causal:
             return _load_both(folder, settings, watchdog, pooling)
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         if is_causal:
-            engine = Engine.from_pretrained(
-                folder,
-                dtype=settings.dtype,
-                quantization=settings.quantization,
-                mamba_dt_clamp=settings.mamba_dt_clamp,
-                options=engine_options(settings),
-                start=start,
-            )
-            thread = ThreadPoolExecutor(max_workers=1)
+            engine = engine_of(settings, folder, start)
             return cls(
                 engine=AsyncEngine(engine, watchdog), scorer=None, thread=thread, max_model_len=engine.max_model_len
             )
-        return _load_scorer(folder, settings, start, watchdog, pooling)
+        scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
+        return cls(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether it makes text."""
+        return self._engine is not None
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
         """See `OnlineModel`."""
@@ -122,18 +121,11 @@ class LocalModel:
             EngineError: the engine failed; what it had is lost.
         """
         if sampling is None:
-            return await self._scored(list(work.requests()), labels)
+            score = partial(self.score_labels, labels=labels) if labels else self.score
+            return await scored_or_refused(score, list(work.requests()))
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
         return await GeneratingBackend(self._engine, sampling).compute(work)
-
-    async def _scored(self, requests: list[list[int]], labels: Sequence[Sequence[int]]) -> list[EngineAnswer]:
-        try:
-            return list(await (self.score_labels(requests, labels) if labels else self.score(requests)))
-        except RequestError as error:
-            if len(requests) == 1:
-                return [Generated.refused(str(error))]
-            return [answer for request in requests for answer in await self._scored([request], labels)]
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`."""
@@ -194,7 +186,7 @@ def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None
     )
     loaded = thread.submit(load).result()
     tokenizer = load_tokenizer(folder)
-    engine = Engine(loaded, tokenizer=tokenizer, options=engine_options(settings), launcher=thread)
+    engine = Engine(loaded, tokenizer=tokenizer, options=settings.options, launcher=thread)
     return LocalModel(
         engine=AsyncEngine(engine, watchdog),
         scorer=Scorer(loaded, tokenizer=tokenizer),
@@ -202,26 +194,6 @@ def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None
         max_model_len=loaded.max_model_len,
         pooling=pooling,
     )
-
-
-def _load_scorer(
-    folder: Path, settings: EngineSettings, start: StartShards, watchdog: Watchdog | None, pooling: Pooling
-) -> LocalModel:
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
-    load = partial(
-        Scorer.from_pretrained,
-        folder,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        mamba_dt_clamp=settings.mamba_dt_clamp,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        max_model_len=settings.max_model_len,
-        tensor_parallel_size=settings.tensor_parallel_size,
-        start=start,
-        watchdog=watchdog,
-    )
-    scorer = thread.submit(load).result()
-    return LocalModel(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
 
 
 def _online_delta(delta: Delta) -> OnlineDelta:

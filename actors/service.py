@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ray import serve
@@ -27,9 +26,8 @@ from actors.limits import Admission, Limits
 from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
 from actors.owner import Packing
-from actors.work import CHUNK_ROWS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.checkpoint_place import find_checkpoint
 from models.config import ModelConfig
 from models.engine.request import Priority
 from models.engine.watchdog import Watchdog
@@ -38,7 +36,6 @@ from models.text import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-ENGINE_FAILED = 70
 DRAIN_S = 30.0
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 15.0
@@ -78,7 +75,6 @@ class EngineReplica:
         """
         watchdog = Watchdog(settings.step_timeout_s, _end)
         self._model = LocalModel.load(settings, start=group_shards(settings, _end), watchdog=watchdog)
-        self._head = ModelConfig.from_pretrained(_description(settings)).head
         self._is_warm = False
         self._settings = settings
         self._batch_slots = asyncio.Semaphore(max(1, BATCH_FACTOR * settings.max_num_seqs // CHUNK_ROWS))
@@ -127,7 +123,7 @@ class EngineReplica:
         return await self._model.stats()
 
     async def _warm_up(self) -> None:
-        if self._head != "causal":
+        if not self._model.is_generative:
             await self._model.score([[0]])
             return
         params = SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0.0, ignore_eos=True)
@@ -234,7 +230,7 @@ class Ingress:
 
         served = []
         for model, handle in zip(self._models, self._handles, strict=True):
-            folder = _description(model.settings)
+            folder = model.settings.find("description").folder
             tokenizer = Tokenizer.from_pretrained(folder)
             card = ModelCard.from_config(
                 model.name, ModelConfig.from_pretrained(folder), tokenizer, max_model_len=model.settings.max_model_len
@@ -250,7 +246,7 @@ def service_app(models: Sequence[ModelDeployment], *, keys_file: str | None) -> 
     handles = [_deployment_of(model).bind(model.settings) for model in models]
     ingress: Any = serve.deployment(
         Ingress,
-        name="http",
+        name=INGRESS,
         max_ongoing_requests=1_000_000,  # what is too much is told with 429, model by model
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=DRAIN_S,
@@ -282,10 +278,3 @@ def _deployment_of(model: ModelDeployment) -> Any:
             "target_ongoing_requests": max(1, settings.max_num_seqs // 2),
         }
     return serve.deployment(EngineReplica, **options)
-
-
-def _description(settings: EngineSettings) -> Path:
-    """The folder of a checkpoint's configuration and tokenizer."""
-    return find_checkpoint(
-        settings.path, parts="description", storage_options=settings.storage_options, version=settings.version
-    ).folder

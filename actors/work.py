@@ -1,24 +1,35 @@
-"""What an engine is asked and what it answers, without a word on rows, units or columns.
+"""What an engine is made from, what it is asked, what it answers and how it ends, without a word on rows, units or columns.
 
 Plain values that pickle small and fast: they cross from one process to another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
 from models.config_quantization import QuantizationConfig
+from models.engine.options import EngineOptions
 from models.engine.request import SamplingParams, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
+OnFailure = Callable[[str], None]
+"""Takes why an engine is of no more use, from whatever thread finds out."""
+
+ENGINE_FAILED = 70
+"""The exit status of an engine's process that ends itself."""
+
 CHUNK_ROWS = 32
 """Rows of a job that go to a replica of a service in one call."""
+
+INGRESS = "_http"
+"""What speaks HTTP among the deployments of a service. The others have the names of its models, which begin with a letter or digit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +62,32 @@ class EngineSettings:
     gpu_memory_fraction: float | None = None
     tensor_parallel_size: int = 1
     step_timeout_s: float = 300.0
+
+    @property
+    def options(self) -> EngineOptions:
+        """The sizes of an engine that generates.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        return EngineOptions(
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            online_batched_tokens=self.online_batched_tokens,
+            block_size=self.block_size,
+            cache_bytes=self.cache_bytes,
+            gpu_memory_fraction=self.gpu_memory_fraction,
+            tensor_parallel_size=self.tensor_parallel_size,
+        )
+
+    def find(self, parts: Parts = "whole") -> FoundCheckpoint:
+        """These parts of the checkpoint on this machine; see `models.checkpoint_place.find_checkpoint`.
+
+        Raises:
+            CheckpointError: it cannot be read, or is another version by now.
+        """
+        return find_checkpoint(self.path, parts=parts, storage_options=self.storage_options, version=self.version)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

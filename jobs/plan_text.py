@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from jobs.progress import duration, size
+from jobs.progress import duration
+from models.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import GenerateTask, Job
 from pipelines.sample import Sample
@@ -25,7 +26,7 @@ def plan_text(job: Job, estimate: Estimate) -> str:
                 ("files", f"{plan.num_files:,}"),
                 ("rows", f"{plan.num_rows:,}"),
                 ("units", f"{plan.num_units:,} of at most {estimate.unit_rows:,} rows"),
-                ("bytes", size(plan.num_bytes)),
+                ("bytes", byte_text(plan.num_bytes)),
             ],
         ),
         _sample_lines(estimate.sample),
@@ -75,13 +76,15 @@ def _of_one(num_shards: int) -> str:
 
 
 def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
-    lines = [("weights", size(memory.weights_bytes))]
+    lines = [("weights", byte_text(memory.weights_bytes))]
     if isinstance(job.task, GenerateTask):
         seqs = f"{job.engine.max_num_seqs:,} sequences"
-        lines.append(("cache", f"{size(memory.typical_cache_bytes)} for {seqs} of the sampled length and max_tokens"))
-        lines.append(("", f"{size(memory.full_cache_bytes)} for {seqs} of the longest length there can be"))
+        lines.append(
+            ("cache", f"{byte_text(memory.typical_cache_bytes)} for {seqs} of the sampled length and max_tokens")
+        )
+        lines.append(("", f"{byte_text(memory.full_cache_bytes)} for {seqs} of the longest length there can be"))
         if job.engine.cache_bytes is not None:
-            lines.append(("", f"{size(job.engine.cache_bytes)} are set (engine.cache_bytes)"))
+            lines.append(("", f"{byte_text(job.engine.cache_bytes)} are set (engine.cache_bytes)"))
     return lines
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from models.byte_text import byte_text
 from models.engine.memory import MemoryPlan
 from pipelines.progress import Progress
 
@@ -107,21 +108,11 @@ def plain_line(progress: Progress) -> str:
 def memory_line(memory: MemoryPlan) -> str:
     """Weights, cache and what fits in, as one line of text."""
     whose = "each engine" if memory.num_shards == 1 else f"each of an engine's {memory.num_shards} shards"
-    weights = f"{whose}: {size(memory.weights_bytes)} of weights"
+    weights = f"{whose}: {byte_text(memory.weights_bytes)} of weights"
     if not memory.cache_bytes:
         return weights
     fits = f"{memory.num_tokens:,} tokens of {memory.num_seqs:,} sequences"
-    return f"{weights}, {size(memory.cache_bytes)} of cache, which holds {fits}"
-
-
-def size(num_bytes: int) -> str:
-    """Bytes for people: `812 B`, `4.1 MB`, `7.53 GB`, in powers of 1000."""
-    value = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:,.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.3g} {unit}"
+    return f"{weights}, {byte_text(memory.cache_bytes)} of cache, which holds {fits}"
 
 
 def duration(seconds: float | None) -> str:

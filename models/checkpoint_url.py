@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from models.byte_text import byte_text
 from models.checkpoint_files import INDEX_FILE, is_description, weight_files
 from models.checkpoint_place import FoundCheckpoint, Parts
 from models.checkpoint_remote import NUM_THREADS, PIECE_BYTES, Manifest, Remote, RemoteFile
@@ -145,7 +146,7 @@ def _check_room(url: str, folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise CheckpointError(
-            f"{url} takes {num_bytes / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left; make room there, or mount a larger "
+            f"{url} takes {byte_text(num_bytes)} and {folder} has {byte_text(free)} left; make room there, or mount a larger "
             f"disk at {cache_folder()}"
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from models.byte_text import byte_text
 from models.errors import ConfigError
 
 
@@ -14,16 +15,11 @@ def check_fits(needed: int, free: int, *, place: str, others: Iterable[tuple[str
     """
     if needed <= free:
         return
-    fitting = [f"{name} ({gigabytes(size)} a shard)" for name, size in others if size <= free]
+    fitting = [f"{name} ({byte_text(size)} a shard)" for name, size in others if size <= free]
     would = (
         f"with {' or '.join(fitting)} it would fit" if fitting else "no number of shards and no quantization would help"
     )
     raise ConfigError(
-        f"the weights take {gigabytes(needed)} a shard, and {place} has {gigabytes(free)} for it: "
-        f"{gigabytes(needed - free)} too little; {would}"
+        f"the weights take {byte_text(needed)} a shard, and {place} has {byte_text(free)} for it: "
+        f"{byte_text(needed - free)} too little; {would}"
     )
-
-
-def gigabytes(num_bytes: int) -> str:
-    """Bytes for people, in powers of 1000."""
-    return f"{num_bytes / 1e9:,.3g} GB"

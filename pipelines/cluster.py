@@ -155,7 +155,7 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
             f"{engine.replicas} engines" if size == 1 else f"the {size} shards of each of {engine.replicas} engines"
         )
         raise ClusterError(f"{needing} need a GPU each, and the cluster has {gpus:g}: lower {less} or add GPUs")
-    places = [_shards_on(node, each, needs_gpu=gpus > 0) for node in nodes]
+    places = _places_on(engine, nodes)
     packing = _packing(places, size)
     fitting = sum(count // size for count in places) if packing == "STRICT_PACK" else sum(places) // size
     if fitting < engine.replicas:
@@ -178,14 +178,19 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
 
 def packing_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Packing:
     """How the shards of an engine lie on these nodes: on one, unless none has room for all of them."""
-    has_gpus = any(node.get("GPU", 0.0) for node in nodes)
-    places = [_shards_on(node, engine_cpus(engine), needs_gpu=has_gpus) for node in nodes]
-    return _packing(places, engine.tensor_parallel_size)
+    return _packing(_places_on(engine, nodes), engine.tensor_parallel_size)
 
 
 def _packing(places: Sequence[int], size: int) -> Packing:
     """`places` are the shards that each node has room for."""
     return "STRICT_PACK" if max(places) >= size else "PACK"
+
+
+def _places_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> list[int]:
+    """How many shards of an engine each node has room for. Where there are GPUs each needs one, but for those that only ask a
+    service, which has them."""
+    needs_gpu = engine.service is None and any(node.get("GPU", 0.0) > 0 for node in nodes)
+    return [_shards_on(node, engine_cpus(engine), needs_gpu=needs_gpu) for node in nodes]
 
 
 def _shards_on(node: Mapping[str, float], cpus: float, *, needs_gpu: bool) -> int:

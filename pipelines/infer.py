@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 
 import pyarrow as pa
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models.engine.memory import MemoryPlan
 from pipelines.attempts import Attempts
 from pipelines.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
@@ -24,8 +24,6 @@ from pipelines.permit import Permit
 from pipelines.rows import InferredUnit, PreparedUnit
 
 logger = logging.getLogger(__name__)
-
-ENGINE_FAILED = 70
 
 
 class AnswersRequests(Protocol):
@@ -37,7 +35,6 @@ class AnswersRequests(Protocol):
     async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
 
 
-OnFailure = Callable[[str], None]
 MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
 
 

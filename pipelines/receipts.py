@@ -1,13 +1,13 @@
 """The receipt of a unit: proof that its results are complete, and what they cost.
 
     iter_receipts(store) -> Iterator[Receipt]      # in any order
-    summarize(receipts) -> Totals
+    totals_with(totals, receipt) -> Totals
 
 A receipt is written after the unit's data and dead letters and holds the size and hash of both.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -125,14 +125,6 @@ def _parsed(content: bytes | None) -> Receipt | None:
         return None if content is None else Receipt.from_json(content)
     except ValueError:
         return None
-
-
-def summarize(receipts: Iterable[Receipt]) -> Totals:
-    """Adds up receipts."""
-    totals = Totals()
-    for receipt in receipts:
-        totals = totals_with(totals, receipt)
-    return totals
 
 
 def totals_with(totals: Totals, receipt: Receipt) -> Totals:

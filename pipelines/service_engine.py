@@ -19,10 +19,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.work import CHUNK_ROWS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models.errors import EngineError, ModelError
 from pipelines.errors import ClusterError
-from pipelines.infer import AnswersRequests, OnFailure
+from pipelines.infer import AnswersRequests
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
         )
     found: dict[str, EngineSettings] = {}
     for name in apps[service].deployments:
-        if name != "http":
+        if name != INGRESS:
             handle = serve.get_deployment_handle(name, app_name=service)
             found[name] = handle.describe.remote().result(timeout_s=ASK_S)
     for name, theirs in found.items():

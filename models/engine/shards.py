@@ -85,6 +85,14 @@ def start_shards(work: ShardWork, size: int, start: StartShards) -> Shards:
     return start(work, size)
 
 
+def tell_to_end(tp: TensorParallel) -> None:
+    """Tells the other ranks of rank 0 `tp` that it is over; they need not hear it."""
+    try:
+        tp.end()
+    except EngineError as error:  # one is gone already, and so the others are going
+        logger.debug("the shards could not be told to end: %s", error)
+
+
 class LocalShards:
     """Processes of this machine. They end when they are told to, and by themselves when rank 0 is gone."""
 
@@ -100,10 +108,7 @@ class LocalShards:
 
     def close(self) -> None:
         if self._tp is not None:
-            try:
-                self._tp.end()
-            except EngineError as error:  # one is gone already, and so the others are going
-                logger.debug("the shards could not be told to end: %s", error)
+            tell_to_end(self._tp)
             self._end(END_S)
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import torch
 import uvicorn
 
 from actors.limits import Admission, Limits
@@ -46,8 +47,12 @@ def serving(
 
 
 def load(path: Path) -> LocalModel:
-    """A checkpoint in this process."""
-    return LocalModel.load(EngineSettings(path=str(path), dtype="float32", max_num_seqs=MAX_SEQS, block_size=4))
+    """A checkpoint in this process, which keeps the number of threads it has."""
+    return LocalModel.load(
+        EngineSettings(
+            path=str(path), dtype="float32", max_num_seqs=MAX_SEQS, block_size=4, num_threads=torch.get_num_threads()
+        )
+    )
 
 
 def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 64) -> ServedModel:

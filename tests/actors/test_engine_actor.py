@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine_actor import EngineActor, GeneratingBackend, ScoringBackend, engine_options
+from actors.engine_actor import EngineActor, GeneratingBackend, ScoringBackend
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
 from models.engine.options import EngineOptions
@@ -106,7 +106,7 @@ def test_every_size_reaches_the_engine() -> None:
         "cache_bytes": 1 << 20, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2,
     }  # fmt: skip
     assert {field.name for field in fields(EngineOptions)} == set(sizes)
-    assert engine_options(EngineSettings(path="m", **sizes)) == EngineOptions(**sizes)
+    assert EngineSettings(path="m", **sizes).options == EngineOptions(**sizes)
 
 
 def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:

@@ -1,16 +1,18 @@
-"""A model in one process, for online requests: it is loaded as its settings say."""
+"""A model in this process, as it is loaded for online requests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from actors.online_engine import LocalModel
 from actors.work import EngineSettings
 from models import Scorer
 from models.errors import ConfigError
+from tests.actors.serving import load
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
 
@@ -36,3 +38,29 @@ def test_the_budget_of_online_steps_reaches_the_engine(tiny_checkpoint: Callable
     settings = EngineSettings(path=str(tiny_checkpoint()), max_num_batched_tokens=8, online_batched_tokens=9)
     with pytest.raises(ConfigError, match="online_batched_tokens was 9; it must be at most max_num_batched_tokens"):
         LocalModel.load(settings)
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """How many threads a product has here; a model that is loaded sets them for the whole process."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("head", ["causal", "classifier"])
+def test_a_product_has_the_threads_of_the_settings(
+    threads: int, causal_path: Path, classifier_path: Path, head: str
+) -> None:
+    path = causal_path if head == "causal" else classifier_path
+    model = LocalModel.load(EngineSettings(path=str(path), dtype="float32", num_threads=threads + 1))
+    try:
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        model.close()
+
+
+def test_a_model_tells_whether_it_makes_text(causal: LocalModel, classifier_path: Path) -> None:
+    classifier = load(classifier_path)
+    assert (causal.is_generative, classifier.is_generative) == (True, False)
+    classifier.close()

@@ -1,8 +1,14 @@
 """Work travels flat and comes apart as it went in."""
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from actors.work import EngineWork, Generated
+from actors.work import EngineSettings, EngineWork, Generated
+from models.engine.options import EngineOptions
 
 
 def test_requests_come_apart_as_they_went_in() -> None:
@@ -19,3 +25,25 @@ def test_no_requests_are_no_work() -> None:
 def test_a_refusal_carries_its_reason_and_no_tokens() -> None:
     refused = Generated.refused("too long")
     assert (refused.error, refused.text, refused.token_ids) == ("too long", "", [])
+
+
+def test_the_options_of_an_engine_are_those_of_its_settings() -> None:
+    sizes: dict[str, Any] = {
+        "max_model_len": 64,
+        "max_num_seqs": 3,
+        "max_num_batched_tokens": 32,
+        "block_size": 4,
+        "cache_bytes": 1 << 20,
+        "gpu_memory_fraction": 0.5,
+        "tensor_parallel_size": 2,
+    }
+    assert EngineSettings(path="nowhere", **sizes).options == EngineOptions(**sizes)
+
+
+def test_the_settings_find_what_they_name(tmp_path: Path) -> None:
+    assert EngineSettings(path=str(tmp_path)).find("description").folder == tmp_path
+
+
+def test_what_crosses_between_processes_needs_no_torch() -> None:
+    script = "import sys, actors.work; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray.cluster_utils import Cluster
 
 from tests.pipelines.grouping import (
     NUM_ROWS,
     STEP_TIMEOUT_S,
     UNIT_ROWS,
     Bench,
+    bench_of,
     check_disturbed,
     check_released,
-    three_nodes,
 )
 from tests.pipelines.killing import GENERATE, PATIENCE_S, wait_until
-from tests.pipelines.running import contents, drive
+from tests.pipelines.running import contents
 
 pytestmark = [
     pytest.mark.faults,
@@ -33,34 +32,19 @@ MOMENTS = sorted(random.Random(20262).sample(range(NUM_ROWS // UNIT_ROWS - 10), 
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with three_nodes() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path]) -> Bench:
-    return Bench(tmp_path_factory.mktemp("groups"), tiny_checkpoint("causal"))
-
-
-@pytest.fixture(scope="module")
-def expected(cluster: Cluster, bench: Bench) -> dict[str, bytes]:
-    assert drive(bench.job("alone")).exit_status == 0
-    return contents(bench.out("alone"))
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path]) -> Iterator[Bench]:
+    with bench_of(tmp_path_factory.mktemp("groups"), tiny_checkpoint("causal")) as bench:
+        yield bench
 
 
 @pytest.mark.parametrize("units", MOMENTS)
 @pytest.mark.parametrize("what", ["shard killed", "rank 0 killed", "shard stopped", "rank 0 stopped", "node removed"])
-def test_the_output_is_that_of_one_process(
-    cluster: Cluster, bench: Bench, expected: dict[str, bytes], what: str, units: int
-) -> None:
-    check_disturbed(cluster, bench, expected, what, units=units)
+def test_the_output_is_that_of_one_process(bench: Bench, what: str, units: int) -> None:
+    check_disturbed(bench, what, units=units)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_driver_that_ends_takes_its_groups_with_it(
-    cluster: Cluster, bench: Bench, expected: dict[str, bytes], tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_driver_that_ends_takes_its_groups_with_it(bench: Bench, tmp_path: Path, number: signal.Signals) -> None:
     """`millrace run` in a process of its own on the same cluster, ended in mid-run and started again."""
     job = bench.job(f"driver-{number}", tensor_parallel_size=2)
     spec = tmp_path / "spec.yaml"
@@ -77,7 +61,7 @@ def test_a_driver_that_ends_takes_its_groups_with_it(
             }
         )
     )
-    command = [sys.executable, "-m", "jobs", "run", str(spec), "--address", cluster.address]
+    command = [sys.executable, "-m", "jobs", "run", str(spec), "--address", bench.cluster.address]
     with subprocess.Popen(command) as first:
         committed = Path(job.output.path) / "receipts"
         wait_until(lambda: committed.exists() and len(list(committed.iterdir())) >= 5, "five committed units")
@@ -85,5 +69,5 @@ def test_a_driver_that_ends_takes_its_groups_with_it(
         assert first.wait(PATIENCE_S) != 0
     check_released()
     assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == 0
-    assert contents(Path(job.output.path)) == expected
+    assert contents(Path(job.output.path)) == bench.expected
     check_released()

@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from jobs.plan_text import plan_text
-from jobs.progress import size
 from models import SamplingParams
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
@@ -73,11 +71,3 @@ def test_sample_without_a_good_row_gives_no_time() -> None:
     text = plan_text(JOB, replace(ESTIMATE, sample=empty, probe=None, cost=None))
     assert "No sampled row can be computed" in text
     assert "2 of the sampled rows would fail: null_value" in text
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 B"), (812, "812 B"), (4_100, "4.1 kB"), (7_530_000_000, "7.53 GB"), (10**16, "10,000 TB")],
-)
-def test_bytes_are_written_for_people(num_bytes: int, text: str) -> None:
-    assert size(num_bytes) == text

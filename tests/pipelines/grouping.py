@@ -47,11 +47,13 @@ def three_nodes() -> Iterator[Cluster]:
 
 
 class Bench:
-    """One generation job, run over shards into folders of its own."""
+    """One generation job, run over shards of a cluster into folders of its own. `expected` is what one process writes."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
-        self._folder, self._model = folder, model
+    def __init__(self, cluster: Cluster, folder: Path, model: Path) -> None:
+        self.cluster, self._folder, self._model = cluster, folder, model
         self._corpus = write_corpus(folder / "rows.jsonl", NUM_ROWS)
+        assert drive(self.job("alone")).exit_status == 0
+        self.expected = contents(self.out("alone"))
 
     def job(self, name: str, **engine: Any) -> Job:
         return job_of(
@@ -65,6 +67,13 @@ class Bench:
 
     def out(self, name: str) -> Path:
         return self._folder / name
+
+
+@contextmanager
+def bench_of(folder: Path, model: Path) -> Iterator[Bench]:
+    """A bench on three nodes, for as long as the block lasts."""
+    with three_nodes() as cluster:
+        yield Bench(cluster, folder, model)
 
 
 class Disturbing(list[Progress]):
@@ -97,14 +106,14 @@ def signalled(title: str, number: int) -> Callable[[], None]:
     return disturb
 
 
-def removed_node(cluster: Cluster, bench: Bench, name: str) -> Callable[[], None]:
+def removed_node(bench: Bench, name: str) -> Callable[[], None]:
     """Takes away the node that rank 0 runs on, and puts an empty one in its place."""
 
     def disturb() -> None:
         (start,) = (json.loads(path.read_bytes()) for path in (bench.out(name) / "attempts").glob("engine-*.json"))
-        node = next(node for node in cluster.worker_nodes if node.node_id == start["node"])
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=3)
+        node = next(node for node in bench.cluster.worker_nodes if node.node_id == start["node"])
+        bench.cluster.remove_node(node, allow_graceful=False)
+        bench.cluster.add_node(num_cpus=3)
 
     return disturb
 
@@ -120,7 +129,7 @@ def interrupted() -> None:
     raise KeyboardInterrupt
 
 
-def disturbances(cluster: Cluster, bench: Bench, name: str) -> Mapping[str, Callable[[], None]]:
+def disturbances(bench: Bench, name: str) -> Mapping[str, Callable[[], None]]:
     """What can happen to the run `name`."""
     return {
         "nothing": lambda: None,
@@ -128,18 +137,18 @@ def disturbances(cluster: Cluster, bench: Bench, name: str) -> Mapping[str, Call
         "rank 0 killed": signalled(RANK_0, signal.SIGKILL),
         "shard stopped": signalled(SHARD, signal.SIGSTOP),
         "rank 0 stopped": signalled(RANK_0, signal.SIGSTOP),
-        "node removed": removed_node(cluster, bench, name),
+        "node removed": removed_node(bench, name),
     }
 
 
-def check_disturbed(cluster: Cluster, bench: Bench, expected: Mapping[str, bytes], what: str, *, units: int) -> None:
-    """Runs the job over two shards while `what` happens after so many units: the output is `expected`, and nothing is left over."""
+def check_disturbed(bench: Bench, what: str, *, units: int) -> None:
+    """Runs the job over two shards while `what` happens after so many units: the output is `bench.expected`, and nothing is left over."""
     name = f"{what.replace(' ', '-')}-{units}"
-    seen = Disturbing(units, disturbances(cluster, bench, name)[what])
+    seen = Disturbing(units, disturbances(bench, name)[what])
     summary = drive(bench.job(name, tensor_parallel_size=2), seen=seen)
     assert summary.exit_status == 0, summary.message
     assert summary.progress.units_done == NUM_ROWS / UNIT_ROWS
-    assert contents(bench.out(name)) == expected
+    assert contents(bench.out(name)) == bench.expected
     assert what == "nothing" or max(progress.engine_restarts for progress in seen) > 0
     assert any(progress.memory is not None and progress.memory.num_shards == 2 for progress in seen)
     check_released()

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models import SamplingParams
 from pipelines.chatter import quiet_ray
-from pipelines.infer import MakeEngine, OnFailure, load_engine
+from pipelines.infer import MakeEngine, load_engine
 from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
 from pipelines.progress import Progress, RunSummary
 from pipelines.run import Driver

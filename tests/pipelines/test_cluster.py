@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.cluster import connected, engine_threads, local_cpus, room_on
+from pipelines.cluster import connected, engine_threads, local_cpus, packing_on, room_on
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 
@@ -74,7 +74,8 @@ def test_an_address_with_a_scheme_is_refused() -> None:
     ],
 )
 def test_a_replica_is_on_one_node_unless_it_is_larger_than_any(nodes: list[dict[str, float]], packing: str) -> None:
-    assert room_on(EngineSpec(tensor_parallel_size=4), nodes).packing == packing
+    engine = EngineSpec(tensor_parallel_size=4)
+    assert room_on(engine, nodes).packing == packing_on(engine, nodes) == packing
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipelines.ledger import UNITS, UNREADABLE, Ledger
 from pipelines.listing import list_sources
 from pipelines.planning import Sink, plan_units
 from pipelines.reading import UnitReader
-from pipelines.receipts import Totals, iter_receipts, summarize
+from pipelines.receipts import Totals, iter_receipts, totals_with
 from pipelines.rows import FinishedUnit, UnitRows
 from pipelines.run_record import RUN, read_record
 from pipelines.schema import Columns
@@ -143,7 +144,7 @@ def test_a_run_leaves_the_layout_of_the_design_and_checks_out(job: Job) -> None:
 def test_receipts_add_up(job: Job) -> None:
     run(job)
     store = open_store(job.output)
-    totals = summarize(iter_receipts(store))
+    totals = reduce(totals_with, iter_receipts(store), Totals())
     assert totals == Totals(
         num_units=7,
         num_rows=50,

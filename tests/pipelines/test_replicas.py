@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from pipelines.cluster import room_on
 from pipelines.graph import fair_calls
-from pipelines.infer import OnFailure
 from pipelines.job import ClassifyTask, EngineSpec, Job
 from tests.pipelines.running import FakeEngine, drive, job_of, ray_cluster, rows_in, write_corpus
 
