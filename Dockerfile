@@ -38,11 +38,16 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home millrace
 COPY --from=build /opt/millrace /opt/millrace
-# The last two let NVIDIA's container runtime hand GPUs to the cuda variant; elsewhere nothing reads them.
+# RAY_SERVE_...: see jobs/serve_environment.py. The last two let NVIDIA's container runtime hand GPUs to the cuda variant; elsewhere nothing reads them.
 ENV PATH=/opt/millrace/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RAY_USAGE_STATS_ENABLED=0 \
+    RAY_SERVE_USE_GRPC_BY_DEFAULT=1 \
+    RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=1073741824 \
+    RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD=0 \
+    RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0 \
+    RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1000 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # by number, so that Kubernetes can see that it is not root

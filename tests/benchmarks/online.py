@@ -1,10 +1,12 @@
 """What a job on a service's replicas costs the people who use it online, and what HTTP costs.
 
     python -m tests.benchmarks.online fleet [--runs 5] [--seconds 15]      a job beside online traffic, and each alone, interleaved
-    python -m tests.benchmarks.online http [--requests 96]                 tokens/s over HTTP next to the engine in this process
+    python -m tests.benchmarks.online http [--small] [--repeats 3]         tokens/s over HTTP next to `millrace bench`, interleaved
 
-Starts `millrace serve` with one replica of the demo's causal model (a million weights, float32) and sends it streams from this
-process. With so small a model every cost that is not the model's is at its largest.
+Starts `millrace serve` with one replica and sends it streams from this process, on the same cores. `http` takes the generation workload of
+`workloads.py` (57 million weights), 32 requests at a time on either side, and says which process took how much CPU time a token;
+`--small` and `fleet` take the demo's causal model (a million weights, float32), with which every cost that is not the model's is at its
+largest.
 """
 
 import argparse
@@ -24,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
+import orjson
 import yaml
 
 import jobs
@@ -35,7 +38,6 @@ REPOSITORY = Path(jobs.__file__).parents[1]
 NUM_CLIENTS, MAX_TOKENS = 4, 96
 MANY_CLIENTS = 32
 WORDS = ("invoice", "parcel", "late", "broken", "refund", "please", "order", "help", "cancel", "account")
-ENGINE = {"max_num_seqs": 64}
 
 
 @dataclass
@@ -48,11 +50,12 @@ class Times:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[str]:
-    """The URL of a running service."""
+def service(folder: Path, model: Path, dtype: str, max_num_seqs: int) -> Iterator[tuple[str, int]]:
+    """The URL of a running service, and its process."""
+    engine = {"max_num_seqs": max_num_seqs}
     spec = {
         "name": "bench",
-        "models": [{"name": "m", "path": str(CAUSAL), "dtype": "float32", "engine": ENGINE}],
+        "models": [{"name": "m", "path": str(model), "dtype": dtype, "engine": engine}],
         "http": {"port": 8471},
     }
     (folder / "service.yaml").write_text(yaml.safe_dump(spec))
@@ -65,30 +68,32 @@ def service(folder: Path) -> Iterator[str]:
             if process.poll() is not None:
                 raise SystemExit((folder / "log").read_text())
             time.sleep(0.2)
-        yield "http://127.0.0.1:8471"
+        yield "http://127.0.0.1:8471", process.pid
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
 
 
-async def stream(client: httpx.AsyncClient, prompt: str, times: Times) -> None:
+async def stream(
+    client: aiohttp.ClientSession, prompt: str | list[int], times: Times, *, max_tokens: int = MAX_TOKENS
+) -> None:
     """One completion, its pieces timed."""
     body = {
         "model": "m",
         "prompt": prompt,
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
         "temperature": 0.0,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     last, is_first = time.perf_counter(), True
-    async with client.stream("POST", "/v1/completions", json=body) as response:
+    async with client.post("/v1/completions", json=body) as response:
         response.raise_for_status()
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
                 continue
-            piece: dict[str, Any] = json.loads(line[6:])
+            piece: dict[str, Any] = orjson.loads(line[6:])
             if piece.get("usage"):
                 times.num_tokens += piece["usage"]["completion_tokens"]
             if not piece["choices"] or not piece["choices"][0]["text"]:
@@ -101,7 +106,7 @@ async def stream(client: httpx.AsyncClient, prompt: str, times: Times) -> None:
 async def traffic(url: str, seconds: float, num_clients: int) -> Times:
     """Streams one after the other from each client, for so long."""
     times, end = Times(), time.perf_counter() + seconds
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=num_clients)) as client:
+    async with aiohttp.ClientSession(url) as client:
 
         async def one(seed: int) -> None:
             draw = random.Random(seed)
@@ -154,7 +159,7 @@ def job_speed(out: Path, seconds: float) -> float:
 def fleet(runs: int, seconds: float) -> None:
     """Online alone, the job alone, and both, once a run; medians over the runs."""
     alone, beside, speeds, shared = [], [], [], []
-    with tempfile.TemporaryDirectory() as name, service(Path(name)) as url:
+    with tempfile.TemporaryDirectory() as name, service(Path(name), CAUSAL, "float32", 64) as (url, _):
         folder = Path(name)
         asyncio.run(traffic(url, 3, NUM_CLIENTS))
         for run in range(runs):
@@ -183,34 +188,102 @@ def p99(values: list[float]) -> float:
     return sorted(values)[int(0.99 * len(values))]
 
 
-def http(num_requests: int) -> None:
-    """The same requests over HTTP with many clients at a time, and in the engine alone."""
-    draw = random.Random(2)
-    prompts = [" ".join(draw.choices(WORDS, k=12)) for _ in range(num_requests)]
-    with tempfile.TemporaryDirectory() as name, service(Path(name)) as url:
-        asyncio.run(traffic(url, 3, MANY_CLIENTS))
-        over_http = asyncio.run(_all(url, prompts))
-    from models import Engine, SamplingParams
+def http(folder: Path, repeats: int, *, is_small: bool) -> None:
+    """A workload over HTTP and in `millrace bench`, in turn; medians of their speeds and of their ratio."""
+    model, workload, dtype = small_work(folder) if is_small else standard_work(folder)
+    requests = json.loads(workload.read_text())["requests"]
+    command = [sys.executable, "-m", "jobs", "bench", str(model), str(workload), "--dtype", dtype, "--json"]
+    command += ["--max-num-seqs", str(MANY_CLIENTS)]
+    over_http, alone, spent = [], [], []
+    for _ in range(repeats):
+        with service(folder, model, dtype, MANY_CLIENTS) as (url, pid):
+            asyncio.run(_all(url, requests[:MANY_CLIENTS]))
+            before = cpu_seconds(pid)
+            tokens_per_s = asyncio.run(_all(url, requests))
+            spent.append({name: seconds - before.get(name, 0.0) for name, seconds in cpu_seconds(pid).items()})
+        over_http.append(tokens_per_s)
+        bench = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        alone.append(json.loads(bench.stdout)["output_tokens_per_s"])
+    ratio = statistics.median(there / here for there, here in zip(over_http, alone, strict=True))
+    sys.stdout.write(
+        f"over HTTP {statistics.median(over_http):.0f} tokens/s, millrace bench {statistics.median(alone):.0f}: {ratio:.0%}\n"
+    )
+    num_tokens = sum(request["max_tokens"] for request in requests)
+    for name in sorted(spent[0]):
+        each = 1e3 * statistics.median(one.get(name, 0.0) for one in spent) / num_tokens
+        if each > 0.01:
+            sys.stdout.write(f"  {name}: {each:.2f} ms of CPU a token\n")
 
-    with Engine.from_pretrained(CAUSAL, dtype="float32", max_num_seqs=MANY_CLIENTS) as engine:
-        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, ignore_eos=True)
-        engine.generate(prompts[:8], params)
-        start = time.perf_counter()
-        num_tokens = sum(len(output.token_ids) for output in engine.generate(prompts, params))
-        alone = num_tokens / (time.perf_counter() - start)
-    sys.stdout.write(f"over HTTP {over_http:.0f} tokens/s, the engine alone {alone:.0f}: {over_http / alone:.0%}\n")
+
+def standard_work(folder: Path) -> tuple[Path, Path, str]:
+    """The generation workload of `workloads.py`: its checkpoint with a tokenizer, its requests, its dtype."""
+    from tests.benchmarks.workloads import VOCAB_SIZE, requests, write_dense
+
+    write_dense(folder, 0)
+    vocabulary = {f"w{token}": token for token in range(VOCAB_SIZE)}
+    words = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"}
+    text: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+    }
+    text |= {"pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": words}
+    (folder / "model" / "tokenizer.json").write_text(json.dumps(text))
+    work = requests(count=128, prompt=(16, 512), output=(16, 256), seed=0)
+    (folder / "work.json").write_text(json.dumps({"kind": "generate", "name": "lognormal", "requests": work}))
+    return folder / "model", folder / "work.json", "bfloat16"
 
 
-async def _all(url: str, prompts: list[str]) -> float:
+def small_work(folder: Path) -> tuple[Path, Path, str]:
+    """Short prompts for the demo's causal model."""
+    from models.text import Tokenizer
+
+    tokenizer, draw = Tokenizer.from_pretrained(CAUSAL), random.Random(2)
+    work = [
+        {"prompt_token_ids": tokenizer.encode(" ".join(draw.choices(WORDS, k=12))), "max_tokens": MAX_TOKENS}
+        for _ in range(96)
+    ]
+    (folder / "work.json").write_text(json.dumps({"kind": "generate", "name": "small", "requests": work}))
+    return CAUSAL, folder / "work.json", "float32"
+
+
+def cpu_seconds(pid: int) -> dict[str, float]:
+    """CPU seconds so far of a process and all that it started, by what they are."""
+    seconds: dict[str, float] = {}
+    parents, names, ticks = {}, {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name, _, rest = (entry / "stat").read_text().rpartition(")")
+                command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
+            except OSError:  # it has ended
+                continue
+            fields = rest.split()
+            one = int(entry.name)
+            parents[one], ticks[one] = int(fields[1]), int(fields[11]) + int(fields[12])
+            names[one] = command if command.startswith("ray::") else name.partition("(")[2]
+    for one, count in ticks.items():
+        above = one
+        while above not in (0, pid):
+            above = parents.get(above, 0)
+        if above == pid:
+            seconds[names[one]] = seconds.get(names[one], 0.0) + count / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+async def _all(url: str, requests: list[dict[str, Any]]) -> float:
+    """Tokens/s of these requests, so many clients at a time."""
     times, slots = Times(), asyncio.Semaphore(MANY_CLIENTS)
-    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(600)) as client:
 
-        async def one(prompt: str) -> None:
+        async def one(request: dict[str, Any]) -> None:
             async with slots:
-                await stream(client, prompt, times)
+                await stream(client, request["prompt_token_ids"], times, max_tokens=request["max_tokens"])
 
         start = time.perf_counter()
-        await asyncio.gather(*map(one, prompts))
+        await asyncio.gather(*map(one, requests))
         return times.num_tokens / (time.perf_counter() - start)
 
 
@@ -222,12 +295,14 @@ def main() -> None:
     first.add_argument("--runs", type=int, default=5)
     first.add_argument("--seconds", type=float, default=15.0)
     second = commands.add_parser("http")
-    second.add_argument("--requests", type=int, default=96)
+    second.add_argument("--small", action="store_true")
+    second.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     if given.command == "fleet":
         fleet(given.runs, given.seconds)
     else:
-        http(given.requests)
+        with tempfile.TemporaryDirectory() as name:
+            http(Path(name), given.repeats, is_small=given.small)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from jobs.serve_environment import SERVE_ENVIRONMENT
 from tests.k8s.kustomize import FOLDERS, ROOT, build
 from tests.k8s.test_policies import containers
 
@@ -101,6 +102,12 @@ def test_the_tags_it_tells_of_are_those_of_the_manifests() -> None:
     assert told == {container["image"] for folder in FOLDERS for container in containers(build(folder))}
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert told == {f"millrace:{version}", f"millrace:{version}-cuda"}
+
+
+def test_serve_has_the_environment_that_a_service_starts_it_with(instructions: list[Instruction]) -> None:
+    (environment,) = (each.rest for each in instructions if each.word == "ENV" and "RAY_SERVE" in each.rest)
+    given = dict(part.split("=", 1) for part in environment.split())
+    assert {name: value for name, value in given.items() if name.startswith("RAY_SERVE")} == SERVE_ENVIRONMENT
 
 
 def run_step(
