@@ -32,7 +32,7 @@ format: setup  ## let ruff format and fix what it can
 	$(BIN)/ruff format .
 
 test: check  ## check, then the tests that need neither a GPU nor minutes of killing
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup  ## the tests that kill real processes
 	$(BIN)/pytest -m faults --timeout 900

@@ -1,15 +1,62 @@
-"""What tests of several packages share: tiny checkpoints with random weights and a tokenizer, an S3 server on this machine."""
+"""What tests of several packages share: tiny checkpoints with random weights and a tokenizer, an S3 server on this machine, a Ray
+cluster; and in which order modules run.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.config_types import Head
+from tests.shared_cluster import SharedCluster
 from tests.tiny_checkpoints import save_with_tokenizer
 
 CheckpointMaker = Callable[..., Path]
+
+CLUSTER = SharedCluster()
+
+LONGEST = (
+    "pipelines/test_groups.py",
+    "jobs/test_serve.py",
+    "jobs/test_submit.py",
+    "jobs/demo/test_demo.py",
+    "k8s/test_commands.py",
+    "models/engine/test_shards.py",
+)
+"""Modules that take a minute or more alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first, so that no process is left with one at the end; then those on the shared cluster, in a row."""
+    places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        return places.get(str(item.path), len(places)), item.get_closest_marker("cluster") is None
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cluster") is not None:
+        CLUSTER.join()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.get_closest_marker("cluster") is None:
+        CLUSTER.leave()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products are slower on two, and another process of tests has the same cores. Actors set the number for the whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -43,14 +43,6 @@ def logits(got: Sequence[EngineAnswer]) -> list[FloatArray]:
     return [answer for answer in got if not isinstance(answer, Generated)]
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> object:
-    """Actors set the number of threads of their process, which here is everybody's."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) -> None:
     path = str(tiny_checkpoint("token-classification"))
     (got,) = answers(EngineSettings(path=path, dtype="float32"), work())

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,19 +12,15 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.owner import ReplicaOwner, ReplicaShape
-from tests.pipelines.running import ray_cluster
+from tests.shared_cluster import SHARED_CPUS
 
-NUM_CPUS = 4
 PATIENCE_S = 60.0
 SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK", max_calls=1)
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_cluster(num_cpus=NUM_CPUS):
-        yield
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 class Shard:
@@ -69,7 +65,7 @@ def is_alive(pid: int) -> bool:
 
 def all_free() -> bool:
     resources: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return resources.get("CPU") == NUM_CPUS and not any("group" in name for name in resources)
+    return resources.get("CPU") == SHARED_CPUS and not any("group" in name for name in resources)
 
 
 def test_rank_0_that_is_stopped_is_restarted_in_its_group_with_new_shards() -> None:
@@ -102,7 +98,7 @@ def test_the_group_of_a_replica_that_is_let_go_is_removed_while_others_stay() ->
         time.sleep(2.5)
         del first
         wait_for(lambda: not any(map(is_alive, pids[0])), "the first is gone")
-        wait_for(lambda: ray.available_resources().get("CPU") == 2, "its bundles are free")  # type: ignore[no-untyped-call]
+        wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2, "its bundles are free")  # type: ignore[no-untyped-call]
         assert ray.get(second.pids.remote()) == pids[1]
         del second
     wait_for(all_free, "the bundles are free")

@@ -11,11 +11,17 @@ import pytest
 import s3fs
 import yaml
 
+from jobs.spec import load_spec
 from tests.pipelines.killing import Run
-from tests.pipelines.running import contents, rows_in, short_folder, write_corpus
+from tests.pipelines.running import contents, drive, rows_in, short_folder, write_corpus
 
 TEMPLATES = Path(__file__).parents[1] / "models/chat_templates"
 NUM_ROWS = 40
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 def test_a_checkpoint_in_s3_gives_what_the_folder_gives(
@@ -39,22 +45,19 @@ def test_a_checkpoint_in_s3_gives_what_the_folder_gives(
         "engine": {"max_num_seqs": 16},
         "unit_rows": 8,
     }
-    places = {
-        "remote": {"path": f"s3://{name}", "dtype": "float32", "storage_options": s3_options},
-        "local": {"path": str(model), "dtype": "float32"},
-    }
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    with short_folder() as temp:
-        for where, place in places.items():
-            out = tmp_path / where
-            path = tmp_path / f"{where}.yaml"
-            date = (
-                {} if where == "remote" else {"date": json.loads((tmp_path / "remote/run.json").read_bytes())["date"]}
-            )
-            whole = {**spec, **date, "model": place, "output": {"path": str(out), "format": "jsonl"}}
-            path.write_text(yaml.safe_dump(whole))
-            with Run(path, out, temp) as run:
-                assert run.wait() == 0, run.output
+
+    def spec_of(where: str, model: dict[str, Any], **more: Any) -> Path:
+        path = tmp_path / f"{where}.yaml"
+        output = {"path": str(tmp_path / where), "format": "jsonl"}
+        path.write_text(yaml.safe_dump({**spec, "model": {**model, "dtype": "float32"}, "output": output, **more}))
+        return path
+
+    remote = spec_of("remote", {"path": f"s3://{name}", "storage_options": s3_options})
+    with short_folder() as temp, Run(remote, tmp_path / "remote", temp) as run:
+        assert run.wait() == 0, run.output
+    date = json.loads((tmp_path / "remote/run.json").read_bytes())["date"]
+    assert drive(load_spec(spec_of("local", {"path": str(model)}, date=date)).job).exit_status == 0
     assert len(rows_in(tmp_path / "remote")) == NUM_ROWS
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
     record = (tmp_path / "remote/run.json").read_text()

@@ -36,7 +36,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < end, f"waited {PATIENCE_S:.0f} s for {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ class Run:
             self._process.wait(PATIENCE_S)
         self._log.close()
         wait_until(lambda: not processes_with(str(self._temp)), "the run's cluster to be gone")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self._process.poll() is not None
 
     def wait(self) -> int:
         """The exit status, once the run has ended."""
@@ -158,6 +163,10 @@ class Bench:
 
     def start(self, name: str) -> Run:
         """Starts the job into the folder `name`, or goes on with it there."""
+        return Run(self.spec(name), self.out(name), self._temp)
+
+    def spec(self, name: str) -> Path:
+        """The file that describes the job into the folder `name`."""
         spec = {
             "name": "killed",
             "model": {"path": str(self._model), "dtype": "float32"},
@@ -169,7 +178,7 @@ class Bench:
         }
         path = self._folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(spec))
-        return Run(path, self.out(name), self._temp)
+        return path
 
     def out(self, name: str) -> Path:
         """Where the job writes."""

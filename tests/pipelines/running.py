@@ -55,8 +55,8 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def ray_cluster(*, num_cpus: int = 4) -> Iterator[None]:
-    """A cluster of this process's own, which the runs of a test module share."""
+def ray_cluster(*, num_cpus: int) -> Iterator[None]:
+    """A cluster of this process's own, while the context is open."""
     with short_folder() as folder, quiet_ray() as chatter:
         ray.init(
             address="local",

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,15 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from pipelines.cluster import room_on
 from pipelines.graph import fair_calls
 from pipelines.job import ClassifyTask, EngineSpec, Job
-from tests.pipelines.running import FakeEngine, drive, job_of, ray_cluster, rows_in, write_corpus
+from tests.pipelines.running import FakeEngine, drive, job_of, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")
 UNIT_ROWS = 10
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_cluster(num_cpus=5):
-        yield
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 class Signing(FakeEngine):

@@ -5,7 +5,7 @@ import gzip
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from tests.pipelines.running import (
     fake_engine,
     job_of,
     killed_engine,
-    ray_cluster,
     receipts,
     rows_in,
     unloadable_engine,
@@ -37,13 +36,10 @@ from tests.pipelines.running import (
 CLASSIFY = ClassifyTask(text="{{ body }}")
 Checkpoint = Callable[..., Path]
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_cluster():
-        yield
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture

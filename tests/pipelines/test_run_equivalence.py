@@ -1,6 +1,6 @@
 """The same corpus gives the same output, however a run is cut, sized and spread; with real engines on tiny checkpoints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipelines.settings import job_settings
 from pipelines.source import ReadSettings
 from pipelines.store import open_store
 from tests.pipelines.making import make_facts
-from tests.pipelines.running import GREEDY, contents, drive, job_of, ray_cluster, rows_in, write_corpus
+from tests.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
 
 Checkpoint = Callable[..., Path]
 
@@ -36,13 +36,10 @@ TASKS: dict[str, tuple[Head, Task]] = {
     "generate": ("causal", GREEDY),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_cluster():
-        yield
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Whole runs with quantized weights, on a Ray cluster."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +12,15 @@ from models.config_quantization import QuantizationConfig
 from models.registry import load_tokenizer
 from pipelines.errors import FingerprintError
 from pipelines.job import ClassifyTask, Job
-from tests.pipelines.running import contents, drive, job_of, ray_cluster, rows_in, write_corpus
+from tests.pipelines.running import contents, drive, job_of, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")
 Checkpoint = Callable[..., Path]
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_cluster():
-        yield
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 def quantized(job: Job, quantization: str | QuantizationConfig | None) -> Job:

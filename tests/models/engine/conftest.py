@@ -7,22 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from models import Engine, Output
 from models.engine.options import EngineOptions
 from models.registry import LoadedModel, load_model
 from models.text import Tokenizer
 from tests.models.engine.tiny import GREEDY, SHARP, MakeEngine, folder_of, prompts
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products are slower on two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
