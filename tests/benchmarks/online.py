@@ -52,7 +52,7 @@ class Times:
 @contextmanager
 def service(folder: Path, model: Path, dtype: str, max_num_seqs: int) -> Iterator[tuple[str, int]]:
     """The URL of a running service, and its process."""
-    engine = {"max_num_seqs": max_num_seqs}
+    engine = {"max_num_seqs": max_num_seqs, "num_cpus": os.cpu_count()}  # threads as in `millrace bench`
     spec = {
         "name": "bench",
         "models": [{"name": "m", "path": str(model), "dtype": dtype, "engine": engine}],
