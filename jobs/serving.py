@@ -30,13 +30,18 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def application(spec: ServiceSpec) -> Application:
-    """The application of a spec, for the cluster that this process is connected to."""
+    """The application of a spec, for the cluster that this process is connected to. All its replicas, those of later too, load the
+    versions of the checkpoints that are there now.
+
+    Raises:
+        CheckpointError: a checkpoint that is elsewhere cannot be read.
+    """
     found = nodes()
     has_gpus = any(node.get("GPU", 0.0) > 0 for node in found)
     models = [
         ModelDeployment(
             name=model.name,
-            settings=engine_settings(model.model, model.engine),
+            settings=engine_settings(model.model.pinned(), model.engine),
             min_replicas=model.engine.replicas,
             max_replicas=model.engine.max_replicas or model.engine.replicas,
             num_cpus=engine_cpus(model.engine),

@@ -38,6 +38,14 @@ class ModelSpec:
         """
         return find_checkpoint(self.path, parts=parts, storage_options=self.storage_options, version=self.version)
 
+    def pinned(self) -> Self:
+        """The same with the version that is there now.
+
+        Raises:
+            CheckpointError: it cannot be read, or has changed since `version`.
+        """
+        return replace(self, version=self.find("description").version)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateTask:

@@ -121,8 +121,7 @@ class Driver:
     def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
         self._show(Progress(phase="planning"))
         files = list_sources(self._job.input)
-        version = self._job.model.find("description").version
-        job = self._job = replace(self._job, model=replace(self._job.model, version=version))
+        job = self._job = replace(self._job, model=self._job.model.pinned())
         model = _Model.of(job.dated(self._today))
         with Ledger.open(job, fingerprint_of(job, files)) as ledger:
             if ledger.record is not None and ledger.record.date != model.job.date:

@@ -30,6 +30,7 @@ CHUNKS_IN_FLIGHT = 64
 PATIENCE_S = 300.0
 RETRY_S = 1.0
 ASK_S = 60.0
+_IDENTITY = ("path", "version", "dtype", "quantization", "mamba_dt_clamp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,7 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
             handle = serve.get_deployment_handle(name, app_name=service)
             found[name] = handle.describe.remote().result(timeout_s=ASK_S)
     for name, theirs in found.items():
-        if _identity(theirs) == _identity(settings):
+        if is_same_model(theirs, settings):
             return ServedModelName(service=service, model=name)
     served = ", ".join(f"{name} ({_told(theirs)})" for name, theirs in found.items())
     raise ClusterError(
@@ -68,13 +69,15 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
     )
 
 
-def _identity(settings: EngineSettings) -> tuple[object, ...]:
-    return settings.path, settings.dtype, settings.quantization, settings.mamba_dt_clamp
+def is_same_model(one: EngineSettings, other: EngineSettings) -> bool:
+    """Whether they load the same weights in the same way."""
+    return all(getattr(one, name) == getattr(other, name) for name in _IDENTITY)
 
 
 def _told(settings: EngineSettings) -> str:
     quantization, clamp = settings.quantization or "none", settings.mamba_dt_clamp
-    return f"{settings.path}, dtype {settings.dtype}, quantization {quantization}, mamba_dt_clamp {clamp}"
+    version = "" if settings.version is None else f", version {settings.version}"
+    return f"{settings.path}{version}, dtype {settings.dtype}, quantization {quantization}, mamba_dt_clamp {clamp}"
 
 
 def service_engine(name: ServedModelName, settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:

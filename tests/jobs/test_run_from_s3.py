@@ -62,7 +62,12 @@ def test_a_checkpoint_in_s3_gives_what_the_folder_gives(
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
     record = (tmp_path / "remote/run.json").read_text()
     assert json.loads(record)["date"] >= today
-    assert json.loads(record)["spec"]["model"] == {"path": f"s3://{name}", "dtype": "float32", "quantization": None}
+    assert json.loads(record)["spec"]["model"] == {
+        "path": f"s3://{name}",
+        "dtype": "float32",
+        "quantization": None,
+        "mamba_dt_clamp": "prefill",
+    }
     assert s3_options["client_kwargs"]["endpoint_url"] not in record
     assert "version" in json.loads(record)["fingerprint"]["model"]["model.safetensors"]
     assert len(list((tmp_path / "home/.cache/millrace/checkpoints").rglob("model.safetensors"))) == 1
