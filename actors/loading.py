@@ -1,5 +1,6 @@
 """An engine or a scorer made as `EngineSettings` say, from a checkpoint that is on this machine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actors.work import EngineSettings
@@ -8,8 +9,10 @@ from models.engine.shards import StartShards
 from models.engine.watchdog import Watchdog
 
 
-def engine_of(settings: EngineSettings, folder: Path, start: StartShards) -> Engine:
-    """What generates, with the other shards of its model made by `start`.
+def engine_of(
+    settings: EngineSettings, folder: Path, start: StartShards, launcher: ThreadPoolExecutor | None = None
+) -> Engine:
+    """What generates, with the other shards of its model made by `start`; in `launcher`, where that is given.
 
     Raises:
         ModelError: the checkpoint or a setting cannot be used.
@@ -21,6 +24,7 @@ def engine_of(settings: EngineSettings, folder: Path, start: StartShards) -> Eng
         mamba_dt_clamp=settings.mamba_dt_clamp,
         options=settings.options,
         start=start,
+        launcher=launcher,
     )
 
 

@@ -1,8 +1,7 @@
 """One model in this process, for online requests: what a Serve deployment wraps, and what tests serve directly.
 
 A causal checkpoint generates, scores and embeds with one copy of its weights: passes of the scorer take turns with the engine's steps in
-the one thread that computes. Other heads score and embed. A causal model over several shards only generates, since its other ranks
-follow the engine.
+the one thread that computes. Other heads score and embed.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
@@ -20,35 +18,33 @@ from actors.engine_actor import GeneratingBackend, scored_or_refused
 from actors.loading import engine_of, scorer_of
 from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
 from actors.work import EngineAnswer, EngineSettings, EngineWork
-from models import AsyncEngine, Engine, SamplingParams, Scorer
+from models import AsyncEngine, SamplingParams, Scorer
 from models.config import ModelConfig
 from models.engine.live import Delta
-from models.engine.scorer import TOKEN_BUDGET, Pooling
-from models.engine.shards import LocalShards, StartShards
+from models.engine.scorer import Pooling
+from models.engine.shards import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
-from models.registry import load_model, load_tokenizer
 
 Result = TypeVar("Result")
 
 
 class LocalModel:
-    """An `OnlineModel` over an engine, a scorer, or both over the same weights."""
+    """An `OnlineModel` over a scorer, and for a causal model an engine on the same weights."""
 
     def __init__(
         self,
         *,
         engine: AsyncEngine | None,
-        scorer: Scorer | None,
+        scorer: Scorer,
         thread: ThreadPoolExecutor,
-        max_model_len: int,
-        max_pass_tokens: int = TOKEN_BUDGET,
+        max_pass_tokens: int = SCORED_TOKENS,
         pooling: Pooling = "last",
     ) -> None:
         """`thread` is the one that computes; `max_pass_tokens` is how many tokens a caller may have in one turn of it."""
         self._engine, self._scorer, self._thread = engine, scorer, thread
         self._max_pass_tokens, self._pooling = max_pass_tokens, pooling
-        self.max_model_len = max_model_len
+        self.max_model_len = scorer.max_model_len
 
     @classmethod
     def load(
@@ -67,17 +63,14 @@ class LocalModel:
         """
         torch.set_num_threads(settings.num_threads)
         folder = settings.find().folder
-        is_causal = ModelConfig.from_pretrained(folder).head == "causal"
-        if settings.tensor_parallel_size == 1 and is_causal:
-            return _load_both(folder, settings, watchdog, pooling)
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
-        if is_causal:
-            engine = engine_of(settings, folder, start)
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
+        if ModelConfig.from_pretrained(folder).head == "causal":
+            engine = engine_of(settings, folder, start, thread)
             return cls(
-                engine=AsyncEngine(engine, watchdog), scorer=None, thread=thread, max_model_len=engine.max_model_len
+                engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread, pooling=pooling
             )
         scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
-        return cls(engine=None, scorer=scorer, thread=thread, max_model_len=scorer.max_model_len, pooling=pooling)
+        return cls(engine=None, scorer=scorer, thread=thread, pooling=pooling)
 
     @property
     def is_generative(self) -> bool:
@@ -95,19 +88,19 @@ class LocalModel:
 
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """See `OnlineModel`."""
-        score = self._require_scorer().score
+        score = self._scorer.score
         parts = [await self._compute(partial(score, part)) for part in self._passes(token_ids)]
         return [cast("FloatArray", logits.numpy()) for part in parts for logits in part]
 
     async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
         """See `OnlineModel`."""
-        score = self._require_scorer().score_labels
+        score = self._scorer.score_labels
         parts = [await self._compute(partial(score, part, labels)) for part in self._passes(token_ids)]
         return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
 
     async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
         """See `OnlineModel`."""
-        scorer = self._require_scorer()
+        scorer = self._scorer
         parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
         return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
 
@@ -146,13 +139,7 @@ class LocalModel:
         if self._engine is not None:
             self._engine.close()
         self._thread.shutdown(cancel_futures=True)
-        if self._scorer is not None:
-            self._scorer.close()
-
-    def _require_scorer(self) -> Scorer:
-        if self._scorer is None:
-            raise RequestError("this model is split over several shards and only generates here; it scores no text")
-        return self._scorer
+        self._scorer.close()
 
     def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
         """Neighbouring sequences that are computed in one turn."""
@@ -172,28 +159,6 @@ class LocalModel:
             raise
         except Exception as error:  # the process boundary: out of memory, a lost device, a closed model
             raise EngineError(f"a pass of the scorer failed: {type(error).__name__}") from error
-
-
-def _load_both(folder: Path, settings: EngineSettings, watchdog: Watchdog | None, pooling: Pooling) -> LocalModel:
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
-    load = partial(
-        load_model,
-        folder,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        mamba_dt_clamp=settings.mamba_dt_clamp,
-        max_model_len=settings.max_model_len,
-    )
-    loaded = thread.submit(load).result()
-    tokenizer = load_tokenizer(folder)
-    engine = Engine(loaded, tokenizer=tokenizer, options=settings.options, launcher=thread)
-    return LocalModel(
-        engine=AsyncEngine(engine, watchdog),
-        scorer=Scorer(loaded, tokenizer=tokenizer),
-        thread=thread,
-        max_model_len=loaded.max_model_len,
-        pooling=pooling,
-    )
 
 
 def _online_delta(delta: Delta) -> OnlineDelta:

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from models.engine.options import EngineOptions
 from models.engine.request import Output, Priority, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler import Progress, Scheduler
+from models.engine.scorer import Scorer
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.engine.stats import EngineStats
 from models.errors import EngineError, RequestError
@@ -51,7 +53,7 @@ class Engine:
         """`launcher` is the one thread that steps run in, best the one the model was loaded in; `shards` are the model's
         other ranks, if they end with this one."""
         self.config, self.tokenizer, self.max_model_len = loaded.config, tokenizer, loaded.max_model_len
-        self._runner, rope = Runner(loaded, options), loaded.config.rope.regimes
+        self._loaded, self._runner, rope = loaded, Runner(loaded, options), loaded.config.rope.regimes
         pool = BlockPool(
             self._runner.num_blocks,
             self._runner.block_size,
@@ -86,18 +88,20 @@ class Engine:
         mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
         start: StartShards = LocalShards,
+        launcher: ThreadPoolExecutor | None = None,
         **settings: int | float | None,
     ) -> "Engine":
         """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`); see `load_model`.
         `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only. `start` makes the other
-        shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends.
+        shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends. `launcher` is a thread for
+        the model to be loaded and computed in, which `close` ends too.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
         """
         chosen = EngineOptions(**{**asdict(options or EngineOptions()), **settings})
         folder = local_folder(path)
-        launcher = _one_thread()
+        launcher = launcher or _one_thread()
         load: dict[str, Any] = {
             "path": folder, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": chosen.max_model_len,
@@ -126,6 +130,11 @@ class Engine:
         self._launcher.shutdown(wait=True)
         if shards is not None:
             shards.close()
+
+    def scorer(self, watchdog: AbstractContextManager[None] | None = None) -> Scorer:
+        """What scores and embeds with the same weights and shards, as long as this engine is open. To be used in the launcher's
+        thread alone, where its passes stand between steps."""
+        return Scorer(self._loaded, tokenizer=self.tokenizer, watchdog=watchdog)
 
     @property
     def memory(self) -> MemoryPlan:

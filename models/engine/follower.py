@@ -37,12 +37,10 @@ def follow(work: ShardWork, rank: int, size: int, address: str) -> None:
 def _compute(work: ShardWork, tp: TensorParallel) -> None:
     assert isinstance(tp.calls, CallReceiver)
     loaded = load_model(**work.load, tp=tp)
-    target: Runner | Scorer
-    if work.options is None:
-        target = Scorer(loaded, max_num_batched_tokens=work.max_num_batched_tokens)
-    else:
-        target = Runner(loaded, work.options)
+    runner = None if work.options is None else Runner(loaded, work.options)
+    scorer = Scorer(loaded, max_num_batched_tokens=work.max_num_scored_tokens)
     while (call := tp.calls.receive()) is not None:
+        target = runner if call.method == "execute" else scorer
         getattr(target, call.method)(*call.arguments)
 
 

@@ -20,13 +20,12 @@ from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
 from models.engine.memory import MemoryPlan
 from models.engine.packing import batch_of, packs
-from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
+from models.engine.shards import SCORED_TOKENS, LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import ConfigError, RequestError
 from models.layers.attention import IntArray, Layout
 from models.registry import LoadedModel, load_model, load_tokenizer
 from models.text import Tokenizer
 
-TOKEN_BUDGET = 1024
 Pooling = Literal["last", "mean"]
 
 
@@ -38,7 +37,7 @@ class Scorer:
         loaded: LoadedModel,
         *,
         tokenizer: Tokenizer | None = None,
-        max_num_batched_tokens: int = TOKEN_BUDGET,
+        max_num_batched_tokens: int = SCORED_TOKENS,
         shards: Shards | None = None,
         watchdog: AbstractContextManager[None] | None = None,
     ) -> None:
@@ -72,7 +71,7 @@ class Scorer:
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
         """
-        budget = TOKEN_BUDGET if max_num_batched_tokens is None else max_num_batched_tokens
+        budget = SCORED_TOKENS if max_num_batched_tokens is None else max_num_batched_tokens
         if budget < 1:
             raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
         folder = local_folder(path)
@@ -80,7 +79,7 @@ class Scorer:
             "path": folder, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
             "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": max_model_len,
         }  # fmt: skip
-        work = ShardWork(load=load, max_num_batched_tokens=budget)
+        work = ShardWork(load=load, max_num_scored_tokens=budget)
         shards = start_shards(work, tensor_parallel_size, start)
         try:
             loaded = load_model(**load, tp=shards.join())

@@ -29,16 +29,18 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 END_S = 10.0
+SCORED_TOKENS = 1024
+"""Tokens of a pass of the scorer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardWork:
-    """What every rank of a replica loads and computes: `load` are the arguments of `load_model`. With `options` the ranks
-    generate, without they score, packing `max_num_batched_tokens`. `num_threads` is what one product of a rank uses."""
+    """What every rank of a replica loads and computes: `load` are the arguments of `load_model`. All ranks can score, packing
+    `max_num_scored_tokens` a pass; with `options` they generate too. `num_threads` is what one product of a rank uses."""
 
     load: dict[str, Any]
     options: EngineOptions | None = None
-    max_num_batched_tokens: int = 0
+    max_num_scored_tokens: int = SCORED_TOKENS
     num_threads: int = field(default_factory=torch.get_num_threads)
 
 

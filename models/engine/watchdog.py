@@ -16,22 +16,22 @@ class Watchdog:
         with watchdog:
             engine.step()
 
-    Entering and leaving cost an assignment each. One at a time may be within.
+    Each thread may be within once at a time.
     """
 
     def __init__(self, limit_s: float, on_hang: Callable[[str], None]) -> None:
         self._limit_s, self._on_hang = limit_s, on_hang
-        self._since: float | None = None
+        self._since: dict[int, float] = {}  # by thread
         self._is_closed = threading.Event()
         threading.Thread(target=self._watch, name="millrace-watchdog", daemon=True).start()
 
     def __enter__(self) -> None:
-        self._since = time.monotonic()
+        self._since[threading.get_ident()] = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._since = None
+        del self._since[threading.get_ident()]
 
     def close(self) -> None:
         """Stops watching."""
@@ -39,7 +39,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(MAX_LOOK_S, self._limit_s / LOOKS_PER_LIMIT)):
-            since = self._since
+            since = min(self._since.copy().values(), default=None)
             if since is not None and time.monotonic() - since > self._limit_s:
                 self._on_hang(
                     f"a step took more than {self._limit_s:g} s (engine.step_timeout_s): this engine or a shard of it hangs"

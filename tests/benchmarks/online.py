@@ -1,9 +1,10 @@
 """What a job on a service's replicas costs the people who use it online, and what HTTP costs.
 
     python -m tests.benchmarks.online fleet [--runs 5] [--seconds 15]      a job beside online traffic, and each alone, interleaved
-    python -m tests.benchmarks.online http [--small] [--repeats 3]         tokens/s over HTTP next to `millrace bench`, interleaved
+    python -m tests.benchmarks.online http [--small] [--repeats 3] [--threads 2]    tokens/s over HTTP next to `millrace bench`, interleaved
 
-Starts `millrace serve` with one replica and sends it streams from this process, on the same cores. `http` takes the generation workload of
+Starts `millrace serve` with one replica and sends it streams from this process, on the same cores: with `--threads` for the engine that
+leave none over, everything else takes its time from the engine. `http` takes the generation workload of
 `workloads.py` (57 million weights), 32 requests at a time on either side, and says which process took how much CPU time a token;
 `--small` and `fleet` take the demo's causal model (a million weights, float32), with which every cost that is not the model's is at its
 largest.
@@ -50,9 +51,9 @@ class Times:
 
 
 @contextmanager
-def service(folder: Path, model: Path, dtype: str, max_num_seqs: int) -> Iterator[tuple[str, int]]:
+def service(folder: Path, model: Path, dtype: str, max_num_seqs: int, threads: int) -> Iterator[tuple[str, int]]:
     """The URL of a running service, and its process."""
-    engine = {"max_num_seqs": max_num_seqs, "num_cpus": os.cpu_count()}  # threads as in `millrace bench`
+    engine = {"max_num_seqs": max_num_seqs, "num_cpus": threads}
     spec = {
         "name": "bench",
         "models": [{"name": "m", "path": str(model), "dtype": dtype, "engine": engine}],
@@ -159,7 +160,7 @@ def job_speed(out: Path, seconds: float) -> float:
 def fleet(runs: int, seconds: float) -> None:
     """Online alone, the job alone, and both, once a run; medians over the runs."""
     alone, beside, speeds, shared = [], [], [], []
-    with tempfile.TemporaryDirectory() as name, service(Path(name), CAUSAL, "float32", 64) as (url, _):
+    with tempfile.TemporaryDirectory() as name, service(Path(name), CAUSAL, "float32", 64, 1) as (url, _):
         folder = Path(name)
         asyncio.run(traffic(url, 3, NUM_CLIENTS))
         for run in range(runs):
@@ -188,15 +189,15 @@ def p99(values: list[float]) -> float:
     return sorted(values)[int(0.99 * len(values))]
 
 
-def http(folder: Path, repeats: int, *, is_small: bool) -> None:
+def http(folder: Path, repeats: int, threads: int, *, is_small: bool) -> None:
     """A workload over HTTP and in `millrace bench`, in turn; medians of their speeds and of their ratio."""
     model, workload, dtype = small_work(folder) if is_small else standard_work(folder)
     requests = json.loads(workload.read_text())["requests"]
     command = [sys.executable, "-m", "jobs", "bench", str(model), str(workload), "--dtype", dtype, "--json"]
-    command += ["--max-num-seqs", str(MANY_CLIENTS)]
+    command += ["--max-num-seqs", str(MANY_CLIENTS), "--threads", str(threads)]
     over_http, alone, spent = [], [], []
     for _ in range(repeats):
-        with service(folder, model, dtype, MANY_CLIENTS) as (url, pid):
+        with service(folder, model, dtype, MANY_CLIENTS, threads) as (url, pid):
             asyncio.run(_all(url, requests[:MANY_CLIENTS]))
             before = cpu_seconds(pid)
             tokens_per_s = asyncio.run(_all(url, requests))
@@ -297,12 +298,13 @@ def main() -> None:
     second = commands.add_parser("http")
     second.add_argument("--small", action="store_true")
     second.add_argument("--repeats", type=int, default=3)
+    second.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if given.command == "fleet":
         fleet(given.runs, given.seconds)
     else:
         with tempfile.TemporaryDirectory() as name:
-            http(Path(name), given.repeats, is_small=given.small)
+            http(Path(name), given.repeats, given.threads, is_small=given.small)
 
 
 if __name__ == "__main__":

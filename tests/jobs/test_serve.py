@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import yaml
@@ -178,6 +179,11 @@ def test_a_model_over_two_shards_answers_alike_and_comes_back_when_it_loses_one(
         return [process.pid for process in below(service.process.pid) if process.title.startswith(titles)]
 
     assert answers() == expected
+    whole, split = (
+        [vector.embedding for vector in service.client.embeddings.create(model=name, input=PROMPTS).data]
+        for name in ("text", "pair")
+    )
+    np.testing.assert_allclose(split, whole, atol=1e-4)
     before = shards()
     assert len(before) == 2
     os.kill(next(p.pid for p in below(service.process.pid) if p.title.startswith("ray::ShardActor")), signal.SIGKILL)
