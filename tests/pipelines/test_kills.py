@@ -35,37 +35,30 @@ def undisturbed(bench: Bench) -> dict[str, bytes]:
     return contents(bench.out("whole"))
 
 
-def test_a_killed_driver_and_a_ctrl_c_lose_nothing(bench: Bench, undisturbed: dict[str, bytes]) -> None:
-    out = bench.out("driver")
-    with bench.start("driver") as run:
+def test_whatever_is_killed_nothing_is_lost(bench: Bench, undisturbed: dict[str, bytes]) -> None:
+    """One output folder through it all: a killed driver, a Ctrl-C, two copies at once of which one is turned away, and below the other a
+    killed engine and killed workers."""
+    out = bench.out("killed")
+    with bench.start("killed") as run:
         run.wait_for_commits(20)
         run.kill_driver()
     before = receipts(out)
-    with bench.start("driver") as run:
+    with bench.start("killed") as run:
         run.wait_for_commits(len(before) + 20)
         run.interrupt()
         assert run.wait() == 130
     assert {name: receipts(out)[name] for name in before} == before
     before = receipts(out)
     assert len(before) < NUM_ROWS / UNIT_ROWS
-    with bench.start("driver") as run:
-        assert run.wait() == 0, run.output
-    assert {name: receipts(out)[name] for name in before} == before
-    bench.check("driver", undisturbed)
-
-
-def test_a_second_copy_a_killed_engine_and_killed_workers_lose_nothing(
-    bench: Bench, undisturbed: dict[str, bytes]
-) -> None:
-    """Two copies of the job start together: one is turned away, and what is killed below the other is replaced."""
-    with bench.start("pair") as first, bench.start("pair") as second:
+    with bench.start("killed") as first, bench.start("killed") as second:
         run = the_other_of(first, second)
-        run.wait_for_commits(20)
+        run.wait_for_commits(len(before) + 20)
         assert len(run.kill_below(ENGINE)) == 1
         run.wait_for_commits(run.num_committed + 20)
         assert run.kill_below(WORKERS)
         assert run.wait() == 0, run.output
-    bench.check("pair", undisturbed)
+    assert {name: receipts(out)[name] for name in before} == before
+    bench.check("killed", undisturbed)
 
 
 def the_other_of(first: Run, second: Run) -> Run:
