@@ -55,11 +55,7 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
         raise ClusterError(
             f"engine.service was {service!r}; this cluster runs {', '.join(map(repr, apps)) or 'no service'}"
         )
-    found: dict[str, EngineSettings] = {}
-    for name in apps[service].deployments:
-        if name != INGRESS:
-            handle = serve.get_deployment_handle(name, app_name=service)
-            found[name] = handle.describe.remote().result(timeout_s=ASK_S)
+    found = asyncio.run(_described(service, [name for name in apps[service].deployments if name != INGRESS]))
     for name, theirs in found.items():
         if is_same_model(theirs, settings):
             return ServedModelName(service=service, model=name)
@@ -67,6 +63,19 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
     raise ClusterError(
         f"engine.service: {service!r} does not serve the job's model, {_told(settings)}, loaded so; it serves {served}"
     )
+
+
+async def _described(service: str, names: Sequence[str]) -> dict[str, EngineSettings]:
+    """What the replicas of each of these models are made from. Within a loop, since Serve may be set to pass requests in its caller's."""
+    handles = [serve.get_deployment_handle(name, app_name=service) for name in names]
+    try:
+        async with asyncio.timeout(ASK_S):
+            found = await asyncio.gather(*(handle.describe.remote() for handle in handles))
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ClusterError(
+            f"the service {service!r} does not answer: {type(error).__name__}; is it up and ready?"
+        ) from error
+    return dict(zip(names, found, strict=True))
 
 
 def is_same_model(one: EngineSettings, other: EngineSettings) -> bool:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from jobs.demo import CHECKPOINTS
+from jobs.serve_environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
 from tests.jobs.serving import KEY, PATIENCE_S, Service, free_port, started_service
 from tests.pipelines.killing import below, wait_until
@@ -95,13 +96,16 @@ def run_job(service: Service, spec: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_job_uses_the_services_replicas_and_survives_one(service: Service, tmp_path: Path) -> None:
-    """A replica is killed while the job runs: it costs a retry, and every row is what the engine alone writes."""
+    """A replica is killed while the job runs: it costs a retry, and every row is what the engine alone writes. The job has the
+    environment of the image."""
     write_corpus(tmp_path / "rows.jsonl", 400)
     bodies = [json.loads(line)["body"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     spec = job_spec(tmp_path, engine={"service": "tests"})
     command = [sys.executable, "-m", "jobs", "run", str(spec)]
     receipts = tmp_path / "out/receipts"
-    with subprocess.Popen(command, env=service.env, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env={**service.env, **SERVE_ENVIRONMENT}, stderr=subprocess.PIPE, text=True
+    ) as process:
         wait_until(lambda: (receipts.exists() and any(receipts.iterdir())) or process.poll() is not None, "a unit")
         os.kill(service.replicas("text")[0], signal.SIGKILL)
         _, said = process.communicate(timeout=PATIENCE_S)
