@@ -4,7 +4,7 @@ Plain values that pickle small and fast: they cross from one process to another.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -70,16 +70,7 @@ class EngineSettings:
         Raises:
             ConfigError: one is out of its range.
         """
-        return EngineOptions(
-            max_model_len=self.max_model_len,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            online_batched_tokens=self.online_batched_tokens,
-            block_size=self.block_size,
-            cache_bytes=self.cache_bytes,
-            gpu_memory_fraction=self.gpu_memory_fraction,
-            tensor_parallel_size=self.tensor_parallel_size,
-        )
+        return EngineOptions(**{size.name: getattr(self, size.name) for size in fields(EngineOptions)})
 
     def find(self, parts: Parts = "whole") -> FoundCheckpoint:
         """These parts of the checkpoint on this machine; see `models.checkpoint_place.find_checkpoint`.

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from jobs.errors import SpecError
 from jobs.places import KeyPath, Places, key_path
-from jobs.service_spec import LoadedService
 from models.checkpoint_place import FoundCheckpoint
 from models.config import ModelConfig
 from models.config_quantization import choose_quantization
-from models.errors import ModelError
+from models.errors import CheckpointError, ModelError
 from models.shard_sizes import check_size
-from models.text import Tokenizer
 from models.weights import Checkpoint
 from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.job import EngineSpec, ModelSpec
@@ -44,23 +42,12 @@ def check_model(
     return config, found.folder
 
 
-def check_service(service: LoadedService) -> None:
-    """Opens every model of a service.
-
-    Raises:
-        SpecError: something is wrong with one of them.
-    """
-    for index, model in enumerate(service.spec.models):
-        at = ("models", index)
-        _, folder = check_model(model.model, model.engine, service.places, base=at, model_at=at)
-        with problems_at(service.places, (*at, "path")):
-            Tokenizer.from_pretrained(folder)
-
-
 def _described(found: FoundCheckpoint) -> ModelConfig:
     if not found.folder.is_dir():
         here = f"a relative path starts from the current directory, which is {Path.cwd()}"
-        raise PlanError(f"there is no folder {found.folder}; give a checkpoint folder ({here}), a URL or a hub id")
+        raise CheckpointError(
+            f"there is no folder {found.folder}; give a checkpoint folder ({here}), a URL or a hub id"
+        )
     config = ModelConfig.from_pretrained(found.folder)
     if found.version is None:
         Checkpoint.open(found.folder)

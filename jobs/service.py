@@ -13,10 +13,11 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from actors.security import ApiKeys, check_listen
 from jobs.errors import FailedError, UsageError
-from jobs.model_check import check_service
+from jobs.model_check import check_model, problems_at
 from jobs.service_record import AUTH_MODE, ServiceRecord
 from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
+from models.text import Tokenizer
 from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores
 from pipelines.interrupts import interrupts
@@ -40,7 +41,7 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
     check_listen(spec.host, has_keys=spec.keys_file is not None)
     if spec.keys_file is not None:
         ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
-    check_service(service)
+    _check_models(service)
     with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
         take_signals()
         chatter.move_to_session()
@@ -52,6 +53,15 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
             say("the service has ended")
             return 130
     return 1
+
+
+def _check_models(service: LoadedService) -> None:
+    """Opens every model, before anything starts."""
+    for index, model in enumerate(service.spec.models):
+        at = ("models", index)
+        _, folder = check_model(model.model, model.engine, service.places, base=at, model_at=at)
+        with problems_at(service.places, (*at, "path")):
+            Tokenizer.from_pretrained(folder)
 
 
 @contextmanager

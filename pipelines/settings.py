@@ -1,8 +1,9 @@
 """What an engine process is made from, for a job and for a service."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from actors.work import EngineSettings
+from models.engine.options import EngineOptions
 from models.engine.request import SamplingParams
 from pipelines.cluster import engine_threads
 from pipelines.job import EngineSpec, GenerateTask, Job, ModelSpec
@@ -15,7 +16,7 @@ def engine_settings(
     sampling: SamplingParams | None = None,
     labels: tuple[tuple[int, ...], ...] = (),
 ) -> EngineSettings:
-    """The settings of an engine of this checkpoint and these sizes."""
+    """The settings of an engine of this checkpoint and these sizes, which have the same names everywhere."""
     return EngineSettings(
         path=model.path,
         storage_options=model.storage_options,
@@ -26,14 +27,7 @@ def engine_settings(
         sampling=sampling,
         labels=labels,
         num_threads=engine_threads(engine),
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        online_batched_tokens=engine.online_batched_tokens,
-        block_size=engine.block_size,
-        cache_bytes=engine.cache_bytes,
-        gpu_memory_fraction=engine.gpu_memory_fraction,
-        tensor_parallel_size=engine.tensor_parallel_size,
+        **{size.name: getattr(engine, size.name) for size in fields(EngineOptions)},
         step_timeout_s=engine.step_timeout_s,
     )
 

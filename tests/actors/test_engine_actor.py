@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torch
 from actors.engine_actor import EngineActor, GeneratingBackend, ScoringBackend
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
-from models.engine.options import EngineOptions
 from models.errors import EngineError, ModelError, RequestError
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
@@ -90,15 +88,6 @@ def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[...,
     engine.close()
     for got in (first, second):
         assert [answer.token_ids for answer in got if isinstance(answer, Generated)] == expected
-
-
-def test_every_size_reaches_the_engine() -> None:
-    sizes: dict[str, Any] = {
-        "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512, "online_batched_tokens": 64, "block_size": 16,
-        "cache_bytes": 1 << 20, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2,
-    }  # fmt: skip
-    assert {field.name for field in fields(EngineOptions)} == set(sizes)
-    assert EngineSettings(path="m", **sizes).options == EngineOptions(**sizes)
 
 
 def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +44,9 @@ def test_the_budget_of_online_steps_reaches_the_engine(tiny_checkpoint: Callable
         LocalModel.load(settings)
 
 
-@pytest.fixture
-def threads() -> Iterator[int]:
-    """How many threads a product has here; a model that is loaded sets them for the whole process."""
-    before = torch.get_num_threads()
-    yield before
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("head", ["causal", "classifier"])
-def test_a_product_has_the_threads_of_the_settings(
-    threads: int, causal_path: Path, classifier_path: Path, head: str
-) -> None:
-    path = causal_path if head == "causal" else classifier_path
+def test_a_product_has_the_threads_of_the_settings(causal_path: Path, classifier_path: Path, head: str) -> None:
+    path, threads = causal_path if head == "causal" else classifier_path, torch.get_num_threads()
     model = LocalModel.load(EngineSettings(path=str(path), dtype="float32", num_threads=threads + 1))
     try:
         assert torch.get_num_threads() == threads + 1

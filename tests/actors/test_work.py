@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,13 @@ def test_a_refusal_carries_its_reason_and_no_tokens() -> None:
     assert (refused.error, refused.text, refused.token_ids) == ("too long", "", [])
 
 
-def test_the_options_of_an_engine_are_those_of_its_settings() -> None:
+def test_every_size_reaches_the_engine() -> None:
     sizes: dict[str, Any] = {
-        "max_model_len": 64,
-        "max_num_seqs": 3,
-        "max_num_batched_tokens": 32,
-        "block_size": 4,
-        "cache_bytes": 1 << 20,
-        "gpu_memory_fraction": 0.5,
-        "tensor_parallel_size": 2,
-    }
-    assert EngineSettings(path="nowhere", **sizes).options == EngineOptions(**sizes)
+        "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512, "online_batched_tokens": 64, "block_size": 16,
+        "cache_bytes": 1 << 20, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2,
+    }  # fmt: skip
+    assert {field.name for field in fields(EngineOptions)} == set(sizes)
+    assert EngineSettings(path="m", **sizes).options == EngineOptions(**sizes)
 
 
 def test_the_settings_find_what_they_name(tmp_path: Path) -> None:

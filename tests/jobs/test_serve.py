@@ -264,7 +264,7 @@ def test_a_service_that_may_not_be_is_refused_before_anything_starts(
     assert "Traceback" not in found.stderr
 
 
-def test_a_service_that_does_not_come_up_says_so(tmp_path: Path) -> None:
+def test_a_service_of_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs", "serve", str(tmp_path / "nothing"), "--set", f"http.port={free_port()}"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert found.returncode == 2, found.stderr

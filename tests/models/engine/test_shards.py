@@ -17,7 +17,7 @@ from tests.models.engine.tiny import SHARP, prompts, tokens
 from tests.models.quantized import METHODS, save_quantized
 
 CASES = [("qwen3", 2), ("smollm3", 2), ("helium", 2), ("phi3", 2), ("zamba2", 2), ("qwen3", 4), ("zamba2", 4)]
-GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True, logprobs=2)
+GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 
 
 def engine_on(folder: Path, size: int, **options: Any) -> Engine:
@@ -67,7 +67,8 @@ def test_shards_score_as_one_rank(family_checkpoint: CheckpointMaker, head: str)
         two.close()
 
 
-@pytest.mark.parametrize(("family", "method"), [("qwen3", "nf4"), ("zamba2", "int8"), ("zamba2", "nf4")])
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+@pytest.mark.parametrize("family", ["qwen3", "zamba2"])
 def test_each_shard_quantizes_its_own_slice(family_checkpoint: CheckpointMaker, family: str, method: str) -> None:
     """Its blocks are not those of the whole, so neither are the errors; but they are no larger."""
     folder = family_checkpoint(family)
