@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import ray
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
@@ -31,7 +32,7 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
     """Serves until it is interrupted, and then drains: requests that run come to their ends, no new ones are taken.
 
     Raises:
-        UsageError: another service of the cluster has the HTTP proxy.
+        UsageError: another service of the cluster has the HTTP proxy, or it cannot listen.
         ListenError: without keys it would listen on a network.
         KeyFileError: the file of keys cannot be used.
         SpecError: a model cannot be loaded as the spec says.
@@ -94,10 +95,19 @@ def _start_proxy(spec: ServiceSpec) -> bool:
     without a word: so what it listens on is read back, which has no public way.
 
     Raises:
-        UsageError: it listens on another address, or another service answers there.
+        UsageError: it cannot listen there, listens on another address, or another service answers there.
     """
     was_running = _get_global_client(raise_if_no_controller_running=False) is not None
-    serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING)
+    try:
+        serve.start(
+            proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING
+        )
+    except RayTaskError as error:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        raise UsageError(
+            f"http: the head of the cluster cannot listen on {spec.host}:{spec.port}; give an address of that machine and a port "
+            f"that no other program has. Ray Serve said: {error.cause}"
+        ) from error
     client = _get_global_client()
     assert client is not None, "Serve was started"
     config = client.http_config

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import httpx
 import openai
 import yaml
 
+from tests.free_port import free_port
 from tests.pipelines.killing import below, wait_until
 from tests.pipelines.running import short_folder
 
@@ -51,12 +51,6 @@ class Service:
         values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
         assert values, f"no {name} in {text}"
         return sum(values)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

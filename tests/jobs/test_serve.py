@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import yaml
 from jobs.demo import CHECKPOINTS
 from jobs.serve_environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
-from tests.jobs.serving import KEY, PATIENCE_S, Service, free_port, started_service
+from tests.free_port import free_port
+from tests.jobs.serving import KEY, PATIENCE_S, Service, started_service
 from tests.pipelines.killing import below, wait_until
-from tests.pipelines.running import rows_in, write_corpus
+from tests.pipelines.running import rows_in, short_folder, write_corpus
 
 CAUSAL, LABELS = (CHECKPOINTS / name for name in ("causal", "sequence-classification"))
 PROMPTS = ["the invoice is wrong", "the parcel is late and broken", "please cancel my order"]
@@ -261,6 +263,17 @@ def test_a_service_that_may_not_be_is_refused_before_anything_starts(
     found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert found.returncode == 2, found.stderr
     assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_port_that_another_program_has_is_refused(tmp_path: Path) -> None:
+    with short_folder() as temp, socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "jobs", "serve", str(LABELS), "--set", f"http.port={port}"]
+        env = {**os.environ, "HOME": str(tmp_path), "RAY_TMPDIR": str(temp)}
+        found = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert found.returncode == 2, found.stderr
+    assert f"cannot listen on 127.0.0.1:{port}" in found.stderr
     assert "Traceback" not in found.stderr
 
 

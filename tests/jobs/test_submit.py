@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 import jobs
 from jobs.errors import SpecError, UsageError
 from jobs.submission import Submission, submit
+from tests.free_port import free_port
 from tests.pipelines.killing import below
 from tests.pipelines.running import short_folder, write_corpus
 
@@ -35,18 +35,10 @@ class Cluster:
     env: Mapping[str, str]
 
 
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = {name: free_port() for name in names}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY)}
     with short_folder() as folder, (folder / "log").open("w+") as log:
