@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from actors.metrics import RequestNote, TokenClock
+from actors.metrics import RequestNote
 from actors.online import OnlineDelta, OnlineRequest
 from actors.openai_errors import ApiError
 from actors.openai_schema import CachedTokens, FinishReason, Usage
@@ -74,13 +74,12 @@ class Generation:
             RequestError: one of them cannot be served.
             EngineError: the engine is lost.
         """
-        metrics, note = self._service.metrics, self._note
-        clocks = [metrics.clock(note) for _ in self._requests]
+        clocks = [self._service.metrics.clock(self._note, len(request.token_ids)) for request in self._requests]
         with self._served.admission.admit(len(self._requests)):
             streams = [self._served.model.stream(request) for request in self._requests]
             async with aclosing(merged(streams)) as items:
                 async for item in items:
-                    self._count(item, clocks[item.index])
+                    clocks[item.index].tick(len(item.delta.token_ids))
                     self.collected[item.index].take(item.delta)
                     yield item
 
@@ -102,12 +101,6 @@ class Generation:
             total_tokens=prompt + completion,
             prompt_tokens_details=CachedTokens(cached_tokens=cached),
         )
-
-    def _count(self, item: Numbered, clock: TokenClock) -> None:
-        is_first = not self.collected[item.index].token_ids and bool(item.delta.token_ids)
-        prompt = len(self._requests[item.index].token_ids) if is_first else 0
-        self._service.metrics.count_tokens(self._note, prompt=prompt, completion=len(item.delta.token_ids))
-        clock.tick(len(item.delta.token_ids))
 
 
 def finish_reason(delta: OnlineDelta) -> FinishReason | None:

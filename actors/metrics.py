@@ -1,17 +1,24 @@
 """What a service counts, for Prometheus, on a registry of its own. Labels never hold what a client made up."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
-from actors.online import OnlineStats
+from actors.online import Done, OnlineStats
 from models.engine.request import Priority
 
 _BY = ("model", "priority")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_TOKENS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
+_DONE: tuple[tuple[str, str, Callable[[Done], int]], ...] = (
+    ("prompt_tokens", "Prompt tokens that engines took in, jobs' among them", lambda done: done.num_prompt_tokens),
+    ("generated_tokens", "Tokens that engines generated, jobs' among them", lambda done: done.num_generated_tokens),
+    ("preemptions", "Requests sent back to their queue to make room", lambda done: done.num_preemptions),
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +65,8 @@ class Metrics:
         self._cache = Gauge(
             "millrace_cache_used_ratio", "Share of cache blocks that are held", ("model",), registry=registry
         )
+        self._done = DoneCollector()
+        registry.register(self._done)
         self._up = Gauge("millrace_model_up", "1 where a model can serve", ("model",), registry=registry)
 
     def count_request(self, note: RequestNote) -> None:
@@ -65,18 +74,24 @@ class Metrics:
         status = note.outcome or note.status
         self._requests.labels(note.model, note.priority, note.endpoint, status).inc()
 
-    def count_tokens(self, note: RequestNote, *, prompt: int = 0, completion: int = 0) -> None:
-        """Tokens taken in and generated."""
-        self._prompt_tokens.labels(note.model, note.priority).inc(prompt)
-        self._completion_tokens.labels(note.model, note.priority).inc(completion)
+    def count_prompt(self, note: RequestNote, num_tokens: int) -> None:
+        """Prompt tokens taken in, where nothing is generated."""
+        self._prompt_tokens.labels(note.model, note.priority).inc(num_tokens)
 
-    def clock(self, note: RequestNote) -> "TokenClock":
-        """Times the tokens of one sequence of this request."""
+    def clock(self, note: RequestNote, num_prompt: int) -> "TokenClock":
+        """Counts and times the tokens of one sequence of this request, whose prompt has `num_prompt`."""
         by = (note.model, note.priority)
-        return TokenClock(note.started, self._first_token.labels(*by), self._between_tokens.labels(*by))
+        return TokenClock(
+            note.started,
+            num_prompt,
+            prompt_tokens=self._prompt_tokens.labels(*by),
+            completion_tokens=self._completion_tokens.labels(*by),
+            first=self._first_token.labels(*by),
+            between=self._between_tokens.labels(*by),
+        )
 
     def show_stats(self, stats: Mapping[str, OnlineStats | None]) -> None:
-        """Sets the gauges; None is a model that cannot serve."""
+        """Sets the gauges, and the counters that engines keep; None is a model that cannot serve."""
         for model, found in stats.items():
             self._up.labels(model).set(0 if found is None else 1)
             if found is None:
@@ -84,6 +99,7 @@ class Metrics:
             for priority, load in found.loads.items():
                 self._queue.labels(model, priority).set(load.num_waiting)
                 self._running.labels(model, priority).set(load.num_running)
+            self._done.by_model[model] = found.done
             self._cache.labels(model).set(found.num_blocks_held / max(1, found.num_blocks))
 
     def text(self) -> bytes:
@@ -91,11 +107,39 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class TokenClock:
-    """The time to a sequence's first token, and between its later ones; tokens that come together share the time."""
+class DoneCollector(Collector):
+    """Counters that engines keep: what they did for each model and priority, as they last said."""
 
-    def __init__(self, started: float, first: Histogram, between: Histogram) -> None:
-        self._last, self._first, self._between = started, first, between
+    def __init__(self) -> None:
+        self.by_model: dict[str, Mapping[Priority, Done]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """One family of counters for each thing that is counted."""
+        for name, text, count in _DONE:
+            family = CounterMetricFamily(f"millrace_engine_{name}", text, labels=_BY)
+            for model, done in self.by_model.items():
+                for priority, of_one in done.items():
+                    family.add_metric([model, priority], count(of_one))
+            yield family
+
+
+class TokenClock:
+    """Counts a sequence's tokens, with the first one its prompt's too. Takes the time to the first token, and between later ones; tokens
+    that come together share the time."""
+
+    def __init__(
+        self,
+        started: float,
+        num_prompt: int,
+        *,
+        prompt_tokens: Counter,
+        completion_tokens: Counter,
+        first: Histogram,
+        between: Histogram,
+    ) -> None:
+        self._last, self._num_prompt = started, num_prompt
+        self._prompt_tokens, self._completion_tokens = prompt_tokens, completion_tokens
+        self._first, self._between = first, between
         self._has_begun = False
 
     def tick(self, num_tokens: int) -> None:
@@ -104,8 +148,10 @@ class TokenClock:
             return
         now = monotonic()
         passed, self._last = now - self._last, now
+        self._completion_tokens.inc(num_tokens)
         if not self._has_begun:
             self._has_begun = True
+            self._prompt_tokens.inc(self._num_prompt)
             self._first.observe(passed)
             num_tokens -= 1
             passed = 0.0

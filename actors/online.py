@@ -5,7 +5,7 @@ another process. All values are frozen and pickle, and errors are those of `mode
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -91,13 +91,31 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """What engines did so far for requests of one priority, rows of jobs among them. A prompt is counted when it first runs."""
+
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+
+    def __add__(self, other: "Done") -> "Done":
+        return Done(
+            num_prompt_tokens=self.num_prompt_tokens + other.num_prompt_tokens,
+            num_generated_tokens=self.num_generated_tokens + other.num_generated_tokens,
+            num_preemptions=self.num_preemptions + other.num_preemptions,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OnlineStats:
-    """A model's load at this moment: requests by priority, and blocks of its cache (0 of 0 where it keeps none). Sums over replicas
-    where there are several."""
+    """A model's load at this moment: requests by priority, and blocks of its cache (0 of 0 where it keeps none); and what was done, by
+    the engine of that id. Sums over replicas where there are several, of what was done over all that there ever were."""
 
     loads: Mapping[Priority, Load]
+    done: Mapping[Priority, Done] = field(default_factory=dict)
     num_blocks: int = 0
     num_blocks_held: int = 0
+    engine_id: str = ""
 
 
 class OnlineModel(Protocol):

@@ -5,6 +5,7 @@ the one thread that computes. Other heads score and embed.
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -16,7 +17,7 @@ import torch
 
 from actors.engine_actor import GeneratingBackend, scored_or_refused
 from actors.loading import engine_of, scorer_of
-from actors.online import FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
+from actors.online import Done, FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
 from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, SamplingParams, Scorer
 from models.config import ModelConfig
@@ -44,6 +45,7 @@ class LocalModel:
         """`thread` is the one that computes; `max_pass_tokens` is how many tokens a caller may have in one turn of it."""
         self._engine, self._scorer, self._thread = engine, scorer, thread
         self._max_pass_tokens, self._pooling = max_pass_tokens, pooling
+        self._id = uuid.uuid4().hex
         self.max_model_len = scorer.max_model_len
 
     @classmethod
@@ -130,8 +132,17 @@ class LocalModel:
                 priority: Load(num_waiting=load.num_waiting, num_running=load.num_running)
                 for priority, load in stats.by_priority.items()
             },
+            done={
+                priority: Done(
+                    num_prompt_tokens=lane.num_prompt_tokens,
+                    num_generated_tokens=lane.num_generated_tokens,
+                    num_preemptions=lane.num_preemptions,
+                )
+                for priority, lane in stats.by_priority.items()
+            },
             num_blocks=stats.num_blocks,
             num_blocks_held=stats.num_blocks_held,
+            engine_id=self._id,
         )
 
     def close(self) -> None:

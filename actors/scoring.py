@@ -33,7 +33,7 @@ async def scored(
             result = await until_gone(request.receive, work)
     finally:
         work.close()
-    service.metrics.count_tokens(note_of(request), prompt=sum(map(len, token_ids)))
+    service.metrics.count_prompt(note_of(request), sum(map(len, token_ids)))
     return result
 
 

@@ -9,7 +9,7 @@ hangs or a shard is lost, and Serve starts another; the requests it had get an E
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from actors.coalesce import coalesced
 from actors.errors import OverloadedError
 from actors.group import group_shards
 from actors.limits import Admission, Limits
-from actors.online import FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
+from actors.online import Done, FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.online_engine import LocalModel
 from actors.owner import Packing
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
@@ -142,6 +142,7 @@ class RemoteModel(OnlineModel):
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
+        self._done: dict[str, Mapping[Priority, Done]] = {}  # of every engine that there was
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
         responses: Any = self._handle.options(stream=True).stream.remote(request)
@@ -177,7 +178,8 @@ class RemoteModel(OnlineModel):
             raise EngineError(f"the replicas do not answer: {type(error).__name__}") from error
         if not found:
             raise EngineError("no replica is up")
-        return _sum_of(found)
+        self._done |= {stats.engine_id: stats.done for stats in found}
+        return _sum_of(found, self._done.values())
 
     async def _ask(self, method: str, *arguments: object) -> Any:
         try:
@@ -197,7 +199,11 @@ def _told(error: Exception) -> Exception:
     return error
 
 
-def _sum_of(replicas: Sequence[OnlineStats]) -> OnlineStats:
+def _sum_of(replicas: Sequence[OnlineStats], done: Iterable[Mapping[Priority, Done]]) -> OnlineStats:
+    total: dict[Priority, Done] = {}
+    for by_priority in done:
+        for priority, of_one in by_priority.items():
+            total[priority] = total.get(priority, Done()) + of_one
     priorities: set[Priority] = {priority for stats in replicas for priority in stats.loads}
     none = Load(num_waiting=0, num_running=0)
     return OnlineStats(
@@ -208,6 +214,7 @@ def _sum_of(replicas: Sequence[OnlineStats]) -> OnlineStats:
             )
             for priority in priorities
         },
+        done=total,
         num_blocks=sum(stats.num_blocks for stats in replicas),
         num_blocks_held=sum(stats.num_blocks_held for stats in replicas),
     )

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
@@ -31,12 +31,6 @@ class _Caller:
     loop: asyncio.AbstractEventLoop
     inbox: "asyncio.Queue[Delta | Exception]"
 
-    def send(self, item: Delta | Exception) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.inbox.put_nowait, item)
-        except RuntimeError:  # the caller's loop is closed: nobody waits any more
-            logger.debug("an answer came after its caller's event loop was closed")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ask:
@@ -46,6 +40,23 @@ class _Ask:
     params: SamplingParams
     seed: int | None
     priority: Priority
+
+
+def _send(items: Iterable[tuple[_Caller, Delta | Exception]]) -> None:
+    """Hands each caller what is its own. Each event loop is woken once, however many of its callers get something."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Delta | Exception]]] = {}
+    for caller, item in items:
+        by_loop.setdefault(caller.loop, []).append((caller, item))
+    for loop, of_loop in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_put, of_loop)
+        except RuntimeError:  # the loop is closed: nobody waits there any more
+            logger.debug("answers came after their callers' event loop was closed")
+
+
+def _put(items: Iterable[tuple[_Caller, Delta | Exception]]) -> None:
+    for caller, item in items:
+        caller.inbox.put_nowait(item)
 
 
 class AsyncEngine:
@@ -161,7 +172,7 @@ class AsyncEngine:
                 priority=ask.priority,
             )
         except (ModelError, TypeError, ValueError) as error:
-            caller.send(error)
+            _send([(caller, error)])
         else:
             self._callers[caller.request_id] = caller
 
@@ -180,8 +191,7 @@ class AsyncEngine:
         self._deliver_ended()
 
     def _deliver_ended(self) -> None:
-        for delta in self._engine.take_ended():
-            self._deliver(delta)
+        self._deliver(self._engine.take_ended())
 
     def _run(self) -> None:
         """The engine's thread: commands, then a step, for as long as there is work; else it waits for a command."""
@@ -190,8 +200,7 @@ class AsyncEngine:
             while self._obey():
                 with self._watchdog:
                     deltas = self._engine.step()
-                for delta in deltas:
-                    self._deliver(delta)
+                self._deliver(deltas)
         except Exception as error:
             logger.exception("the engine failed")
             failure = error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}")
@@ -208,17 +217,17 @@ class AsyncEngine:
                 return False
             command()
 
-    def _deliver(self, delta: Delta) -> None:
-        if delta.output is None:
-            caller = self._callers[delta.request_id]
-            if caller.wants_deltas:
-                caller.send(delta)
-        else:
-            self._callers.pop(delta.request_id).send(delta)
+    def _deliver(self, deltas: Iterable[Delta]) -> None:
+        items: list[tuple[_Caller, Delta | Exception]] = []
+        for delta in deltas:
+            is_last = delta.output is not None
+            caller = self._callers.pop(delta.request_id) if is_last else self._callers[delta.request_id]
+            if is_last or caller.wants_deltas:
+                items.append((caller, delta))
+        _send(items)
 
     def _release_callers(self, failure: EngineError) -> None:
         """Tells everybody who still waits that nothing will come."""
         with self._lock:
             self._failure = failure
-            for caller in self._open:
-                caller.send(failure)
+            _send([(caller, failure) for caller in self._open])

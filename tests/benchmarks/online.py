@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from jobs.demo import CHECKPOINTS
 
 CAUSAL = CHECKPOINTS / "causal"
 REPOSITORY = Path(jobs.__file__).parents[1]
-NUM_CLIENTS, MAX_TOKENS = 4, 96
+NUM_CLIENTS, ONLINE_TOKENS, MAX_TOKENS = 4, 32, 96
 MANY_CLIENTS = 32
 WORDS = ("invoice", "parcel", "late", "broken", "refund", "please", "order", "help", "cancel", "account")
 
@@ -75,9 +76,7 @@ def service(folder: Path, model: Path, dtype: str, max_num_seqs: int, threads: i
         process.wait(120)
 
 
-async def stream(
-    client: aiohttp.ClientSession, prompt: str | list[int], times: Times, *, max_tokens: int = MAX_TOKENS
-) -> None:
+async def stream(client: aiohttp.ClientSession, prompt: str | list[int], times: Times, *, max_tokens: int) -> None:
     """One completion, its pieces timed."""
     body = {
         "model": "m",
@@ -112,7 +111,7 @@ async def traffic(url: str, seconds: float, num_clients: int) -> Times:
         async def one(seed: int) -> None:
             draw = random.Random(seed)
             while time.perf_counter() < end:
-                await stream(client, " ".join(draw.choices(WORDS, k=12)), times)
+                await stream(client, " ".join(draw.choices(WORDS, k=12)), times, max_tokens=ONLINE_TOKENS)
 
         await asyncio.gather(*map(one, range(num_clients)))
     return times
@@ -145,16 +144,21 @@ def start_job(folder: Path, name: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def tokens_committed(out: Path) -> int:
-    """Completion tokens in receipts."""
-    return sum(json.loads(path.read_bytes())["completion_tokens"] for path in (out / "receipts").glob("*.json"))
+@contextmanager
+def job_tokens_per_s(url: str) -> Iterator[list[float]]:
+    """Appends how many tokens a second jobs got from the engine while the context was open."""
+    found: list[float] = []
+    before, start = batch_tokens(url), time.perf_counter()
+    yield found
+    found.append((batch_tokens(url) - before) / (time.perf_counter() - start))
 
 
-def job_speed(out: Path, seconds: float) -> float:
-    """Tokens/s that a running job commits over a span."""
-    before = tokens_committed(out)
-    time.sleep(seconds)
-    return (tokens_committed(out) - before) / seconds
+def batch_tokens(url: str) -> float:
+    """Tokens that the engine generated for jobs so far."""
+    for line in urllib.request.urlopen(f"{url}/metrics").read().decode().splitlines():
+        if line.startswith("millrace_engine_generated_tokens_total") and 'priority="batch"' in line:
+            return float(line.rpartition(" ")[2])
+    raise SystemExit("the service counts no tokens of jobs")
 
 
 def fleet(runs: int, seconds: float) -> None:
@@ -169,24 +173,35 @@ def fleet(runs: int, seconds: float) -> None:
             job = start_job(folder, out.name)
             while not list((out / "receipts").glob("*.json")):
                 time.sleep(0.1)
-            speeds.append(job_speed(out, seconds))
-            before = tokens_committed(out)
-            beside.append(asyncio.run(traffic(url, seconds, NUM_CLIENTS)))
-            shared.append((tokens_committed(out) - before) / seconds)
+            with job_tokens_per_s(url) as found:
+                time.sleep(seconds)
+            speeds += found
+            with job_tokens_per_s(url) as found:
+                beside.append(asyncio.run(traffic(url, seconds, NUM_CLIENTS)))
+            shared += found
             os.kill(job.pid, signal.SIGINT)
             job.wait(120)
-    for what in ("first", "between"):
-        medians = [statistics.median(p99(getattr(times, what)) for times in each) for each in (alone, beside)]
-        without, along = (1e3 * seconds for seconds in medians)
-        told = f"{without:.0f} ms online alone, {along:.0f} ms beside the job: {along / without:.2f} times"
-        sys.stdout.write(f"p99 {what}: {told}\n")
+    for what, field_name in (("to the first token", "first"), ("between pieces", "between")):
+        for name, rank in (("median", 0.5), ("p99", 0.99)):
+            medians = [
+                statistics.median(quantile(getattr(times, field_name), rank) for times in each)
+                for each in (alone, beside)
+            ]
+            without, along = (1e3 * seconds for seconds in medians)
+            told = f"{without:.0f} ms online alone, {along:.0f} ms beside the job: {along / without:.2f} times"
+            sys.stdout.write(f"{name} {what}: {told}\n")
+    rates = [
+        statistics.median(sum(map(len, (times.first, times.between))) / seconds for times in each)
+        for each in (alone, beside)
+    ]
+    sys.stdout.write(f"online: {rates[0]:.0f} pieces/s alone, {rates[1]:.0f} beside the job\n")
     full, part = statistics.median(speeds), statistics.median(shared)
     sys.stdout.write(f"the job: {full:.0f} tokens/s alone, {part:.0f} beside online traffic: {part / full:.0%}\n")
 
 
-def p99(values: list[float]) -> float:
-    """The value that one in a hundred is over."""
-    return sorted(values)[int(0.99 * len(values))]
+def quantile(values: list[float], rank: float) -> float:
+    """The value that this part of them are not over."""
+    return sorted(values)[int(rank * len(values))]
 
 
 def http(folder: Path, repeats: int, threads: int, *, is_small: bool) -> None:

@@ -116,6 +116,7 @@ def test_a_job_uses_the_services_replicas_and_survives_one(service: Service, tmp
         expected = [output.text for output in engine.generate(bodies, SamplingParams(**GREEDY))]
     assert [row["text"] for row in rows_in(tmp_path / "out")] == expected
     wait_until(lambda: len(service.replicas("text")) == 2, "the replica to be replaced")
+    assert 'millrace_engine_generated_tokens_total{model="text",priority="batch"}' in service.metrics
 
 
 @pytest.mark.parametrize("model", ["dtype: bfloat16", "dtype: float32\n  mamba_dt_clamp: none"])
