@@ -23,7 +23,7 @@ from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores
 from pipelines.interrupts import interrupts
 
-WATCH_S = 1.0
+WATCH_S = 5.0
 LOST = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING)
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
