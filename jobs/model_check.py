@@ -14,7 +14,7 @@ from models.config import ModelConfig
 from models.config_quantization import choose_quantization
 from models.errors import CheckpointError, ModelError
 from models.shard_sizes import check_size
-from models.weights import Checkpoint
+from models.stored_tensors import stored_tensors
 from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.job import EngineSpec, ModelSpec
 
@@ -50,7 +50,7 @@ def _described(found: FoundCheckpoint) -> ModelConfig:
         )
     config = ModelConfig.from_pretrained(found.folder)
     if found.version is None:
-        Checkpoint.open(found.folder)
+        stored_tensors(found.folder)
     else:
         found.check_weights()
     return config

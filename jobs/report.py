@@ -15,10 +15,10 @@ from jobs.report_facts import ReportFacts, timeline
 from jobs.report_page import report_page
 from jobs.report_rows import MAX_SAMPLE_ROWS, MAX_UNITS, failure_kinds, row_facts, sample_of, spread
 from jobs.report_source import RunOutput
-from models.checkpoint_place import is_local
+from models.checkpoint_place import is_local, local_folder
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.weights import Checkpoint
+from models.stored_tensors import stored_tensors
 from pipelines.job import OutputSpec
 from pipelines.run_record import read_record
 from pipelines.store import open_store
@@ -99,10 +99,10 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, str]:
     if not is_local(folder):
         return facts
     try:
-        config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
+        config, tensors = ModelConfig.from_pretrained(folder), stored_tensors(local_folder(folder))
     except ModelError:
         return facts
-    parameters = sum(int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values())
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
     facts |= {
         "architecture": config.architecture,
         "parameters": f"{parameters:,}",

@@ -1,51 +1,31 @@
 """Weights from safetensors files into layers: names, shapes, and one layer's slices at a time.
 
-A `Checkpoint` is an opened folder: which tensors it has, under their canonical names, and where they lie.
+A `Checkpoint` is an opened folder, with the tensors that `models.stored_tensors` finds there.
 `load_weights` fills a model's `Loadable` layers from it. Neither knows of ranks, fusing or packing: a layer's slots
 say what it wants and where it goes.
-
-Canonical names have no prefix: bodies are published as `model.*` (most classes), `transformer.*` (question
-answering) or bare (base models), and any task head may stand on any of them.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
-from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, listed, shards_by_tensor, weight_files
+from models.checkpoint_files import listed
 from models.checkpoint_place import local_folder
 from models.errors import CheckpointError
 from models.layers.loadable import FLOATS, Loadable, Range, Slot, whole
+from models.stored_tensors import HEAD_NAMES, LM_HEAD, StoredTensor, readable, stored_tensors
 
 logger = logging.getLogger(__name__)
 
 EMBEDDING = "embed_tokens.weight"
-LM_HEAD = "lm_head.weight"
-
-_BODY_PREFIXES = ("model.", "transformer.")
-_HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
-_OLD_NAMES = {"classifier.weight": "score.weight", "classifier.bias": "score.bias"}
 _CHUNK_BYTES = 64 * 2**20
 _MAX_ITEM_BYTES = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredTensor:
-    """Where one tensor lies: its file, its name there, its place in reading order, and what it is."""
-
-    file: Path
-    name: str
-    position: int
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,16 +49,7 @@ class Checkpoint:
                 shards disagree.
         """
         folder = local_folder(path)
-        stored = [tensor for tensor in _list_tensors(folder) if not _is_derived(tensor.name)]
-        tensors: dict[str, StoredTensor] = {}
-        for tensor in stored:
-            name = _canonical_name(tensor.name)
-            if name in tensors:
-                raise CheckpointError(
-                    f"{folder} holds both {tensors[name].name} and {tensor.name}, which name one tensor; remove one"
-                )
-            tensors[name] = tensor
-        return cls(folder=folder, tensors=tensors)
+        return cls(folder=folder, tensors=stored_tensors(folder))
 
     def read(self, name: str, ranges: Sequence[Range]) -> torch.Tensor:
         """One tensor's part, as a view of the mapped file: copy what is to be kept, and do not write to it.
@@ -87,7 +58,7 @@ class Checkpoint:
             CheckpointError: the file can no longer be read.
         """
         tensor = self.tensors[name]
-        with _readable(tensor.file), safe_open(str(tensor.file), framework="pt") as file:
+        with readable(tensor.file), safe_open(str(tensor.file), framework="pt") as file:
             if not ranges:
                 scalar: torch.Tensor = file.get_tensor(tensor.name)
                 return scalar
@@ -117,7 +88,7 @@ class Checkpoint:
 
     def without_heads(self) -> "Checkpoint":
         """The body alone."""
-        return replace(self, tensors={name: tensor for name, tensor in self.tensors.items() if name not in _HEAD_NAMES})
+        return replace(self, tensors={name: tensor for name, tensor in self.tensors.items() if name not in HEAD_NAMES})
 
     def unify(self, canonical_name: Callable[[str], str]) -> "Checkpoint":
         """Tensors under the names that `canonical_name` gives them. Where several names stand for one tensor, the first
@@ -164,59 +135,6 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, dtype: torch.dtype
         layer.finalize()
     left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not left, f"parameters that no Loadable layer owns: {left}"
-
-
-def _list_tensors(folder: Path) -> list[StoredTensor]:
-    """Every stored tensor in reading order: file by file, by offset."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder: give a Hugging Face checkpoint folder")
-    shards = weight_files(str(folder), {file.name for file in folder.iterdir()}, folder / INDEX_FILE)
-    stored = [tensor for name in shards for tensor in _read_header(folder / name)]
-    if shards == [SINGLE_FILE]:
-        return stored
-    file_names = shards_by_tensor(folder / INDEX_FILE)
-    found = {(tensor.name, tensor.file.name) for tensor in stored}
-    misplaced = [f"{name} in {file}" for name, file in file_names.items() if (name, file) not in found]
-    if misplaced:
-        raise CheckpointError(
-            f"{folder / INDEX_FILE} says where tensors are that are not there: {listed(misplaced)}; "
-            "index and shards are from different checkpoints: download it again"
-        )
-    return [tensor for tensor in stored if file_names.get(tensor.name) == tensor.file.name]
-
-
-def _read_header(file: Path) -> list[StoredTensor]:
-    with _readable(file), safe_open(str(file), framework="pt") as opened:
-        slices: list[tuple[str, Any]] = [(name, opened.get_slice(name)) for name in opened.offset_keys()]
-        return [
-            StoredTensor(file=file, name=name, position=position, shape=tuple(part.get_shape()), dtype=part.get_dtype())
-            for position, (name, part) in enumerate(slices)
-        ]
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turns what safetensors raises into an error that says what to do."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is cut short or corrupt ({error}); download it again") from error
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); check its path and permissions") from error
-
-
-def _canonical_name(name: str) -> str:
-    """The name without its body's prefix; task heads never have one."""
-    name = _OLD_NAMES.get(name, name)
-    for prefix in _BODY_PREFIXES:
-        if name.startswith(prefix) and name.removeprefix(prefix) not in _HEAD_NAMES:
-            return name.removeprefix(prefix)
-    return name
-
-
-def _is_derived(name: str) -> bool:
-    """Old files hold rotary frequencies, which follow from the configuration."""
-    return name.split(".")[-2:] == ["rotary_emb", "inv_freq"]
 
 
 def _check(checkpoint: Checkpoint, slots: Sequence[Slot]) -> None:

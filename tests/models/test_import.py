@@ -39,6 +39,11 @@ def test_what_is_asked_and_planned_needs_no_torch(module: str) -> None:
     assert "torch" not in imported(f"import {module}")[1]
 
 
+def test_the_driver_of_a_run_and_its_report_need_no_torch() -> None:
+    """It costs seconds, and hundreds of megabytes beside what a run keeps."""
+    assert "torch" not in imported("import jobs.preflight, jobs.report, pipelines.run")[1]
+
+
 def test_the_engine_and_the_scorer_load_nothing_that_only_others_need() -> None:
     statement = "from models import AsyncEngine, Engine, ModelError, Output, SamplingParams, Scorer"
     _, packages = imported(statement)

@@ -1,0 +1,106 @@
+"""Which tensors a checkpoint folder has, under their canonical names, and where they lie. Reads headers alone, without torch.
+
+Canonical names have no prefix: bodies are published as `model.*` (most classes), `transformer.*` (question
+answering) or bare (base models), and any task head may stand on any of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, listed, shards_by_tensor, weight_files
+from models.errors import CheckpointError
+
+LM_HEAD = "lm_head.weight"
+HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
+
+_BODY_PREFIXES = ("model.", "transformer.")
+_OLD_NAMES = {"classifier.weight": "score.weight", "classifier.bias": "score.bias"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies: its file, its name there, its place in reading order, and what it is."""
+
+    file: Path
+    name: str
+    position: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """What `model.safetensors` holds, or the shards that `model.safetensors.index.json` names, by canonical name.
+
+    Raises:
+        CheckpointError: there are no safetensors weights, a file is missing, cut short or corrupt, or index and
+            shards disagree.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for tensor in _list_tensors(folder):
+        if _is_derived(tensor.name):
+            continue
+        name = _canonical_name(tensor.name)
+        if name in tensors:
+            raise CheckpointError(
+                f"{folder} holds both {tensors[name].name} and {tensor.name}, which name one tensor; remove one"
+            )
+        tensors[name] = tensor
+    return tensors
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Turns what safetensors raises into an error that says what to do."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is cut short or corrupt ({error}); download it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); check its path and permissions") from error
+
+
+def _list_tensors(folder: Path) -> list[StoredTensor]:
+    """Every stored tensor in reading order: file by file, by offset."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: give a Hugging Face checkpoint folder")
+    shards = weight_files(str(folder), {file.name for file in folder.iterdir()}, folder / INDEX_FILE)
+    stored = [tensor for name in shards for tensor in _read_header(folder / name)]
+    if shards == [SINGLE_FILE]:
+        return stored
+    file_names = shards_by_tensor(folder / INDEX_FILE)
+    found = {(tensor.name, tensor.file.name) for tensor in stored}
+    misplaced = [f"{name} in {file}" for name, file in file_names.items() if (name, file) not in found]
+    if misplaced:
+        raise CheckpointError(
+            f"{folder / INDEX_FILE} says where tensors are that are not there: {listed(misplaced)}; "
+            "index and shards are from different checkpoints: download it again"
+        )
+    return [tensor for tensor in stored if file_names.get(tensor.name) == tensor.file.name]
+
+
+def _read_header(file: Path) -> list[StoredTensor]:
+    with readable(file), safe_open(str(file), framework="numpy") as opened:
+        slices: list[tuple[str, Any]] = [(name, opened.get_slice(name)) for name in opened.offset_keys()]
+        return [
+            StoredTensor(file=file, name=name, position=position, shape=tuple(part.get_shape()), dtype=part.get_dtype())
+            for position, (name, part) in enumerate(slices)
+        ]
+
+
+def _canonical_name(name: str) -> str:
+    """The name without its body's prefix; task heads never have one."""
+    name = _OLD_NAMES.get(name, name)
+    for prefix in _BODY_PREFIXES:
+        if name.startswith(prefix) and name.removeprefix(prefix) not in HEAD_NAMES:
+            return name.removeprefix(prefix)
+    return name
+
+
+def _is_derived(name: str) -> bool:
+    """Old files hold rotary frequencies, which follow from the configuration."""
+    return name.split(".")[-2:] == ["rotary_emb", "inv_freq"]
