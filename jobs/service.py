@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
 from models.text import Tokenizer
 from pipelines.chatter import quiet_ray
-from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores
+from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
 from pipelines.interrupts import interrupts
 
 WATCH_S = 5.0
@@ -43,6 +44,8 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
     if spec.keys_file is not None:
         ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
     _check_models(service)
+    if will_start_one(address):
+        _check_free(spec)  # a cluster takes ten seconds to start
     with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
         take_signals()
         chatter.move_to_session()
@@ -104,10 +107,7 @@ def _start_proxy(spec: ServiceSpec) -> bool:
         )
     except RayTaskError as error:
         serve.shutdown()  # type: ignore[no-untyped-call]
-        raise UsageError(
-            f"http: the head of the cluster cannot listen on {spec.host}:{spec.port}; give an address of that machine and a port "
-            f"that no other program has. Ray Serve said: {error.cause}"
-        ) from error
+        raise _cannot_listen(spec, "the head of the cluster", error.cause) from error
     client = _get_global_client()
     assert client is not None, "Serve was started"
     config = client.http_config
@@ -122,6 +122,24 @@ def _start_proxy(spec: ServiceSpec) -> bool:
             f"the service {others[0]!r} answers at {config.host}:{config.port} on this cluster: end it, or use another cluster"
         )
     return was_running
+
+
+def _check_free(spec: ServiceSpec) -> None:
+    """Raises UsageError where nobody could listen on this machine."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        raise _cannot_listen(spec, "this machine", error) from error
+
+
+def _cannot_listen(spec: ServiceSpec, who: str, why: BaseException) -> UsageError:
+    return UsageError(
+        f"http: {who} cannot listen on {spec.host}:{spec.port} ({why}); give an address of it and a port that no other program has"
+    )
 
 
 def _watch(name: str) -> None:

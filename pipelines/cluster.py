@@ -67,15 +67,19 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     try:
-        if address == LOCAL:
+        if will_start_one(address):
             _start_local(num_cpus)
         else:
-            _connect(address)
+            _connect(address or os.environ["RAY_ADDRESS"])
         yield
     finally:
         ray.shutdown()
+
+
+def will_start_one(address: str | None) -> bool:
+    """Whether `joined` starts a cluster of its own on this machine."""
+    return not ray.is_initialized() and (address or os.environ.get("RAY_ADDRESS") or LOCAL) == LOCAL
 
 
 def _start_local(num_cpus: int) -> None:

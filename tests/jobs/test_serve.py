@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from models import Engine, SamplingParams
 from tests.free_port import free_port
 from tests.jobs.serving import KEY, PATIENCE_S, Service, started_service
 from tests.pipelines.killing import below, wait_until
-from tests.pipelines.running import rows_in, short_folder, write_corpus
+from tests.pipelines.running import rows_in, write_corpus
 
 CAUSAL, LABELS = (CHECKPOINTS / name for name in ("causal", "sequence-classification"))
 PROMPTS = ["the invoice is wrong", "the parcel is late and broken", "please cancel my order"]
@@ -239,48 +238,3 @@ def test_prompts_and_answers_are_in_no_log(service: Service) -> None:
     ]
     assert logs
     assert not [path for path in [*logs, service.log] if "a-very-secret-word" in path.read_text(errors="replace")]
-
-
-@pytest.mark.parametrize(
-    ("keys", "override", "said"),
-    [
-        (None, "http.host=0.0.0.0", "without keys only a loopback address may be listened on"),
-        (0o644, "http.port=8000", "others can read or write it; make it 0600"),
-        (0o600, "http.port=70000", "http.port: was 70000; it must be a port from 1 to 65535"),
-    ],
-)
-def test_a_service_that_may_not_be_is_refused_before_anything_starts(
-    tmp_path: Path, keys: int | None, override: str, said: str
-) -> None:
-    spec: dict[str, Any] = {"name": "refused", "models": [{"name": "m", "path": str(LABELS)}]}
-    if keys is not None:
-        file = tmp_path / "keys.txt"
-        file.write_text("key\n")
-        file.chmod(keys)
-        spec["api_keys"] = {"file": str(file)}
-    path = tmp_path / "service.yaml"
-    path.write_text(yaml.safe_dump(spec))
-    command = [sys.executable, "-m", "jobs", "serve", str(path), "--set", override]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert found.returncode == 2, found.stderr
-    assert said in found.stderr
-    assert "Traceback" not in found.stderr
-
-
-def test_a_port_that_another_program_has_is_refused(tmp_path: Path) -> None:
-    with short_folder() as temp, socket.create_server(("127.0.0.1", free_port())) as taken:
-        port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "jobs", "serve", str(LABELS), "--set", f"http.port={port}"]
-        env = {**os.environ, "HOME": str(tmp_path), "RAY_TMPDIR": str(temp)}
-        found = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert found.returncode == 2, found.stderr
-    assert f"cannot listen on 127.0.0.1:{port}" in found.stderr
-    assert "Traceback" not in found.stderr
-
-
-def test_a_service_of_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs", "serve", str(tmp_path / "nothing"), "--set", f"http.port={free_port()}"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert found.returncode == 2, found.stderr
-    assert "there is no folder" in found.stderr
-    assert "Traceback" not in found.stderr
