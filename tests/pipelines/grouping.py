@@ -141,9 +141,10 @@ def disturbances(bench: Bench, name: str) -> Mapping[str, Callable[[], None]]:
     }
 
 
-def check_disturbed(bench: Bench, what: str, *, units: int) -> None:
-    """Runs the job over two shards while `what` happens after so many units: the output is `bench.expected`, and nothing is left over."""
-    name = f"{what.replace(' ', '-')}-{units}"
+def check_disturbed(bench: Bench, what: str, *, units: int, name: str = "") -> None:
+    """Runs the job over two shards, or goes on with it in the folder `name`, while `what` happens after so many units: the output is
+    `bench.expected`, and nothing is left over."""
+    name = name or f"{what.replace(' ', '-')}-{units}"
     seen = Disturbing(units, disturbances(bench, name)[what])
     summary = drive(bench.job(name, tensor_parallel_size=2), seen=seen)
     assert summary.exit_status == 0, summary.message

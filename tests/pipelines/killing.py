@@ -48,13 +48,14 @@ class Process:
 
 
 class Run:
-    """`millrace run SPEC` in a process group of its own, with its Ray cluster's files in `temp`. Ends with the context."""
+    """`millrace run SPEC` in a process group of its own, on a Ray cluster of its own with files in `temp`, or on this process's cluster at
+    `address`. Ends with the context."""
 
-    def __init__(self, spec: Path, out: Path, temp: Path) -> None:
-        self._out, self._temp = out, temp
+    def __init__(self, spec: Path, out: Path, temp: Path, address: str | None = None) -> None:
+        self._out, self._temp, self._address = out, temp, address
         self._log = (spec.parent / f"{spec.stem}-{time.monotonic_ns()}.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", "run", str(spec)],
+            [sys.executable, "-m", "jobs", "run", str(spec), *(("--address", address) if address else ())],
             env={**os.environ, "RAY_TMPDIR": str(temp)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -71,7 +72,8 @@ class Run:
             self.interrupt()
             self._process.wait(PATIENCE_S)
         self._log.close()
-        wait_until(lambda: not processes_with(str(self._temp)), "the run's cluster to be gone")
+        if self._address is None:
+            wait_until(lambda: not processes_with(str(self._temp)), "the run's cluster to be gone")
 
     @property
     def has_ended(self) -> bool:
@@ -112,8 +114,9 @@ class Run:
         os.killpg(self._process.pid, signal.SIGINT)
 
     def kill_below(self, titles: Sequence[str]) -> list[Process]:
-        """SIGKILL to every process of the run whose title starts with one of `titles`."""
-        found = [process for process in below(self._process.pid) if process.title.startswith(tuple(titles))]
+        """SIGKILL to every process of the run's cluster whose title starts with one of `titles`."""
+        root = self._process.pid if self._address is None else os.getpid()
+        found = [process for process in below(root) if process.title.startswith(tuple(titles))]
         for process in found:
             os.kill(process.pid, signal.SIGKILL)
         return found
@@ -155,15 +158,24 @@ def _title(folder: Path) -> str:
 
 
 class Bench:
-    """One job in float32, run into folders of its own."""
+    """One job in float32, run into folders of its own; on this process's cluster, where `address` names it."""
 
-    def __init__(self, folder: Path, model: Path, temp: Path, *, task: Mapping[str, object], num_rows: int) -> None:
-        self._folder, self._model, self._temp, self._task = folder, model, temp, task
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        temp: Path,
+        *,
+        task: Mapping[str, object],
+        num_rows: int,
+        address: str | None = None,
+    ) -> None:
+        self._folder, self._model, self._temp, self._task, self._address = folder, model, temp, task, address
         self._corpus = write_corpus(folder / "rows.jsonl", num_rows)
 
     def start(self, name: str) -> Run:
         """Starts the job into the folder `name`, or goes on with it there."""
-        return Run(self.spec(name), self.out(name), self._temp)
+        return Run(self.spec(name), self.out(name), self._temp, self._address)
 
     def spec(self, name: str) -> Path:
         """The file that describes the job into the folder `name`."""

@@ -1,15 +1,18 @@
-"""Kills on the real thing, one of each kind: whatever dies, the next run or the same one writes what an undisturbed run writes."""
+"""Kills on the real thing, one of each kind: whatever dies, the next run or the same one writes what an undisturbed run writes. Runs with
+clusters of their own are in `tests/faults`.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from jobs.spec import load_spec
 from tests.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench, Run, wait_until
 from tests.pipelines.running import contents, drive, receipts, short_folder
 
-NUM_ROWS = 1200
+NUM_ROWS = 960
 
 pytestmark = [
     pytest.mark.cluster,
@@ -25,7 +28,14 @@ def temp() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path], temp: Path) -> Bench:
-    return Bench(tmp_path_factory.mktemp("kills"), tiny_checkpoint("causal"), temp, task=GENERATE, num_rows=NUM_ROWS)
+    return Bench(
+        tmp_path_factory.mktemp("kills"),
+        tiny_checkpoint("causal"),
+        temp,
+        task=GENERATE,
+        num_rows=NUM_ROWS,
+        address=ray.get_runtime_context().gcs_address,
+    )
 
 
 @pytest.fixture(scope="module")
