@@ -2,6 +2,7 @@
 cluster; and in which order modules run.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from models.config_types import Head
 from tests.shared_cluster import SharedCluster
 from tests.tiny_checkpoints import save_with_tokenizer
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for every cluster of the tests: it tells nobody about them
 
 CheckpointMaker = Callable[..., Path]
 
