@@ -13,6 +13,7 @@ from models.checkpoint_place import FoundCheckpoint
 from models.config import ModelConfig
 from models.config_quantization import choose_quantization
 from models.errors import CheckpointError, ModelError
+from models.mamba_clamp import choose_dt_clamp
 from models.shard_sizes import check_size
 from models.stored_tensors import stored_tensors
 from pipelines.errors import PlanError, SourceError, TaskError
@@ -33,6 +34,8 @@ def check_model(
         config = _described(found)
     with problems_at(places, (*model_at, "quantization")):
         choose_quantization(model.quantization, config.quantization)
+    with problems_at(places, (*model_at, "mamba_dt_clamp")):
+        choose_dt_clamp(model.mamba_dt_clamp, config)
     with problems_at(places, (*base, "engine", "tensor_parallel_size")):
         check_size(config, engine.tensor_parallel_size)
     given, longest = engine.max_model_len, config.max_position_embeddings

@@ -21,8 +21,9 @@ from models.free_memory import free_bytes
 from models.heads import Model
 from models.layers.attention import AttentionBackend, Layout
 from models.layers.embedding import VocabHead
-from models.layers.mamba_plan import DtClamp, MambaPlan, check_dt_clamp
+from models.layers.mamba_plan import MambaPlan
 from models.layers.mamba_plan import plan as plan_mamba
+from models.mamba_clamp import DtClamp, choose_dt_clamp
 from models.parallel import SINGLE, TensorParallel
 from models.shard_sizes import check_size
 from models.text import Tokenizer
@@ -101,7 +102,7 @@ def load_model(
     config = ModelConfig.from_pretrained(folder)
     chosen_quantization = choose_quantization(quantization, config.quantization)
     check_size(config, tp.size)
-    clamp = check_dt_clamp(mamba_dt_clamp)
+    clamp = choose_dt_clamp(mamba_dt_clamp, config)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)

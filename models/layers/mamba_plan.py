@@ -6,18 +6,14 @@ from them for the convolution and the scan.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from models.config_types import MambaConfig
-from models.errors import ConfigError
 from models.layers.attention import IntArray, Layout
 from models.layers.loadable import Range
-
-DtClamp = Literal["none", "prefill", "both"]
-"""Whose step sizes have the published smallest one as their floor: nobody's, those of given tokens, or all tokens'."""
+from models.mamba_clamp import DtClamp
 
 MAX_CHUNK = 64  # tokens; a longer chunk multiplies more tokens with tokens, a shorter one makes more states
 
@@ -72,18 +68,6 @@ class MambaPlan:
     decodes: Decodes | None
     chunks: Chunks | None
     dt_floor: torch.Tensor | None
-
-
-def check_dt_clamp(name: str) -> DtClamp:
-    """The policy of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for known in get_args(DtClamp):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise ConfigError(f"mamba_dt_clamp was {name!r}; it must be one of {', '.join(get_args(DtClamp))}")
 
 
 def plan(layout: Layout, config: MambaConfig, clamp: DtClamp, device: torch.device) -> MambaPlan:

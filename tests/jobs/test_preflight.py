@@ -72,6 +72,15 @@ def test_another_quantization_than_the_checkpoints_is_refused(
         check(f"{folder}, quantization: nf4", CLASSIFY)
 
 
+def test_a_floor_of_step_sizes_is_for_networks_with_mamba_layers(
+    check: Checker, tiny_checkpoint: CheckpointMaker
+) -> None:
+    folder = tiny_checkpoint("sequence-classification")
+    said = r"model.mamba_dt_clamp: mamba_dt_clamp was 'none', but Qwen3\w+ has no Mamba layers: leave it out"
+    with pytest.raises(SpecError, match=said):
+        check(f"{folder}, mamba_dt_clamp: none", CLASSIFY)
+
+
 def test_missing_model_folder_is_named(check: Checker, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"spec.yaml:2: model.path: there is no folder .*nowhere.*current directory"):
         check(tmp_path / "nowhere", CLASSIFY)

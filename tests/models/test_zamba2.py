@@ -231,6 +231,11 @@ def test_a_policy_that_does_not_exist_is_refused(zamba2_checkpoint: CheckpointMa
         load(zamba2_checkpoint(), mamba_dt_clamp="decode")
 
 
+def test_a_policy_is_refused_for_a_network_without_mamba_layers(family_checkpoint: CheckpointMaker) -> None:
+    with pytest.raises(ConfigError, match=r"mamba_dt_clamp was 'both', but Qwen3\w+ has no Mamba layers"):
+        load_model(family_checkpoint("qwen3"), mamba_dt_clamp="both")
+
+
 def test_attention_adapters_need_as_many_key_value_heads(zamba2_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
     folder = zamba2_checkpoint(num_key_value_heads=2)
     config = (folder / "config.json").read_text()
