@@ -28,9 +28,11 @@ from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, Outp
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedSpec:
-    """A job, the places of its keys for checks that come later, and the cluster it asks for (None: RAY_ADDRESS, else a local one)."""
+    """A job, the values of its document, the places of its keys for checks that come later, and the cluster it asks for (None:
+    RAY_ADDRESS, else a local one)."""
 
     job: Job
+    values: Mapping[str, Any]
     places: Places
     cluster: str | None
 
@@ -53,7 +55,7 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
     if problems:
         raise SpecError(problems)
-    return LoadedSpec(job=job, places=document.places, cluster=spec.cluster)
+    return LoadedSpec(job=job, values=document.values, places=document.places, cluster=spec.cluster)
 
 
 def _quantization(value: Any) -> str | QuantizationConfig | None:

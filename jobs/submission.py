@@ -11,7 +11,7 @@ import asyncio
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import yaml
 
 from jobs.errors import FailedError, UsageError
-from jobs.places import read_document
 from jobs.spec import absolute, load_spec
 from models.checkpoint_place import is_local
 
@@ -43,7 +42,7 @@ class Submission:
         SpecError: with every problem found, one a line.
         """
         loaded = load_spec(path, overrides=overrides, limit=limit)
-        return cls(name=loaded.job.name, spec=_anchored(read_document(path, overrides).values), limit=limit)
+        return cls(name=loaded.job.name, spec=_anchored(loaded.values), limit=limit)
 
     @property
     def entrypoint(self) -> str:
@@ -113,7 +112,7 @@ def _exit_status(client: Any, job: str) -> int:
     return int(info.driver_exit_code)
 
 
-def _anchored(spec: dict[str, Any]) -> dict[str, Any]:
+def _anchored(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Relative paths start from the current directory, as in `millrace run`; on the cluster that is another one."""
     return {
         **spec,
