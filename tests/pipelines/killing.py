@@ -3,6 +3,7 @@
 Only processes below one's own are ever looked at.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -12,21 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import yaml
 
+from models import Engine, SamplingParams
 from pipelines.check import check_run
 from pipelines.job import OutputSpec
 from pipelines.store import open_store
-from tests.pipelines.running import contents, write_corpus
+from tests.pipelines.running import contents, rows_in, write_corpus
 
 PATIENCE_S = 240.0
 UNIT_ROWS = 8
-GENERATE: Mapping[str, object] = {
-    "kind": "generate",
-    "prompt": "{{ body }}",
-    "sampling": {"max_tokens": 6, "temperature": 0.0},
-}
+GREEDY: Mapping[str, Any] = {"max_tokens": 6, "temperature": 0.0}
+GENERATE: Mapping[str, object] = {"kind": "generate", "prompt": "{{ body }}", "sampling": dict(GREEDY)}
 ENGINE = ("ray::MapWorker(MapBatches(InferUnits))",)
 WORKERS = ("ray::ReadUnitSource", "ray::MapBatches(FinishAndCommit)", "ray::_map_task", "ray::IDLE")
 
@@ -198,5 +198,16 @@ class Bench:
 
     def check(self, name: str, expected: Mapping[str, bytes]) -> None:
         """The output is what its receipts say, and the very bytes that are expected."""
-        assert check_run(open_store(OutputSpec(path=str(self.out(name)), format="jsonl"))) == []
+        self._check_receipts(name)
         assert contents(self.out(name)) == expected
+
+    def check_texts(self, name: str) -> None:
+        """The output is what its receipts say, and a generation job's texts are those of an engine in this process."""
+        self._check_receipts(name)
+        prompts = [json.loads(line)["body"] for line in self._corpus.read_text().splitlines()]
+        with Engine.from_pretrained(self._model, dtype="float32") as engine:
+            expected = [output.text for output in engine.generate(prompts, SamplingParams(**GREEDY))]
+        assert [row["text"] for row in rows_in(self.out(name))] == expected
+
+    def _check_receipts(self, name: str) -> None:
+        assert check_run(open_store(OutputSpec(path=str(self.out(name)), format="jsonl"))) == []
