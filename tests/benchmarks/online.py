@@ -162,7 +162,7 @@ def batch_tokens(url: str) -> float:
 
 
 def fleet(runs: int, seconds: float) -> None:
-    """Online alone, the job alone, and both, once a run; medians over the runs."""
+    """Online alone, the job alone, and both, once a run: each run, and medians over them."""
     alone, beside, speeds, shared = [], [], [], []
     with tempfile.TemporaryDirectory() as name, service(Path(name), CAUSAL, "float32", 64, 1) as (url, _):
         folder = Path(name)
@@ -181,6 +181,12 @@ def fleet(runs: int, seconds: float) -> None:
             shared += found
             os.kill(job.pid, signal.SIGINT)
             job.wait(120)
+            first = [1e3 * quantile(times[-1].first, 0.99) for times in (alone, beside)]
+            sys.stdout.write(
+                f"run {run + 1}: p99 to the first token {first[0]:.0f} and {first[1]:.0f} ms, "
+                f"the job {speeds[-1]:.0f} and {shared[-1]:.0f} tokens/s\n"
+            )
+            sys.stdout.flush()
     for what, field_name in (("to the first token", "first"), ("between pieces", "between")):
         for name, rank in (("median", 0.5), ("p99", 0.99)):
             medians = [
