@@ -106,7 +106,8 @@ def _start_proxy(spec: ServiceSpec) -> bool:
             proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING
         )
     except RayTaskError as error:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        if not was_running:
+            serve.shutdown()  # type: ignore[no-untyped-call]
         raise _cannot_listen(spec, "the head of the cluster", error.cause) from error
     client = _get_global_client()
     assert client is not None, "Serve was started"

@@ -67,11 +67,12 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    place = _settled(address)
     try:
-        if will_start_one(address):
+        if place == LOCAL:
             _start_local(num_cpus)
         else:
-            _connect(address or os.environ["RAY_ADDRESS"])
+            _connect(place)
         yield
     finally:
         ray.shutdown()
@@ -79,7 +80,11 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
 
 def will_start_one(address: str | None) -> bool:
     """Whether `joined` starts a cluster of its own on this machine."""
-    return not ray.is_initialized() and (address or os.environ.get("RAY_ADDRESS") or LOCAL) == LOCAL
+    return not ray.is_initialized() and _settled(address) == LOCAL
+
+
+def _settled(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
 def _start_local(num_cpus: int) -> None:

@@ -39,10 +39,8 @@ def test_requests_and_tokens_are_counted_by_model_and_priority(address: str) -> 
     httpx.post(f"{address}/v1/completions", json=body)
     httpx.post(f"{address}/v1/completions", json={**body, "stream": True})
     httpx.post(f"{address}/v1/completions", json={**body, "n": 0})
-    ok = {
-        "endpoint": "/v1/completions",
-        "status": "200",
-    }  # a stream is counted when it is closed, a moment after its end
+    ok = {"endpoint": "/v1/completions", "status": "200"}
+    # A stream is counted when it is closed, a moment after its end.
     wait_until(lambda: value(address, "requests_total", **ok, **BY) == 2, "both requests to be counted")
     assert value(address, "requests_total", endpoint="/v1/completions", status="400", model="", priority="online") == 1
     assert value(address, "completion_tokens_total", **BY) == 16

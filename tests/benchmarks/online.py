@@ -22,11 +22,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -37,6 +37,8 @@ from jobs.demo import CHECKPOINTS
 
 CAUSAL = CHECKPOINTS / "causal"
 REPOSITORY = Path(jobs.__file__).parents[1]
+Result = TypeVar("Result")
+
 NUM_CLIENTS, ONLINE_TOKENS, MAX_TOKENS = 4, 32, 96
 MANY_CLIENTS = 32
 WORDS = ("invoice", "parcel", "late", "broken", "refund", "please", "order", "help", "cancel", "account")
@@ -144,13 +146,11 @@ def start_job(folder: Path, name: str) -> "subprocess.Popen[bytes]":
     )
 
 
-@contextmanager
-def job_tokens_per_s(url: str) -> Iterator[list[float]]:
-    """Appends how many tokens a second jobs got from the engine while the context was open."""
-    found: list[float] = []
+def during(url: str, what: Callable[[], Result]) -> tuple[Result, float]:
+    """What a call returns, and how many tokens a second jobs got from the engine meanwhile."""
     before, start = batch_tokens(url), time.perf_counter()
-    yield found
-    found.append((batch_tokens(url) - before) / (time.perf_counter() - start))
+    result = what()
+    return result, (batch_tokens(url) - before) / (time.perf_counter() - start)
 
 
 def batch_tokens(url: str) -> float:
@@ -164,27 +164,30 @@ def batch_tokens(url: str) -> float:
 def fleet(runs: int, seconds: float) -> None:
     """Online alone, the job alone, and both, once a run: each run, and medians over them."""
     alone, beside, speeds, shared = [], [], [], []
+
+    def online() -> Times:
+        return asyncio.run(traffic(url, seconds, NUM_CLIENTS))
+
     with tempfile.TemporaryDirectory() as name, service(Path(name), CAUSAL, "float32", 64, 1) as (url, _):
         folder = Path(name)
         asyncio.run(traffic(url, 3, NUM_CLIENTS))
         for run in range(runs):
-            alone.append(asyncio.run(traffic(url, seconds, NUM_CLIENTS)))
+            alone.append(online())
             out = folder / f"job-{run}"
             job = start_job(folder, out.name)
             while not list((out / "receipts").glob("*.json")):
                 time.sleep(0.1)
-            with job_tokens_per_s(url) as found:
-                time.sleep(seconds)
-            speeds += found
-            with job_tokens_per_s(url) as found:
-                beside.append(asyncio.run(traffic(url, seconds, NUM_CLIENTS)))
-            shared += found
+            _, speed = during(url, lambda: time.sleep(seconds))
+            times, share = during(url, online)
+            speeds.append(speed)
+            beside.append(times)
+            shared.append(share)
             os.kill(job.pid, signal.SIGINT)
             job.wait(120)
             first = [1e3 * quantile(times[-1].first, 0.99) for times in (alone, beside)]
             sys.stdout.write(
                 f"run {run + 1}: p99 to the first token {first[0]:.0f} and {first[1]:.0f} ms, "
-                f"the job {speeds[-1]:.0f} and {shared[-1]:.0f} tokens/s\n"
+                f"the job {speed:.0f} and {share:.0f} tokens/s\n"
             )
             sys.stdout.flush()
     for what, field_name in (("to the first token", "first"), ("between pieces", "between")):

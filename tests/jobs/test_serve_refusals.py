@@ -67,8 +67,11 @@ def test_a_port_that_another_program_has() -> None:
         assert CANNOT_LISTEN.format(port=port) in refused(LABELS, "--set", f"http.port={port}").stderr
 
 
-def test_a_port_that_another_program_has_on_the_head_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Serve finds out, in an actor there."""
+@pytest.mark.parametrize("was_running", [False, True])
+def test_a_port_that_another_program_has_on_the_head_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, was_running: bool
+) -> None:
+    """Ray Serve finds out, in an actor there. One that was there before stays."""
     from contextlib import nullcontext
 
     import jobs.service
@@ -79,8 +82,10 @@ def test_a_port_that_another_program_has_on_the_head_of_a_cluster(monkeypatch: p
     monkeypatch.setattr(jobs.service, "joined", lambda *_, **__: nullcontext())
     monkeypatch.setattr(jobs.service, "application", lambda _: None)
     monkeypatch.setattr("ray.serve.start", start)
-    monkeypatch.setattr("ray.serve.shutdown", lambda: None)
-    monkeypatch.setattr(jobs.service, "_get_global_client", lambda **_: None)
+    ended: list[bool] = []
+    monkeypatch.setattr("ray.serve.shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(jobs.service, "_get_global_client", lambda **_: object() if was_running else None)
     port = free_port()
     said = refused(LABELS, "--set", f"http.port={port}", "--address", "127.0.0.1:6379").stderr
     assert CANNOT_LISTEN.format(port=port) + " (Failed to bind)" in said
+    assert bool(ended) != was_running

@@ -26,7 +26,12 @@ pytestmark = [
 
 
 FAULTS = pytest.mark.faults
-CASES = [("zamba2", "classify"), ("phi3", "extract")]
+CASES = [
+    pytest.param("smollm3", "classify", marks=FAULTS),
+    pytest.param("helium", "extract", marks=FAULTS),
+    ("zamba2", "classify"),
+    ("phi3", "extract"),
+]
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)

@@ -5,8 +5,6 @@ import subprocess
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-import torch
-
 from models.engine.follower import follow
 from models.engine.shards import LocalShards, ShardWork
 
@@ -46,10 +44,5 @@ class WarmShards(LocalShards):
     """Ranks forked from the warm process."""
 
     def _start(self, work: ShardWork, rank: int, size: int) -> "subprocess.Popen[bytes]":
-        process = FORKS.Process(target=_follow, args=(work, rank, size, self._meeting.address), daemon=True)
+        process = FORKS.Process(target=follow, args=(work, rank, size, self._meeting.address), daemon=True)
         return cast("subprocess.Popen[bytes]", _Forked(process))
-
-
-def _follow(work: ShardWork, rank: int, size: int, address: str) -> None:
-    torch.set_num_interop_threads(1)
-    follow(work, rank, size, address)
