@@ -1,14 +1,15 @@
 """The engine: requests in, tokens and text out, one step at a time. One process, no cluster.
 
-`step` keeps one step computing while the host plans the next and works on the last one's tokens.
+While one step computes, the host works on the last one's tokens, and on a GPU plans the next.
 `stream.AsyncEngine` drives the same steps for many callers.
 """
 
 import logging
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.request import Output, Priority, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
-from models.engine.scheduler import Progress, Scheduler
+from models.engine.scheduler import Progress, Scheduler, StepResult
 from models.engine.scorer import Scorer
 from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.engine.stats import EngineStats
@@ -33,7 +34,6 @@ from models.text import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-MAX_STEPS_IN_FLIGHT = 2
 MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whole
 
 
@@ -73,6 +73,7 @@ class Engine:
         self._live: dict[str, LiveRequest] = {}
         self._ended: list[Delta] = []
         self._launched: deque[Future[LaunchedStep]] = deque()
+        self._result: StepResult | None = None  # of the oldest step, until it is committed
         self._launcher, self._shards = launcher or _one_thread(), shards
         self._num_steps = 0
         self._failure: str | None = None  # once a step has failed
@@ -236,33 +237,62 @@ class Engine:
         ended, self._ended = self._ended, []
         return ended
 
-    def step(self) -> list[Delta]:
-        """Launches the next step and, once two are on their way, takes in the oldest one's tokens. Returns what
-        changed.
+    def wait(self) -> None:
+        """Waits until the next step can be launched, as `step` does by itself. What is added or aborted between the two is in
+        that step, and not a step late.
 
         Raises:
             EngineError: a step failed; the engine cannot be used any more.
         """
-        self._check_usable()
-        ended = self.take_ended()
-        try:
+        with self._using():
+            if self._result is None and len(self._launched) == self._runner.max_steps_in_flight:
+                self._take_result()
+
+    def step(self) -> list[Delta]:
+        """Waits until the next step can be launched, launches it, and while it computes works on the tokens of the last. Returns
+        what changed.
+
+        Raises:
+            EngineError: a step failed; the engine cannot be used any more.
+        """
+        self.wait()
+        with self._using():
+            progress = self._commit()
             plan = self._scheduler.schedule()
             if plan is not None:
                 self._launched.append(self._launcher.submit(self._runner.launch, plan))
                 self._num_steps += 1
-            if not self._launched or (plan is not None and len(self._launched) < MAX_STEPS_IN_FLIGHT):
-                return ended
-            progress = self._scheduler.commit(self._launched.popleft().result().result())
-        except BaseException as error:  # whatever it was: plans and results no longer belong together
-            self._failure = f"a step of the engine failed: {error!r}"
-            if isinstance(error, Exception):
-                raise EngineError(self._failure) from error
-            raise
-        return ended + [self._advance(entry) for entry in progress]
+            elif not progress and self._launched:
+                self._take_result()
+                progress = self._commit()
+        return self.take_ended() + [self._advance(entry) for entry in progress]
 
     def check_integrity(self) -> None:
         """Raises EngineError when the block pool does not add up."""
         self._scheduler.check_integrity()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Whatever is raised within, plans and results no longer belong together: it was the engine's last."""
+        self._check_usable()
+        try:
+            yield
+        except BaseException as error:
+            self._failure = f"a step of the engine failed: {error!r}"
+            if isinstance(error, Exception):
+                raise EngineError(self._failure) from error
+            raise
+
+    def _take_result(self) -> None:
+        """Waits for the oldest step."""
+        self._result = self._launched.popleft().result().result()
+
+    def _commit(self) -> list[Progress]:
+        """Brings the sequences up to the oldest step, if it is done."""
+        if self._result is None:
+            return []
+        result, self._result = self._result, None
+        return self._scheduler.commit(result)
 
     def _check_usable(self) -> None:
         if self._failure is not None:

@@ -23,6 +23,8 @@ from models.registry import LoadedModel
 
 CPU_TOKEN_BUDGET = 1024
 GPU_TOKEN_BUDGET = 8192
+CPU_STEPS_IN_FLIGHT = 1  # launching is computing: a step that waits in line would only keep new requests out of it
+GPU_STEPS_IN_FLIGHT = 2
 LOGIT_ROWS = 256  # prompt positions whose vocabulary-wide logits exist at a time
 
 
@@ -54,8 +56,11 @@ class Runner:
         self._loaded, self._device, self._tp = loaded, loaded.device, loaded.tp
         self.block_size = options.block_size or loaded.backend.block_size
         _check_block_size(self.block_size, loaded)
-        budget = CPU_TOKEN_BUDGET if self._device.type == "cpu" else GPU_TOKEN_BUDGET
-        self.max_num_batched_tokens = options.max_num_batched_tokens or budget
+        is_cpu = self._device.type == "cpu"
+        self.max_steps_in_flight = CPU_STEPS_IN_FLIGHT if is_cpu else GPU_STEPS_IN_FLIGHT
+        self.max_num_batched_tokens = options.max_num_batched_tokens or (
+            CPU_TOKEN_BUDGET if is_cpu else GPU_TOKEN_BUDGET
+        )
         specs = loaded.model.decoder.cache_specs
         cache_bytes = options.cache_bytes
         if cache_bytes is None:

@@ -194,13 +194,16 @@ class AsyncEngine:
         self._deliver(self._engine.take_ended())
 
     def _run(self) -> None:
-        """The engine's thread: commands, then a step, for as long as there is work; else it waits for a command."""
+        """The engine's thread: commands, then a step, for as long as there is work; else it waits for a command. They are
+        taken once the step before is done, so that an online request is in the first step that begins after it came."""
         failure = EngineError("the engine was closed before the request finished")
         try:
             while self._obey():
                 with self._watchdog:
                     deltas = self._engine.step()
                 self._deliver(deltas)
+                with self._watchdog:
+                    self._engine.wait()
         except Exception as error:
             logger.exception("the engine failed")
             failure = error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, MakeEngine, blocks, logprobs, prompts, tokens
+from tests.models.engine.tiny import GREEDY, OVERLAPS, MakeEngine, blocks, logprobs, prompts, tokens
 
 SAMPLED = SamplingParams(max_tokens=20, temperature=0.9, top_k=40, top_p=0.97, ignore_eos=True)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -177,6 +177,7 @@ def test_cached_tokens_are_those_of_others_not_those_computed_before_a_preemptio
     budget=st.integers(2, 40),
     order=st.permutations(range(6)),
     late=st.integers(0, 5),
+    overlap=st.sampled_from(list(OVERLAPS)),
 )
 def test_no_way_of_running_changes_a_token(
     sharp: LoadedModel,
@@ -187,13 +188,14 @@ def test_no_way_of_running_changes_a_token(
     budget: int,
     order: list[int],
     late: int,
+    overlap: str,
 ) -> None:
     options = EngineOptions(
         **blocks(-(-(110 + spare) // block_size), block_size),
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
     )
-    with Engine(sharp, tokenizer=None, options=options) as engine:
+    with OVERLAPS[overlap](), Engine(sharp, tokenizer=None, options=options) as engine:
         for place, index in enumerate(order):
             if place >= late:
                 engine.step()  # requests come while others run

@@ -14,16 +14,16 @@ from models.errors import RequestError
 from models.registry import LoadedModel
 from tests.models.engine.test_engine_states import tight
 from tests.models.engine.test_stream import run, serving, until
-from tests.models.engine.tiny import GREEDY, MakeEngine, blocks, paused_after, prompts, tokens
+from tests.models.engine.tiny import GREEDY, OVERLAPS, MakeEngine, blocks, paused_after, prompts, tokens
 
 ONLINE_LENGTHS = (3, 11, 40, 5, 18)
 SAMPLED = SamplingParams(max_tokens=20, temperature=0.9, top_k=40, top_p=0.97, ignore_eos=True)
 KINDS = {"greedy": GREEDY, "sampled": SAMPLED}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "no slot is free": {"max_num_seqs": 3},
-    "no block is free": blocks(30, 4),
+    "no block is free": blocks(36, 4),
     "no block is free, chunks of 9, online of 5": {
-        **blocks(30, 4), "max_num_batched_tokens": 9, "online_batched_tokens": 5,
+        **blocks(36, 4), "max_num_batched_tokens": 9, "online_batched_tokens": 5,
     },
     "one sequence at a time": {"max_num_seqs": 1},
 }  # fmt: skip
@@ -83,12 +83,18 @@ def online_alone(undisturbed: dict[str, list[Output]]) -> list[Output]:
     return undisturbed["greedy"][6:]
 
 
+@pytest.mark.parametrize("overlap", list(OVERLAPS))
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_requests_of_both_priorities_give_the_tokens_they_give_alone(
-    make_engine: MakeEngine, undisturbed: dict[str, list[Output]], layout: str, kind: str
+    make_engine: MakeEngine,
+    undisturbed: dict[str, list[Output]],
+    layout: str,
+    kind: str,
+    overlap: str,
 ) -> None:
-    engine = make_engine(**LAYOUTS[layout])
+    with OVERLAPS[overlap]():
+        engine = make_engine(**LAYOUTS[layout])
     outputs = serve_both(engine, KINDS[kind])
     assert engine.stats.by_priority["batch"].num_preemptions > 0
     assert engine.stats.by_priority["online"].num_preemptions == 0
@@ -163,7 +169,7 @@ def test_a_priority_that_does_not_exist_is_refused(make_engine: MakeEngine) -> N
         make_engine().add("a", [3], GREEDY, priority="urgent")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"max_num_seqs": 3}, blocks(30, 4)], ids=["no slot is free", "no block is free"])
+@pytest.mark.parametrize("options", [{"max_num_seqs": 3}, blocks(36, 4)], ids=["no slot is free", "no block is free"])
 def test_a_task_of_online_calls_beside_one_of_batch_calls(
     make_engine: MakeEngine, alone: list[Output], online_alone: list[Output], options: dict[str, int]
 ) -> None:
@@ -188,6 +194,24 @@ def test_a_task_of_online_calls_beside_one_of_batch_calls(
         assert engine.stats.by_priority["batch"].num_preemptions > 0
     assert tokens(batch_outputs) == tokens(alone) * 4
     assert online_tokens == tokens(online_alone)
+
+
+def test_an_online_request_is_in_the_first_step_that_begins_after_it_came(
+    make_engine: MakeEngine, sharp: LoadedModel, gate: threading.Event
+) -> None:
+    with serving(make_engine(paused_after(sharp, 5, gate))) as engine:
+
+        async def main() -> None:
+            batch = asyncio.ensure_future(engine.generate("batch", prompts()[2], GREEDY))
+            await until(lambda: engine.stats.by_priority["batch"].num_generated_tokens == 5)
+            await until(lambda: engine.stats.num_steps >= 6)  # the sixth waits for the gate
+            online = asyncio.ensure_future(engine.generate("online", prompts()[2], GREEDY, priority="online"))
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(batch, online)
+
+        run(main)
+        assert engine.stats.num_steps == 6 + GREEDY.max_tokens
 
 
 def test_on_drain_batch_callers_get_what_there_is_and_online_ones_all(

@@ -13,7 +13,7 @@ from models.engine.blocks import NO_PREFIX, BlockPool
 from models.engine.options import EngineOptions
 from models.layers.state import StateCache
 from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, LENGTHS, MakeEngine, logprobs, prompts, tokens
+from tests.models.engine.tiny import GREEDY, LENGTHS, OVERLAPS, MakeEngine, logprobs, prompts, tokens
 
 STATE_BYTES = 7 * 4 * (8 * 8 * 16 + 3 * (64 + 32))  # of a sequence: seven mixers
 TOKEN_BYTES = 2 * 4 * 2 * 64  # keys and values of the two hybrid layers
@@ -108,6 +108,7 @@ def test_preempted_sequences_give_the_tokens_of_undisturbed_ones(
     budget=st.integers(1, 40),
     order=st.permutations(range(6)),
     late=st.integers(0, 5),
+    overlap=st.sampled_from(list(OVERLAPS)),
 )
 def test_no_way_of_running_changes_a_token(
     hybrid: LoadedModel,
@@ -118,10 +119,11 @@ def test_no_way_of_running_changes_a_token(
     budget: int,
     order: list[int],
     late: int,
+    overlap: str,
 ) -> None:
     num_blocks = -(-(max(110, max_num_seqs * STATE_BYTES // TOKEN_BYTES + 1) + spare) // block_size)
     options = EngineOptions(**tight(max_num_seqs, num_blocks, block_size, max_num_batched_tokens=budget))
-    with Engine(hybrid, tokenizer=None, options=options) as engine:
+    with OVERLAPS[overlap](), Engine(hybrid, tokenizer=None, options=options) as engine:
         for place, index in enumerate(order):
             if place >= late:
                 engine.step()  # requests come while others run

@@ -10,7 +10,7 @@ from models import Engine, Output, SamplingParams
 from models.engine.live import Delta
 from models.registry import LoadedModel, load_model
 from models.text import Tokenizer
-from tests.models.engine.tiny import MakeEngine, folder_of, prompts
+from tests.models.engine.tiny import OVERLAPS, MakeEngine, folder_of, prompts
 
 FREE = SamplingParams(max_tokens=36, temperature=0.0)
 PROMPT = prompts((5,), seed=9)[0]
@@ -148,11 +148,17 @@ def test_a_stop_id_that_is_the_last_allowed_token_is_the_reason_it_ended(engine:
     assert engine.generate([PROMPT], params)[0].finish_reason == "stop"
 
 
+@pytest.mark.parametrize("overlap", list(OVERLAPS))
 @pytest.mark.parametrize("options", [{}, {"max_num_batched_tokens": 2}])
 def test_a_stopped_sequence_leaves_its_batch_mates_alone(
-    make_engine: MakeEngine, speaking: LoadedModel, tokenizer: Tokenizer, options: dict[str, int]
+    make_engine: MakeEngine,
+    speaking: LoadedModel,
+    tokenizer: Tokenizer,
+    options: dict[str, int],
+    overlap: str,
 ) -> None:
-    engine = make_engine(speaking, tokenizer=tokenizer, block_size=4, **options)
+    with OVERLAPS[overlap]():
+        engine = make_engine(speaking, tokenizer=tokenizer, block_size=4, **options)
     free = engine.generate(prompts(), FREE)
     params = [replace(FREE, stop_token_ids=(output.token_ids[3 + index],)) for index, output in enumerate(free)]
     for output, whole, each in zip(engine.generate(prompts(), params), free, params, strict=True):

@@ -4,13 +4,16 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from models import Engine, Output, SamplingParams
+from models.engine import runner
 from models.layers.attention import Layout
 from models.registry import LoadedModel
 
@@ -42,6 +45,17 @@ def logprobs(output: Output) -> list[float]:
 def blocks(count: int, block_size: int) -> dict[str, int]:
     """Engine options for a cache of exactly `count` blocks."""
     return {"cache_bytes": count * block_size * BYTES_PER_TOKEN, "block_size": block_size}
+
+
+def two_in_flight() -> AbstractContextManager[int]:
+    """Engines made within plan a step while the one before computes, as on a GPU."""
+    return patch.object(runner, "CPU_STEPS_IN_FLIGHT", runner.GPU_STEPS_IN_FLIGHT)
+
+
+OVERLAPS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "one step in flight": nullcontext,
+    "two steps in flight": two_in_flight,
+}
 
 
 def folder_of(tmp_path: Path, checkpoint: Path, *, tokenizer: Path | None = None, eos: list[int] | None = None) -> Path:
