@@ -16,8 +16,8 @@ Prefix = tuple[int, tuple[int, ...]]
 """What a full block holds: the number of the prefix before it (0: none), and its own tokens."""
 
 NO_PREFIX = 0
-MIN_IDLE_BLOCKS = 32  # are always allowed where idle blocks are limited
-MAX_IDLE_FRACTION = 0.05  # of the held ones
+MIN_SPARSE_BLOCKS = 32  # a smaller used part is never worth moving blocks
+MAX_IDLE_FRACTION = 0.25  # of the pool, where it is kept dense
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +32,8 @@ class BlockPool:
     """`num_blocks` blocks of `block_size` tokens.
 
     Blocks with low numbers are handed out first. `min_density` is for an attention backend that walks the used part of
-    the pool as a whole: at least that part of it is kept held, by keeping few blocks idle and by `compact`. 0 leaves
-    blocks where they are, and idle ones for as long as there is room. `shares_prefixes` False is for a network whose
+    the pool as a whole: at least that part of it is kept held, by `compact`, and a quarter of all blocks may be idle. 0
+    leaves blocks where they are, and idle ones for as long as there is room. `shares_prefixes` False is for a network whose
     recurrent states no block holds: no prefix is ever found.
     """
 
@@ -95,8 +95,7 @@ class BlockPool:
                 else:
                     heapq.heappush(self._free, block)
         if self._min_density > 0:
-            limit = max(MIN_IDLE_BLOCKS, MAX_IDLE_FRACTION * self.num_held)
-            while len(self._idle) > limit:
+            while len(self._idle) > MAX_IDLE_FRACTION * self.num_blocks:
                 self._evict()
 
     def share(self, token_ids: Sequence[int], prefix: int = NO_PREFIX) -> PrefixMatch:
@@ -131,23 +130,28 @@ class BlockPool:
         return number
 
     def compact(self) -> dict[int, int]:
-        """Moves held blocks to lower places when less than `min_density` of the pool's used part is held.
+        """Moves held blocks to lower places when less than `min_density` of the pool's used part is held; idle ones that lie
+        there change places with them.
 
-        Returns the moves, old to new: whoever holds a block must rename it, and its content must be copied before
-        anything is computed.
+        Returns the moves, old to new: whoever holds a block must rename it, and the contents must be copied, all at once,
+        before anything is computed.
         """
         while self._end and not self._holders[self._end - 1]:
             self._end -= 1
-        if self._end <= MIN_IDLE_BLOCKS or self.num_held >= self._min_density * self._end:
+        num_held = self.num_held
+        if self._end <= MIN_SPARSE_BLOCKS or num_held >= self._min_density * self._end:
             return {}
-        while self._idle:
-            self._evict()
+        high = [block for block in range(num_held, self._end) if self._holders[block]]
         moves: dict[int, int] = {}
-        for block in range(self._end - 1, -1, -1):
-            if self._free[0] > block:
-                break
-            if self._holders[block]:
-                moves[block] = self._move(block)
+        while self._free and self._free[0] < num_held:
+            moves[high.pop()] = heapq.heappop(self._free)
+        for block in moves:
+            heapq.heappush(self._free, block)
+        for place in [block for block in self._idle if block < num_held]:
+            block = high.pop()
+            moves[block], moves[place] = place, block
+        self._rename(moves)
+        self._end = num_held
         return moves
 
     def check_integrity(self) -> None:
@@ -172,17 +176,22 @@ class BlockPool:
         self._holders[block] += 1
         self._end = max(self._end, block + 1)
 
-    def _move(self, block: int) -> int:
-        """Puts a held block into the lowest free place."""
-        place = heapq.heappop(self._free)
-        self._holders[place], self._holders[block] = self._holders[block], 0
-        content = self._prefix_of.pop(block, None)
-        if content is not None:
-            self._prefix_of[place] = content
+    def _rename(self, moves: dict[int, int]) -> None:
+        """Has all that is known of blocks follow them to their new places."""
+        holders = {new: self._holders[old] for old, new in moves.items()}
+        for block in moves:
+            self._holders[block] = 0
+        for place, count in holders.items():
+            self._holders[place] = count
+        self._idle = OrderedDict.fromkeys(moves.get(block, block) for block in self._idle)
+        known = [
+            (new, self._prefix_of.pop(old), self._numbers.pop(old))
+            for old, new in moves.items()
+            if old in self._prefix_of
+        ]
+        for place, content, number in known:
+            self._prefix_of[place], self._numbers[place] = content, number
             self._block_of[content] = place
-            self._numbers[place] = self._numbers.pop(block)
-        heapq.heappush(self._free, block)
-        return place
 
     def _evict(self) -> None:
         """Forgets the idle block that was released first; nothing that comes after its prefix can be found any more

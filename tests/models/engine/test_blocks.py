@@ -80,7 +80,7 @@ def test_idle_blocks_beyond_their_share_are_freed() -> None:
     pool = BlockPool(400, 1, min_density=0.5)
     pool.release(filled(pool, list(range(300))))
     pool.check_integrity()
-    assert len(pool.share([*range(300), 0]).blocks) == 32
+    assert len(pool.share([*range(300), 0]).blocks) == 100
 
 
 def test_a_sparse_pool_is_compacted_and_its_prefixes_are_still_found() -> None:
@@ -90,9 +90,36 @@ def test_a_sparse_pool_is_compacted_and_its_prefixes_are_still_found() -> None:
     pool.release(gone)
     moves = pool.compact()
     pool.check_integrity()
-    assert [moves.get(block, block) for block in sorted(kept, reverse=True)] == list(range(50))
+    assert sorted(moves.get(block, block) for block in kept) == list(range(50))
     assert pool.share([*range(500, 550), 0]).blocks == [moves.get(block, block) for block in kept]
+    assert pool.share([*range(100)]).blocks == [moves.get(block, block) for block in gone[:50]]
+    pool.check_integrity()
+
+
+def test_a_pool_that_was_compacted_is_dense_and_gives_low_places_out() -> None:
+    pool = BlockPool(200, 1, min_density=0.6)
+    gone, kept = filled(pool, list(range(100))), filled(pool, list(range(500, 550)))
+    pool.release(gone)
+    moves = pool.compact()
+    assert len(set(moves.values())) == len(moves)
     assert pool.compact() == {}
+    idle = {moves.get(block, block) for block in gone[:50]}
+    assert pool.allocate() == min(set(range(50, 200)) - idle)
+    pool.release([moves.get(block, block) for block in kept])
+    pool.check_integrity()
+
+
+def test_a_compaction_moves_idle_blocks_away_and_the_oldest_is_still_forgotten_first() -> None:
+    pool = BlockPool(100, 1, min_density=0.6)
+    idle = [filled(pool, [token]) for token in (1, 2, 3)]
+    plain, kept = [pool.allocate() for _ in range(60)], [pool.allocate() for _ in range(20)]
+    for blocks in (*idle, plain):
+        pool.release(blocks)
+    moves = pool.compact()
+    assert {moves[block] for [block] in idle} <= set(kept)
+    while pool.num_available > 2:
+        pool.allocate()
+    assert [pool.share([token, 0]).blocks != [] for token in (1, 2, 3)] == [False, True, True]
 
 
 def test_a_dense_pool_and_one_without_a_density_stay_as_they_are() -> None:
@@ -129,3 +156,33 @@ def test_the_pool_adds_up_whatever_happens(steps: list[tuple[int, int]], density
         pool.release(blocks)
     pool.check_integrity()
     assert pool.num_available == 16
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30), st.integers(0, 2)), max_size=60))
+def test_what_is_found_is_what_was_written_wherever_it_was_moved(steps: list[tuple[int, int, int]]) -> None:
+    """`written` stands for the cache: blocks' tokens, copied as the pool says."""
+    pool = BlockPool(120, 1, min_density=0.6)
+    live: list[list[int]] = []
+    written: dict[int, int] = {}
+    for kind, length, start in steps:
+        if kind == 0 and live:
+            pool.release(live.pop(length % len(live)))
+        else:
+            tokens = list(range(start, start + length))
+            match = pool.share(tokens)
+            assert [written[block] for block in match.blocks] == tokens[: len(match.blocks)]
+            if pool.num_available < length - len(match.blocks):
+                pool.release(match.blocks)
+                continue
+            blocks, prefix = match.blocks, match.prefix
+            for token in tokens[len(blocks) :]:
+                blocks.append(pool.allocate())
+                written[blocks[-1]] = token
+                prefix = pool.register(blocks[-1], prefix, [token])
+            live.append(blocks)
+        moves = pool.compact()
+        written |= {new: written[old] for old, new in moves.items() if old in written}
+        live = [[moves.get(block, block) for block in blocks] for blocks in live]
+        pool.check_integrity()
+        assert pool.num_held == len({block for blocks in live for block in blocks})
