@@ -135,9 +135,17 @@ def test_an_engine_that_cannot_be_started_again_ends_the_run(
 @pytest.mark.parametrize(
     ("make_engine", "cause"),
     [
-        (failing_engine, "3 engines died without a new committed unit; .* RuntimeError: out of memory at unit-"),
+        pytest.param(
+            failing_engine,
+            "3 engines died without a new committed unit; .* RuntimeError: out of memory at unit-",
+            marks=pytest.mark.faults,
+        ),
         (killed_engine, "3 engines died without a new committed unit; .* process [0-9]+ ended"),
-        (engine_that_dies_loading, "3 engines died without a new committed unit; .* process [0-9]+ ended"),
+        pytest.param(
+            engine_that_dies_loading,
+            "3 engines died without a new committed unit; .* process [0-9]+ ended",
+            marks=pytest.mark.faults,
+        ),
         (unloadable_engine, "an engine failed: the engine could not be started: RuntimeError: no room for the weights"),
     ],
 )

@@ -78,7 +78,7 @@ def test_two_engines_of_another_size_write_the_same_bytes(base: Base, kind: str,
     assert contents(tmp_path / "out") == contents(base.out(kind))
 
 
-@pytest.mark.parametrize("kind", ["classify", "extract", "generate"])
+@pytest.mark.parametrize("kind", ["classify", "extract", pytest.param("generate", marks=pytest.mark.faults)])
 def test_another_unit_size_gives_the_same_rows(base: Base, kind: str, tmp_path: Path) -> None:
     assert drive(replace(base.job(kind, tmp_path / "out"), unit_rows=50)).exit_status == 0
     assert len(contents(tmp_path / "out")) == 6
