@@ -245,7 +245,7 @@ class Engine:
             EngineError: a step failed; the engine cannot be used any more.
         """
         with self._using():
-            if self._result is None and len(self._launched) == self._runner.max_steps_in_flight:
+            if len(self._launched) == self._runner.max_steps_in_flight:
                 self._take_result()
 
     def step(self) -> list[Delta]:
