@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from jobs.progress import duration
 from models.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import GenerateTask, Job
 from pipelines.sample import Sample
+from pipelines.schema import Columns, json_reason
 
 BAR_WIDTH = 40
 HISTOGRAM_ROWS = 10
+MAX_NAMED = 20
 
 
 def plan_text(job: Job, estimate: Estimate) -> str:
@@ -29,6 +32,7 @@ def plan_text(job: Job, estimate: Estimate) -> str:
                 ("bytes", byte_text(plan.num_bytes)),
             ],
         ),
+        *_json_columns(job, plan.schema),
         _sample_lines(estimate.sample),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]
@@ -38,6 +42,19 @@ def plan_text(job: Job, estimate: Estimate) -> str:
     else:
         sections.append(["No sampled row can be computed, so there is no estimate of time."])
     return "\n\n".join("\n".join(section) for section in sections)
+
+
+def _json_columns(job: Job, schema: pa.Schema) -> list[list[str]]:
+    """The columns that Parquet output holds as JSON text, as no Arrow type holds them exactly."""
+    reasons = [
+        (field.name, reason)
+        for field in schema
+        if (reason := json_reason(field)) is not None and Columns(carried=job.input.columns).is_needed(field.name)
+    ]
+    if job.output.format != "parquet" or not reasons:
+        return []
+    lines = _lines("columns carried as JSON text, each unless input.schema gives its name a type", reasons[:MAX_NAMED])
+    return [lines if len(reasons) <= MAX_NAMED else [*lines, f"  and {len(reasons) - MAX_NAMED:,} more"]]
 
 
 def _lines(title: str, values: Sequence[tuple[str, str]]) -> list[str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
 from jobs.report_facts import Floats
 from pipelines.errors import SourceError
 from pipelines.job import OutputFormat, OutputSpec
+from pipelines.json_lines import parse_line
 from pipelines.json_values import json_rows
 from pipelines.ledger import UNITS, UNREADABLE
 from pipelines.reading import UnitReader
@@ -114,8 +114,7 @@ class RunOutput:
         """A committed unit's rows, in input order; with `columns` those that exist of them."""
         name = data_name(unit, self.format)
         if self.format == "jsonl":
-            lines = (self.store.read(name) or b"").splitlines()
-            rows: list[JsonRow] = [orjson.loads(line) for line in lines]
+            rows = self._json_lines(name)
             return rows if columns is None else [{key: row[key] for key in columns if key in row} for row in rows]
         with self.store.open(name) as file:
             table = pq.ParquetFile(file)
@@ -124,11 +123,14 @@ class RunOutput:
 
     def dead_letters(self, unit: int) -> list[JsonRow]:
         """A committed unit's failed rows."""
-        return [orjson.loads(line) for line in (self.store.read(errors_name(unit)) or b"").splitlines()]
+        return self._json_lines(errors_name(unit))
 
     def unreadable_units(self) -> list[JsonRow]:
         """The units that could not be read, as `errors/units.jsonl` lists them."""
-        return [orjson.loads(line) for line in (self.store.read(UNREADABLE) or b"").splitlines()]
+        return self._json_lines(UNREADABLE)
+
+    def _json_lines(self, name: str) -> list[JsonRow]:
+        return [parse_line(line) for line in (self.store.read(name) or b"").split(b"\n") if line]
 
     def inputs(self, unit: Unit) -> dict[int, JsonRow]:
         """A unit's rows as they came in, by row number; empty where reading them again is impossible or would take long."""
@@ -140,7 +142,7 @@ class RunOutput:
             rows = reader.read_unit(unit)
         except SourceError:
             return {}
-        return dict(zip(rows.row_numbers.tolist(), json_rows(rows.table), strict=True))
+        return dict(zip(rows.row_numbers.tolist(), rows.rows.as_json(), strict=True))
 
     def letters_of_units(self, units: Sequence[int]) -> Iterator[JsonRow]:
         """The dead letters of several units."""

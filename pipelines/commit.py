@@ -39,11 +39,11 @@ class Committer:
             OutputError: something cannot be written.
         """
         unit = finished.unit
-        num_written, num_failed = finished.table.num_rows, len(finished.failures)
+        num_written, num_failed = finished.results.num_rows, len(finished.failures)
         assert num_written + num_failed == unit.num_rows, (
             f"unit {unit.index} has {unit.num_rows} rows, but {num_written} results and {num_failed} failures"
         )
-        data = encode_results(finished.table, self.format)
+        data = encode_results(finished, self.format)
         errors = encode_dead_letters(unit, finished.failures)
         receipt = Receipt(
             unit=unit.index,

@@ -25,16 +25,15 @@ import pyarrow as pa
 from actors.work import Generated
 from models.labels import Outcome
 from pipelines.answered import AnsweredRows, RawResult
+from pipelines.arrow_rows import ArrowRows
 from pipelines.errors import RowError
 from pipelines.facts import ModelFacts
 from pipelines.finish_classify import classify_columns, classify_fields
 from pipelines.finish_extract import extract_columns, extract_fields
 from pipelines.finish_generate import generate_columns, generate_fields
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
-from pipelines.json_values import json_rows
 from pipelines.kinds import NOT_FINITE, REFUSED
-from pipelines.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure
-from pipelines.values import kept_rows
+from pipelines.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -54,26 +53,37 @@ def result_columns(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
 def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
     """A unit's output table and dead letters."""
     prepared = inferred.prepared
+    carried, misfits = _carried(job, prepared.rows)
     everything = AnsweredRows(
-        num_rows=prepared.table.num_rows,
+        num_rows=prepared.rows.num_rows,
         rows=np.array([request.row for request in prepared.requests], np.int64),
         requests=prepared.requests,
         results=inferred.results,
         texts=prepared.texts or (),
     )
-    errors = _errors(everything)
+    errors = dict(sorted((misfits | _errors(everything)).items()))
     is_bad = np.zeros(everything.num_rows, np.bool_)
     is_bad[list(errors)] = True
     generated = everything.generated if isinstance(job.task, GenerateTask) else []
     return FinishedUnit(
         unit=prepared.unit,
-        table=_table(job, facts, kept_rows(prepared.table, ~is_bad), everything.without(is_bad)),
+        carried=carried.kept(~is_bad),
+        results=_results(job, facts, everything.without(is_bad)),
         failures=_failures(prepared, is_bad, errors),
         prompt_tokens=int(everything.prompt_tokens.sum()),
         cached_tokens=sum(result.num_cached_tokens for result in generated),
         completion_tokens=sum(len(result.token_ids) for result in generated),
         seconds=inferred.seconds,
     )
+
+
+def _carried(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
+    """The carried columns as the output holds them, and the errors of rows that its types do not hold."""
+    carried = rows.carried(job.input.columns)
+    if job.output.format != "parquet":
+        return carried, {}
+    columns = carried.as_arrow()
+    return ArrowRows(table=columns.table), dict(columns.misfits)
 
 
 def _errors(rows: AnsweredRows) -> dict[int, RowError]:
@@ -96,7 +106,7 @@ def _error(result: RawResult) -> RowError | None:
 
 def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, RowError]) -> tuple[RowFailure, ...]:
     """The failures so far and those of the model, by row number."""
-    inputs = json_rows(kept_rows(prepared.table, is_bad))
+    inputs = prepared.rows.kept(is_bad).as_given()
     new = [
         RowFailure(row=int(prepared.row_numbers[row]), kind=error.kind, message=error.message, input=values)
         for (row, error), values in zip(errors.items(), inputs, strict=True)
@@ -104,12 +114,10 @@ def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, Ro
     return tuple(sorted((*prepared.failures, *new), key=lambda failure: failure.row))
 
 
-def _table(job: Job, facts: ModelFacts, table: pa.Table, rows: AnsweredRows) -> pa.Table:
-    """Carried columns and results of the good rows."""
-    carried = table if job.input.columns is None else table.select(list(job.input.columns))
-    fields = [*carried.schema, *result_columns(job, facts)]
-    arrays: list[Any] = [*carried.columns, *_task_columns(job, facts, rows), *_token_columns(job, rows)]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+def _results(job: Job, facts: ModelFacts, rows: AnsweredRows) -> pa.Table:
+    """The result columns of the good rows."""
+    arrays: list[Any] = [*_task_columns(job, facts, rows), *_token_columns(job, rows)]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(result_columns(job, facts)))
 
 
 def _task_fields(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:

@@ -1,220 +1,239 @@
-"""What shape JSON values have: counted in parallel, merged, and settled into one Arrow schema.
+"""Which Arrow type holds a JSON column exactly: found in parallel, merged, and settled into one schema.
 
-A `Shape` counts the kinds of values seen in one place; merging two adds their counts, so the result does not depend on who counted
-what. Where kinds conflict the most frequent one wins (ties go to the earlier of `_GROUPS`), and rows that do not fit become dead
-letters when they are read. Null fits every type, integers and floats widen, integers over 64 bits become decimals. Strings stay
-strings, whatever they look like. Objects become structs, `{}` where nothing else is seen an empty map, and lists of nothing lists
-of strings.
-
-Blocks of lines are parsed by pyarrow; one that it refuses is sifted with orjson and parsed again, and counted line by line in Python
-where kinds conflict.
+A `Shape` gathers what is seen in one place. A type is exact if every value comes back from it as `json.loads` gave it: nulls fit any
+type; integers beside floats are floats as long as a float holds each of them; integers over 64 bits are decimals; objects are structs
+if all of them have the same keys. Strings stay strings, whatever they look like. Where no type is exact, the column is JSON text, and
+its field is marked with the reason (`pipelines.schema.json_field`). What is inside such a place is not looked at any longer, so that
+memory does not grow with keys that are values. The outcome does not depend on who saw which row.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.errors import PlanError, RowError
-from pipelines.json_lines import is_one_object_a_line, parse_block, parse_object
+from pipelines.json_lines import is_encodable, parse_object
+from pipelines.schema import json_field
 
-Kind = Literal["string", "object", "array", "integer", "decimal128", "decimal256", "float", "boolean"]
+MAX_COLUMNS = 10_000
+MAX_KEYS = 1_000
+MAX_TYPE_DEPTH = 64
 
-MAX_DEPTH = 64
-MAX_FIELDS = 10_000
-
-_GROUPS: tuple[tuple[Kind, ...], ...] = (
-    ("string",),
-    ("object",),
-    ("array",),
-    ("integer", "decimal128", "decimal256", "float"),
-    ("boolean",),
-)
+_MAX_NAMES = 1_000
+_INT64: Final = (-(2**63), 2**63 - 1)
+_EXACT_FLOAT: Final = (-(2**53), 2**53)  # the integers that float64 holds one by one
 _DIGITS_128, _DIGITS_256 = 38, 76
-_DEEP_LINE_BYTES = 4096  # a shorter line cannot nest deep enough to overflow pyarrow's stack
+_KINDS: Mapping[type, str] = {
+    str: "texts",
+    bool: "booleans",
+    int: "integers",
+    float: "floats",
+    dict: "objects",
+    list: "arrays",
+}
+_NUMBERS = {"integers", "floats"}
 
 
 @dataclass(slots=True)
 class Shape:
-    """How often each kind of value was seen in one place, and the shapes inside objects and arrays. Nulls are not counted."""
+    """What was seen in one place: kinds of values, the range of integers, the shapes inside arrays, and inside objects while those
+    have the same keys (`has_one_form`)."""
 
-    counts: Counter[Kind] = field(default_factory=Counter)
-    fields: dict[str, "Shape"] = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)
+    low: int = 0
+    high: int = 0
     item: "Shape | None" = None
+    fields: "dict[str, Shape] | None" = None
+    has_one_form: bool = True
+    has_broken_text: bool = False
+    is_too_deep: bool = False
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether kinds of values were seen that no type has in common."""
+        return len(self.kinds) > 1 and self.kinds != _NUMBERS
+
+    def add(self, value: Any, depth: int = 1) -> None:
+        """Adds one JSON value. Nulls leave no trace."""
+        if value is None:
+            return
+        kind = type(value)
+        self.kinds.add(_KINDS[kind])
+        if kind is int:
+            self.low, self.high = min(self.low, value), max(self.high, value)
+        elif kind is str:
+            self.has_broken_text = self.has_broken_text or not (value.isascii() or is_encodable(value))
+        elif kind is dict or kind is list:
+            self._add_inside(value, depth)
+
+    def _add_inside(self, value: Any, depth: int) -> None:
+        if self.is_mixed:
+            self.fields = self.item = None
+        elif depth >= MAX_TYPE_DEPTH:
+            self.is_too_deep = True
+        elif isinstance(value, list):
+            self.item = self.item or Shape()
+            for inner in value:
+                self.item.add(inner, depth + 1)
+        else:
+            for name, shape in self._fields_of(value):
+                shape.add(value[name], depth + 1)
+
+    def _fields_of(self, names: Mapping[str, Any]) -> list[tuple[str, "Shape"]]:
+        """The shapes of an object's keys; none once objects have turned out to have no form in common."""
+        if self.fields is None and self.has_one_form:
+            self.fields = {name: Shape() for name in names}
+            self.has_one_form = len(names) <= MAX_KEYS and all(map(is_encodable, names))
+        self.has_one_form = self.has_one_form and self.fields is not None and self.fields.keys() == names.keys()
+        if not self.has_one_form:
+            self.fields = None
+        return list((self.fields or {}).items())
 
     def merge(self, other: "Shape") -> None:
-        """Adds what `other` counted; fields keep the order in which they were first seen."""
-        self.counts.update(other.counts)
-        for name, shape in other.fields.items():
-            self.fields.setdefault(name, Shape()).merge(shape)
-        if other.item is not None:
+        """Adds what `other` saw."""
+        self.kinds |= other.kinds
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.has_one_form = self.has_one_form and other.has_one_form
+        self.has_broken_text = self.has_broken_text or other.has_broken_text
+        self.is_too_deep = self.is_too_deep or other.is_too_deep
+        if self.is_mixed or not self.has_one_form:
+            self.fields = None
+        elif other.fields is not None:
+            for name, shape in self._fields_of(other.fields):
+                shape.merge(other.fields[name])
+        if self.is_mixed:
+            self.item = None
+        elif other.item is not None:
             self.item = self.item or Shape()
             self.item.merge(other.item)
 
-    def keep(self, is_wanted: Callable[[str], bool]) -> None:
-        """Forgets what is inside the other top-level fields; their names stay."""
-        self.fields = {name: shape if is_wanted(name) else Shape() for name, shape in self.fields.items()}
+    def to_type(self) -> pa.DataType:
+        """The exact type.
 
-    def num_fields(self) -> int:
-        inner = self.item.num_fields() if self.item else 0
-        return inner + sum(1 + shape.num_fields() for shape in self.fields.values())
+        Raises:
+            NoExactTypeError: there is none; the text is the reason.
+        """
+        self._check_one_kind()
+        exact: pa.DataType
+        match sorted(self.kinds):
+            case []:
+                exact = pa.null()
+            case ["texts"]:
+                exact = pa.string()
+            case ["booleans"]:
+                exact = pa.bool_()
+            case ["integers"]:
+                exact = self._integer_type()
+            case ["arrays"]:
+                exact = self._list_type()
+            case ["objects"]:
+                exact = self._struct_type()
+            case _:
+                exact = self._float_type()
+        return exact
 
-    def to_schema(self) -> pa.Schema:
-        """The Arrow schema of objects of this shape."""
-        return pa.schema([pa.field(name, shape.to_type()) for name, shape in self.fields.items()])
+    def _check_one_kind(self) -> None:
+        if self.is_mixed:
+            raise NoExactTypeError(" beside ".join(sorted(self.kinds)))
+        if self.has_broken_text:
+            raise NoExactTypeError("text with half of a surrogate pair")
+        if self.is_too_deep:
+            raise NoExactTypeError(f"values nested over {MAX_TYPE_DEPTH} deep")
+        if not self.has_one_form:
+            raise NoExactTypeError(f"objects that do not all have the same keys, or have over {MAX_KEYS}")
+
+    def _integer_type(self) -> pa.DataType:
+        if _INT64[0] <= self.low and self.high <= _INT64[1]:
+            return pa.int64()
+        largest = max(-self.low, self.high)
+        if largest < 10**_DIGITS_128:
+            return pa.decimal128(_DIGITS_128, 0)
+        if largest < 10**_DIGITS_256:
+            return pa.decimal256(_DIGITS_256, 0)
+        raise NoExactTypeError(f"integers of over {_DIGITS_256} digits")
+
+    def _float_type(self) -> pa.DataType:
+        if self.low < _EXACT_FLOAT[0] or self.high > _EXACT_FLOAT[1]:
+            raise NoExactTypeError("integers over 2**53 beside floats")
+        return pa.float64()
+
+    def _list_type(self) -> pa.DataType:
+        item = pa.null() if self.item is None else self.item.to_type()
+        return pa.list_(pa.string() if pa.types.is_null(item) else item)
+
+    def _struct_type(self) -> pa.DataType:
+        if not self.fields:
+            raise NoExactTypeError("objects without keys")
+        return pa.struct([pa.field(name, shape.to_type()) for name, shape in self.fields.items()])
+
+
+class NoExactTypeError(Exception):
+    """No Arrow type holds the values of a place exactly."""
+
+
+@dataclass(slots=True)
+class RowShape:
+    """The columns of JSON rows in the order in which they were first seen; None stands for one that nobody reads."""
+
+    columns: dict[str, Shape | None] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any], is_wanted: Callable[[str], bool]) -> None:
+        """Adds one row; of columns that are not wanted only the first names are kept, to be told."""
+        for name, value in row.items():
+            if name in self.columns:
+                shape = self.columns[name]
+            elif is_wanted(name):
+                shape = self.columns[name] = Shape()
+                self.check_width()
+            else:
+                shape = None
+                if len(self.columns) < _MAX_NAMES:
+                    self.columns[name] = None
+            if shape is not None:
+                shape.add(value)
+
+    def merge(self, other: "RowShape") -> None:
+        """Adds what `other` saw."""
+        for name, theirs in other.columns.items():
+            ours = self.columns.get(name)
+            if ours is None or theirs is None:
+                self.columns[name] = ours or theirs
+            else:
+                ours.merge(theirs)
 
     def check_width(self) -> None:
         """Raises:
-        PlanError: there are more than `MAX_FIELDS` fields, as where names are values.
+        PlanError: there are more than `MAX_COLUMNS` columns, as where names are values.
         """
-        if self.num_fields() > MAX_FIELDS:
-            widest = max(self.fields, key=lambda name: self.fields[name].num_fields())
+        if len(self.columns) <= MAX_COLUMNS:
+            return
+        if sum(shape is not None for shape in self.columns.values()) > MAX_COLUMNS:
             raise PlanError(
-                f"the input's JSON objects have over {MAX_FIELDS} different fields, most of them in column {widest!r}; give "
-                "input.schema the type string (kept as JSON text) or map<string, ...> for it, or leave it out of input.columns"
+                f"the input's rows have over {MAX_COLUMNS} different columns, as if their names were values; name those "
+                "to be carried in input.columns"
             )
 
-    def to_type(self) -> pa.DataType:
-        """The Arrow type that most of the values fit."""
-        if not self.counts:
-            return pa.null()
-        group = max(_GROUPS, key=lambda kinds: (sum(self.counts[kind] for kind in kinds), -_GROUPS.index(kinds)))
-        match group[0]:
-            case "string":
-                return pa.string()
-            case "boolean":
-                return pa.bool_()
-            case "array":
-                item = self.item.to_type() if self.item else pa.null()
-                return pa.list_(pa.string() if pa.types.is_null(item) else item)
-            case "object":
-                return pa.struct([pa.field(name, shape.to_type()) for name, shape in self.fields.items()])
-        return self._number_type()
-
-    def _number_type(self) -> pa.DataType:
-        if self.counts["float"]:
-            return pa.float64()
-        if self.counts["decimal256"]:
-            return pa.decimal256(_DIGITS_256, 0)
-        return pa.decimal128(_DIGITS_128, 0) if self.counts["decimal128"] else pa.int64()
+    def to_schema(self) -> pa.Schema:
+        """The Arrow schema of the rows: exact types, and JSON text where there is none."""
+        return pa.schema([_field(name, shape or Shape()) for name, shape in self.columns.items()])
 
 
-def shape_of_lines(text: bytes, lines: Iterable[bytes], is_wanted: Callable[[str], bool]) -> Shape:
-    """The shape of the objects on `lines`, which are the lines of `text` that are not blank, ends included.
-
-    Bad lines count for nothing. Of the top-level fields that are not wanted only the names are kept.
-    """
-    shape = _fast_shape(text)
-    if shape is None:
-        objects = [(line.strip() + b"\n", row) for line in lines if (row := _object(line)) is not None]
-        shape = _fast_shape(b"".join(line for line, _ in objects))
-        if shape is None:
-            shape = Shape()
-            for _, row in objects:
-                _count(shape, row, 0)
-    shape.keep(is_wanted)
-    return shape
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    """The object on a line, None if it is a bad one."""
+def _field(name: str, shape: Shape) -> "pa.Field[Any]":
     try:
-        return parse_object(line)
-    except RowError:
-        return None
+        return pa.field(name, shape.to_type())
+    except NoExactTypeError as reason:
+        return json_field(name, str(reason))
 
 
-def _fast_shape(text: bytes) -> Shape | None:
-    """The shape as pyarrow sees it; None where it refuses the text, or would see it otherwise than line by line."""
-    if not text.strip():
-        return Shape()
-    num_lines = is_one_object_a_line(text)
-    if num_lines is None or not _is_shallow(text):
-        return None
-    table = parse_block(text, None)
-    if table is None or table.num_rows != num_lines:
-        return None
-    shape = Shape(counts=Counter({"object": table.num_rows}))
-    try:
-        shape.fields = {name: _shape_of(table.column(name).chunks[0], 1) for name in table.column_names}
-    except _NotExactError:
-        return None
+def shape_of_lines(lines: Iterable[bytes], is_wanted: Callable[[str], bool]) -> RowShape:
+    """The shape of the objects on `lines`. Bad lines, which will be dead letters, count for nothing."""
+    shape = RowShape()
+    for line in lines:
+        try:
+            row = parse_object(line)
+        except RowError:
+            continue
+        shape.add(row, is_wanted)
     return shape
-
-
-def _is_shallow(text: bytes) -> bool:
-    """Whether no line nests so deep that pyarrow's inference would overflow the stack: orjson bounds the depth of long ones."""
-    start = 0
-    while len(text) - start > _DEEP_LINE_BYTES:
-        end = text.rfind(b"\n", start, start + _DEEP_LINE_BYTES)
-        if end < 0:  # a long line
-            end = text.find(b"\n", start)
-            end = len(text) if end < 0 else end
-            if _object(text[start:end]) is None:
-                return False
-        start = end + 1
-    return True
-
-
-class _NotExactError(Exception):
-    """pyarrow made floats of integers that do not fit 64 bits."""
-
-
-def _shape_of(array: "pa.Array[Any]", depth: int) -> Shape:
-    type, num_values = array.type, len(array) - array.null_count
-    if depth > MAX_DEPTH or not num_values:
-        return Shape(fields={field.name: Shape() for field in type} if isinstance(type, pa.StructType) else {})
-    if isinstance(array, pa.StructArray):
-        fields = {field.name: _shape_of(array.field(index), depth + 1) for index, field in enumerate(type)}
-        return Shape(counts=Counter({"object": num_values}), fields=fields)
-    if isinstance(array, pa.ListArray):  # its values as they are: pyarrow makes invalid arrays of lists of nulls
-        return Shape(counts=Counter({"array": num_values}), item=_shape_of(array.values, depth + 1))
-    return Shape(counts=Counter({_kind_of_type(array): num_values}))
-
-
-def _kind_of_type(array: "pa.Array[Any]") -> Kind:
-    if pa.types.is_boolean(array.type):
-        return "boolean"
-    if pa.types.is_integer(array.type):
-        return "integer"
-    if pa.types.is_floating(array.type):
-        if pc.any(pc.greater_equal(pc.abs(array), pa.scalar(2.0**63))).as_py():
-            raise _NotExactError
-        return "float"
-    return "string"  # strings, and the timestamps that pyarrow takes some of them for
-
-
-def _count(shape: Shape, value: Any, depth: int) -> None:
-    """Adds one JSON value."""
-    if value is None or depth > MAX_DEPTH:
-        return
-    if isinstance(value, dict):
-        shape.counts["object"] += 1
-        for name, inner in value.items():
-            field = shape.fields.get(name)
-            if field is None:
-                field = shape.fields[name] = Shape()
-            _count(field, inner, depth + 1)
-    elif isinstance(value, list):
-        shape.counts["array"] += 1
-        shape.item = shape.item or Shape()
-        for inner in value:
-            _count(shape.item, inner, depth + 1)
-    else:
-        shape.counts[_kind_of_value(value)] += 1
-
-
-def _kind_of_value(value: str | bool | int | float) -> Kind:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, float):
-        return "float"
-    if -(2**63) <= value < 2**63:
-        return "integer"
-    digits = len(str(abs(value)))
-    return "decimal128" if digits <= _DIGITS_128 else "decimal256" if digits <= _DIGITS_256 else "float"

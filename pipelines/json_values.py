@@ -2,7 +2,7 @@
 
 Numbers, strings, lists, structs and maps are themselves; decimals are numbers with all their digits; timestamps, dates and times are
 ISO 8601 text; durations are whole numbers of their unit; binary is base64 text; NaN and the infinities are null, for JSON has none.
-Text that is not valid UTF-8 is kept as `{"_raw_base64": ...}`.
+Text that is not valid UTF-8 is kept as `{"_raw_base64": ...}`. `JsonText` is JSON already, and goes out as it is.
 
 Usage: `json_rows(table)` gives one dict a row, `dump_json(value)` its bytes without a newline.
 """
@@ -17,12 +17,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.json_lines import without_surrogates
 from pipelines.schema import decoded
 
 Values = list[Any]
 RAW_KEY = "_raw_base64"
 _BARE_OFFSET = re.compile(r"([+-]\d\d)(\d\d)$")
+
+
+class JsonText(bytes):
+    """A JSON value as text."""
 
 
 def raw_value(raw: bytes) -> dict[str, str]:
@@ -33,15 +36,28 @@ def raw_value(raw: bytes) -> dict[str, str]:
 def dump_json(value: Any) -> bytes:
     """`value` as compact JSON in UTF-8."""
     try:
-        return orjson.dumps(value, default=_number_text)
+        return orjson.dumps(value, default=_written)
     except TypeError:  # an integer over 64 bits, or a surrogate
-        return orjson.dumps(_wide_as_decimals(without_surrogates(value)), default=_number_text)
+        return orjson.dumps(_wide_as_decimals(_without_surrogates(value)), default=_written)
 
 
-def _number_text(value: object) -> orjson.Fragment:
+def _written(value: object) -> orjson.Fragment:
+    if isinstance(value, JsonText):
+        return orjson.Fragment(bytes(value))
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value) if value.is_finite() else "null")
     raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The JSON value with U+FFFD for every surrogate that is not half of a pair."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
+    return value
 
 
 def _wide_as_decimals(value: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from pipelines.errors import PlanError
-from pipelines.inference import Shape
+from pipelines.inference import RowShape
 from pipelines.job import GenerateTask, InputSpec, Job
 from pipelines.listing import SourceFile
 from pipelines.merging import SchemaMerger
@@ -146,7 +146,7 @@ class _Schemas:
 
     columns: Columns
     declared: dict[str, pa.DataType]
-    _shape: Shape = field(default_factory=Shape)
+    _shape: RowShape = field(default_factory=RowShape)
     _merger: SchemaMerger | None = None
 
     def add(self, finding: Finding, path: str) -> None:
@@ -160,8 +160,9 @@ class _Schemas:
     def settle(self, *, is_jsonl: bool) -> pa.Schema:
         schema = self._merger.schema if self._merger else pa.schema([])
         if is_jsonl:
-            inferred = {one.name: one.type for one in self._shape.to_schema()}
-            schema = pa.schema([(name, type) for name, type in (inferred | self.declared).items()])
+            inferred = {one.name: one for one in self._shape.to_schema()}
+            declared = {name: pa.field(name, type) for name, type in self.declared.items()}
+            schema = pa.schema((inferred | declared).values())
         self.columns.check(tuple(schema.names), "the input")
         return select_columns(schema, self.columns)
 

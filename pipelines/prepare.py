@@ -3,24 +3,19 @@
 Nothing here depends on which rows share a unit. The kinds of failure are in `pipelines.kinds`.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import pyarrow as pa
 
 from models.config_types import Head
 from models.text import Tokenizer
 from pipelines.encode_classify import LabelEncoder, TextEncoder
 from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
 from pipelines.encode_generate import PromptEncoder, TokenIdsEncoder
-from pipelines.encoding import EncodedRow, Row, RowEncoder
+from pipelines.encoding import EncodedRow, RowEncoder
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job, Task
-from pipelines.json_values import json_rows
 from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
 from pipelines.seeds import row_seed
-from pipelines.values import column_values, kept_rows
 
 
 class Preparer:
@@ -43,7 +38,7 @@ class Preparer:
 
     def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
         """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds."""
-        encoded = self._encoder.encode_rows(_rows(rows.table, self._encoder.columns))
+        encoded = self._encoder.encode_rows(rows.rows.values(self._encoder.columns))
         good = [row for row in encoded if isinstance(row, EncodedRow)]
         is_good = np.array([isinstance(row, EncodedRow) for row in encoded], np.bool_)
         row_numbers = rows.row_numbers[is_good]
@@ -51,7 +46,7 @@ class Preparer:
         failures = (*rows.failures, *_failures(rows, encoded, ~is_good))
         return PreparedUnit(
             unit=rows.unit,
-            table=kept_rows(rows.table, is_good),
+            rows=rows.rows.kept(is_good),
             row_numbers=row_numbers,
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             requests=tuple(
@@ -111,24 +106,10 @@ def _seed(job: Job) -> int:
     return job.seed if own is None else own
 
 
-def _rows(table: pa.Table, columns: frozenset[str]) -> list[Row | RowError]:
-    """The table's rows as far as the task reads them, or the error of a value that cannot be read."""
-    names = [name for name in table.column_names if name in columns]
-    values = [column_values(table.column(name), name) for name in names]
-    if not names:
-        return [{} for _ in range(table.num_rows)]
-    return [_row(names, row) for row in zip(*values, strict=True)]
-
-
-def _row(names: Sequence[str], values: tuple[object, ...]) -> Row | RowError:
-    error = next((value for value in values if isinstance(value, RowError)), None)
-    return dict(zip(names, values, strict=True)) if error is None else error
-
-
 def _failures(rows: UnitRows, encoded: list[EncodedRow | RowError], is_bad: np.ndarray) -> list[RowFailure]:
     errors = [row for row in encoded if isinstance(row, RowError)]
     numbers = rows.row_numbers[is_bad].tolist()
     return [
         RowFailure(row=number, kind=error.kind, message=error.message, input=values)
-        for number, error, values in zip(numbers, errors, json_rows(kept_rows(rows.table, is_bad)), strict=True)
+        for number, error, values in zip(numbers, errors, rows.rows.kept(is_bad).as_given(), strict=True)
     ]

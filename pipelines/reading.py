@@ -1,4 +1,4 @@
-"""Reading units: rows in the run's schema, and the rows that cannot be read apart from them.
+"""Reading units: rows that fit the run's schema, and the rows that cannot be read apart from them.
 
 Usage:
 
@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.arrow_rows import ArrowRows
 from pipelines.conform import conform
 from pipelines.csv_text import parse_header, read_csv, read_first_record
 from pipelines.cutting import csv_records, jsonl_records
 from pipelines.errors import PlanError, RowError, SourceChangedError, SourceError
 from pipelines.json_lines import parse_object
-from pipelines.json_values import json_rows, raw_value
+from pipelines.json_values import JsonText, json_rows, raw_value
 from pipelines.jsonl import read_jsonl
 from pipelines.parquet import iter_row_ranges
-from pipelines.rows import RowFailure, UnitRows
+from pipelines.rows import JsonRow, RowFailure, Rows, UnitRows
 from pipelines.storage import Content, FileStat, Storage, reading, with_retries
 from pipelines.units import Unit, UnreadableUnit
 
@@ -120,7 +121,7 @@ class UnitReader:
             misfits = sorted(fitted.misfits)
             inputs = dict(zip(misfits, json_rows(table.take(pa.array(misfits, pa.int64()))), strict=True))
             failures = [_failure(unit, row, fitted.misfits[row], inputs[row]) for row in inputs]
-            yield _unit_rows(unit, fitted.table, fitted.positions, failures)
+            yield _unit_rows(unit, ArrowRows(table=fitted.table.combine_chunks()), fitted.positions, failures)
 
     def _read_cut(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
         for unit in group:
@@ -148,16 +149,25 @@ class UnitReader:
                 f"{unit.path} has {len(bounds)} rows where {unit.num_rows} were planned (unit {unit.index})"
             )
         records = [text[start:end] for start, end in bounds]
-        text = text[: bounds[-1][1]]
-        if unit.format == "csv":
-            header = self._header(unit)
-            rows = read_csv(text, records, header, self.schema)
-            inputs = {row: _csv_input(records[row], header, error) for row, error in rows.failures.items()}
-        else:
-            rows = read_jsonl(text, records, self.schema, self.declared)
-            inputs = {row: _json_input(records[row]) for row in rows.failures}
-        failures = [_failure(unit, row, rows.failures[row], inputs[row]) for row in sorted(inputs)]
-        return _unit_rows(unit, rows.in_order(), rows.positions, failures)
+        return (
+            self._parse_csv(unit, text[: bounds[-1][1]], records)
+            if unit.format == "csv"
+            else self._parse_json(unit, records)
+        )
+
+    def _parse_json(self, unit: Unit, lines: Sequence[bytes]) -> UnitRows:
+        read = read_jsonl(lines, self.schema, self.declared)
+        failures = [_failure(unit, row, read.failures[row], _json_input(lines[row])) for row in sorted(read.failures)]
+        return _unit_rows(unit, read.rows, read.positions, failures)
+
+    def _parse_csv(self, unit: Unit, text: bytes, records: Sequence[bytes]) -> UnitRows:
+        header = self._header(unit)
+        read = read_csv(text, records, header, self.schema)
+        failures = [
+            _failure(unit, row, error, _csv_input(records[row], header, error))
+            for row, error in sorted(read.failures.items())
+        ]
+        return _unit_rows(unit, ArrowRows(table=read.in_order().combine_chunks()), read.positions, failures)
 
     def _header(self, unit: Unit) -> tuple[str, ...]:
         key = unit.path, unit.source_tag
@@ -211,21 +221,22 @@ def _read_exactly(content: Content, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _unit_rows(unit: Unit, table: pa.Table, positions: Sequence[int], failures: Sequence[RowFailure]) -> UnitRows:
+def _unit_rows(unit: Unit, rows: Rows, positions: Sequence[int], failures: Sequence[RowFailure]) -> UnitRows:
     numbers = np.asarray(positions, dtype=np.int64) + unit.first_row
-    return UnitRows(unit=unit, table=table.combine_chunks(), row_numbers=numbers, failures=tuple(failures))
+    return UnitRows(unit=unit, rows=rows, row_numbers=numbers, failures=tuple(failures))
 
 
-def _failure(unit: Unit, position: int, error: RowError, given: dict[str, Any]) -> RowFailure:
+def _failure(unit: Unit, position: int, error: RowError, given: JsonRow) -> RowFailure:
     return RowFailure(row=unit.first_row + position, kind=error.kind, message=error.message, input=given)
 
 
-def _json_input(line: bytes) -> dict[str, Any]:
-    """The object that was on the line, or the raw line if it held none."""
+def _json_input(line: bytes) -> JsonRow:
+    """The line as it was: the object on it, or its bytes if it holds none."""
     try:
-        return parse_object(line)
+        parse_object(line)
     except RowError:
         return raw_value(line.rstrip(b"\r\n"))
+    return JsonText(line.strip())
 
 
 def _csv_input(record: bytes, header: tuple[str, ...], error: RowError) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipelines.errors import SourceError
 from pipelines.prepare import Preparer
@@ -96,7 +95,7 @@ def _thinned(read: UnitRows, wanted: int) -> UnitRows:
     is_picked = np.isin(read.row_numbers, picked)
     return UnitRows(
         unit=read.unit,
-        table=read.table.filter(pa.array(is_picked)),
+        rows=read.rows.kept(is_picked),
         row_numbers=read.row_numbers[is_picked],
         failures=tuple(failure for failure in read.failures if failure.row in picked),
     )
@@ -104,7 +103,7 @@ def _thinned(read: UnitRows, wanted: int) -> UnitRows:
 
 def _by_row(prepared: PreparedUnit) -> Iterable[Sequence[ModelRequest]]:
     """The requests of each good row; an extraction from an empty text has none."""
-    rows: list[list[ModelRequest]] = [[] for _ in range(prepared.table.num_rows)]
+    rows: list[list[ModelRequest]] = [[] for _ in range(prepared.rows.num_rows)]
     for request in prepared.requests:
         rows[request.row].append(request)
     return rows

@@ -24,7 +24,7 @@ from pipelines.cutting import (
     jsonl_records,
 )
 from pipelines.errors import PlanError, SourceError
-from pipelines.inference import Shape, shape_of_lines
+from pipelines.inference import RowShape, shape_of_lines
 from pipelines.listing import SourceFile
 from pipelines.parquet import read_footer
 from pipelines.schema import Columns
@@ -32,7 +32,6 @@ from pipelines.storage import Storage, reading, with_retries
 from pipelines.units import NO_ROW_GROUP
 
 CHUNK_BYTES = 32 << 20
-_INFERENCE_BYTES = 4 << 20
 _TAIL_BYTES = 1 << 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -60,7 +59,7 @@ class Finding:
     num_bytes: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     num_rows: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     schema: pa.Schema | None = None
-    shape: Shape | None = None
+    shape: RowShape | None = None
     problem: str | None = None
 
 
@@ -116,7 +115,7 @@ class Scanner:
     def _scan_stream(self, part: Part) -> Finding:
         is_csv = part.source.format == "csv"
         cutter: Cutter | None = None
-        shape, schema = Shape(), None
+        shape, schema = RowShape(), None
         pieces: list[Piece] = []
         content = self.storage.content(part.source.path)
         try:
@@ -138,22 +137,18 @@ class Scanner:
     def _cutter(self, offset: int) -> Cutter:
         return Cutter(max_rows=self.unit_rows, max_bytes=MAX_UNIT_BYTES, offset=offset)
 
-    def _shape(self, block: Block) -> Shape:
-        """The shape of a block's objects, found in stretches of a few MiB."""
-        shape = Shape()
+    def _shape(self, block: Block) -> RowShape:
+        """The shape of a block's objects. Where all needed types are declared, nothing has to be parsed."""
         named = {*self.columns.named, *self.columns.optional}
-        if self.columns.carried is None or not named <= self.declared:
-            stretches = Cutter(max_rows=len(block.text) + 1, max_bytes=_INFERENCE_BYTES, offset=0)
-            for piece in (*stretches.push(block.records), *stretches.finish()):
-                text = block.text[piece.offset : piece.offset + piece.num_bytes]
-                shape.merge(shape_of_lines(text, _lines(text), self._is_inferred))
-        return shape
+        if self.columns.carried is not None and named <= self.declared:
+            return RowShape()
+        return shape_of_lines((block.text[start:end] for start, end in block.records.bounds()), self._is_inferred)
 
     def _is_inferred(self, name: str) -> bool:
         return self.columns.is_needed(name) and name not in self.declared
 
     def _text_finding(
-        self, part: Part, pieces: Sequence[Piece], shape: Shape | None, schema: pa.Schema | None = None
+        self, part: Part, pieces: Sequence[Piece], shape: RowShape | None, schema: pa.Schema | None = None
     ) -> Finding:
         return Finding(
             file=part.file,
@@ -164,10 +159,6 @@ class Scanner:
             schema=schema,
             shape=shape,
         )
-
-
-def _lines(text: bytes) -> Iterator[bytes]:
-    return (text[start:end] for start, end in jsonl_records(text, True).bounds())
 
 
 def _own_lines(storage: Storage, part: Part) -> Block:

@@ -18,6 +18,8 @@ _LISTS: Mapping[str, Callable[[pa.DataType], pa.DataType]] = {"list": pa.list_, 
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:,\s*tz=([^\]]+))?\]")
 _DECIMAL = re.compile(r"decimal(128|256)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
 _MAX_NAMES_SHOWN = 20
+JSON_MARK = b"millrace.json"
+"""The key of a field's metadata that says that its text is JSON; the value is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,16 +52,31 @@ class Columns:
 
 
 def select_columns(schema: pa.Schema, columns: Columns) -> pa.Schema:
-    """The run's schema: the needed columns without metadata, carried ones first, types that Arrow cannot write given up.
+    """The run's schema: the needed columns without metadata of their own, carried ones first, types that Arrow cannot write given up.
 
     Raises:
         PlanError: nothing is left to read.
     """
     order = [name for name in dict.fromkeys((*(columns.carried or ()), *schema.names)) if columns.is_needed(name)]
-    fields = [pa.field(name, plain_type(schema.field(name).type)) for name in order]
+    fields = [_plain_field(schema.field(name)) for name in order]
     if not fields:
         raise PlanError("the job reads no column of its input: name one in the task's template or in input.columns")
     return pa.schema(fields)
+
+
+def _plain_field(field: "pa.Field[Any]") -> "pa.Field[Any]":
+    return field if json_reason(field) is not None else pa.field(field.name, plain_type(field.type))
+
+
+def json_field(name: str, reason: str) -> "pa.Field[Any]":
+    """The field of a column that is carried as JSON text, because no Arrow type holds it exactly for this reason."""
+    return pa.field(name, pa.string(), metadata={JSON_MARK: reason.encode()})
+
+
+def json_reason(field: "pa.Field[Any]") -> str | None:
+    """Why a column is carried as JSON text, None if it is not."""
+    reason = (field.metadata or {}).get(JSON_MARK)
+    return None if reason is None else reason.decode()
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:

@@ -12,19 +12,20 @@ import pyarrow.parquet as pq
 
 from pipelines.job import OutputFormat
 from pipelines.json_values import dump_json, json_rows
-from pipelines.rows import RowFailure
+from pipelines.rows import FinishedUnit, RowFailure
 from pipelines.units import Unit
 
 _MAX_ROW_GROUP_ROWS = 1 << 20
 
 
-def encode_results(table: pa.Table, format: OutputFormat) -> bytes:
+def encode_results(finished: FinishedUnit, format: OutputFormat) -> bytes:
     """A unit's result rows as the content of its shard; see `pipelines.json_values` for how types look in JSON."""
     if format == "jsonl":
-        return b"".join(dump_json(row) + b"\n" for row in json_rows(table))
+        rows = zip(finished.carried.as_json(), json_rows(finished.results), strict=True)
+        return b"".join(dump_json(carried | results) + b"\n" for carried, results in rows)
     buffer = io.BytesIO()
     pq.write_table(
-        _canonical(table),
+        _canonical(result_table(finished)),
         buffer,
         compression="zstd",
         compression_level=3,
@@ -36,6 +37,13 @@ def encode_results(table: pa.Table, format: OutputFormat) -> bytes:
         store_schema=True,
     )
     return buffer.getvalue()
+
+
+def result_table(finished: FinishedUnit) -> pa.Table:
+    """A unit's result rows as one table: carried columns first."""
+    carried = finished.carried.as_arrow().table
+    fields = [*carried.schema, *finished.results.schema]
+    return pa.Table.from_arrays([*carried.columns, *finished.results.columns], schema=pa.schema(fields))
 
 
 def _canonical(table: pa.Table) -> pa.Table:

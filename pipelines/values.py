@@ -28,6 +28,11 @@ def _value_or_error(scalar: Any, name: str) -> Any:
         return RowError(INVALID_VALUE, f"the value of {name!r} cannot be read: {error}")
 
 
+def row_or_error(row: dict[str, Any]) -> dict[str, Any] | RowError:
+    """The row, or the first of its values that is an error."""
+    return next((value for value in row.values() if isinstance(value, RowError)), row)
+
+
 def kept_rows(table: pa.Table, keep: npt.NDArray[np.bool_]) -> pa.Table:
     """The rows where `keep` [N] is true, in order, for every Arrow type (`Table.filter` lacks some)."""
     if keep.all():

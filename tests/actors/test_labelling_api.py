@@ -18,6 +18,7 @@ from pipelines.finish import finish
 from pipelines.job import ClassifyTask, ExtractTask
 from pipelines.prepare import Preparer
 from pipelines.rows import InferredUnit
+from pipelines.shards import result_table
 from tests.actors.serving import load, served, serving
 from tests.pipelines.making import make_job, make_rows
 
@@ -53,7 +54,7 @@ def of_a_job(path: Path, task: ClassifyTask | ExtractTask, texts: tuple[str, ...
         results: list[Any] = list(scorer.score_labels(ids, preparer.label_ids).numpy())
     else:
         results = [logits.numpy() for logits in scorer.score(ids)]
-    return finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0)).table
+    return result_table(finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0)))
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:

@@ -11,6 +11,7 @@ from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.planning import Plan
 from pipelines.sample import Sample
+from pipelines.schema import json_field
 
 JOB = Job(
     name="label-tickets",
@@ -58,6 +59,18 @@ def test_histogram_counts_every_sampled_row_once() -> None:
     assert [(bar[0], bar[-1]) for bar in bars] == [
         ("10", "1"), ("11", "0"), ("12", "2"), ("13", "0"), ("14", "0"), ("15", "1"),
     ]  # fmt: skip
+
+
+def test_columns_that_parquet_holds_as_json_text_are_named_with_the_way_out() -> None:
+    schema = pa.schema([pa.field("id", pa.int64()), json_field("order", "integers beside texts")])
+    estimate = replace(ESTIMATE, plan=replace(ESTIMATE.plan, schema=schema))
+    text = plan_text(JOB, estimate)
+    assert "JSON text, each unless input.schema gives its name a type\n  order  integers beside texts\n" in text
+    for job in (
+        replace(JOB, output=replace(JOB.output, format="jsonl")),
+        replace(JOB, input=replace(JOB.input, columns=("id",))),
+    ):
+        assert "JSON text" not in plan_text(job, estimate)
 
 
 def test_single_pass_task_has_no_cache_and_no_completion() -> None:

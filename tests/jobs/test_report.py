@@ -75,7 +75,7 @@ def make_run(
 
 def finished(rows: UnitRows, job: Job) -> FinishedUnit:
     ids = [row for row in rows.row_numbers.tolist() if row % 10 != 3]
-    columns: dict[str, list[Any]] = {"id": ids}
+    columns: dict[str, list[Any]] = {}
     if isinstance(job.task, GenerateTask):
         columns |= {"text": [f"about {row}" for row in ids], "finish_reason": ["stop"] * 9}
     else:
@@ -84,14 +84,15 @@ def finished(rows: UnitRows, job: Job) -> FinishedUnit:
     columns |= {"prompt_tokens": [100 + row for row in ids], "completion_tokens": [2] * 9}
     fields: dict[str, Any] = {"scores": pa.map_(pa.string(), pa.float32()), "finish_reason": pa.string()}
     arrays = {name: pa.array(values, fields.get(name)) for name, values in columns.items()}
-    table = pa.table({name if name == "id" else job.output.prefix + name: array for name, array in arrays.items()})
+    results = pa.table({job.output.prefix + name: array for name, array in arrays.items()})
     bad = rows.row_numbers.tolist()[3]
     failure = RowFailure(
         row=bad, kind="null_value", message=f"'body' is null {NASTY}", input={"id": bad, "body": NASTY}
     )
     return FinishedUnit(
         unit=rows.unit,
-        table=table,
+        carried=rows.rows.kept(rows.row_numbers % 10 != 3).carried(job.input.columns),
+        results=results,
         failures=(failure,),
         prompt_tokens=1000,
         cached_tokens=50,

@@ -12,6 +12,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from models.config_types import Head, ProblemType
 from models.text import Tokenizer
+from pipelines.arrow_rows import ArrowRows
 from pipelines.facts import ModelFacts
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec, Task
 from pipelines.rows import RowFailure, UnitRows
@@ -95,4 +96,4 @@ def make_rows(table: pa.Table, *, first_row: int = 0, failures: tuple[RowFailure
         is_cuttable=True,
     )
     numbers = np.arange(first_row, first_row + table.num_rows)
-    return UnitRows(unit=unit, table=table, row_numbers=numbers, failures=failures)
+    return UnitRows(unit=unit, rows=ArrowRows(table=table), row_numbers=numbers, failures=failures)

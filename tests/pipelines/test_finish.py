@@ -16,6 +16,7 @@ from pipelines.finish import finish, result_columns
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
 from pipelines.prepare import Preparer
 from pipelines.rows import FinishedUnit, InferredUnit, ModelRequest
+from pipelines.shards import result_table
 from tests.pipelines.making import make_facts, make_job, make_rows, word_tokenizer
 
 CAUSAL = make_facts("causal")
@@ -37,8 +38,8 @@ def run(job: Job, facts: ModelFacts, tokenizer: Tokenizer, columns: dict[str, An
     results = tuple(map(model, prepared.requests))
     unit = finish(job, facts, InferredUnit(prepared=prepared, results=results, seconds=2.5))
     added = result_columns(job, facts)
-    assert list(unit.table.schema)[-len(added) :] == added
-    unit.table.validate(full=True)
+    assert list(result_table(unit).schema)[-len(added) :] == added
+    result_table(unit).validate(full=True)
     return unit
 
 
@@ -52,7 +53,7 @@ def logits(*values: float) -> Model:
 
 
 def values(unit: FinishedUnit, column: str) -> list[Any]:
-    return list(unit.table[column].to_pylist())
+    return list(result_table(unit)[column].to_pylist())
 
 
 def words(numbers: Sequence[int]) -> str:
@@ -64,8 +65,8 @@ class TestGenerate:
 
     def test_text_and_token_counts_stand_after_the_carried_columns(self, tokenizer: Tokenizer) -> None:
         unit = run(self.job, CAUSAL, tokenizer, {"id": [1, 2], "body": ["w1", "w1 w2"]}, generated)
-        assert unit.table.column_names == ["id", "body", "text", *TOKEN_COLUMNS]
-        assert unit.table.to_pylist()[1] == {
+        assert result_table(unit).column_names == ["id", "body", "text", *TOKEN_COLUMNS]
+        assert result_table(unit).to_pylist()[1] == {
             "id": 2,
             "body": "w1 w2",
             "text": "out",
@@ -83,14 +84,14 @@ class TestGenerate:
         assert [(failure.row, failure.kind) for failure in unit.failures] == [(10, "null_value"), (12, "refused")]
         assert unit.failures[1].message == "too many stop strings"
         assert unit.failures[1].input == {"id": 3, "body": "w2"}
-        assert unit.table["id"].to_pylist() == [2, 4]
+        assert result_table(unit)["id"].to_pylist() == [2, 4]
 
     def test_log_probabilities_are_a_column_when_asked_for(self, tokenizer: Tokenizer) -> None:
         job = make_job(GenerateTask(prompt="{{ body }}", sampling=SamplingParams(logprobs=2)))
         token = TokenLogprobs(token_id=7, logprob=-0.5, rank=2, top={9: -0.25, 7: -0.5})
         unit = run(job, CAUSAL, tokenizer, {"body": ["w1"]}, lambda request: generated(request, logprobs=[token]))
         top = [{"token_id": 9, "logprob": -0.25}, {"token_id": 7, "logprob": -0.5}]
-        assert unit.table["logprobs"].to_pylist() == [[{"token_id": 7, "logprob": -0.5, "rank": 2, "top": top}]]
+        assert result_table(unit)["logprobs"].to_pylist() == [[{"token_id": 7, "logprob": -0.5, "rank": 2, "top": top}]]
 
 
 class TestCarriedColumns:
@@ -107,25 +108,25 @@ class TestCarriedColumns:
         job = make_job(ClassifyTask(text="{{ body | default('w3', true) if view == 'z' else body }}"))
         facts = make_facts("sequence-classification", names=("a", "b"))
         unit = run(job, facts, tokenizer, columns, logits(1.0, 0.0))
-        assert list(unit.table.schema)[:6] == list(table.schema)
-        assert unit.table.select(table.column_names).equals(table)
+        assert list(result_table(unit).schema)[:6] == list(table.schema)
+        assert result_table(unit).select(table.column_names).equals(table)
 
     def test_types_stay_when_rows_fail(self, tokenizer: Tokenizer) -> None:
         columns = {"body": ["w1", None, "w3"], "view": pa.array(["x", "y", "z"], pa.string_view())}
         unit = run(TestGenerate.job, CAUSAL, tokenizer, columns, generated)
-        assert unit.table.schema.field("view").type == pa.string_view()
-        assert unit.table["view"].to_pylist() == ["x", "z"]
+        assert result_table(unit).schema.field("view").type == pa.string_view()
+        assert result_table(unit)["view"].to_pylist() == ["x", "z"]
         assert unit.failures[0].input == {"body": None, "view": "y"}
 
     def test_only_the_named_columns_are_carried_in_their_order(self, tokenizer: Tokenizer) -> None:
         job = make_job(GenerateTask(prompt="{{ body }}"), columns=("z", "a"))
         unit = run(job, CAUSAL, tokenizer, {"a": [1], "body": ["w1"], "z": [2]}, generated)
-        assert unit.table.column_names == ["z", "a", "text", *TOKEN_COLUMNS]
+        assert result_table(unit).column_names == ["z", "a", "text", *TOKEN_COLUMNS]
 
     def test_a_prefix_stands_before_every_result_column(self, tokenizer: Tokenizer) -> None:
         job = make_job(GenerateTask(prompt="{{ text }}"), prefix="out_")
         unit = run(job, CAUSAL, tokenizer, {"text": ["w1"]}, generated)
-        assert unit.table.column_names == ["text", *(f"out_{name}" for name in ("text", *TOKEN_COLUMNS))]
+        assert result_table(unit).column_names == ["text", *(f"out_{name}" for name in ("text", *TOKEN_COLUMNS))]
 
     def test_a_unit_of_failed_rows_has_an_empty_table_of_the_same_schema(self, tokenizer: Tokenizer) -> None:
         cases = (
@@ -136,7 +137,7 @@ class TestCarriedColumns:
         )
         for job, facts in cases:
             unit = run(job, facts, tokenizer, {"body": pa.array([None], pa.string())}, generated)
-            assert (unit.table.num_rows, len(unit.failures)) == (0, 1)
+            assert (result_table(unit).num_rows, len(unit.failures)) == (0, 1)
 
 
 class TestClassify:
@@ -145,7 +146,7 @@ class TestClassify:
     def finished(
         self, facts: ModelFacts, tokenizer: Tokenizer, model: Model, body: Sequence[str] = ("w1",)
     ) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = run(self.job, facts, tokenizer, {"body": body}, model).table.to_pylist(
+        rows: list[dict[str, Any]] = result_table(run(self.job, facts, tokenizer, {"body": body}, model)).to_pylist(
             maps_as_pydicts="strict"
         )
         return rows
@@ -197,7 +198,7 @@ class TestClassify:
 
         for how, a, b in (("mean", 0.55, 0.45), ("max", 0.9, 0.8)):
             job = make_job(ClassifyTask(text="{{ body }}", windows=how, window=10, stride=2))  # type: ignore[arg-type]
-            row = run(job, facts, tokenizer, {"body": [words(range(14))]}, model).table.to_pylist(
+            row = result_table(run(job, facts, tokenizer, {"body": [words(range(14))]}, model)).to_pylist(
                 maps_as_pydicts="strict"
             )[0]
             assert row["scores"] == pytest.approx({"a": a, "b": b})
@@ -206,7 +207,7 @@ class TestClassify:
     def test_labels_of_a_causal_model_share_their_probability(self, tokenizer: Tokenizer) -> None:
         job = make_job(ClassifyTask(text="{{ body }}", labels=("w1", "w2")))
         unit = run(job, CAUSAL, tokenizer, {"body": ["w3"]}, logits(math.log(0.03), math.log(0.01)))
-        row = unit.table.to_pylist(maps_as_pydicts="strict")[0]
+        row = result_table(unit).to_pylist(maps_as_pydicts="strict")[0]
         assert (row["label"], row["scores"]) == ("w1", pytest.approx({"w1": 0.75, "w2": 0.25}))
 
     def test_values_that_are_no_numbers_are_a_dead_letter(self, tokenizer: Tokenizer) -> None:
@@ -217,7 +218,7 @@ class TestClassify:
 
         unit = run(self.job, facts, tokenizer, {"body": ["w1", "w2", "w3"]}, model)
         assert [(failure.row, failure.kind) for failure in unit.failures] == [(11, "not_finite")]
-        assert unit.table["body"].to_pylist() == ["w1", "w3"]
+        assert result_table(unit)["body"].to_pylist() == ["w1", "w3"]
 
 
 def tagging(tags: Sequence[int]) -> Model:
@@ -269,7 +270,7 @@ class TestExtract:
             columns,
             tagging(tags),
         )
-        assert cut.table["spans"].equals(whole.table["spans"])
+        assert result_table(cut)["spans"].equals(result_table(whole)["spans"])
 
     def test_an_answer_is_found_in_its_window(self, tokenizer: Tokenizer) -> None:
         job = make_job(ExtractTask(text="{{ body }}", question="w100", window=10, stride=3))
@@ -319,6 +320,6 @@ def test_a_row_is_finished_alike_in_any_unit(tokenizer: Tokenizer) -> None:
         return np.random.default_rng(request.token_ids.tolist()).normal(size=3).astype(np.float32)
 
     body = [words(range(number)) for number in range(1, 40)]
-    whole = run(job, facts, tokenizer, {"body": body}, model).table
-    alone = pa.concat_tables([run(job, facts, tokenizer, {"body": [text]}, model).table for text in body])
+    whole = result_table(run(job, facts, tokenizer, {"body": body}, model))
+    alone = pa.concat_tables([result_table(run(job, facts, tokenizer, {"body": [text]}, model)) for text in body])
     assert whole.equals(alone)

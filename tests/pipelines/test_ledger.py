@@ -86,7 +86,8 @@ def finished(job: Job, ledger: Ledger, unit: Unit) -> FinishedUnit:
     rows = UnitReader(schema=ledger.record.schema, storage=Storage(job.input.storage_options)).read_unit(unit)
     return FinishedUnit(
         unit=unit,
-        table=rows.table.append_column("label", pa.array(["x"] * rows.table.num_rows)),
+        carried=rows.rows,
+        results=pa.table({"label": ["x"] * rows.rows.num_rows}),
         failures=rows.failures,
         prompt_tokens=10,
         cached_tokens=4,
@@ -460,5 +461,5 @@ def test_units_read_from_an_object_store_are_the_same(job: Job) -> None:
         assert ledger.record is not None
         reader = UnitReader(schema=ledger.record.schema, storage=Storage(job.input.storage_options))
         read = list(reader.read_units(ledger.pending_units(ledger.survey())))
-    rows = [row["id"] for some in read if isinstance(some, UnitRows) for row in some.table.to_pylist()]
+    rows = [row["id"] for some in read if isinstance(some, UnitRows) for row in some.rows.as_json()]
     assert rows == [number for number in range(50) if number % 10]

@@ -178,7 +178,11 @@ class TestBadRows:
         unit = prepare(GenerateTask(prompt="{{ body }} {{ 1 // divisor }}"), CAUSAL, tokenizers["bare"], columns)
         assert failures(unit) == [(11, "null_value"), (12, "template_error")]
         assert unit.row_numbers.tolist() == [10, 13]
-        assert unit.table.to_pydict() == {"body": ["w1", "w4"], "divisor": [1, 1], "carried": ["a", "d"]}
+        assert unit.rows.as_arrow().table.to_pydict() == {
+            "body": ["w1", "w4"],
+            "divisor": [1, 1],
+            "carried": ["a", "d"],
+        }
         assert [request.row for request in unit.requests] == [0, 1]
 
     def test_a_dead_letter_holds_the_whole_input_as_json(self, tokenizers: dict[str, Tokenizer]) -> None:
@@ -216,7 +220,7 @@ class TestBadRows:
 
     def test_a_table_without_rows_is_a_unit_without_requests(self, tokenizers: dict[str, Tokenizer]) -> None:
         unit = prepare(ExtractTask(text="{{ body }}"), TOKENS, tokenizers["bare"], {"body": pa.array([], pa.string())})
-        assert (unit.requests, unit.failures, unit.texts, unit.table.num_rows) == ((), (), (), 0)
+        assert (unit.requests, unit.failures, unit.texts, unit.rows.num_rows) == ((), (), (), 0)
 
     def test_a_template_without_columns_makes_a_request_of_every_row(self, tokenizers: dict[str, Tokenizer]) -> None:
         unit = prepare(GenerateTask(prompt="w1"), CAUSAL, tokenizers["bare"], {"body": ["x", "y"]})

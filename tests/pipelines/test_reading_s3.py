@@ -60,9 +60,7 @@ def planned(url: str, options: dict[str, Any]) -> tuple[UnitReader, list[Unit]]:
 def test_every_format_is_read_from_s3(folder: str, s3_options: dict[str, Any], name: str) -> None:
     reader, units = planned(f"{folder}/{name}", s3_options)
     read = list(reader.read_units(units))
-    assert [row["a"] for rows in read if isinstance(rows, UnitRows) for row in rows.table.to_pylist()] == list(
-        range(100)
-    )
+    assert [row["a"] for rows in read if isinstance(rows, UnitRows) for row in rows.rows.as_json()] == list(range(100))
     assert [row for unit in units for row in reader.read_unit(unit).row_numbers.tolist()] == list(range(100))
 
 

@@ -25,7 +25,7 @@ class LengthPreparer(Preparer):
         pass
 
     def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
-        lengths: list[int] = np.asarray(rows.table["n"]).tolist()
+        lengths: list[int] = np.asarray(rows.rows.as_arrow().table["n"]).tolist()
         is_good = np.array([length != 13 for length in lengths])
         numbers = rows.row_numbers.tolist()
         bad = [
@@ -36,7 +36,7 @@ class LengthPreparer(Preparer):
         good_lengths = [length for length in lengths if length != 13]
         return PreparedUnit(
             unit=rows.unit,
-            table=rows.table.filter(is_good),
+            rows=rows.rows.kept(is_good),
             row_numbers=rows.row_numbers[is_good],
             failures=(*rows.failures, *bad),
             requests=tuple(

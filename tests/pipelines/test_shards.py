@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.rows import RowFailure
+from pipelines.arrow_rows import ArrowRows
+from pipelines.job import OutputFormat
+from pipelines.rows import FinishedUnit, RowFailure
 from pipelines.shards import encode_dead_letters, encode_results
 from pipelines.units import Unit
 
@@ -44,6 +46,22 @@ def unit(num_rows: int = 4) -> Unit:
     )
 
 
+def encoded(table: pa.Table, format: OutputFormat) -> bytes:
+    """The table as a unit's file: its first columns as carried ones, the others as results."""
+    carried, results = table.select([0, 1]), table.select(table.column_names[2:])
+    finished = FinishedUnit(
+        unit=unit(table.num_rows),
+        carried=ArrowRows(table=carried),
+        results=results,
+        failures=(),
+        prompt_tokens=0,
+        cached_tokens=0,
+        completion_tokens=0,
+        seconds=0.0,
+    )
+    return encode_results(finished, format)
+
+
 def assembled_otherwise(table: pa.Table) -> pa.Table:
     """The same rows, in other chunks, with another dictionary, and metadata."""
     category = table["category"].cast(pa.string())
@@ -61,22 +79,22 @@ def test_equal_rows_are_equal_bytes(format: str) -> None:
     assert format in ("parquet", "jsonl")
     other = assembled_otherwise(TABLE)
     assert other.to_pylist() == TABLE.to_pylist()
-    assert encode_results(other, format) == encode_results(TABLE, format)  # type: ignore[arg-type]
+    assert encoded(other, format) == encoded(TABLE, format)  # type: ignore[arg-type]
 
 
 def test_parquet_keeps_types_and_values() -> None:
-    read = pq.read_table(io.BytesIO(encode_results(TABLE, "parquet")))
+    read = pq.read_table(io.BytesIO(encoded(TABLE, "parquet")))
     assert read.schema == TABLE.schema
     assert read.to_pylist() == TABLE.to_pylist()
 
 
 def test_parquet_tells_nothing_of_when_and_where() -> None:
-    metadata = pq.read_metadata(io.BytesIO(encode_results(TABLE, "parquet"))).metadata
+    metadata = pq.read_metadata(io.BytesIO(encoded(TABLE, "parquet"))).metadata
     assert set(metadata or {}) == {b"ARROW:schema"}
 
 
 def test_json_lines_hold_the_same_names_and_values() -> None:
-    lines = [json.loads(line) for line in encode_results(TABLE, "jsonl").splitlines()]
+    lines = [json.loads(line) for line in encoded(TABLE, "jsonl").splitlines()]
     assert lines[0] == {
         "id": 1,
         "category": "b",
@@ -92,8 +110,8 @@ def test_json_lines_hold_the_same_names_and_values() -> None:
 
 def test_a_unit_without_results_has_files_with_no_rows() -> None:
     empty = TABLE.slice(0, 0)
-    assert encode_results(empty, "jsonl") == b""
-    assert pq.read_table(io.BytesIO(encode_results(empty, "parquet"))).schema == TABLE.schema
+    assert encoded(empty, "jsonl") == b""
+    assert pq.read_table(io.BytesIO(encoded(empty, "parquet"))).schema == TABLE.schema
 
 
 def test_dead_letters_are_in_row_order_and_have_the_keys_of_the_contract() -> None:
