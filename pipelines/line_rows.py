@@ -6,7 +6,7 @@ that `input.schema` declares are the exception: they have been made Arrow values
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,11 @@ class LineRows:
 
     def kept(self, keep: BoolArray) -> "LineRows":
         lines = tuple(self.lines[row] for row in np.flatnonzero(keep).tolist())
-        return self._with(lines, kept_rows(self.declared, keep) if self.declared.num_columns else self.declared)
+        declared = kept_rows(self.declared, keep) if self.declared.num_columns else self.declared
+        return replace(self, lines=lines, declared=declared)
 
     def carried(self, columns: tuple[str, ...] | None) -> "LineRows":
-        return self if columns is None else self._with(self.lines, self.declared, columns)
-
-    def _with(self, lines: tuple[bytes, ...], declared: pa.Table, columns: tuple[str, ...] | None = None) -> "LineRows":
-        return LineRows(lines=lines, schema=self.schema, declared=declared, columns=columns or self.columns)
+        return self if columns is None else replace(self, columns=columns)
 
     def values(self, columns: frozenset[str] | None) -> list[Mapping[str, Any] | RowError]:
         is_read = [name for name in self.declared.column_names if columns is None or name in columns]

@@ -27,6 +27,8 @@ _COLUMNS = st.sampled_from(
         st.floats(),
         TEXTS,
         st.booleans(),
+        NUMBERS,
+        st.sampled_from([2**53 + 1, 1, 0.5]),
         VALUES,
         st.lists(INTEGERS, max_size=3),
         st.fixed_dictionaries({"x": TEXTS, "y": st.none() | INTEGERS}),

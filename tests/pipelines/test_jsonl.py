@@ -105,6 +105,8 @@ def test_columns_that_are_not_asked_for_are_left_out_and_missing_ones_stay_missi
     rows = read(b'{"a": null, "b": 2}\n{"b": 3, "c": 4}\n').rows
     assert rows.values(frozenset({"a", "c"})) == [{"a": None}, {"c": 4}]
     assert rows.carried(("c", "a")).as_json() == [{"a": None}, {"c": 4}]
+    assert rows.carried(()).as_json() == [{}, {}]
+    assert rows.carried(None).as_json() == [{"a": None, "b": 2}, {"b": 3, "c": 4}]
 
 
 def test_a_declared_column_has_its_type_in_templates_and_output() -> None:
