@@ -47,13 +47,13 @@ def plan_text(job: Job, estimate: Estimate) -> str:
 def _json_columns(job: Job, schema: pa.Schema) -> list[list[str]]:
     """The columns that Parquet output holds as JSON text, as no Arrow type holds them exactly."""
     reasons = [
-        (field.name, reason)
+        (f"input.schema.{field.name}", reason)
         for field in schema
         if (reason := json_reason(field)) is not None and Columns(carried=job.input.columns).is_needed(field.name)
     ]
     if job.output.format != "parquet" or not reasons:
         return []
-    lines = _lines("columns carried as JSON text, each unless input.schema gives its name a type", reasons[:MAX_NAMED])
+    lines = _lines("columns carried as JSON text, where this key gives them no other type", reasons[:MAX_NAMED])
     return [lines if len(reasons) <= MAX_NAMED else [*lines, f"  and {len(reasons) - MAX_NAMED:,} more"]]
 
 

@@ -65,7 +65,7 @@ def test_columns_that_parquet_holds_as_json_text_are_named_with_the_way_out() ->
     schema = pa.schema([pa.field("id", pa.int64()), json_field("order", "integers beside texts")])
     estimate = replace(ESTIMATE, plan=replace(ESTIMATE.plan, schema=schema))
     text = plan_text(JOB, estimate)
-    assert "JSON text, each unless input.schema gives its name a type\n  order  integers beside texts\n" in text
+    assert "JSON text, where this key gives them no other type\n  input.schema.order  integers beside texts\n" in text
     for job in (
         replace(JOB, output=replace(JOB.output, format="jsonl")),
         replace(JOB, input=replace(JOB.input, columns=("id",))),
