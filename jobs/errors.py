@@ -7,6 +7,9 @@ FailedError        exit status 1: a cluster or a service did not do what it was 
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+MAX_SHOWN_CHARS = 60
 
 
 class JobError(Exception):
@@ -27,3 +30,9 @@ class UsageError(JobError):
 
 class FailedError(Exception):
     """Something outside this process failed: a cluster refused a job, a service did not come up or is lost."""
+
+
+def shown(given: Any) -> str:
+    """What was given, as a message shows it: in Python's words, cut where it is long."""
+    text = repr(given)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.errors import SpecError
-from jobs.places import KeyPath, Places, key_path
+from jobs.key_paths import KeyPath, key_path
+from jobs.places import Places
 from models.checkpoint_place import FoundCheckpoint
 from models.config import ModelConfig
 from models.config_quantization import choose_quantization

@@ -1,21 +1,22 @@
-"""YAML with places: every value of a document, and the line each key stands on.
+"""A document with places: every value, and the line or the `--set` that each key stands on.
 
-Knows YAML and `--set`, not what the keys mean.
+Knows `--set`, not what the keys mean.
 """
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from jobs.errors import SpecError, shown
+from jobs.key_paths import KeyPath, dotted
+from jobs.yaml_reading import read_yaml
 
-from jobs.errors import SpecError
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-KeyPath = tuple[str | int, ...]
-MAX_NODES = 100_000
+_MAX_SET_CHARS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class Places:
         """`file:line` of the key, or of the nearest key above it that was written; `--set ...` if an override gave it."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.overrides:
-                return f"--set {self.overrides[path[:end]]}"
+                return _set(self.overrides[path[:end]])
             if path[:end] in self.lines:
                 break
         return f"{self.file}:{self.line_of(path)}" if self.lines else self.file
@@ -67,19 +68,6 @@ class Document:
     places: Places
 
 
-def dotted(path: KeyPath) -> str:
-    """`("task", "labels", 0)` as people write it: `task.labels[0]`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def key_path(name: str) -> KeyPath:
-    """The other way round: `task.labels[0]` as `("task", "labels", 0)`."""
-    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", name))
-
-
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Reads one YAML mapping and applies `--set` overrides (`a.b=c`, the value read as YAML) in order.
 
@@ -92,8 +80,10 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
         raise SpecError([f"{path}: the spec cannot be read: {error.strerror}; give the path of a YAML file"]) from error
     except UnicodeDecodeError as error:
         raise SpecError([f"{path}: the spec is not UTF-8 text (byte {error.start}); save it as UTF-8"]) from error
-    values, lines, literal_lines = _parse(text, str(path))
-    return _document(str(path), values, lines, literal_lines, overrides)
+    read = read_yaml(text, lambda line: f"{path}:{line}")
+    if not isinstance(read.value, dict):
+        raise SpecError([f"{path}:1: a spec is a mapping of keys to values (name: ..., model: ..., task: ...)"])
+    return _document(str(path), read.value, read.lines, read.literal_lines, overrides)
 
 
 def document_of(values: Mapping[str, Any], name: str, overrides: Sequence[str] = ()) -> Document:
@@ -124,95 +114,44 @@ def _document(
     )
 
 
-def _parse(text: str, file: str) -> tuple[dict[str, Any], dict[KeyPath, int], dict[KeyPath, int]]:
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise SpecError([f"{file}:1: a spec is a mapping of keys to values (name: ..., model: ..., task: ...)"])
-        lines: dict[KeyPath, int] = {(): root.start_mark.line + 1}
-        literal_lines: dict[KeyPath, int] = {}
-        for number, (path, key, value) in enumerate(_walk(root, (), file)):
-            if number >= MAX_NODES:
-                raise SpecError([f"{file}: the spec holds over {MAX_NODES} values (are its aliases nested?)"])
-            lines[path] = key.start_mark.line + 1
-            if isinstance(value, yaml.ScalarNode) and value.style == "|":
-                literal_lines[path] = value.start_mark.line + 2
-        values = loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError([f"{file}:{line}: this is no YAML: {error.problem or error}"]) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SpecError([f"{file}: this is no YAML: {error}"]) from error
-    finally:
-        loader.dispose()
-    return values, lines, literal_lines
-
-
-def _walk(node: yaml.Node, path: KeyPath, file: str) -> Iterator[tuple[KeyPath, yaml.Node, yaml.Node]]:
-    """(path, the node that names it, the node that is its value) of everything below `node`, depth first."""
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.tag != "tag:yaml.org,2002:str":
-                here = f"{file}:{line}: {dotted(path)}".removesuffix(": ")
-                raise SpecError(
-                    [f"{here}: a key must be text; YAML reads {_source(key)} as another type, so put it in quotes"]
-                )
-            if key.value in seen:
-                where = dotted((*path, key.value))
-                raise SpecError(
-                    [f"{file}:{line}: {where}: the key stands twice, first on line {seen[key.value]}; keep one"]
-                )
-            seen[key.value] = line
-            yield (*path, key.value), key, value
-            yield from _walk(value, (*path, key.value), file)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield (*path, index), item, item
-            yield from _walk(item, (*path, index), file)
-
-
-def _source(key: yaml.Node) -> str:
-    return repr(key.value) if isinstance(key, yaml.ScalarNode) else "this key"
-
-
 def _apply(values: dict[str, Any], override: str) -> KeyPath:
     """Writes one `a.b=c` into `values` and returns its key path; a number in the path is an index into a list."""
     name, equals, source = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
-        raise SpecError(
-            [f"--set {override}: an override is written KEY.KEY=VALUE, such as task.sampling.max_tokens=64"]
-        )
-    try:
-        value = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-        raise SpecError(
-            [f"--set {override}: the value is no YAML ({problem}); put text with special characters in quotes"]
-        ) from error
+        raise _misfit(override, "an override is written KEY.KEY=VALUE, such as task.sampling.max_tokens=64")
     place: Any = values
-    path: list[str | int] = []
+    path: KeyPath = ()
     for part in parts[:-1]:
         key = _key(place, part, override, path)
         if isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
-        place = place[key]
-        path.append(key)
+        place, path = place[key], (*path, key)
     last = _key(place, parts[-1], override, path)
-    place[last] = value
-    return (*path, last)
+    path = (*path, last)
+    place[last] = read_yaml(source, lambda _line: _set(override), base=path).value
+    return path
 
 
-def _key(place: Any, part: str, override: str, path: Sequence[str | int]) -> str | int:
+def _key(place: Any, part: str, override: str, path: KeyPath) -> str | int:
     """`part` as a key of `place`: text for a mapping, the number of an item that exists for a list."""
     if isinstance(place, dict):
         return part
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-        return int(part)
-    kind = f"a list of {len(place)} (its items are 0 to {len(place) - 1})" if isinstance(place, list) else f"{place!r}"
-    raise SpecError([f"--set {override}: {dotted(tuple(path)) or 'the spec'} is {kind}, which has no {part!r}"])
+    if isinstance(place, list):
+        indices = {str(index): index for index in range(len(place))}
+        if part in indices:
+            return indices[part]
+        kind = f"a list of {len(place)}" + (f" (its items are 0 to {len(place) - 1})" if place else "")
+    else:
+        kind = shown(place)
+    raise _misfit(override, f"{dotted(path) or 'the spec'} is {kind}, which has no {part!r}")
+
+
+def _misfit(override: str, text: str) -> SpecError:
+    return SpecError([f"{_set(override)}: {text}"])
+
+
+def _set(override: str) -> str:
+    """An override as a place: on one line, and cut where it is long."""
+    text = override if len(override) <= _MAX_SET_CHARS else f"{override[:_MAX_SET_CHARS]}..."
+    return "--set " + _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from jobs.errors import SpecError
+from jobs.key_paths import KeyPath, key_path
 from jobs.model_check import check_model, problems_at
-from jobs.places import KeyPath, key_path
+from jobs.output_check import check_output
 from jobs.spec import LoadedSpec
 from jobs.templates import required_columns
 from models.config import ModelConfig
+from models.errors import ConfigError
 from models.text import Tokenizer
 from pipelines.csv_text import parse_header, read_first_record
-from pipelines.errors import PlanError, RowError, TaskError
+from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
 from pipelines.json_lines import parse_object
@@ -29,7 +31,7 @@ from pipelines.storage import Content, Storage, reading
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 1000
-MODEL, PATHS = ("model", "path"), ("input", "paths")
+MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +58,10 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     with problems_at(places, ("task",)):
         facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
         preparer = Preparer(job, tokenizer, facts)
+    check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
-    with problems_at(places, PATHS):
+    with _problems_of_paths(spec):
         sources = list_sources(job.input)
         columns = _columns(sources[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
@@ -66,12 +69,25 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
 
 
 @contextmanager
+def _problems_of_paths(spec: LoadedSpec) -> Iterator[None]:
+    """What is wrong with the input at the one of its paths that the error names, or at all of them."""
+    try:
+        yield
+    except (PlanError, SourceError) as error:
+        paths = enumerate(spec.job.input.paths)
+        index = next(((number,) for number, path in paths if path in str(error)), ())
+        raise SpecError([spec.places.problem((*PATHS, *index), str(error))]) from error
+
+
+@contextmanager
 def placed_errors(spec: LoadedSpec) -> Iterator[None]:
-    """What only planning finds out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
+    """What only planning and probing find out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
     try:
         yield
     except TaskError as error:
         raise SpecError([spec.places.problem(key_path(error.place), error.message)]) from error
+    except ConfigError as error:  # the checkpoint's own was read before
+        raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
     except PlanError as error:
         missing = str(error).partition("has no column ")[2].partition(";")[0].split(", ")
         place = next((path for path, column in _named_columns(spec) if column in missing), PATHS)
@@ -106,7 +122,8 @@ def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
                 names = _csv_columns(content, source.path) if source.format == "csv" else _jsonl_columns(content)
             finally:
                 content.close()
-    return ColumnsSeen(names=names, place=source.path, is_all=source.format != "jsonl")
+    is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
+    return ColumnsSeen(names=names, place=source.path, is_all=is_all)
 
 
 def _csv_columns(content: Content, path: str) -> tuple[str, ...]:

@@ -13,12 +13,10 @@ from jobs.errors import SpecError
 from jobs.places import Document, Places, document_of, read_document
 from jobs.spec import EngineYaml, ModelYaml, absolute
 from jobs.spec_errors import problems_of
-from jobs.spec_fields import Strict, Text
+from jobs.spec_fields import NAME_TEXT, Name, Place, Strict, Text
 from pipelines.job import EngineSpec, ModelSpec
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-NAME_TEXT = "1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +50,7 @@ class LoadedService:
 class ServedYaml(ModelYaml):
     """An entry of `models`."""
 
-    name: Annotated[str, Field(pattern=NAME)] = Field(description=NAME_TEXT)
+    name: Name = Field(description=NAME_TEXT)
     engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")
 
 
@@ -66,7 +64,7 @@ class HttpYaml(Strict):
 class KeysYaml(Strict):
     """`api_keys`."""
 
-    file: Text = Field(description="a file of keys, one a line")
+    file: Place = Field(description="a file of keys, one a line")
 
 
 class ServiceSpecYaml(Strict):
@@ -74,7 +72,7 @@ class ServiceSpecYaml(Strict):
 
     later: ClassVar[Mapping[str, str]] = {"model": "belongs to a job spec; a service has models: [{name, path}, ...]"}
 
-    name: Annotated[str, Field(pattern=NAME)] = Field(description=NAME_TEXT)
+    name: Name = Field(description=NAME_TEXT)
     models: Annotated[list[ServedYaml], Field(min_length=1)] = Field(
         description="a list of mappings with at least name and path"
     )

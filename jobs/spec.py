@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError, model_validator
 
-from jobs.errors import SpecError
+from jobs.errors import SpecError, shown
 from jobs.places import Places, read_document
 from jobs.spec_errors import problems_of
-from jobs.spec_fields import Count, Strict, Text, wrong
+from jobs.spec_fields import FILE, MAX_COUNT, NAME_TEXT, Bytes, Count, Name, Place, Size, Strict, Text, is_whole, wrong
 from jobs.spec_task import ClassifyYaml, ExtractYaml, GenerateYaml
 from jobs.templates import template_problems
 from models.checkpoint_place import is_local
 from models.config_quantization import QuantizationConfig
-from models.errors import ConfigError
+from models.errors import CheckpointError, ConfigError
 from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
+
+MAX_SEQS = 1 << 16
+MAX_CPUS = 1 << 16
+_CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +73,18 @@ def _quantization(value: Any) -> str | QuantizationConfig | None:
     return config.method if config == QuantizationConfig(method=config.method) else config
 
 
+def _without_password(path: str) -> str:
+    try:
+        is_local(path)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+    return path
+
+
 class ModelYaml(Strict):
     """`model`."""
 
-    path: Text = Field(
+    path: Annotated[Place, AfterValidator(_without_password)] = Field(
         description="a checkpoint folder (config.json, *.safetensors and tokenizer.json), a URL of one, or a hub id such as Qwen/Qwen3-4B"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -99,7 +111,7 @@ class ModelYaml(Strict):
 class InputYaml(Strict):
     """`input`. The field for `schema` has another name because pydantic's models have a method of that name."""
 
-    paths: Annotated[list[Text], Field(min_length=1)] = Field(
+    paths: Annotated[list[Place], Field(min_length=1)] = Field(
         description='a list of paths or patterns, such as ["in/*.parquet"]'
     )
     format: Literal["parquet", "jsonl", "csv"] | None = Field(
@@ -115,7 +127,7 @@ class InputYaml(Strict):
 class OutputYaml(Strict):
     """`output`."""
 
-    path: Text = Field(description="a folder")
+    path: Place = Field(description="a folder, or an s3:// URL of one")
     format: Literal["parquet", "jsonl"] = Field("parquet", description="parquet or jsonl")
     prefix: str = Field("", description="text that stands before the name of every result column")
     storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
@@ -132,32 +144,36 @@ def _replicas(value: Any) -> Replicas:
     least, most = value, None
     if isinstance(value, dict):
         if set(value) != {"min", "max"}:
-            raise ValueError(f"was {value!r}; a mapping must have min and max, and nothing else")
+            raise ValueError(f"was {shown(value)}; a mapping must have min and max, and nothing else")
         least, most = value["min"], value["max"]
-    for count in (least, most):
-        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-            raise ValueError(f"was {value!r}; it must be a whole number, at least 1, or a mapping {{min, max}} of two")
+    if not is_whole(least, 1) or (isinstance(value, dict) and not is_whole(most, 1)):
+        text = f"it must be a whole number from 1 to {MAX_COUNT:,}, or a mapping {{min, max}} of two"
+        raise ValueError(f"was {shown(value)}; {text}")
     if most is not None and most < least:
-        raise ValueError(f"was {value!r}; max must be at least min")
+        raise ValueError(f"was {shown(value)}; max must be at least min")
     return Replicas(least, most)
 
 
 class EngineYaml(Strict):
     """`engine`."""
 
-    service: Text | None = Field(None, description="the name of a running service")
+    service: Name | None = Field(None, description="the name of a running service")
     tensor_parallel_size: Count = Field(1, description="a whole number, at least 1")
     replicas: Annotated[Replicas, PlainValidator(_replicas)] = Field(
         Replicas(1, None), description="a whole number, at least 1, or a mapping {min, max} of two"
     )
-    step_timeout_s: Annotated[float, Field(gt=0)] = Field(300.0, description="a number of seconds over 0")
-    num_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="a number over 0")
+    step_timeout_s: Size = Field(300.0, description="a number of seconds over 0")
+    num_cpus: Annotated[Size, Field(le=MAX_CPUS)] | None = Field(
+        None, description=f"a number over 0 and at most {MAX_CPUS:,}"
+    )
     max_model_len: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    max_num_seqs: Count = Field(256, description="a whole number, at least 1")
+    max_num_seqs: Annotated[Count, Field(le=MAX_SEQS)] = Field(
+        256, description=f"a whole number from 1 to {MAX_SEQS:,}"
+    )
     max_num_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
     online_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
     block_size: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    cache_bytes: Count | None = Field(None, description="a whole number of bytes, at least 1")
+    cache_bytes: Bytes | None = Field(None, description="a whole number of bytes, at least 1")
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="a number over 0 and at most 1"
     )
@@ -192,9 +208,9 @@ class EngineYaml(Strict):
 def _unit_rows(value: Any) -> int | None:
     if value == "auto":
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise ValueError(f"was {value!r}; it must be auto or a whole number, at least 1")
+    if is_whole(value, 1):
+        return int(value)
+    raise ValueError(f"was {shown(value)}; it must be auto or a whole number from 1 to {MAX_COUNT:,}")
 
 
 def _date(value: Any) -> dt.date | None:
@@ -203,17 +219,18 @@ def _date(value: Any) -> dt.date | None:
     try:
         return dt.date.fromisoformat(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"was {value!r}; it must be a date such as 2026-01-31") from error
+        raise ValueError(f"was {shown(value)}; it must be a date such as 2026-01-31") from error
 
 
 def _max_failed(value: Any) -> MaxFailed | None:
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if is_whole(value, 0):
         return MaxFailed(count=value)
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)) and float(match[1]) <= 100:
         return MaxFailed(fraction=float(match[1]) / 100)
-    raise ValueError(f'was {value!r}; it must be null, a count of rows such as 100, or a share such as "0.1%"')
+    allowed = f'null, a count of rows such as 100 (at most {MAX_COUNT:,}), or a share such as "0.1%"'
+    raise ValueError(f"was {shown(value)}; it must be {allowed}")
 
 
 class JobSpecYaml(Strict):
@@ -221,9 +238,7 @@ class JobSpecYaml(Strict):
 
     later: ClassVar[Mapping[str, str]] = {"models": "belongs to a service spec; a job has one model: {path: ...}"}
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
-        description="1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
-    )
+    name: Name = Field(description=NAME_TEXT)
     model: ModelYaml = Field(description="a mapping with at least path")
     task: Annotated[GenerateYaml | ClassifyYaml | ExtractYaml, Field(discriminator="kind")] = Field(
         description="a mapping with kind: generate, classify or extract"
@@ -242,7 +257,9 @@ class JobSpecYaml(Strict):
         description="the date that chat templates take for today, such as 2026-01-31; default: the day of the plan",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="a whole number from 0 to 2**63 - 1")
-    cluster: Text | None = Field(None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local")
+    cluster: Annotated[str, Field(pattern=_CLUSTER)] | None = Field(
+        None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local"
+    )
 
     def to_job(self, limit: int | None) -> Job:
         source = InputSpec(
@@ -275,4 +292,5 @@ class JobSpecYaml(Strict):
 
 def absolute(path: str) -> str:
     """A local path as workers in other directories can open it; a URL as it is."""
+    path = path.removeprefix(FILE)
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - keeps patterns

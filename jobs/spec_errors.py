@@ -12,9 +12,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from jobs.places import Document, KeyPath
-
-MAX_GIVEN_CHARS = 60
+from jobs.errors import shown
+from jobs.key_paths import KeyPath
+from jobs.places import Document
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Document) -> list[str]:
@@ -69,11 +69,11 @@ def _text(problem: _Problem) -> str:
         case "union_tag_not_found":
             text = "this key is required and missing; it must be generate, classify or extract"
         case "union_tag_invalid":
-            text = f"was {detail['ctx']['tag']!r}; it must be generate, classify or extract"
+            text = f"was {shown(detail['ctx']['tag'])}; it must be generate, classify or extract"
         case "extra_forbidden":
             text = _unknown_key(str(problem.path[-1]), problem.owner)
-        case kind:
-            text = f"was {_shown(detail['input'])}; it must be {problem.allowed}{_hint(kind, detail['input'])}"
+        case _:
+            text = f"was {shown(detail['input'])}; it must be {problem.allowed}{_hint(detail, problem.allowed)}"
     return str(text)
 
 
@@ -97,13 +97,13 @@ def _tags(member: type[BaseModel]) -> tuple[Any, ...]:
     return get_args(member.model_fields["kind"].annotation)
 
 
-def _shown(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= MAX_GIVEN_CHARS else f"{text[: MAX_GIVEN_CHARS - 3]}..."
-
-
-def _hint(error_type: str, given: Any) -> str:
-    """YAML reads some words as another type than people mean."""
+def _hint(detail: ErrorDetails, allowed: str) -> str:
+    """The bound that the key's description leaves out, or what YAML reads as another type than people mean."""
+    error_type, given = detail["type"], detail["input"]
+    if error_type == "less_than_equal" and " to " not in allowed and "at most" not in allowed:
+        return f", at most {detail['ctx']['le']:,}"
+    if error_type == "finite_number":
+        return ", and finite"
     if error_type == "string_type":
         if isinstance(given, bool):
             return " (YAML reads yes, no, on and off as true and false: put the word in quotes)"

@@ -1,13 +1,62 @@
-"""What every part of the job spec's schema shares: strictness, keys that come later, problems that belong to one key."""
+"""What every part of a spec's schema shares: kinds of values, strictness, keys that come later, problems that belong to one key."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from jobs.errors import shown
+
+MAX_COUNT = 2**31 - 1
+MAX_BYTES = 2**63 - 1
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255  # Linux's own
+
+FILE = "file://"
+_HALF_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME_TEXT = "1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+
+
+def _place(path: str) -> str:
+    fault = _fault_of(path)
+    if fault:
+        raise ValueError(f"was {shown(path)}; {fault}")
+    return path
+
+
+def _fault_of(path: str) -> str:
+    if "\0" in path:
+        return "no path holds the character U+0000"
+    if _HALF_URL.match(path):
+        return "a URL has two slashes after its scheme; a folder of this name is written with ./ before it"
+    if path.startswith("://"):
+        return "a URL begins with its scheme, such as s3://"
+    local = path.removeprefix(FILE)
+    if not local:
+        return "it must name a file or folder after the scheme"
+    names = [] if "://" in local else local.split("/")
+    if any(len(name.encode()) > MAX_NAME_BYTES for name in names) or len(local.encode()) > MAX_PATH_BYTES:
+        return (
+            f"no file has so long a path (at most {MAX_PATH_BYTES:,} bytes, and {MAX_NAME_BYTES} between two slashes)"
+        )
+    return ""
+
+
 Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
+Place = Annotated[Text, AfterValidator(_place)]
+"""A path, pattern or URL."""
+Name = Annotated[str, Field(pattern=NAME)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Bytes = Annotated[int, Field(ge=1, le=MAX_BYTES)]
+Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number from `least` to the most that anything is counted to."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_COUNT
 
 
 def wrong(key: str, text: str) -> PydanticCustomError:

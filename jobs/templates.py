@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jinja2 import TemplateSyntaxError
 
-from jobs.places import KeyPath, Places, dotted
+from jobs.key_paths import KeyPath, dotted
+from jobs.places import Places
 from pipelines.errors import TaskError
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
 from pipelines.templates import RowTemplate

@@ -85,7 +85,7 @@ def plan_units(
     """Plans all units of `files`, or those of the first `limit` rows.
 
     Raises:
-        PlanError: a file cannot be read, a column is missing, or types conflict.
+        PlanError: a file cannot be read, a column is missing, types conflict, or there are no rows at all.
     """
     declared = parse_types(spec.schema or {})
     scanner = Scanner(
@@ -107,6 +107,8 @@ def plan_units(
         if numbering.is_full:
             break
     numbering.flush()
+    if numbering.num_rows == 0:
+        raise PlanError(_no_rows(files))
     return Plan(
         schema=schemas.settle(is_jsonl=files[0].format == "jsonl"),
         num_files=len(files),
@@ -114,6 +116,12 @@ def plan_units(
         num_rows=numbering.num_rows,
         num_bytes=numbering.num_bytes,
     )
+
+
+def _no_rows(files: Sequence[SourceFile]) -> str:
+    which = files[0].path if len(files) == 1 else f"all {len(files):,} files, of which the first is {files[0].path},"
+    what = "holds" if len(files) == 1 else "hold"
+    return f"the input has no rows: {which} {what} none; give files that do"
 
 
 def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[Part, ...]]:

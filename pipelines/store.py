@@ -80,7 +80,9 @@ def open_store(spec: OutputSpec) -> Store:
         PlanError: the path is a URL of a kind that is not supported.
     """
     if re.search(r"://[^/@]*@", spec.path):
-        raise PlanError("output.path holds a user name or password; give them in output.storage_options instead")
+        raise PlanError(
+            "the path of the output holds a user name or password; give them in output.storage_options instead"
+        )
     path = spec.path.removeprefix("file://")
     scheme = re.match(r"([a-z0-9+.-]+)://", path, re.IGNORECASE)
     if scheme is None:
@@ -92,7 +94,7 @@ def open_store(spec: OutputSpec) -> Store:
 
         return S3Store(url="s3://" + path.split("://", 1)[1].rstrip("/"), options=spec.storage_options)
     raise PlanError(
-        f"output.path {path!r} is a {scheme[1]}:// URL; results can be written to a folder (also a shared "
+        f"{path!r} is a {scheme[1]}:// URL; results can be written to a folder (also a shared "
         "one) and to s3://, whose conditional writes keep two runs apart"
     )
 

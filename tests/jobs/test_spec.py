@@ -207,9 +207,35 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
             "engine.replicas: was {'min': 4, 'max': 1}; max must be at least min",
         ),
         ("engine: {replicas: {least: 1}}", "engine.replicas: was {'least': 1}; a mapping must have min and max"),
-        ("engine: {replicas: 0}", "engine.replicas: was 0; it must be a whole number, at least 1"),
+        ("engine: {replicas: null}", "engine.replicas: was None; it must be a whole number from 1 to"),
+        ("engine: {replicas: {min: null, max: 1}}", "engine.replicas: was {'min': None, 'max': 1}; it must be"),
+        ("engine: {replicas: {min: 1, max: null}}", "engine.replicas: was {'min': 1, 'max': None}; it must be"),
+        ("engine: {num_cpus: .inf}", "engine.num_cpus: was inf; it must be a number over 0 and at most 65,536"),
+        ("engine: {num_cpus: 70000}", "engine.num_cpus: was 70000; it must be a number over 0 and at most 65,536"),
+        (
+            "engine: {step_timeout_s: .nan}",
+            "engine.step_timeout_s: was nan; it must be a number of seconds over 0, and finite",
+        ),
+        (
+            "engine: {step_timeout_s: .inf}",
+            "engine.step_timeout_s: was inf; it must be a number of seconds over 0, and finite",
+        ),
+        (
+            "engine: {block_size: 99999999999999999999}",
+            "engine.block_size: was 99999999999999999999; it must be a whole number of tokens, at least 1, at most 2,147,483,647",
+        ),
+        ("engine: {service: ../x}", "engine.service: was '../x'; it must be the name of a running service"),
+        ("engine: {max_num_seqs: 65537}", "engine.max_num_seqs: was 65537; it must be a whole number from 1 to 65,536"),
+        (
+            "unit_rows: 99999999999999999999",
+            "unit_rows: was 99999999999999999999; it must be auto or a whole number from 1 to",
+        ),
+        ("max_failed: 99999999999999999999", "max_failed: was 99999999999999999999; it must be null"),
+        ("cluster: 10.0.0.1", "cluster: was '10.0.0.1'; it must be local, auto or HOST:PORT"),
+        ("cluster: ''", "cluster: was ''; it must be local, auto or HOST:PORT"),
+        ("engine: {replicas: 0}", "engine.replicas: was 0; it must be a whole number from 1 to"),
         ("engine: {num_cpus: 0}", "engine.num_cpus: was 0; it must be a number over 0"),
-        ("engine: {max_num_seqs: 0}", "engine.max_num_seqs: was 0; it must be a whole number, at least 1"),
+        ("engine: {max_num_seqs: 0}", "engine.max_num_seqs: was 0; it must be a whole number from 1 to 65,536"),
         (
             "engine: {gpu_memory_fraction: 1.1}",
             "engine.gpu_memory_fraction: was 1.1; it must be a number over 0 and at most 1",
@@ -228,8 +254,8 @@ def test_wrong_sampling_is_refused_with_its_line(write_spec: SpecWriter, samplin
         ),
         ("engine: {cache_bytes: 1, gpu_memory_fraction: 1}", "engine.gpu_memory_fraction: stands beside cache_bytes"),
         ("engine: [1]", "engine: was [1]; it must be a mapping of engine options"),
-        ("unit_rows: many", "unit_rows: was 'many'; it must be auto or a whole number, at least 1"),
-        ("max_failed: -1", "max_failed: was -1; it must be null, a count of rows such as 100, or a share"),
+        ("unit_rows: many", "unit_rows: was 'many'; it must be auto or a whole number from 1 to"),
+        ("max_failed: -1", "max_failed: was -1; it must be null, a count of rows such as 100 (at"),
         ("max_failed: 101%", "max_failed: was '101%'; it must be"),
         ("max_failed: 0.1", "max_failed: was 0.1; it must be"),
         ("seed: abc", "seed: was 'abc'; it must be a whole number from 0 to 2**63 - 1"),
@@ -295,6 +321,12 @@ def test_a_quantization_that_cannot_be_honoured_is_refused(
 def test_name_that_is_no_name_is_refused(write_spec: SpecWriter, generate_yaml: str, name: str) -> None:
     (found,) = problems(write_spec(generate_yaml.replace("label-tickets", f"'{name}'", 1)))
     assert found.startswith("spec.yaml:1: name: was ")
+
+
+@pytest.mark.parametrize("key", ["model.path", "input.paths.0", "output.path"])
+def test_a_path_that_no_file_can_have_is_refused(write_spec: SpecWriter, generate_yaml: str, key: str) -> None:
+    (found,) = problems(write_spec(generate_yaml), f'{key}="a\\0b"')
+    assert r"was 'a\x00b'; no path holds the character U+0000" in found
 
 
 def test_several_problems_come_in_the_order_of_the_file(write_spec: SpecWriter) -> None:
