@@ -26,7 +26,7 @@ from pipelines.finish import result_columns
 from pipelines.json_lines import parse_object
 from pipelines.listing import SourceFile, list_sources
 from pipelines.prepare import Preparer
-from pipelines.schema import parse_types
+from pipelines.schema import column_hint, parse_types, shown_names
 from pipelines.storage import Content, Storage, reading
 
 _HEAD_BYTES = 1 << 20
@@ -152,9 +152,9 @@ def check_columns(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[st
     carried = job.input.columns
     problems = []
     if seen.is_all:
-        has = f"{seen.place} has {', '.join(seen.names) or 'no columns'}"
+        has = f"{seen.place} has {shown_names(seen.names) or 'no columns'}"
         problems += [
-            places.problem(path, f"the input has no column {column!r}; {has}")
+            places.problem(path, f"the input has no column {column!r}; {has}{column_hint(column, seen.names)}")
             for path, column in _named_columns(spec)
             if column not in seen.names
         ]

@@ -54,6 +54,7 @@ class TextEncoder:
             )
         self.columns = self._template.columns
         self.required_columns = self._template.required_columns
+        self.reads_all = self._template.reads_all
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._checked, together(self._tokenizer.encode_batch, each(self._rendered, rows)))
@@ -113,6 +114,7 @@ class LabelEncoder:
         self._limit = self._max_prompt if self._size is None else min(self._max_prompt, self._size.window)
         self.columns = self._text.columns | self._question.columns
         self.required_columns = self._text.required_columns | self._question.required_columns
+        self.reads_all = self._text.reads_all or self._question.reads_all
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._checked, together(self._encode, each(self._ask, rows)))

@@ -37,6 +37,7 @@ class DocumentEncoder:
             )
         self.columns = self._template.columns
         self.required_columns = self._template.required_columns
+        self.reads_all = self._template.reads_all
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._windowed, together(self._tokenizer.encode_with_offsets, each(self._template.render, rows)))
@@ -62,6 +63,7 @@ class QuestionEncoder:
         self._size = WindowSize.of(window=task.window, stride=task.stride, max_model_len=facts.max_model_len)
         self.columns = self._text.columns | self._question.columns
         self.required_columns = self._text.required_columns | self._question.required_columns
+        self.reads_all = self._text.reads_all or self._question.reads_all
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._windowed, together(self._encode, each(self._rendered, rows)))

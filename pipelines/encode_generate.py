@@ -36,6 +36,7 @@ class PromptEncoder:
         )
         self.columns = frozenset[str]().union(*(template.columns for template in self._templates))
         self.required_columns = frozenset[str]().union(*(template.required_columns for template in self._templates))
+        self.reads_all = any(template.reads_all for template in self._templates)
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._checked, together(self._encode, each(self._rendered, rows)))
@@ -90,6 +91,7 @@ class TokenIdsEncoder:
         self._vocab_size = facts.vocab_size
         self._limit = prompt_limit(task, facts)
         self.columns = self.required_columns = frozenset({column})
+        self.reads_all = False
 
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
         return each(self._checked, rows)

@@ -15,6 +15,7 @@ from models.errors import RequestError, TemplateError
 from models.text import Tokenizer
 from pipelines.errors import RowError
 from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOO_LONG
+from pipelines.row_mapping import ProtectedRow
 
 Row = Mapping[str, Any]
 Int32Array = npt.NDArray[np.int32]
@@ -39,12 +40,15 @@ class EncodedRow:
 
 
 class RowEncoder(Protocol):
-    """A task over a checkpoint: rows in, requests out. `required_columns` has to exist in the input, `columns` are read if they do."""
+    """A task over a checkpoint: rows in, requests out. `required_columns` has to exist in the input, `columns` are read if they do, and
+    all there are with `reads_all`."""
 
     @property
     def columns(self) -> frozenset[str]: ...
     @property
     def required_columns(self) -> frozenset[str]: ...
+    @property
+    def reads_all(self) -> bool: ...
     def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]: ...
 
 
@@ -91,7 +95,8 @@ def _attempt(function: Callable[[In], Out], item: In) -> Out | RowError:
 
 def protected(row: Row, tokenizer: Tokenizer) -> Row:
     """The row with every string in it protected: special tokens that it spells stay text."""
-    return {name: _protected_value(value, tokenizer.protect) for name, value in row.items()}
+    protect = tokenizer.protect
+    return ProtectedRow(row, protect=protect, protect_value=lambda value: _protected_value(value, protect))
 
 
 def _protected_value(value: Any, protect: Callable[[str], str]) -> Any:

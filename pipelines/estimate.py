@@ -24,7 +24,6 @@ from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest
 from pipelines.sample import Sample, UnitPicker, sample_rows
-from pipelines.schema import Columns
 from pipelines.settings import job_settings
 from pipelines.storage import Storage
 
@@ -112,11 +111,16 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
         ModelError: the checkpoint cannot be loaded.
     """
     preparer = inputs.preparer
-    columns = Columns(carried=job.input.columns, required=preparer.required_columns, optional=preparer.optional_columns)
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
     unit_rows = unit_rows_of(job)
     plan = plan_units(
-        inputs.sources, job.input, columns, unit_rows=unit_rows, sink=picker, limit=job.limit, map_tasks=map_tasks
+        inputs.sources,
+        job.input,
+        preparer.columns,
+        unit_rows=unit_rows,
+        sink=picker,
+        limit=job.limit,
+        map_tasks=map_tasks,
     )
     storage, declared = Storage(job.input.storage_options), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)

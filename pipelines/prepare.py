@@ -15,14 +15,14 @@ from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job, Task
 from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
+from pipelines.schema import Columns
 from pipelines.seeds import row_seed
 
 
 class Preparer:
     """Prepares the units of one job, one at a time.
 
-    `required_columns` are read by the task and have to exist in the input, `optional_columns` are read if they do. `label_ids` are the
-    tokens of a causal model's labels, and empty for any other task.
+    `columns` is what the job needs of its input. `label_ids` are the tokens of a causal model's labels, and empty for any other task.
 
     Raises:
         TaskError: the task cannot be run on this checkpoint; `place` is the key of the spec.
@@ -32,13 +32,17 @@ class Preparer:
         self._encoder = encoder = _encoder(job.task, tokenizer, facts)
         self._seed = _seed(job)
         self._has_texts = isinstance(job.task, ExtractTask)
-        self.required_columns = encoder.required_columns
-        self.optional_columns = encoder.columns - encoder.required_columns
+        self.columns = Columns(
+            carried=job.input.columns,
+            required=encoder.required_columns,
+            optional=encoder.columns - encoder.required_columns,
+            reads_all=encoder.reads_all,
+        )
         self.label_ids = encoder.label_ids if isinstance(encoder, LabelEncoder) else ()
 
     def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
         """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds."""
-        encoded = self._encoder.encode_rows(rows.rows.values(self._encoder.columns))
+        encoded = self._encoder.encode_rows(rows.rows.values(self.columns.read))
         good = [row for row in encoded if isinstance(row, EncodedRow)]
         is_good = np.array([isinstance(row, EncodedRow) for row in encoded], np.bool_)
         row_numbers = rows.row_numbers[is_good]

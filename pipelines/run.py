@@ -36,7 +36,6 @@ from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
 from pipelines.prepare import Preparer
 from pipelines.progress import ExitStatus, Progress, RunSummary
 from pipelines.reading import UnitReader
-from pipelines.schema import Columns
 from pipelines.settings import job_settings
 from pipelines.source import ReadSettings
 from pipelines.storage import Storage
@@ -149,7 +148,7 @@ class Driver:
         return plan_units(
             files,
             job.input,
-            Columns(carried=job.input.columns, required=preparer.required_columns, optional=preparer.optional_columns),
+            preparer.columns,
             unit_rows=unit_rows_of(job),
             limit=job.limit,
             map_tasks=map_in_tasks,

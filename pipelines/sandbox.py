@@ -20,6 +20,7 @@ from jinja2.utils import missing, pass_eval_context
 
 from models.sandbox import BudgetedEnvironment
 from pipelines import guards
+from pipelines.row_mapping import RowMapping
 
 _PRINTABLE = (str, int, float, decimal.Decimal, dt.date, dt.time, dt.timedelta, uuid.UUID)
 
@@ -42,7 +43,7 @@ class RowUndefined(StrictUndefined):
     ) -> None:
         if obj is None:
             hint, exc = f"{name!r} is read from a null", NullValueError
-        elif obj is missing and hint is None:
+        elif hint is None and (obj is missing or isinstance(obj, RowMapping)):
             hint = f"{name!r} is no column of this row"
         super().__init__(hint, obj, name, exc)
 
@@ -66,6 +67,12 @@ class RowEnvironment(BudgetedEnvironment):
     def parse_bare(self, source: str) -> nodes.Template:
         """The template as it is written."""
         return super().parse(source)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """An object's own keys come before Python's methods: `order.items` is what the order has under `items`."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if left is None or right is None:

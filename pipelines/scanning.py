@@ -145,7 +145,7 @@ class Scanner:
         return shape_of_lines((block.text[start:end] for start, end in block.records.bounds()), self._is_inferred)
 
     def _is_inferred(self, name: str) -> bool:
-        return self.columns.is_needed(name) and name not in self.declared
+        return self.columns.is_named(name) and name not in self.declared
 
     def _text_finding(
         self, part: Part, pieces: Sequence[Piece], shape: RowShape | None, schema: pa.Schema | None = None

@@ -4,14 +4,17 @@
 `input.schema` writes it, which is also how Arrow prints one.
 """
 
+import difflib
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
 
 from pipelines.errors import PlanError
+from pipelines.row_mapping import in_row
 
 _ARROW: Any = pa  # its stubs take literal names only, and these come from a spec
 _LISTS: Mapping[str, Callable[[pa.DataType], pa.DataType]] = {"list": pa.list_, "large_list": pa.large_list}
@@ -27,18 +30,29 @@ class Columns:
     """What the job needs of its input.
 
     `carried` columns go to the output (None: all there are), `required` ones are named by the task, `optional` ones are read if there.
+    With `reads_all` the task reads whatever columns there are.
     """
 
     carried: tuple[str, ...] | None = None
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
+    reads_all: bool = False
 
     @property
     def named(self) -> tuple[str, ...]:
         """The columns that have to be there: carried ones in the job's order, then those that only the task names."""
         return tuple(dict.fromkeys((*(self.carried or ()), *sorted(self.required))))
 
+    @property
+    def read(self) -> frozenset[str] | None:
+        """The columns that the task reads, if they are there; None: all there are."""
+        return None if self.reads_all else self.required | self.optional
+
     def is_needed(self, name: str) -> bool:
+        return self.reads_all or self.is_named(name)
+
+    def is_named(self, name: str) -> bool:
+        """Whether a column is carried, or read by its name."""
         return self.carried is None or name in self.carried or name in self.required or name in self.optional
 
     def check(self, available: tuple[str, ...], place: str) -> None:
@@ -47,8 +61,25 @@ class Columns:
         """
         missing = [name for name in self.named if name not in available]
         if missing:
-            shown = ", ".join(available[:_MAX_NAMES_SHOWN]) + (", ..." if len(available) > _MAX_NAMES_SHOWN else "")
-            raise PlanError(f"{place} has no column {', '.join(missing)}; it has: {shown or 'no columns'}")
+            hints = "".join(column_hint(name, available) for name in missing)
+            raise PlanError(
+                f"{place} has no column {', '.join(missing)}; it has: {shown_names(available) or 'no columns'}{hints}"
+            )
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Columns in an error text, which are only so many."""
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (", ..." if len(names) > _MAX_NAMES_SHOWN else "")
+
+
+def column_hint(missing: str, available: Sequence[str]) -> str:
+    """Which column may be meant by one that there is not: a misspelt one, or one of whose name a template takes only a part."""
+    word = re.compile(rf"(?<!\w){re.escape(missing)}(?!\w)")
+    longer = next((name for name in available if not name.isidentifier() and word.search(name)), None)
+    if longer is not None:
+        return f"; a column named {json.dumps(longer, ensure_ascii=False)} is written {{{{ {in_row(longer)} }}}} in a template"
+    close = difflib.get_close_matches(missing, available, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def select_columns(schema: pa.Schema, columns: Columns) -> pa.Schema:

@@ -1,5 +1,6 @@
 """Templates over a row's columns: jinja2 in the sandbox, compiled once, rendered thousands of times.
 
+A column is a variable of its name; `row` is the mapping of all columns, for names that are no words of jinja2's.
 A null or a missing column that is printed is an error of that row; `{{ x | default('', true) }}` opts out. The text is what the
 template says, a final newline included. What it may do and cost is `pipelines.sandbox`.
 """
@@ -8,21 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, nodes
-from jinja2.meta import find_referenced_templates, find_undeclared_variables
+from jinja2.meta import find_referenced_templates
 
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import MISSING_VALUE, NULL_VALUE, TEMPLATE_ERROR
+from pipelines.row_mapping import ROW, RowMapping
 from pipelines.sandbox import NullValueError, RowEnvironment
+from pipelines.template_columns import columns_of, name_hint
 
 _NULL_ALLOWED = "{{ column | default('', true) }} allows nulls"
+_ROW_IS_NO_TEXT = (
+    'the template prints row, the mapping of all columns: name one, such as row["body"], or write row | tojson; a column that is '
+    'named row is row["row"]'
+)
 _ABSENCE_ALLOWED = "{{ column | default('', true) }} allows missing ones"
 
 
 class RowTemplate:
     """A template of the job spec. `place` is its key there, for messages.
 
-    `columns` are all names it reads from the row; `required_columns` those it reads without asking first whether they exist
-    (`default`, `is defined`). One rendering at a time.
+    `columns` are all that it names; `required_columns` those it reads without asking first whether they exist (`default`,
+    `is defined`). `reads_all` is set where it needs all others too, as `row | tojson` does. One rendering at a time.
 
     Raises:
         TaskError: the template is no jinja2, or includes another one.
@@ -34,12 +41,19 @@ class RowTemplate:
         try:
             parsed = environment.parse_bare(source)
             _check_alone(parsed, place)
-            self.columns = _columns(parsed, environment)
-            self.required_columns = self.columns - _optional_names(parsed) - environment.globals.keys()
+            reads = columns_of(parsed, environment)
             self._template = environment.compile_guarded(source)
+        except TemplateSyntaxError as error:
+            hint = name_hint(source, error, environment) if type(error) is TemplateSyntaxError else ""
+            text = f"{error.message} (line {error.lineno}){hint}"
+            raise TaskError(place, f"the template cannot be used: {text}") from error
         except TemplateError as error:
-            line = f" (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else ""
-            raise TaskError(place, f"the template cannot be used: {error.message}{line}") from error
+            raise TaskError(place, f"the template cannot be used: {error.message}") from error
+        if reads.prints_row:
+            raise TaskError(place, _ROW_IS_NO_TEXT)
+        self.columns = reads.named
+        self.required_columns = reads.named - reads.optional
+        self.reads_all = reads.is_all
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The template's text for one row, given as column name to Python value.
@@ -48,7 +62,7 @@ class RowTemplate:
             RowError: a null or missing value was printed, the template failed, or it went over its limits.
         """
         try:
-            return self._environment.render_within_budget(self._template, row)
+            return self._environment.render_within_budget(self._template, {**row, ROW: RowMapping.of(row)})
         except NullValueError as error:
             raise RowError(NULL_VALUE, f"{self.place}: {error.message}; {_NULL_ALLOWED}") from error
         except UndefinedError as error:
@@ -66,24 +80,3 @@ def _describe(error: Exception) -> str:
 def _check_alone(parsed: nodes.Template, place: str) -> None:
     if next(find_referenced_templates(parsed), "") != "":
         raise TaskError(place, "a template cannot include, import or extend another one; write its text here")
-
-
-def _columns(parsed: nodes.Template, environment: RowEnvironment) -> frozenset[str]:
-    """Every name the template looks up, those that jinja2 has a function of the same name for (`range`) included if used as such."""
-    kept, environment.globals = environment.globals, {}
-    try:
-        return frozenset(find_undeclared_variables(parsed))
-    finally:
-        environment.globals = kept
-
-
-def _optional_names(parsed: nodes.Template) -> frozenset[str]:
-    """Names whose absence the template provides for."""
-    names = set()
-    for node in parsed.find_all((nodes.Filter, nodes.Test)):
-        asks = (
-            node.name in ("default", "d") if isinstance(node, nodes.Filter) else node.name in ("defined", "undefined")
-        )
-        if asks and isinstance(node.node, nodes.Name):
-            names.add(node.node.name)
-    return frozenset(names)

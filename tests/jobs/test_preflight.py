@@ -8,10 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 
 from jobs.errors import SpecError
 from jobs.preflight import Preflight, check_before_run
 from jobs.spec import load_spec
+from pipelines.store_s3 import S3Store
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
@@ -126,9 +128,38 @@ def test_missing_column_of_a_template_is_named_with_those_there_are(
     check: Checker, tiny_checkpoint: CheckpointMaker
 ) -> None:
     with pytest.raises(
-        SpecError, match=r"^spec.yaml:4: task.text: the input has no column 'boddy'; .* has ticket_id, body$"
+        SpecError,
+        match=r"^spec.yaml:4: task.text: the input has no column 'boddy'; .* has ticket_id, body; did you mean body\?$",
     ):
         check(tiny_checkpoint("sequence-classification"), "{kind: classify, text: '{{ boddy }}'}")
+
+
+@pytest.mark.parametrize("name", ["ticket.body", "ticket body", "ticket-id"])
+def test_a_column_whose_name_is_no_word_is_named_through_row(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": [1], name: ["The parcel is late"]}), path)
+    model = tiny_checkpoint("sequence-classification")
+    written = f'{{{{ row["{name}"] }}}}'
+    assert check(model, f"{{kind: classify, text: '{written}'}}", paths=path).sources
+    with pytest.raises(SpecError) as caught:
+        check(model, f"{{kind: classify, text: '{{{{ {name} }}}}'}}", paths=path)
+    assert caught.value.problems[0].startswith("spec.yaml:4: task.text: ")
+    assert f'a column named "{name}" is written {written}' in caught.value.problems[0]
+
+
+def test_a_column_with_spaces_of_a_csv_is_named_through_row(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("Ticket ID,Ticket Text\n1,The parcel is late\n")
+    model = tiny_checkpoint("sequence-classification")
+    assert check(model, "{kind: classify, text: '{{ row[\"Ticket Text\"] }}'}", paths=path).sources
+    with pytest.raises(
+        SpecError, match=r"task.text: the input has no column 'Ticket Txt'; .*did you mean Ticket Text\?"
+    ):
+        check(model, "{kind: classify, text: '{{ row[\"Ticket Txt\"] }}'}", paths=path)
 
 
 def test_column_with_a_default_may_be_missing(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
@@ -155,17 +186,87 @@ def test_columns_of_csv_are_those_of_its_header(
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=path)
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("gs://bucket/x", r"'gs://bucket/x' is a gs:// URL; results can be written to a folder .* and to s3://"),
+        ("foo://x", "'foo://x' is a foo:// URL"),
+        (
+            "s3://u:p@bucket/x",
+            "the path of the output holds a user name or password; give them in output.storage_options",
+        ),
+        ("s3://", "ParamValidationError"),
+        ("{here}/file", "Not a directory"),
+    ],
+)
+def test_what_is_wrong_with_the_output_is_told_of_its_path(
+    write_spec: SpecWriter, tiny_checkpoint: CheckpointMaker, corpus: Path, tmp_path: Path, output: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    text = SPEC.format(
+        model=tiny_checkpoint("sequence-classification"),
+        task=CLASSIFY,
+        corpus=corpus,
+        extra="format: parquet",
+        engine="",
+    )
+    path = write_spec(text.replace("path: out", f"path: '{output.format(here=tmp_path)}'").replace("engine:\n  \n", ""))
+    with pytest.raises(SpecError, match=rf"spec.yaml:8: output.path: .*{said}"):
+        check_before_run(load_spec(path))
+
+
+def _no_bucket() -> FileNotFoundError:
+    """What s3fs makes of S3's answer."""
+    error = FileNotFoundError("The bucket does not exist")
+    error.__cause__ = ClientError({"Error": {"Code": "NoSuchBucket"}}, "GetObject")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (ImportError("Install s3fs"), r"Install s3fs \(pip install s3fs\)"),
+        (PermissionError("Access Denied"), "Access Denied; .*check the URL, and output.storage_options"),
+        (_no_bucket(), "does not exist; check the URL, and output.storage_options"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_told_of_the_outputs_path(
+    check: Checker, tiny_checkpoint: CheckpointMaker, monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str
+) -> None:
+    class Files:
+        def __getattr__(self, name: str) -> None:
+            raise cause
+
+    monkeypatch.setattr(S3Store, "_files", lambda _self: Files())
+    monkeypatch.setitem(globals(), "SPEC", SPEC.replace("path: out", "path: 's3://bucket/out'"))
+    with pytest.raises(SpecError, match=rf"spec.yaml:8: output.path: cannot read s3://bucket/out/run.json: .*{said}"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="format: parquet")
+
+
+def test_a_store_that_does_not_answer_now_is_left_to_the_run(
+    check: Checker, tiny_checkpoint: CheckpointMaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Files:
+        def __getattr__(self, name: str) -> None:
+            raise TimeoutError("no answer")
+
+    monkeypatch.setattr(S3Store, "_files", lambda _self: Files())
+    monkeypatch.setitem(globals(), "SPEC", SPEC.replace("path: out", "path: 's3://bucket/out'"))
+    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="format: parquet").sources
+    assert "output.path: cannot read s3://bucket/out/run.json" in caplog.text
+
+
 def test_input_that_matches_nothing_is_refused(
     check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
 ) -> None:
-    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths: input path .*matches no"):
+    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths\[0\]: input path .*matches no"):
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "*.jsonl")
 
 
 def test_file_that_is_no_parquet_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     path.write_text("no parquet")
-    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths: cannot read .*t.parquet"):
+    with pytest.raises(SpecError, match=r"^spec.yaml:6: input.paths\[0\]: cannot read .*t.parquet"):
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=path)
 
 

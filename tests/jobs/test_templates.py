@@ -9,6 +9,11 @@ def test_columns_that_something_stands_in_for_are_not_required() -> None:
     assert required_columns(task) == [(("task", "text"), "a"), (("task", "text"), "b")]
 
 
+def test_columns_that_are_read_through_row_are_required_too() -> None:
+    task = ClassifyTask(text='{{ row["Ticket Text"] }} {{ row.b }} {{ row["c"] | default("") }}')
+    assert required_columns(task) == [(("task", "text"), "Ticket Text"), (("task", "text"), "b")]
+
+
 def test_every_message_says_what_it_needs() -> None:
     messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ body }}"})
     assert required_columns(GenerateTask(messages=messages)) == [(("task", "messages", 1, "content"), "body")]

@@ -42,7 +42,7 @@ def requiring(*names: str) -> Columns:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    lengths=st.lists(st.integers(0, 150), max_size=30),
+    lengths=st.lists(st.integers(0, 150), min_size=1, max_size=30),
     newline=st.sampled_from([b"\n", b"\r\n", b"\n\n"]),
     is_ended=st.booleans(),
 )
@@ -56,6 +56,24 @@ def test_chunks_and_units_cover_a_file_exactly(
     read = list(UnitReader(schema=planned.schema).read_units(units))
     assert [row for some in read if isinstance(some, UnitRows) for row in some.rows.as_json()] == rows
     assert [unit.first_row for unit in units] == [sum(unit.num_rows for unit in units[:n]) for n in range(len(units))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("in.jsonl", b""), ("in.jsonl", b"\n \n"), ("in.csv", b""), ("in.csv", b"a,b\n")]
+)
+def test_an_input_without_rows_says_so(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PlanError, match=rf"the input has no rows: .*{name} holds none; give files that do"):
+        plan(tmp_path / name, columns=requiring("a"))
+
+
+def test_parquet_files_without_rows_say_so(tmp_path: Path) -> None:
+    for name in ("1.parquet", "2.parquet"):
+        pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / name)
+    with pytest.raises(
+        PlanError, match=r"the input has no rows: all 2 files, of which the first is .*1.parquet, hold none"
+    ):
+        plan(tmp_path, columns=requiring("a"))
 
 
 def test_a_line_may_be_longer_than_many_chunks(tmp_path: Path, small_chunks: None) -> None:

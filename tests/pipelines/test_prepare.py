@@ -418,8 +418,8 @@ class TestWrongTasks:
     def test_columns_are_those_of_all_templates(self, tokenizers: dict[str, Tokenizer]) -> None:
         task = ClassifyTask(text="{{ body }}", question="{{ asked | default('w1') }}", labels=("w1", "w2"))
         preparer = Preparer(make_job(task), tokenizers["bare"], CAUSAL)
-        assert preparer.required_columns == {"body"}
-        assert preparer.optional_columns == {"asked"}
+        assert preparer.columns.required == {"body"}
+        assert preparer.columns.optional == {"asked"}
 
 
 def test_a_row_is_prepared_alike_in_any_unit(tokenizers: dict[str, Tokenizer]) -> None:

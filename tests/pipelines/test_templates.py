@@ -1,8 +1,11 @@
 import datetime as dt
+import json
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.errors import RowError, TaskError
 from pipelines.templates import RowTemplate
@@ -161,3 +164,120 @@ def test_a_template_that_cannot_be_compiled_is_an_error_of_the_task(source: str)
     with pytest.raises(TaskError) as caught:
         RowTemplate(source, place="task.messages[1].content")
     assert caught.value.place == "task.messages[1].content"
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(name=NAMES, value=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_column_can_be_named(name: str, value: str) -> None:
+    template = RowTemplate(f"{{{{ row[{json.dumps(name, ensure_ascii=False)}] }}}}", place="task.text")
+    assert template.columns == template.required_columns == {name}
+    assert not template.reads_all
+    assert template.render({"other": 1, name: value}) == value
+
+
+@given(name=NAMES, value=st.integers())
+def test_any_key_of_an_object_comes_before_a_method_of_that_name(name: str, value: int) -> None:
+    template = RowTemplate(f"{{{{ order[{json.dumps(name, ensure_ascii=False)}] }}}}", place="task.text")
+    assert template.render({"order": {name: value}}) == str(value)
+
+
+DICT_NAMES = [name for name in dir(dict) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", DICT_NAMES)
+def test_a_field_with_the_name_of_a_method_is_reached(name: str) -> None:
+    row = {"order": {name: "here", "deep": [{name: "there"}]}, name: "column"}
+    source = f"{{{{ order.{name} }}}} {{{{ order.deep[0].{name} }}}} {{{{ order['{name}'] }}}} {{{{ row.{name} }}}}"
+    assert RowTemplate(source, place="task.text").render(row) == "here there here column"
+
+
+def test_methods_of_an_object_are_there_where_it_has_no_such_field() -> None:
+    source = "{% for key, value in meta.items() %}{{ key }}={{ value | default('-', true) }} {% endfor %}{{ meta.get('order') }}"
+    assert render(source) == "order=7 note=- 7"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ('{{ row["body"] }}|{{ row.body }}|{{ row.get("body") }}', "Hello <b>|Hello <b>|Hello <b>"),
+        ('{{ row["absent"] | default("none") }} {{ row.get("absent", "no") }}', "none no"),
+        ('{{ row["nothing"] | default("", true) }}', ""),
+        ('{{ "body" in row }} {{ "absent" in row }} {{ "absent" not in row }}', "True False True"),
+        ('{% if row["absent"] is defined %}x{% else %}y{% endif %}', "y"),
+        ("{{ row | length }} {{ row.keys() | list | first }}", "9 body"),
+        ("{% set name = 'count' %}{{ row[name] }}", "3"),
+        ("{% for row in tags %}{{ row }}{% endfor %}", "redblue"),
+        ("{% set row = meta %}{{ row.order }}{{ row }}", "7"),
+    ],
+)
+def test_row_is_the_mapping_of_all_columns(source: str, text: str) -> None:
+    if source.endswith("{{ row }}"):
+        assert error_of(source).kind == "null_value"  # the template's own variable, an object with a null
+    else:
+        assert render(source) == text
+
+
+def test_a_column_named_row_is_reached_through_row() -> None:
+    assert RowTemplate('{{ row["row"] }} {{ row.row }}', place="task.text").render({"row": "mine"}) == "mine mine"
+
+
+@pytest.mark.parametrize("source", ["{{ row }}", "a {{ row }} b", "{% if x %}{{ row }}{% endif %}"])
+def test_printing_row_itself_is_refused_before_the_run(source: str) -> None:
+    with pytest.raises(TaskError, match=r"prints row, the mapping of all columns: name one, .*row\[\"row\"\]"):
+        RowTemplate(source, place="task.text")
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "required", "reads_all"),
+    [
+        ('{{ row["a b"] }}{{ c }}', {"a b", "c"}, {"a b", "c"}, False),
+        ('{{ row["a"]["b"].c }}', {"a"}, {"a"}, False),
+        ('{{ row.a.b }}', {"a"}, {"a"}, False),
+        ('{{ row["range"] }}', {"range"}, {"range"}, False),
+        ('{{ row["a"] | default("") }}{{ row.b is defined }}{{ "c" in row }}{{ row.get("d", e) }}', set("abcde"), {"e"}, False),
+        ("{{ row[name] }}", {"name"}, {"name"}, True),
+        ("{{ row[0] }}", set(), set(), True),
+        ("{{ row | tojson }}", set(), set(), True),
+        ("{{ row.items() | list }}", set(), set(), True),
+        ("{% for name in row %}{{ name }}{% endfor %}", set(), set(), True),
+        ("{% set all = row %}{{ all.a }}", set(), set(), True),
+        ("{% for row in a %}{{ row.b }}{% endfor %}", {"a"}, {"a"}, False),
+        ("{% for row in a %}{{ row.b }}{% endfor %}{{ row.c }}", {"a", "c"}, {"a", "c"}, False),
+        ("{% macro m(row) %}{{ row.b }}{% endmacro %}{{ m(a) }}", {"a"}, {"a"}, False),
+        ("{% macro m() %}{{ row.b }}{% endmacro %}{{ m() }}", {"b"}, {"b"}, False),
+        ("{% for x in a %}{{ row.b }}{% endfor %}", {"a", "b"}, {"a", "b"}, False),
+        ("{% with row = a %}{{ row.b }}{% endwith %}", {"a"}, {"a"}, False),
+    ],
+)  # fmt: skip
+def test_columns_are_known_however_they_are_named(
+    source: str, columns: set[str], required: set[str], reads_all: bool
+) -> None:
+    template = RowTemplate(source, place="task.text")
+    assert template.columns == columns
+    assert template.required_columns == required
+    assert template.reads_all == reads_all
+
+
+def test_a_missing_column_is_named_when_it_is_read_through_row() -> None:
+    error = error_of('{{ row["Ticket Text"] }}')
+    assert error.kind == "missing_value"
+    assert "'Ticket Text' is no column of this row" in error.message
+    assert error_of("{{ row['nothing'] }}").kind == "null_value"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{{ Ticket Text }}", 'a column named "Ticket Text" is written {{ row["Ticket Text"] }}'),
+        ("x\n{{- 2nd ticket -}}", 'a column named "2nd ticket" is written {{ row["2nd ticket"] }}'),
+        ("{{ a b }}{{ c }}", 'a column named "a b" is written {{ row["a b"] }}'),
+        ("{{ price in € }}", 'a column named "price in €" is written {{ row["price in €"] }}'),
+        ("{{ x", 'a column whose name is no plain word is written like {{ row["Ticket Text"] }}'),
+    ],
+)
+def test_a_name_that_does_not_parse_is_told_how_to_be_written(source: str, said: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        RowTemplate(source, place="task.text")
+    assert caught.value.message.endswith(said)
