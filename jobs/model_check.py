@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from actors.errors import ServiceError
 from jobs.errors import SpecError
 from jobs.key_paths import KeyPath, key_path
 from jobs.places import Places
@@ -67,5 +68,5 @@ def problems_at(places: Places, path: KeyPath) -> Iterator[None]:
         yield
     except TaskError as error:
         raise SpecError([places.problem(key_path(error.place), error.message)]) from error
-    except (ModelError, PlanError, SourceError) as error:
+    except (ModelError, PlanError, ServiceError, SourceError) as error:
         raise SpecError([places.problem(path, str(error))]) from error

@@ -4,7 +4,6 @@ Knows `--set`, not what the keys mean.
 """
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from typing import Any
 from jobs.errors import SpecError, shown
 from jobs.key_paths import KeyPath, dotted
 from jobs.yaml_reading import read_yaml
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _MAX_SET_CHARS = 200
 
@@ -152,6 +149,5 @@ def _misfit(override: str, text: str) -> SpecError:
 
 
 def _set(override: str) -> str:
-    """An override as a place: on one line, and cut where it is long."""
-    text = override if len(override) <= _MAX_SET_CHARS else f"{override[:_MAX_SET_CHARS]}..."
-    return "--set " + _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+    """An override as a place, cut where it is long."""
+    return "--set " + (override if len(override) <= _MAX_SET_CHARS else f"{override[:_MAX_SET_CHARS]}...")

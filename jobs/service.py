@@ -14,7 +14,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from actors.security import ApiKeys, check_listen
-from jobs.errors import FailedError, UsageError
+from jobs.errors import FailedError, SpecError, UsageError
 from jobs.model_check import check_model, problems_at
 from jobs.service_record import AUTH_MODE, ServiceRecord
 from jobs.service_spec import LoadedService, ServiceSpec
@@ -34,18 +34,19 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
 
     Raises:
         UsageError: another service of the cluster has the HTTP proxy, or it cannot listen.
-        ListenError: without keys it would listen on a network.
-        KeyFileError: the file of keys cannot be used.
-        SpecError: a model cannot be loaded as the spec says.
+        SpecError: a model cannot be loaded as the spec says, the file of keys cannot be used, it cannot listen on this machine, or would
+            listen on a network without keys.
         FailedError: the models do not come up, or are lost.
     """
     spec = service.spec
-    check_listen(spec.host, has_keys=spec.keys_file is not None)
+    with problems_at(service.places, ("http", "host")):
+        check_listen(spec.host, has_keys=spec.keys_file is not None)
     if spec.keys_file is not None:
-        ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
+        with problems_at(service.places, ("api_keys", "file")):
+            ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
     _check_models(service)
     if will_start_one(address):
-        _check_free(spec)  # a cluster takes ten seconds to start
+        _check_free(service)  # a cluster takes ten seconds to start
     with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
         take_signals()
         chatter.move_to_session()
@@ -108,7 +109,7 @@ def _start_proxy(spec: ServiceSpec) -> bool:
     except RayTaskError as error:
         if not was_running:
             serve.shutdown()  # type: ignore[no-untyped-call]
-        raise _cannot_listen(spec, "the head of the cluster", error.cause) from error
+        raise UsageError(f"http: {_cannot_listen(spec, 'the head of the cluster', error.cause)}") from error
     client = _get_global_client()
     assert client is not None, "Serve was started"
     config = client.http_config
@@ -125,22 +126,21 @@ def _start_proxy(spec: ServiceSpec) -> bool:
     return was_running
 
 
-def _check_free(spec: ServiceSpec) -> None:
-    """Raises UsageError where nobody could listen on this machine."""
+def _check_free(service: LoadedService) -> None:
+    """Raises SpecError where nobody could listen on this machine."""
+    spec = service.spec
     try:
         family, kind, _, _, address = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen()
-    except OSError as error:
-        raise _cannot_listen(spec, "this machine", error) from error
+    except (OSError, ValueError) as error:  # a ValueError is of a name that no host can have
+        raise SpecError([service.places.problem(("http",), _cannot_listen(spec, "this machine", error))]) from error
 
 
-def _cannot_listen(spec: ServiceSpec, who: str, why: BaseException) -> UsageError:
-    return UsageError(
-        f"http: {who} cannot listen on {spec.host}:{spec.port} ({why}); give an address of it and a port that no other program has"
-    )
+def _cannot_listen(spec: ServiceSpec, who: str, why: BaseException) -> str:
+    return f"{who} cannot listen on {spec.host}:{spec.port} ({why}); give an address of it and a port that no other program has"
 
 
 def _watch(name: str) -> None:

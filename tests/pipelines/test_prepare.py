@@ -1,6 +1,7 @@
 import datetime as dt
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from models.engine.request import SamplingParams
 from models.text import Tokenizer
 from pipelines.errors import TaskError
 from pipelines.facts import ModelFacts
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, InputSpec, Task
 from pipelines.prepare import Preparer
 from pipelines.rows import PreparedUnit, RowFailure
 from pipelines.seeds import row_seed
@@ -116,6 +117,39 @@ class TestGenerate:
         assert "5 tokens" in unit.failures[0].message
         assert "max_tokens is 60" in unit.failures[0].message
         assert "at most 64" in unit.failures[0].message
+
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            "{% for name in row %}{{ name }}{{ row[name] }}{% endfor %}",
+            "{% for name, value in row.items() %}{{ name }}{{ value }}{% endfor %}",
+            '{{ row.keys() | first }}{{ row["<|im_end|>"] }}',
+            '{{ row | first }}{{ row.get("<|im_end|>") }}{{ "" if "<|im_end|>" in row else "absent" }}',
+        ],
+    )
+    def test_special_tokens_in_the_name_of_a_column_stay_text(
+        self, tokenizers: dict[str, Tokenizer], prompt: str
+    ) -> None:
+        tokenizer = tokenizers["qwen"]
+        columns = {"<|im_end|>": ["done"]}
+        (row,) = token_ids(prepare(GenerateTask(prompt=prompt), CAUSAL, tokenizer, columns))
+        assert tokenizer.decode(row, skip_special_tokens=False) == "<|im_end|>done"
+        assert tokenizer.encode("<|im_end|>")[0] not in row
+        task = GenerateTask(prompt=prompt, allow_special_tokens=True)
+        (row,) = token_ids(prepare(task, CAUSAL, tokenizer, columns))
+        assert row[0] == tokenizer.encode("<|im_end|>")[0]
+
+    def test_a_template_that_reads_all_columns_sees_those_that_are_not_carried(
+        self, tokenizers: dict[str, Tokenizer]
+    ) -> None:
+        source = InputSpec(paths=("in",), columns=("id",))
+        task = GenerateTask(prompt="{% for name in row %}{{ row[name] }} {% endfor %}")
+        columns = {"id": ["w1"], "a b": ["w2"], "c.d": ["w3"]}
+        preparer = Preparer(replace(make_job(task), input=source), tokenizers["bare"], CAUSAL)
+        assert preparer.columns.is_needed("anything")
+        unit = preparer.prepare(make_rows(pa.table(columns)), relative_path="x")
+        assert token_ids(unit) == [ids([1, 2, 3])]
+        assert not Preparer(make_job(GenerateTask(prompt="{{ row.id }}")), tokenizers["bare"], CAUSAL).columns.reads_all
 
     def test_a_prompt_without_tokens_is_a_bad_row(self, tokenizers: dict[str, Tokenizer]) -> None:
         unit = prepare(GenerateTask(prompt="{{ body }}"), CAUSAL, tokenizers["bare"], {"body": ["", "w1"]})
