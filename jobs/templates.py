@@ -18,6 +18,7 @@ def templates_of(task: Task) -> Iterator[tuple[KeyPath, str]]:
             if task.prompt is not None:
                 yield ("task", "prompt"), task.prompt
             for index, message in enumerate(task.messages or ()):
+                yield ("task", "messages", index, "role"), message["role"]
                 yield from _templates_in(("task", "messages", index, "content"), message["content"])
         case ClassifyTask() | ExtractTask():
             yield ("task", "text"), task.text

@@ -20,11 +20,13 @@ _NO_OWN_NAME = re.compile(r"[{}|()\[\]\"'~]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TemplateColumns:
-    """The columns a template names, those among them that it does without, and whether it needs all others too."""
+    """The columns a template names, those among them that it does without, whether it needs all others too, and whether it says `row`
+    at all, or prints it as it is."""
 
     named: frozenset[str]
     optional: frozenset[str]
     is_all: bool
+    uses_row: bool
     prints_row: bool
 
 
@@ -41,6 +43,7 @@ def columns_of(parsed: nodes.Template, environment: Environment) -> TemplateColu
         named=frozenset(by_name | reads.named),
         optional=frozenset(reads.optional | (by_name & functions.keys() - reads.named)),
         is_all=reads.is_all,
+        uses_row=ROW in reads.undeclared_identifiers,
         prints_row=reads.prints_row,
     )
 

@@ -54,6 +54,7 @@ class RowTemplate:
         self.columns = reads.named
         self.required_columns = reads.named - reads.optional
         self.reads_all = reads.is_all
+        self._uses_row = reads.uses_row
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The template's text for one row, given as column name to Python value.
@@ -62,13 +63,16 @@ class RowTemplate:
             RowError: a null or missing value was printed, the template failed, or it went over its limits.
         """
         try:
-            return self._environment.render_within_budget(self._template, {**row, ROW: RowMapping.of(row)})
+            return self._environment.render_within_budget(self._template, self._variables(row))
         except NullValueError as error:
             raise RowError(NULL_VALUE, f"{self.place}: {error.message}; {_NULL_ALLOWED}") from error
         except UndefinedError as error:
             raise RowError(MISSING_VALUE, f"{self.place}: {error.message}; {_ABSENCE_ALLOWED}") from error
         except Exception as error:  # the row boundary: a template can raise whatever Python's types raise
             raise RowError(TEMPLATE_ERROR, f"{self.place}: {_describe(error)}") from error
+
+    def _variables(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**row, ROW: RowMapping.of(row)} if self._uses_row else row
 
 
 def _describe(error: Exception) -> str:

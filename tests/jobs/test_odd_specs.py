@@ -2,17 +2,22 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.serve_environment import SERVE_ENVIRONMENT
+from jobs.spec import load_spec
+from jobs.submission import Submission
+from pipelines.fingerprint import fingerprint_of
+from pipelines.listing import list_sources
 from tests.free_port import free_port
 from tests.jobs.odd_specs import ODD, odd_specs, tree, yaml_of
 
@@ -115,6 +120,21 @@ def check_command(command: str, text: str, places: dict[str, str], *arguments: s
             assert re.match(rf" ?(--set .*|{re.escape(str(path))}(:\d+)?): .", problem), problem
     else:
         assert result.exit_code == (130 if command == "serve" else 0), result.stderr
+    if command == "plan" and result.exit_code == 0:
+        check_travels(path, arguments[1:])
+
+
+def check_travels(path: Path, overrides: Sequence[str]) -> None:
+    """A job that can be planned can be recorded, and handed to a cluster as what it is."""
+    loaded = load_spec(path, overrides=overrides)
+    assert fingerprint_of(loaded.job, list_sources(loaded.job.input))["seed"] == loaded.job.seed
+    sent = yaml.safe_dump(Submission.of(path, overrides=overrides).spec, allow_unicode=True)
+    assert repr(load_spec(_written(path.parent / "sent.yaml", sent)).job) == repr(loaded.job)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def filled(text: str, model: str, places: dict[str, str]) -> str:

@@ -19,6 +19,14 @@ def test_every_message_says_what_it_needs() -> None:
     assert required_columns(GenerateTask(messages=messages)) == [(("task", "messages", 1, "content"), "body")]
 
 
+def test_a_role_is_a_template_too() -> None:
+    messages = ({"role": "{{ speaker }}", "content": "{{ body }}"},)
+    assert required_columns(GenerateTask(messages=messages)) == [
+        (("task", "messages", 0, "role"), "speaker"),
+        (("task", "messages", 0, "content"), "body"),
+    ]
+
+
 def test_column_of_token_ids_is_required() -> None:
     assert required_columns(GenerateTask(prompt_token_ids="ids")) == [(("task", "prompt_token_ids"), "ids")]
 

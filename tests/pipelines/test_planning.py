@@ -76,6 +76,22 @@ def test_parquet_files_without_rows_say_so(tmp_path: Path) -> None:
         plan(tmp_path, columns=requiring("a"))
 
 
+def test_a_task_that_reads_all_columns_has_those_that_are_not_carried(tmp_path: Path) -> None:
+    columns = Columns(carried=("a",), reads_all=True)
+    (tmp_path / "in.jsonl").write_text('{"a": 1, "b c": "x"}\n{"d": true}\n')
+    pq.write_table(pa.table({"a": [1], "b c": ["x"]}), tmp_path / "in.parquet")
+    (tmp_path / "in.csv").write_text("a,b c\n1,x\n")
+    seen = {}
+    for name in ("in.jsonl", "in.parquet", "in.csv"):
+        planned, units = plan(tmp_path / name, columns=columns)
+        (rows,) = UnitReader(schema=planned.schema).read_units(units)
+        assert isinstance(rows, UnitRows)
+        seen[name] = rows.rows.values(columns.read)
+    assert seen["in.jsonl"] == [{"a": 1, "b c": "x"}, {"d": True}]
+    assert seen["in.parquet"] == [{"a": 1, "b c": "x"}]
+    assert seen["in.csv"] == [{"a": "1", "b c": "x"}]
+
+
 def test_a_line_may_be_longer_than_many_chunks(tmp_path: Path, small_chunks: None) -> None:
     (tmp_path / "in.jsonl").write_bytes(b'{"a": 1}\n{"a": "' + b"x" * 1000 + b'"}\n{"a": 2}\n{"a": 3}')
     planned, units = plan(tmp_path / "in.jsonl")
