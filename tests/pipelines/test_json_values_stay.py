@@ -58,9 +58,8 @@ def job_of(
 def run(job: Job, tokenizer: Tokenizer, unit_rows: int = 7) -> tuple[list[UnitRows], list[FinishedUnit]]:
     """Plans, reads, prepares, answers and finishes a corpus: all that a run does with its values, in this process."""
     preparer = Preparer(job, tokenizer, make_facts("causal"))
-    columns = Columns(carried=job.input.columns, required=preparer.required_columns)
     units: list[Unit] = []
-    plan = plan_units(list_sources(job.input), job.input, columns, unit_rows=unit_rows, sink=units.extend)
+    plan = plan_units(list_sources(job.input), job.input, preparer.columns, unit_rows=unit_rows, sink=units.extend)
     reader = UnitReader(schema=plan.schema, declared=frozenset(job.input.schema or ()))
     read = [reader.read_unit(unit) for unit in units]
     answer = Generated(text="out", token_ids=[7], finish_reason="stop", num_cached_tokens=0)
