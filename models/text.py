@@ -17,6 +17,7 @@ from models.chat import ChatTemplates
 from models.checkpoint_place import description_folder
 from models.detokenizer import IncrementalDetokenizer, stream_maker, token_bytes
 from models.errors import RequestError
+from models.folds import Folds, Offset
 from models.guarded import GuardedTokenizer
 from models.special_text import SpecialText, without_leading_breaks
 from models.tokenizer_files import DEFAULT_TEMPLATE, TokenizerFiles
@@ -26,8 +27,8 @@ from models.tokenizer_files import DEFAULT_TEMPLATE, TokenizerFiles
 class Encoding:
     """Token ids of a text or a pair of texts, and where each token comes from.
 
-    `offsets` are characters of the token's own text, end exclusive, (0, 0) for a special token; `sequence_ids` is 0
-    in the first text, 1 in the second, None for a special token.
+    `offsets` are characters of the token's own text, end exclusive, (0, 0) for a special token; they cover all that the
+    normalizer folded into the token. `sequence_ids` is 0 in the first text, 1 in the second, None for a special token.
     """
 
     ids: list[int]
@@ -51,6 +52,7 @@ class Tokenizer:
         self._chat = ChatTemplates(files.templates, files.named)
         self._special = _special_text(files)
         self._guarded_once: GuardedTokenizer | None = None
+        self._folds = Folds(files.backend.normalizer)
         self._make_stream = stream_maker(files.backend)
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for
         self._lock = threading.Lock()
@@ -150,14 +152,17 @@ class Tokenizer:
         try:
             if marked == rows:
                 found = self._backend.encode_batch(inputs)
-                return [_encoding(encoding, encoding.ids, encoding.offsets) for encoding in found]
+                return [
+                    self._encoding(encoding, encoding.ids, encoding.offsets, row)
+                    for encoding, row in zip(found, rows, strict=True)
+                ]
             found = self._guarded.encode_batch(inputs)
         except TypeError as error:
             raise _not_unicode([text for row in rows for text in row]) from error
         self._refuse_unguardable([text for row in rows for text in row])
         return [
-            _encoding(encoding, self._guarded.ids_of(encoding), self._original_offsets(encoding, row))
-            for encoding, row in zip(found, marked, strict=True)
+            self._encoding(encoding, self._guarded.ids_of(encoding), self._original_offsets(encoding, marks), row)
+            for encoding, marks, row in zip(found, marked, rows, strict=True)
         ]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -229,13 +234,27 @@ class Tokenizer:
             raise _not_unicode(texts) from error
         return list(map(guarded.ids_of, encodings))
 
-    def _original_offsets(self, encoding: tokenizers.Encoding, marked: Sequence[str]) -> list[tuple[int, int]]:
+    def _original_offsets(self, encoding: tokenizers.Encoding, marked: Sequence[str]) -> list[Offset]:
         """Offsets in the texts before they were marked."""
         positions = list(map(self._special.original_positions, marked))
         return [
             (start, end) if sequence is None else (positions[sequence][start], positions[sequence][end])
             for (start, end), sequence in zip(encoding.offsets, encoding.sequence_ids, strict=True)
         ]
+
+    def _encoding(
+        self, found: tokenizers.Encoding, ids: list[int], offsets: list[Offset], texts: Sequence[str]
+    ) -> Encoding:
+        """The encoding of a text or a pair of texts; `offsets` are the tokens' in them, as the library aligns them."""
+        sequences: list[int | None] = found.sequence_ids
+        for sequence, text in enumerate(texts):
+            if not self._folds.may_be_in(text):
+                continue
+            places = [place for place, of in enumerate(sequences) if of == sequence]
+            widened = self._folds.widen(text, [offsets[place] for place in places])
+            for place, offset in zip(places, widened, strict=True):
+                offsets[place] = offset
+        return Encoding(ids=ids, offsets=offsets, sequence_ids=sequences)
 
     def _refuse_unguardable(self, texts: Sequence[str]) -> None:
         for string in self._guarded.unguardable:
@@ -244,10 +263,6 @@ class Tokenizer:
                     f"the text holds {string!r}, which this tokenizer makes a special token even of plain text; "
                     "remove it"
                 )
-
-
-def _encoding(found: tokenizers.Encoding, ids: list[int], offsets: list[tuple[int, int]]) -> Encoding:
-    return Encoding(ids=ids, offsets=offsets, sequence_ids=found.sequence_ids)
 
 
 def _special_text(files: TokenizerFiles) -> SpecialText:
