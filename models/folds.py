@@ -51,7 +51,8 @@ class Folds:
     def _folds(self, text: str, uncovered: set[int]) -> Iterator[Offset]:
         """The folds of more than one character."""
         for start, end in _stretches(_doubtful(text, uncovered)):
-            borders = [start, *(start + cut for cut in self._cuts(text[start:end])), end]
+            find_cuts = self._cuts if end - start <= _CONTEXT else self._find_cuts
+            borders = [start, *(start + cut for cut in find_cuts(text[start:end])), end]
             yield from (pair for pair in itertools.pairwise(borders) if pair[1] - pair[0] > 1)
 
     def _find_cuts(self, stretch: str) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """Tagged tokens -> spans of text with character offsets.
 
-Tags are BIO (`B-X`, `I-X`, `O`), with the end and single tags of BIOES and BILOU, where every label but `O` is written so; otherwise
-plain labels, of which equal neighbours make one span and `O` is no span. An `I-` that continues nothing begins a span.
+Each tag is read on its own, as transformers' token-classification pipeline does (`aggregation_strategy="simple"`): `B-X` begins a span
+of X and `I-X` goes on with one, a tag without such a prefix (`MISC`, `[PAD]`) goes on with a span of its own name, and `O` is no span. What
+continues nothing begins a span. Beyond that pipeline, `E-`, `L-`, `S-` and `U-` mark the end and single tags of BIOES and BILOU, where a
+label has such a tag beside its `B-` or `I-`; otherwise `S-Bahn` and `U-Bahn` are two plain labels.
 
 All tokens of a unit are worked on at once. Knows nothing of windows: each token comes with the one tag that answers for it.
 """
@@ -22,6 +24,7 @@ Float64Array = npt.NDArray[np.float64]
 
 OUTSIDE = "O"
 _PREFIXED = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
+_SPANNING = frozenset("BI")
 _BEGINNING = frozenset("BSU")
 _ENDING = frozenset("ESLU")
 
@@ -49,10 +52,8 @@ class TagScheme:
     @classmethod
     def of(cls, tags: Sequence[str]) -> Self:
         """The scheme of a checkpoint's tags, in the order of their ids."""
-        matches = [_PREFIXED.fullmatch(tag) for tag in tags]
-        is_prefixed = all(match or tag == OUTSIDE for match, tag in zip(matches, tags, strict=True))
-        prefixes = [match[1] if match and is_prefixed else "" for match in matches]
-        names = [match[2] if match and is_prefixed else tag for match, tag in zip(matches, tags, strict=True)]
+        parts = _parts(tags)
+        prefixes, names = [prefix for prefix, _ in parts], [name for _, name in parts]
         labels = tuple(dict.fromkeys(name for name in names if name != OUTSIDE))
         return cls(
             labels=labels,
@@ -62,6 +63,17 @@ class TagScheme:
             begins=np.array([prefix in _BEGINNING for prefix in prefixes], np.bool_),
             ends=np.array([prefix in _ENDING for prefix in prefixes], np.bool_),
         )
+
+
+def _parts(tags: Sequence[str]) -> list[tuple[str, str]]:
+    """The prefix, perhaps none, and the label of each tag."""
+    matches = [_PREFIXED.fullmatch(tag) for tag in tags]
+    spanning = {match[2] for match in matches if match and match[1] in _SPANNING}
+    has_ends = any(match[1] not in _SPANNING and match[2] in spanning for match in matches if match)
+    return [
+        (match[1], match[2]) if match and (has_ends or match[1] in _SPANNING) else ("", tag)
+        for match, tag in zip(matches, tags, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,9 @@
 import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.spans import Span, TaggedTokens, TagScheme, find_spans
@@ -71,8 +72,56 @@ def test_equal_plain_labels_beside_each_other_are_one_span() -> None:
     assert found("a b c d", ("O", "X", "Y"), ("X", "X", "Y", "O")) == [("X", "a b"), ("Y", "c")]
 
 
-def test_plain_labels_may_begin_like_prefixed_ones() -> None:
-    assert found("a b", ("O", "B-12", "other"), ("B-12", "B-12")) == [("B-12", "a b")]
+def test_plain_labels_may_begin_like_end_and_single_tags() -> None:
+    names = ("O", "S-Bahn", "U-Bahn", "B-X", "I-X")
+    assert found("a b c d", names, ("S-Bahn", "S-Bahn", "U-Bahn", "B-X")) == [
+        ("S-Bahn", "a b"),
+        ("U-Bahn", "c"),
+        ("X", "d"),
+    ]
+
+
+def test_a_label_that_only_has_single_tags_is_one_of_the_scheme() -> None:
+    names = ("O", "B-X", "I-X", "E-X", "S-X", "S-Y")
+    assert found("a b c", names, ("S-Y", "S-Y", "S-X")) == [("Y", "a"), ("Y", "b"), ("X", "c")]
+
+
+class Tagged:
+    """Stands for the model in transformers' pipeline: it only asks for the names of the tags."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.config = SimpleNamespace(id2label=dict(enumerate(names)))
+
+
+def pipeline_spans(text: str, names: Sequence[str], tags: Sequence[str]) -> list[tuple[str, str]]:
+    """What transformers' token-classification pipeline makes of tagged words with `aggregation_strategy="simple"`."""
+    from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
+
+    pipeline = object.__new__(TokenClassificationPipeline)
+    pipeline.model = Tagged(names)
+    pipeline.tokenizer = SimpleNamespace(convert_tokens_to_string=" ".join)
+    scores = np.eye(len(names))
+    entities = [
+        {"word": text[start:end], "scores": scores[names.index(tag)], "start": start, "end": end, "index": place}
+        for place, ((start, end), tag) in enumerate(zip(words(text), tags, strict=True))
+    ]
+    groups = pipeline.aggregate(entities, AggregationStrategy.SIMPLE)
+    return [
+        (group["entity_group"], text[group["start"] : group["end"]].strip())
+        for group in groups
+        if group["entity_group"] != "O"
+    ]
+
+
+MIXED = ("O", "B-X", "I-X", "B-Y", "I-Y", "[PAD]", "MISC", "X")
+
+
+@settings(deadline=None)  # the first example imports transformers
+@given(st.lists(st.sampled_from(MIXED), min_size=1, max_size=12))
+@example(["B-X", "I-X", "MISC", "MISC", "X", "I-X", "[PAD]"])
+def test_tags_with_and_without_a_prefix_are_grouped_as_by_transformers(tags: list[str]) -> None:
+    text = " ".join("ab" for _ in tags)
+    assert found(text, MIXED, tags) == pipeline_spans(text, MIXED, tags)
 
 
 def test_labels_without_an_outside_one_cover_the_text() -> None:
