@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from actors.openai_schema import Answer, Body, ChatMessage, Inputs, Text, TokenId
+from models.labels import Outcome
 
 Texts = str | Annotated[list[str], Field(min_length=1)]
 
@@ -72,7 +73,7 @@ class ClassifyBody(Body):
 
 class Classification(Answer):
     """The classes of one input. `labels` are those with a score of at least a half, where each is decided on its own. A regression has no
-    `label`, and a `score` if it has one value."""
+    `label`, and a `score` if it has one value; it is no probability."""
 
     index: int
     label: str | None
@@ -82,10 +83,12 @@ class Classification(Answer):
 
 
 class ClassificationList(Answer):
-    """The answer to a classify request."""
+    """The answer to a classify request. `outcome` says what the scores mean: one class of several (softmax), each class on its own
+    (sigmoid), whether the only class holds (sigmoid), or a regression's values."""
 
     object: Literal["list"] = "list"
     model: str
+    outcome: Outcome
     data: list[Classification]
     usage: InputUsage
 

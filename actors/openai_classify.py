@@ -99,6 +99,7 @@ def _response(
     return json_response(
         ClassificationList(
             model=served.card.name,
+            outcome=outcome,
             data=[_classification(index, row.tolist(), names, outcome) for index, row in enumerate(values)],
             usage=usage_of(token_ids),
         )

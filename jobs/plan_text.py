@@ -18,8 +18,8 @@ HISTOGRAM_ROWS = 10
 MAX_NAMED = 20
 
 
-def plan_text(job: Job, estimate: Estimate) -> str:
-    """All of it, ready to print."""
+def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> str:
+    """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean."""
     plan = estimate.plan
     sections = [
         [f"{job.name}: the spec is valid"],
@@ -33,6 +33,7 @@ def plan_text(job: Job, estimate: Estimate) -> str:
             ],
         ),
         *_json_columns(job, plan.schema),
+        *([] if classes is None else [[f"classes: {classes}"]]),
         _sample_lines(estimate.sample),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]

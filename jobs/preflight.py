@@ -18,11 +18,13 @@ from jobs.spec import LoadedSpec
 from jobs.templates import required_columns
 from models.config import ModelConfig
 from models.errors import ConfigError
+from models.labels import Outcome, outcome_text
 from models.text import Tokenizer
 from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
+from pipelines.job import ClassifyTask, Task
 from pipelines.json_lines import parse_object
 from pipelines.listing import SourceFile, list_sources
 from pipelines.prepare import Preparer
@@ -42,6 +44,18 @@ class Preflight:
     preparer: Preparer
     facts: ModelFacts
     sources: tuple[SourceFile, ...]
+    task: Task
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the scores of the checkpoint's own classes will be; None where the job asks for something else."""
+        is_of_classes = isinstance(self.task, ClassifyTask) and self.task.labels is None
+        return self.facts.outcome if is_of_classes else None
+
+    @property
+    def meaning_of_scores(self) -> str | None:
+        """The same for people."""
+        return None if self.outcome is None else outcome_text(self.outcome, self.facts.class_names)
 
 
 def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:
@@ -65,7 +79,7 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
         sources = list_sources(job.input)
         columns = _columns(sources[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
-    return Preflight(config=config, preparer=preparer, facts=facts, sources=sources)
+    return Preflight(config=config, preparer=preparer, facts=facts, sources=sources, task=job.task)
 
 
 @contextmanager

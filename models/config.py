@@ -147,7 +147,7 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         eos_token_ids=generation.token_ids("eos_token_id") or fields.token_ids("eos_token_id", eos),
         num_labels=len(id2label),
         id2label=id2label,
-        problem_type=_problem_type(fields, len(id2label)),
+        problem_type=_problem_type(fields),
         quantization=read_quantization(fields),
     )
 
@@ -219,10 +219,7 @@ def _id2label(fields: Fields) -> dict[int, str]:
     return dict(sorted(labels.items()))
 
 
-def _problem_type(fields: Fields, num_labels: int) -> ProblemType | None:
+def _problem_type(fields: Fields) -> ProblemType | None:
     if fields.values.get("problem_type") is None:
         return None
-    kind: ProblemType = fields.choice("problem_type", get_args(ProblemType))
-    if kind == "single_label_classification" and num_labels == 1:
-        raise fields.error("problem_type", "regression or multi_label_classification, since there is one label only")
-    return kind
+    return fields.choice("problem_type", get_args(ProblemType))

@@ -24,8 +24,9 @@ import numpy.typing as npt
 from models.config_types import ProblemType
 from models.text import Tokenizer
 
-Outcome = Literal["single_label", "multi_label", "regression"]
-"""What a sequence-classification head's values mean: one class of several, each class on its own, or numbers."""
+Outcome = Literal["single_label", "multi_label", "one_class", "regression"]
+"""What a sequence-classification head's values mean: one class of several, each class on its own, whether the only class holds, or
+numbers."""
 
 MULTI_LABEL_THRESHOLD = 0.5
 """From this score on, a class that is decided on its own is one of the text's labels."""
@@ -96,19 +97,33 @@ def _chat_stop(tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> tuple[int,
 
 
 def outcome_of(problem_type: ProblemType | None, num_labels: int) -> Outcome:
-    """What a head's values mean, as transformers reads `problem_type`; a single class is a number."""
+    """What a head's values mean, as transformers' text-classification pipeline reads `problem_type` and the number of classes."""
+    if problem_type == "regression":
+        return "regression"
     if problem_type == "multi_label_classification":
         return "multi_label"
-    if problem_type == "regression" or num_labels == 1:
-        return "regression"
-    return "single_label"
+    return "one_class" if num_labels == 1 else "single_label"
+
+
+def outcome_text(outcome: Outcome, names: Sequence[str]) -> str:
+    """What `label` and `score` mean, for people."""
+    match outcome:
+        case "single_label":
+            return f"{len(names)} classes, one of them a row (softmax)"
+        case "multi_label":
+            return f"{len(names)} classes, each decided on its own (sigmoid)"
+        case "one_class":
+            return f"one class, {names[0]}: label is always that, score its probability (sigmoid)"
+        case "regression":
+            what = "score is the model's value" if len(names) == 1 else "scores are the model's values"
+            return f"a regression (problem_type in config.json): {what}, no probability, and label is null"
 
 
 def class_values(logits: FloatArray, outcome: Outcome) -> Float64Array:
     """What is shown of each class [N, C]: its probability, of a regression the value itself."""
     if outcome == "regression":
         return logits.astype(np.float64)
-    return independent_probabilities(logits) if outcome == "multi_label" else class_probabilities(logits)
+    return class_probabilities(logits) if outcome == "single_label" else independent_probabilities(logits)
 
 
 def class_probabilities(logits: FloatArray) -> Float64Array:

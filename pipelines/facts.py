@@ -51,5 +51,5 @@ class ModelFacts:
 
     @property
     def outcome(self) -> Outcome:
-        """What a sequence-classification head's values mean, as transformers reads `problem_type`; a single class is a number."""
+        """What a sequence-classification head's values mean, as transformers reads `problem_type`."""
         return outcome_of(self.problem_type, self.num_labels)

@@ -10,9 +10,10 @@ The last three are there for every task, so that all outputs can be read alike: 
 share included.
 
 `logprobs` is there when the task samples with `logprobs`: {token_id, logprob, rank, top: list of {token_id, logprob}} for each token.
-`labels` is there when the checkpoint decides on every class apart (multi-label): all classes with a score of 0.5 or more. Of a regression
-`label` is null, `score` the model's value (null if it has several), and `scores` all its values. A text's windows are put together class
-by class: the mean or maximum of the probabilities, of a regression the values.
+`labels` is there when the checkpoint decides on every class apart (multi-label): all classes with a score of 0.5 or more. Of a head with
+one class `label` is that class and `score` its probability (sigmoid). Of a regression (`problem_type` in config.json) `label` is null,
+`score` the model's value (null if it has several), and `scores` all its values. A text's windows are put together class by class: the
+mean or maximum of the probabilities, of a regression the values.
 """
 
 from collections.abc import Mapping

@@ -20,11 +20,12 @@ SCORES = pa.map_(pa.string(), pa.float32())
 
 
 def classify_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
-    """The columns of a classification."""
+    """The columns of a classification; those of a regression say in their metadata that they hold no probabilities."""
+    metadata = {"problem_type": "regression"} if outcome == "regression" else None
     fields: list[pa.Field[Any]] = [
         pa.field("label", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("scores", SCORES),
+        pa.field("score", pa.float32(), metadata=metadata),
+        pa.field("scores", SCORES, metadata=metadata),
     ]
     return [*fields, pa.field("labels", pa.list_(pa.string()))] if outcome == "multi_label" else fields
 

@@ -23,5 +23,5 @@ def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addre
     inputs = Inputs(config=found.config, checkpoint=checkpoint, preparer=found.preparer, sources=found.sources)
     with placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
-    typer.echo(plan_text(loaded.job, estimate))
+    typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores))
     return 0

@@ -24,7 +24,9 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
     from jobs.progress import progress_display
     from pipelines.run import run as run_job
 
-    check_before_run(loaded, today=today())
+    found = check_before_run(loaded, today=today())
+    if found.outcome == "regression":
+        complain(f"{job.model.path} is {found.meaning_of_scores}")
     with placed_errors(loaded), progress_display(sys.stderr) as show:
         summary = run_job(job, address=address, on_progress=show, today=today())
     complain(summary.message)

@@ -1,5 +1,7 @@
 """Classes and extractions online are those of a job over the same texts."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,24 @@ LABELS = ["billing", "shipping", "other"]
 
 
 @pytest.fixture(scope="module")
+def regression_path(classifier_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier, were it a regression of as many values."""
+    folder = shutil.copytree(classifier_path, tmp_path_factory.mktemp("stars") / "stars")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "regression"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def address(
-    causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path, reader_path: Path
+    causal_path: Path,
+    causal: LocalModel,
+    classifier_path: Path,
+    tagger_path: Path,
+    reader_path: Path,
+    regression_path: Path,
 ) -> Iterator[str]:
-    paths = {"classifier": classifier_path, "tagger": tagger_path, "reader": reader_path}
+    paths = {"classifier": classifier_path, "tagger": tagger_path, "reader": reader_path, "stars": regression_path}
     loaded = {name: load(path) for name, path in paths.items()}
     models = [served(name, paths[name], model) for name, model in loaded.items()]
     with serving([served("causal", causal_path, causal), *models]) as found:
@@ -69,6 +85,17 @@ def test_classes_of_a_head_are_those_of_a_job(address: str, classifier_path: Pat
     for one, row in zip(found["data"], expected, strict=True):
         assert one["scores"] == pytest.approx(dict(row["scores"]), abs=1e-5)
     assert found["usage"]["prompt_tokens"] == sum(row["prompt_tokens"] for row in expected)
+    assert found["outcome"] == "single_label"
+
+
+def test_a_regression_says_that_it_is_one(address: str, regression_path: Path) -> None:
+    expected = Scorer.from_pretrained(regression_path, dtype="float32").score(
+        [Tokenizer.from_pretrained(regression_path).encode("Hello")]
+    )[0]
+    found = post(address, "classify", model="stars", input="Hello").json()
+    assert found["outcome"] == "regression"
+    assert found["data"][0]["label"] is None
+    assert list(found["data"][0]["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_labels_of_a_causal_model_are_those_of_a_job(address: str, causal_path: Path) -> None:

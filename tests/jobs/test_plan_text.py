@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from jobs.plan_text import plan_text
 from models import SamplingParams
+from models.labels import outcome_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.planning import Plan
@@ -84,3 +85,11 @@ def test_sample_without_a_good_row_gives_no_time() -> None:
     text = plan_text(JOB, replace(ESTIMATE, sample=empty, probe=None, cost=None))
     assert "No sampled row can be computed" in text
     assert "2 of the sampled rows would fail: null_value" in text
+
+
+def test_what_the_scores_of_a_checkpoints_classes_mean_is_said() -> None:
+    job = replace(JOB, task=ClassifyTask(text="x"))
+    assert "classes: 2 classes, one of them a row (softmax)" in plan_text(
+        job, ESTIMATE, classes=outcome_text("single_label", ("a", "b"))
+    )
+    assert "classes" not in plan_text(job, ESTIMATE)

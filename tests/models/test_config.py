@@ -267,7 +267,6 @@ def test_architecture_tells_the_head(tmp_path: Path, architecture: str, head: st
         ({"id2label": {"a": "0"}}, ["id2label", "class numbers to class names"]),
         ({"num_labels": 0}, ["num_labels was 0"]),
         ({"problem_type": "ranking"}, ["problem_type was 'ranking'", "regression"]),
-        ({"problem_type": "single_label_classification", "num_labels": 1}, ["problem_type", "one label"]),
         (
             {"quantization_config": {"quant_method": "awq"}},
             ["quantization_config.quant_method was 'awq'", "unquantized"],

@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.config_types import ProblemType
 from models.labels import (
     class_probabilities,
     independent_probabilities,
     label_prompt,
     label_token_ids,
     merge_windows,
+    outcome_of,
+    outcome_text,
 )
 from models.text import Tokenizer
 from tests.models.tiny_tokenizers import qwen, sentencepiece
@@ -98,3 +101,24 @@ def test_windows_are_merged_class_by_class() -> None:
     assert merge_windows(values, first, "mean").tolist() == [[0.1, 0.9], [0.4, 0.6]]
     assert merge_windows(values, first, "max").tolist() == [[0.1, 0.9], [0.5, 0.7]]
     assert merge_windows(values, np.array([0, 1, 2]), "max") is values
+
+
+@pytest.mark.parametrize(
+    ("names", "problem_type", "said"),
+    [
+        (("a", "b"), None, "2 classes, one of them a row (softmax)"),
+        (("a", "b"), "multi_label_classification", "2 classes, each decided on its own (sigmoid)"),
+        (("relevant",), None, "one class, relevant: label is always that, score its probability (sigmoid)"),
+        (("relevant",), "single_label_classification", "one class, relevant"),
+        (
+            ("stars",),
+            "regression",
+            "a regression (problem_type in config.json): score is the model's value, no probability",
+        ),
+        (("x", "y"), "regression", "scores are the model's values, no probability"),
+    ],
+)
+def test_what_a_heads_scores_mean_follows_from_its_config(
+    names: tuple[str, ...], problem_type: ProblemType | None, said: str
+) -> None:
+    assert said in outcome_text(outcome_of(problem_type, len(names)), names)

@@ -180,9 +180,23 @@ class TestClassify:
         none = self.finished(facts, tokenizer, logits(-1.0, -2.0, -3.0))[0]
         assert (none["label"], none["labels"]) == ("a", [])
 
-    def test_a_regression_shows_the_value_itself(self, tokenizer: Tokenizer) -> None:
-        facts = make_facts("sequence-classification", names=("stars",))
+    def test_of_one_class_the_label_has_its_probability(self, tokenizer: Tokenizer) -> None:
+        facts = make_facts("sequence-classification", names=("relevant",))
+        rows = self.finished(
+            facts, tokenizer, lambda request: np.array([-1.0 + 2 * request.row], np.float32), ("w1", "w2")
+        )
+        for row, logit in zip(rows, (-1.0, 1.0), strict=True):
+            score = 1 / (1 + math.exp(-logit))
+            assert (row["label"], row["score"]) == ("relevant", pytest.approx(score))
+            assert row["scores"] == pytest.approx({"relevant": score})
+            assert "labels" not in row
+
+    def test_a_regression_shows_the_value_itself_and_says_so(self, tokenizer: Tokenizer) -> None:
+        facts = make_facts("sequence-classification", names=("stars",), problem_type="regression")
         row = self.finished(facts, tokenizer, logits(4.25))[0]
+        for name in ("score", "scores"):
+            [field] = [field for field in result_columns(self.job, facts) if field.name == name]
+            assert field.metadata == {b"problem_type": b"regression"}
         assert (row["label"], row["score"], row["scores"]) == (None, 4.25, {"stars": 4.25})
 
     def test_a_regression_of_several_values_has_no_single_score(self, tokenizer: Tokenizer) -> None:
