@@ -9,6 +9,7 @@ from actors.limits import Admission, Limits
 from actors.metrics import Metrics, RequestNote
 from actors.online import ModelCard, OnlineModel, OnlineStats
 from actors.openai_errors import ApiError, api_error
+from models.config import TWO_WAY
 from models.config_types import Head
 from models.text import Tokenizer
 
@@ -29,9 +30,10 @@ class ServedModel:
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""
         if self.card.head not in heads:
+            has = f"no task head: {TWO_WAY}" if self.card.head == "embedding" else f"a {self.card.head} head"
             raise ApiError(
                 400,
-                f"the model {self.card.name} has a {self.card.head} head; this endpoint needs {' or '.join(heads)}",
+                f"the model {self.card.name} has {has}; this endpoint needs {' or '.join(heads)}",
                 param="model",
                 code="model_not_supported",
             )

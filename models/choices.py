@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from models.config import ModelConfig
+from models.config import TWO_WAY, ModelConfig
 from models.config_types import Head
 from models.errors import ConfigError
 from models.layers.attention import AttentionBackend
@@ -26,6 +26,8 @@ def choose_head(head: str, config: ModelConfig) -> Head:
     """The checkpoint's own head for "auto", else the one named."""
     if head == "auto":
         return config.head
+    if head == "causal" and not config.is_causal:
+        raise ConfigError(f"head was 'causal', which this checkpoint cannot have: {TWO_WAY}")
     for known in HEADS:
         if head == known:
             return known
@@ -70,9 +72,16 @@ def choose_max_model_len(max_model_len: int | None, config: ModelConfig) -> int:
     return max_model_len
 
 
-def choose_backend(device: torch.device, dtype: torch.dtype, *, slides: bool = False) -> AttentionBackend:
+def choose_backend(
+    device: torch.device, dtype: torch.dtype, *, slides: bool = False, is_causal: bool = True
+) -> AttentionBackend:
     """The attention kernels for a device and a dtype, of a model with sliding windows or without: flash attention on a
-    GPU in half precision, which is all it takes, else torch's operators, which run anywhere."""
+    GPU in half precision, which is all it takes, else torch's operators, which run anywhere. A model that attends both
+    ways has kernels of its own."""
+    if not is_causal:
+        from models.layers import attention_two_way
+
+        return attention_two_way.BACKEND
     if device.type == "cuda" and dtype != torch.float32:
         from models.layers import attention_cuda
 

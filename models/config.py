@@ -35,6 +35,11 @@ _HEADS: Mapping[str, Head] = {
     "ForQuestionAnswering": "question-answering",
     "Model": "causal",
 }
+TWO_WAY = (
+    "its attention looks both ways (is_causal: false or use_bidirectional_attention: true in config.json), so that it can be "
+    "used for classification, extraction and embeddings, and not to generate"
+)
+"""Why a network has no causal head, after a text that names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +48,8 @@ class ModelConfig:
 
     `rotated_layers` says which layers turn queries and keys by position. `sliding_window` counts visible keys, the
     query's own included, on the layers of type "sliding_attention"; None switches it off. `mamba` and `shared_blocks`
-    are None but for a hybrid network. `dtype` is the one the checkpoint names, float32 where it names none. `eos_token_ids` come from
+    are None but for a hybrid network. Unless `is_causal`, a query sees the keys after it too; such a network makes no text,
+    and its causal head is left out. `dtype` is the one the checkpoint names, float32 where it names none. `eos_token_ids` come from
     generation_config.json where that names any, since config.json often lists only one of them. `num_labels` is that
     of the classification heads. `quantization` says how the checkpoint's weights are quantized already, None: not.
     """
@@ -51,6 +57,7 @@ class ModelConfig:
     model_type: str
     architecture: str
     head: Head
+    is_causal: bool
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -118,10 +125,12 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         max_positions = family.long_context
     pad, bos, eos = family.token_ids
     id2label = _id2label(fields)
+    is_causal = _is_causal(fields)
     return ModelConfig(
         model_type=model_type,
         architecture=architecture,
-        head=_HEADS[architecture.removeprefix(family.class_prefix)],
+        head=_head(architecture, family, is_causal=is_causal),
+        is_causal=is_causal,
         vocab_size=fields.integer("vocab_size", family.vocab_size),
         hidden_size=hidden_size,
         intermediate_size=fields.integer("intermediate_size", family.intermediate_size or 4 * hidden_size),
@@ -168,6 +177,20 @@ def _architecture(fields: Fields, family: Family) -> str:
     if names and names[0] not in allowed:
         raise fields.error("architectures", f"a list that begins with one of {', '.join(allowed)}")
     return names[0] if names else allowed[0]
+
+
+def _is_causal(fields: Fields) -> bool:
+    """Whether queries see only the keys before them, under the name that transformers reads, or that of networks with code of their own."""
+    is_two_way = fields.boolean("use_bidirectional_attention", default=False)
+    is_causal = fields.boolean("is_causal", default=not is_two_way)
+    if is_two_way and is_causal:
+        raise fields.error("is_causal", "false or absent beside use_bidirectional_attention: true")
+    return is_causal
+
+
+def _head(architecture: str, family: Family, *, is_causal: bool) -> Head:
+    head = _HEADS[architecture.removeprefix(family.class_prefix)]
+    return "embedding" if head == "causal" and not is_causal else head
 
 
 def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) -> int:

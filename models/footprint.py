@@ -45,7 +45,9 @@ def footprint(
     check_size(config, num_shards)
     settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
     options = BuildOptions(
-        backend=choose_backend(chosen_device, chosen_dtype), max_model_len=1, tp=TensorParallel(size=num_shards)
+        backend=choose_backend(chosen_device, chosen_dtype, is_causal=config.is_causal),
+        max_model_len=1,
+        tp=TensorParallel(size=num_shards),
     )
     decoder = FAMILIES[config.model_type](config, options)
     model = Model(decoder, config.head, is_tied=settled.is_tied)

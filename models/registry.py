@@ -9,7 +9,7 @@ import torch
 
 from models.checkpoint_place import local_folder
 from models.choices import choose_backend, choose_device, choose_dtype, choose_head, choose_max_model_len
-from models.config import ModelConfig
+from models.config import TWO_WAY, ModelConfig
 from models.config_quantization import QuantizationConfig, choose_quantization
 from models.config_types import Head
 from models.decoder import BuildOptions
@@ -105,7 +105,9 @@ def load_model(
     clamp = choose_dt_clamp(mamba_dt_clamp, config)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
-    backend = choose_backend(chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types)
+    backend = choose_backend(
+        chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types, is_causal=config.is_causal
+    )
     limit = choose_max_model_len(max_model_len, config)
     checkpoint = Checkpoint.open(folder).resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
@@ -151,6 +153,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer | None:
 
 def require_causal(loaded: LoadedModel, path: str | Path) -> None:
     """Raises CheckpointError when the loaded head does not make text."""
+    if not loaded.config.is_causal:
+        raise CheckpointError(f"{path} makes no text: {TWO_WAY}; use Scorer")
     if loaded.head != "causal":
         raise CheckpointError(
             f"{path} has a {loaded.head} head, which makes no text; the Engine needs a causal checkpoint (use Scorer)"

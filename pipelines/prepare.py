@@ -5,6 +5,7 @@ Nothing here depends on which rows share a unit. The kinds of failure are in `pi
 
 import numpy as np
 
+from models.config import TWO_WAY
 from models.config_types import Head
 from models.text import Tokenizer
 from pipelines.encode_classify import LabelEncoder, TextEncoder
@@ -100,6 +101,8 @@ def _extract_encoder(task: ExtractTask, tokenizer: Tokenizer, facts: ModelFacts)
 
 
 def _check_head(facts: ModelFacts, head: Head, place: str, what: str) -> None:
+    if facts.head == "embedding":
+        raise TaskError("model.path", f"{what} needs a checkpoint with a {head} head; this one has none: {TWO_WAY}")
     if facts.head != head:
         raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.head} head")
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint_place import local_folder
-from models.config import ModelConfig
+from models.config import TWO_WAY, ModelConfig
 from models.config_quantization import QuantizationConfig
 from models.config_types import Head
 from models.engine.label_scorer import LabelScorer
@@ -132,6 +132,8 @@ class Scorer:
             RequestError: the head is not causal, there is no label, a prompt is empty or with its longest label too
             long, or one of them is not of this vocabulary.
         """
+        if not self.config.is_causal:
+            raise RequestError(f"labels are scored by a causal model, and this is none: {TWO_WAY}")
         if self.head != "causal":
             raise RequestError(
                 f"labels are scored by a causal model; this one has a {self.head} head, which has its own labels"

@@ -161,12 +161,12 @@ def _prefill(
         keys = _gathered(cache.k, group.tables, group.size)
         values = _gathered(cache.v, group.tables, group.size)
         heads = F.scaled_dot_product_attention(
-            _padded(q, group), keys, values, mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            padded(q, group), keys, values, mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )  # [b, Q, Tq, D]
     else:
-        padded = (_padded(q, group), _padded(k, group), _padded(v, group))
+        whole = (padded(q, group), padded(k, group), padded(v, group))
         is_tiled = q.dtype == torch.bfloat16 or group.window is not None
-        heads = _causal_in_tiles(*padded, scale, group.window) if is_tiled else _causal(*padded, scale)
+        heads = _causal_in_tiles(*whole, scale, group.window) if is_tiled else _causal(*whole, scale)
     return heads.transpose(1, 2).flatten(0, 1).index_select(0, group.rows)
 
 
@@ -214,7 +214,8 @@ def _past(rows: int, columns: int, last: int, dtype: torch.dtype, device: torch.
     return torch.full((rows, columns), -torch.inf, dtype=dtype, device=device).tril_(last)
 
 
-def _padded(x: torch.Tensor, group: Group) -> torch.Tensor:
+def padded(x: torch.Tensor, group: Group) -> torch.Tensor:
+    """A group's packed rows of x [T, heads, D], padded to one length."""
     return x.index_select(0, group.queries).view(group.size, -1, *x.shape[1:]).transpose(1, 2)  # [b, heads, Tq, D]
 
 

@@ -412,6 +412,8 @@ class TestWrongTasks:
         ("task", "facts", "place"),
         [
             (GenerateTask(prompt="x"), SEQUENCE, "task.kind"),
+            (GenerateTask(prompt="x"), make_facts("embedding"), "model.path"),
+            (ClassifyTask(text="x", labels=("w1", "w2")), make_facts("embedding"), "model.path"),
             (GenerateTask(prompt="{{ x"), CAUSAL, "task.prompt"),
             (GenerateTask(messages=({"role": "user", "content": "x"},)), CAUSAL, "task.messages"),
             (GenerateTask(prompt="x", sampling=SamplingParams(max_tokens=64)), CAUSAL, "task.sampling.max_tokens"),
