@@ -11,6 +11,7 @@ from actors.errors import ServiceError
 from jobs.errors import SpecError
 from jobs.key_paths import KeyPath, key_path
 from jobs.places import Places
+from models.checkpoint_files import why_it_is_no_folder
 from models.checkpoint_place import FoundCheckpoint
 from models.config import ModelConfig
 from models.config_quantization import choose_quantization
@@ -48,6 +49,8 @@ def check_model(
 
 
 def _described(found: FoundCheckpoint) -> ModelConfig:
+    if found.folder.is_file():
+        raise CheckpointError(why_it_is_no_folder(found.folder))
     if not found.folder.is_dir():
         here = f"a relative path starts from the current directory, which is {Path.cwd()}"
         raise CheckpointError(

@@ -1,14 +1,15 @@
 """Which files of a checkpoint are read, and what to say of a place that does not hold them.
 
-Knows names only: the same rules hold for a folder, a listing of an object store and a repository of the hub. Pickled weights
-(`*.bin`, `*.pt`, `*.pth`) are on no list, since a pickle can run code.
+Knows names only: the same rules hold for a folder, a listing of an object store and a repository of the hub. What is not read, pickled
+weights among it, since a pickle can run code, is told by `models.other_layouts`.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from models.errors import CheckpointError
+from models.other_layouts import adapter_beside, listed, other_files, pickled, quantized_by_file
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -30,9 +31,6 @@ DESCRIPTION_FILES = (
 )
 """All but the weights and the further chat templates: megabytes, where the weights are gigabytes."""
 
-_PICKLES = (".bin", ".pt", ".pth")
-_MAX_NAMES_SHOWN = 8
-
 
 def is_description(name: str) -> bool:
     """Whether a file (its path inside the checkpoint, with forward slashes) is read, and is not weights."""
@@ -44,8 +42,13 @@ def weight_files(place: str, names: Collection[str], read_index: Path) -> list[s
     """The weight files that are loaded from a place that holds `names`; `read_index` is its index, if it has one.
 
     Raises:
-        CheckpointError: it holds no safetensors weights, or the index is broken or names shards that are not there.
+        CheckpointError: it holds no safetensors weights, or an adapter or the settings of another quantizer beside them, or the
+            index is broken or names shards that are not there.
     """
+    if SINGLE_FILE in names or INDEX_FILE in names:
+        refused = adapter_beside(place, names) or quantized_by_file(place, names)
+        if refused is not None:
+            raise CheckpointError(refused)
     if SINGLE_FILE in names:
         return [SINGLE_FILE]
     if INDEX_FILE not in names:
@@ -83,47 +86,30 @@ def shards_by_tensor(index: Path) -> Mapping[str, str]:
 
 def why_there_is_no_config(place: str, names: Collection[str]) -> str:
     """What to tell of a place without config.json."""
-    return _of_another_kind(place, names) or f"{place} has no config.json: give a Hugging Face checkpoint folder"
+    if another := other_files(place, names):
+        return another
+    if pickles := pickled(names):
+        return f"{place} has no config.json, {pickles}"
+    return f"{place} has no config.json: give a Hugging Face checkpoint folder"
+
+
+def why_it_is_no_folder(path: Path) -> str:
+    """What to tell of a path that is to be a checkpoint folder and is none."""
+    if path.is_file():
+        holds = other_files(str(path.parent), [path.name]) or f"give the folder that it lies in, {path.parent}"
+        return f"{path} is a file and is not a folder: {holds}"
+    return f"{path} is not a folder: give a Hugging Face checkpoint folder"
 
 
 def why_there_are_no_weights(place: str, names: Collection[str]) -> str:
     """What to tell of a place with neither `model.safetensors` nor an index."""
     wanted = f"{place} has neither {SINGLE_FILE} nor {INDEX_FILE}"
-    if another := _of_another_kind(place, names):
+    if another := other_files(place, names):
         return another
-    if others := _ending(names, (".safetensors", ".safetensors.index.json")):
+    if others := sorted(name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))):
         return (
             f"{wanted}, but {listed(others)}: rename a single file to {SINGLE_FILE}, or bring the index of the shards"
         )
-    if pickles := _ending(names, _PICKLES):
-        return (
-            f"{wanted}, only pickled weights ({listed(pickles)}), which are never opened, since a pickle can run code: "
-            "save the model again as safetensors (transformers: save_pretrained)"
-        )
+    if pickles := pickled(names):
+        return f"{wanted}, {pickles}"
     return f"{wanted}: it holds no weights; give a folder with a complete checkpoint"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more."""
-    more = len(names) - _MAX_NAMES_SHOWN
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _of_another_kind(place: str, names: Collection[str]) -> str | None:
-    """What to tell of a place that holds something else than a model's weights as safetensors."""
-    if "adapter_config.json" in names and "config.json" not in names:
-        return (
-            f"{place} holds an adapter, which changes a model and is none: merge it into its base model and give that "
-            "(peft: merge_and_unload, save_pretrained)"
-        )
-    gguf = _ending(names, (".gguf",))
-    if gguf and not _ending(names, (".safetensors",)):
-        return (
-            f"{place} holds GGUF files ({listed(gguf)}), which are quantized for llama.cpp: give the safetensors "
-            "checkpoint that they were made from"
-        )
-    return None
-
-
-def _ending(names: Collection[str], endings: tuple[str, ...]) -> list[str]:
-    return sorted(name for name in names if name.endswith(endings))

@@ -6,7 +6,7 @@ Works from the cache alone where the hub cannot be reached. Its settings (the ca
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.checkpoint_files import DESCRIPTION_FILES, INDEX_FILE, TEMPLATE_FOLDER, weight_files
+from models.checkpoint_files import DESCRIPTION_FILES, INDEX_FILE, TEMPLATE_FOLDER, weight_files, why_there_is_no_config
 from models.checkpoint_place import FoundCheckpoint, HubId, Parts
 from models.errors import CheckpointError
 
@@ -23,6 +23,8 @@ def fetch_hub(hub_id: HubId, *, given: str, parts: Parts, commit: str | None) ->
     folder = _snapshot(hub_id.repo, commit or hub_id.revision, _DESCRIPTION, given)
     version = folder.name
     names = _names(hub_id.repo, version, folder)
+    if "config.json" not in names and "tokenizer.json" not in names:
+        raise CheckpointError(why_there_is_no_config(given, names))
     if parts == "whole":
         wanted = weight_files(given, names, folder / INDEX_FILE)
         if not all((folder / name).exists() for name in wanted):

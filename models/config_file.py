@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from models.checkpoint_files import why_there_is_no_config
+from models.checkpoint_files import why_it_is_no_folder, why_there_is_no_config
 from models.errors import ConfigError
 
 Name = TypeVar("Name", bound=str)
@@ -40,7 +40,7 @@ class Fields:
         except FileNotFoundError as error:
             raise ConfigError(_why_there_is_no_config(file.parent)) from error
         except NotADirectoryError as error:
-            raise ConfigError(f"{file.parent} is not a folder: give a Hugging Face checkpoint folder") from error
+            raise ConfigError(why_it_is_no_folder(file.parent)) from error
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -120,5 +120,5 @@ class Fields:
 
 def _why_there_is_no_config(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{folder} is not a folder: give a Hugging Face checkpoint folder"
+        return why_it_is_no_folder(folder)
     return why_there_is_no_config(str(folder), [path.name for path in folder.iterdir()])

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from models.config_file import Fields
 from models.config_types import Dtype
 from models.errors import ConfigError
+from models.other_layouts import quantized_by
 
 Method = Literal["int8", "nf4", "fp4"]
 
@@ -115,6 +116,14 @@ def read_quantization(config: Fields) -> QuantizationConfig | None:
     Raises:
         ConfigError: another method made the checkpoint, or a value cannot be used.
     """
+    for name in ("quantization", "compression_config"):  # what MLX writes, and compressed-tensors wrote
+        if config.nested(name).values and not config.nested("quantization_config").values:
+            whose = "MLX" if name == "quantization" else "compressed-tensors"
+            raise config.error(
+                name,
+                "absent: give the unquantized checkpoint",
+                note=f", the settings of weights that {whose} quantized",
+            )
     saved = config.nested("quantization_config")
     if not saved.values:
         return None
@@ -124,6 +133,7 @@ def read_quantization(config: Fields) -> QuantizationConfig | None:
         raise saved.error(
             "quant_method",
             "bitsandbytes: give a checkpoint that is quantized with it, or the unquantized one to be quantized while loading",
+            note=quantized_by(method, saved.values),
         )
     if is_int8 == is_four_bit:
         raise saved.error("load_in_8bit", "true, or load_in_4bit, and not both")

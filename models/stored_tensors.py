@@ -12,8 +12,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, listed, shards_by_tensor, weight_files
+from models.checkpoint_files import INDEX_FILE, SINGLE_FILE, shards_by_tensor, weight_files, why_it_is_no_folder
 from models.errors import CheckpointError
+from models.other_layouts import listed, other_tensors
 
 LM_HEAD = "lm_head.weight"
 HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
@@ -37,11 +38,14 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """What `model.safetensors` holds, or the shards that `model.safetensors.index.json` names, by canonical name.
 
     Raises:
-        CheckpointError: there are no safetensors weights, a file is missing, cut short or corrupt, or index and
-            shards disagree.
+        CheckpointError: there are no safetensors weights, or they are in a layout that is not read, a file is missing, cut
+            short or corrupt, or index and shards disagree.
     """
     tensors: dict[str, StoredTensor] = {}
-    for tensor in _list_tensors(folder):
+    stored = _list_tensors(folder)
+    if another := other_tensors(str(folder), {tensor.name: tensor.dtype for tensor in stored}):
+        raise CheckpointError(another)
+    for tensor in stored:
         if _is_derived(tensor.name):
             continue
         name = _canonical_name(tensor.name)
@@ -67,7 +71,7 @@ def readable(file: Path) -> Iterator[None]:
 def _list_tensors(folder: Path) -> list[StoredTensor]:
     """Every stored tensor in reading order: file by file, by offset."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder: give a Hugging Face checkpoint folder")
+        raise CheckpointError(why_it_is_no_folder(folder))
     shards = weight_files(str(folder), {file.name for file in folder.iterdir()}, folder / INDEX_FILE)
     stored = [tensor for name in shards for tensor in _read_header(folder / name)]
     if shards == [SINGLE_FILE]:

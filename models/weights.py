@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from models.checkpoint_files import listed
 from models.checkpoint_place import local_folder
 from models.errors import CheckpointError
 from models.layers.loadable import FLOATS, Loadable, Range, Slot, whole
+from models.other_layouts import listed
 from models.stored_tensors import HEAD_NAMES, LM_HEAD, StoredTensor, readable, stored_tensors
 
 logger = logging.getLogger(__name__)
