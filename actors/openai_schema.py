@@ -94,7 +94,7 @@ class TextPart(Body):
 
 
 class ChatMessage(Body):
-    """One turn of a conversation; texts in parts are joined."""
+    """One turn of a conversation; texts in parts are joined where the model's chat template takes only texts."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]

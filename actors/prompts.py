@@ -58,15 +58,14 @@ async def encode_chat(
     """Token ids of the chat template over these messages.
 
     Raises:
-        ApiError: 400, a variable that is none, no chat template, or one that refuses these messages.
+        ApiError: 400, a variable that is none, no chat template, or one that refuses these messages or would lose them.
         RequestError: a text cannot be encoded.
     """
     for name in variables:
         if name in _RESERVED or not name.isidentifier():
             raise ApiError(400, f"chat_template_kwargs: {name} cannot be set", param="chat_template_kwargs")
-    plain = [{"role": _role(message), "content": _content(message)} for message in messages]
     try:
-        return await asyncio.to_thread(_render, tokenizer, plain, variables, add_generation_prompt)
+        return await asyncio.to_thread(_render, tokenizer, messages, variables, add_generation_prompt)
     except TemplateError as error:
         raise ApiError(400, f"messages: {error}", param="messages") from error
 
@@ -102,19 +101,21 @@ def _role(message: ChatMessage) -> str:
     return "system" if message.role == "developer" else message.role
 
 
-def _content(message: ChatMessage) -> str:
+def _content(message: ChatMessage, tokenizer: Tokenizer) -> str | list[dict[str, str]]:
+    """A message's text, or its parts, protected."""
     if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
+        return tokenizer.protect(message.content)
+    return [{"type": part.type, "text": tokenizer.protect(part.text)} for part in message.content]
 
 
 def _render(
-    tokenizer: Tokenizer, messages: list[dict[str, str]], variables: Mapping[str, Any], add_generation_prompt: bool
+    tokenizer: Tokenizer, messages: Sequence[ChatMessage], variables: Mapping[str, Any], add_generation_prompt: bool
 ) -> tuple[int, ...]:
-    protected = [{**message, "content": tokenizer.protect(message["content"])} for message in messages]
+    protected = [{"role": _role(message), "content": _content(message, tokenizer)} for message in messages]
+    fitted = tokenizer.chat_content().fit(protected)
     shown: dict[str, Any] = {
         name: tokenizer.protect(value) if isinstance(value, str) else value for name, value in variables.items()
     }
     now = dt.datetime.now(dt.UTC)  # an online answer is of today; a job's rows are of the job's date
-    prompt = tokenizer.render_chat(protected, add_generation_prompt=add_generation_prompt, now=now, **shown)
+    prompt = tokenizer.render_chat(fitted, add_generation_prompt=add_generation_prompt, now=now, **shown)
     return tuple(tokenizer.encode(prompt, add_special_tokens=False))

@@ -42,12 +42,13 @@ def label_prompt(tokenizer: Tokenizer, *, text: str, question: str, labels: Sequ
     """The prompt after which a label is the answer; to be encoded without special tokens if there is a chat template.
 
     Raises:
-        TemplateError: the chat template failed.
+        TemplateError: the chat template failed, or leaves out what is asked.
     """
     asked = f"{text}\n\nQuestion: {question}\nAnswer with one of: {', '.join(labels)}."
     if tokenizer.chat_template is None:
         return f"{asked}\nAnswer:"
-    return tokenizer.render_chat([{"role": "user", "content": asked}], enable_thinking=False)
+    messages = tokenizer.chat_content().fit([{"role": "user", "content": asked}])
+    return tokenizer.render_chat(messages, enable_thinking=False)
 
 
 def label_token_ids(

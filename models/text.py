@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 
 from models.chat import ChatTemplates
+from models.chat_content import ChatContent
 from models.checkpoint_place import description_folder
 from models.detokenizer import IncrementalDetokenizer, stream_maker, token_bytes
 from models.errors import RequestError
@@ -21,6 +22,8 @@ from models.folds import Folds, Offset
 from models.guarded import GuardedTokenizer
 from models.special_text import SpecialText, without_leading_breaks
 from models.tokenizer_files import DEFAULT_TEMPLATE, TokenizerFiles
+
+_PROBED_DATE = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,7 @@ class Tokenizer:
         self._make_stream = stream_maker(files.backend)
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for
         self._lock = threading.Lock()
+        self._content: ChatContent | None = None
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, now: dt.datetime | None = None) -> "Tokenizer":
@@ -213,6 +217,19 @@ class Tokenizer:
             now=now or self._now,
             variables=kwargs,
         )
+
+    def chat_content(self, **kwargs: Any) -> ChatContent:
+        """Which form of a message's content the chat template takes, with these variables: for messages to be fitted to it before
+        `render_chat`. Found out once for no variables, which may be a request's own.
+        """
+        if kwargs:
+            return self._probed(kwargs)
+        if self._content is None:
+            self._content = self._probed({})
+        return self._content
+
+    def _probed(self, variables: Mapping[str, Any]) -> ChatContent:
+        return ChatContent.of(lambda messages: self.render_chat(messages, now=_PROBED_DATE, **variables))
 
     def _id_of(self, name: str) -> int | None:
         return self._backend.token_to_id(self._named[name]) if name in self._named else None

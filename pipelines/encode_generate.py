@@ -7,6 +7,7 @@ roles and nested content parts included, are templates each.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from models.chat_content import ChatContent
 from models.text import Tokenizer
 from pipelines.encoding import EncodedRow, Row, each, of_tokens, protected, together, too_long
 from pipelines.errors import RowError, TaskError
@@ -17,6 +18,8 @@ from pipelines.templates import RowTemplate
 
 # What chat templates get in another way.
 _RESERVED = {"messages": "write task.messages", "now": "the date that templates see is the key date of the job"}
+# Where a prompt ends, which does not change how messages are written.
+_OF_THE_END = ("add_generation_prompt", "continue_final_message")
 
 
 class PromptEncoder:
@@ -59,7 +62,23 @@ class PromptEncoder:
         for name in _RESERVED.keys() & self._task.chat_template_kwargs.keys():
             raise TaskError(f"task.chat_template_kwargs.{name}", f"is no variable of a template: {_RESERVED[name]}")
         render_messages = self._renderer(self._task.messages, "task.messages")
-        return lambda row: self._tokenizer.render_chat(render_messages(row), **self._task.chat_template_kwargs)
+        content = self._content()
+        return lambda row: self._tokenizer.render_chat(
+            content.fit(render_messages(row)), **self._task.chat_template_kwargs
+        )
+
+    def _content(self) -> ChatContent:
+        """The form of content that the chat template takes, which the task's messages have or can be given.
+
+        Raises:
+            TaskError: what a message says would be lost.
+        """
+        kwargs = {name: value for name, value in self._task.chat_template_kwargs.items() if name not in _OF_THE_END}
+        content = self._tokenizer.chat_content(**kwargs)
+        for index, message in enumerate(self._task.messages or ()):
+            if fault := content.fault(message):
+                raise TaskError(f"task.messages[{index}].content", fault)
+        return content
 
     def _renderer(self, value: Any, place: str) -> Callable[[Row], Any]:
         """A function from a row to `value` with every string in it rendered."""
