@@ -245,4 +245,5 @@ def _id2label(fields: Fields) -> dict[int, str]:
 def _problem_type(fields: Fields) -> ProblemType | None:
     if fields.values.get("problem_type") is None:
         return None
-    return fields.choice("problem_type", get_args(ProblemType))
+    kind: ProblemType = fields.choice("problem_type", get_args(ProblemType))
+    return kind

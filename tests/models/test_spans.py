@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from hypothesis import example, given, settings
@@ -97,7 +98,7 @@ def pipeline_spans(text: str, names: Sequence[str], tags: Sequence[str]) -> list
     """What transformers' token-classification pipeline makes of tagged words with `aggregation_strategy="simple"`."""
     from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
-    pipeline = object.__new__(TokenClassificationPipeline)
+    pipeline: Any = object.__new__(TokenClassificationPipeline)
     pipeline.model = Tagged(names)
     pipeline.tokenizer = SimpleNamespace(convert_tokens_to_string=" ".join)
     scores = np.eye(len(names))
