@@ -25,6 +25,7 @@ from models import Scorer
 from pipelines.finish import finish
 from pipelines.job import GenerateTask
 from pipelines.rows import InferredUnit
+from pipelines.shards import encode_results
 from tests.actors.serving import load, served, serving
 from tests.pipelines.test_reading import Corpus
 
@@ -120,7 +121,7 @@ def run(spec: LoadedSpec) -> Rows:
         results = compute(spec, found, [request.token_ids.tolist() for request in prepared.requests])
         finished = finish(job, found.facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
         assert finished.failures == ()
-        rows += finished.table.to_pylist(maps_as_pydicts="strict")
+        rows += [json.loads(line) for line in encode_results(finished, job.output.format).splitlines()]
     return rows
 
 

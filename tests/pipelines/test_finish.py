@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from pipelines.finish import finish, result_columns
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
 from pipelines.prepare import Preparer
 from pipelines.rows import FinishedUnit, InferredUnit, ModelRequest
-from pipelines.shards import result_table
+from pipelines.shards import encode_results, result_table
 from tests.pipelines.making import make_facts, make_job, make_rows, word_tokenizer
 
 CAUSAL = make_facts("causal")
@@ -194,9 +195,9 @@ class TestClassify:
     def test_a_regression_shows_the_value_itself_and_says_so(self, tokenizer: Tokenizer) -> None:
         facts = make_facts("sequence-classification", names=("stars",), problem_type="regression")
         row = self.finished(facts, tokenizer, logits(4.25))[0]
-        for name in ("score", "scores"):
-            [field] = [field for field in result_columns(self.job, facts) if field.name == name]
-            assert field.metadata == {b"problem_type": b"regression"}
+        unit = run(self.job, facts, tokenizer, {"body": ["w1"]}, logits(4.25))
+        written = pq.read_schema(pa.BufferReader(encode_results(unit, "parquet")))
+        assert [written.field(name).metadata[b"problem_type"] for name in ("score", "scores")] == [b"regression"] * 2
         assert (row["label"], row["score"], row["scores"]) == (None, 4.25, {"stars": 4.25})
 
     def test_a_regression_of_several_values_has_no_single_score(self, tokenizer: Tokenizer) -> None:
