@@ -197,7 +197,7 @@ class TestClassify:
         row = self.finished(facts, tokenizer, logits(4.25))[0]
         unit = run(self.job, facts, tokenizer, {"body": ["w1"]}, logits(4.25))
         written = pq.read_schema(pa.BufferReader(encode_results(unit, "parquet")))
-        assert [written.field(name).metadata[b"problem_type"] for name in ("score", "scores")] == [b"regression"] * 2
+        assert [written.field(name).metadata for name in ("score", "scores")] == [{b"problem_type": b"regression"}] * 2
         assert (row["label"], row["score"], row["scores"]) == (None, 4.25, {"stars": 4.25})
 
     def test_a_regression_of_several_values_has_no_single_score(self, tokenizer: Tokenizer) -> None:
