@@ -8,7 +8,7 @@ from models.config import TWO_WAY, ModelConfig
 from models.config_types import Head
 from models.errors import ConfigError
 from models.layers.attention import AttentionBackend
-from models.layers.cpu_linear import computed_dtype
+from models.layers.kernels import computed_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ def choose_dtype(dtype: str, config: ModelConfig, device: torch.device) -> torch
         raise ConfigError(f"dtype was {dtype!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
     chosen = DTYPES[name]
     if device.type == "cpu" and computed_dtype(chosen) != chosen:
-        logger.info("this CPU has no instructions for %s: the model is held and computed in float32", name)
+        logger.info(
+            "this CPU has no instructions for %s, or wrong ones: the model is held and computed in float32", name
+        )
         return computed_dtype(chosen)
     return chosen
 
@@ -81,13 +83,13 @@ def choose_backend(
     if not is_causal:
         from models.layers import attention_two_way
 
-        return attention_two_way.BACKEND
+        return attention_two_way.backend(dtype, device)
     if device.type == "cuda" and dtype != torch.float32:
         from models.layers import attention_cuda
 
-        if not slides or attention_cuda.has_windows():
-            return attention_cuda.choose()
-        logger.warning("torch %s has no flash attention with sliding windows; using plain operators", torch.__version__)
+        found = attention_cuda.choose(dtype, device, slides=slides)
+        if found is not None:
+            return found
     from models.layers import attention_cpu
 
-    return attention_cpu.BACKEND
+    return attention_cpu.backend(dtype, device)

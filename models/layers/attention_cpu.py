@@ -7,17 +7,19 @@ meets the query of the sequence that owns it, and the partial softmaxes of a seq
 afterwards (the split of Flash-Decoding, Dao et al. 2023). A block that several sequences share is visited once more
 for each further sequence.
 
-Prefill pads: sequences of similar length form a group, which is one call of scaled_dot_product_attention.
+Prefill pads: sequences of similar length form a group, which is one call of torch's fused attention.
 """
 
 import functools
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from models.layers import kernels
 from models.layers.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
+from models.layers.kernels import FusedAttention
 
 BLOCK_SIZE = 32
 MIN_DENSITY = 0.4  # of the pool's used part; below it gathering the blocks is cheaper than visiting the others in vain
@@ -67,6 +69,18 @@ class CpuPlan:
     groups: tuple[Group, ...]
 
 
+def backend(dtype: torch.dtype, device: torch.device) -> AttentionBackend:
+    """What computes a model of this dtype there."""
+    return AttentionBackend(
+        name="cpu",
+        block_size=BLOCK_SIZE,
+        reads_whole_blocks=True,
+        cache_shape=cache_shape,
+        plan=plan,
+        attend=partial(attend, kernels.fused_attention(dtype, device.type)),
+    )
+
+
 def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ...]:
     """[N, K, B, D]: a block's tokens of one head lie together, so that a block is a matrix as it stands."""
     return (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
@@ -86,7 +100,13 @@ def plan(layout: Layout, device: torch.device, window: int | None = None) -> Cpu
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: KvCache | None, plan: CpuPlan, scale: float
+    fused: FusedAttention,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cache: KvCache | None,
+    plan: CpuPlan,
+    scale: float,
 ) -> torch.Tensor:
     """Q [T, Q, D], k and v [T, K, D] -> [T, Q, D]; writes k and v to the cache first."""
     if cache is not None:
@@ -99,7 +119,7 @@ def attend(
         assert cache is not None
         out[: plan.num_decodes] = _decode(q[: plan.num_decodes], cache, plan, scale)
     for group in plan.groups:
-        out.index_copy_(0, group.tokens, _prefill(q, k, v, cache, group, scale))
+        out.index_copy_(0, group.tokens, _prefill(fused, q, k, v, cache, group, scale))
     return out
 
 
@@ -149,7 +169,13 @@ def _visit(
 
 
 def _prefill(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: KvCache | None, group: Group, scale: float
+    fused: FusedAttention,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cache: KvCache | None,
+    group: Group,
+    scale: float,
 ) -> torch.Tensor:
     """The outputs of one group's real tokens [tokens, Q, D]."""
     if group.tables is not None:
@@ -160,25 +186,19 @@ def _prefill(
         )  # a boolean one would be turned into this by every call, at several times the cost
         keys = _gathered(cache.k, group.tables, group.size)
         values = _gathered(cache.v, group.tables, group.size)
-        heads = F.scaled_dot_product_attention(
-            padded(q, group), keys, values, mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )  # [b, Q, Tq, D]
+        heads = fused(padded(q, group), keys, values, mask, scale)  # [b, Q, Tq, D]
     else:
         whole = (padded(q, group), padded(k, group), padded(v, group))
         is_tiled = q.dtype == torch.bfloat16 or group.window is not None
-        heads = _causal_in_tiles(*whole, scale, group.window) if is_tiled else _causal(*whole, scale)
+        heads = _causal_in_tiles(*whole, scale, group.window) if is_tiled else fused(*whole, None, scale)
     return heads.transpose(1, 2).flatten(0, 1).index_select(0, group.rows)
-
-
-def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-    """Whole sequences, q [b, Q, T, D], k and v [b, K, T, D] -> [b, Q, T, D]."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def _causal_in_tiles(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, window: int | None
 ) -> torch.Tensor:
-    """The same, `TILE` queries at a time against the keys they can see: the last `window`, or all.
+    """Whole sequences, q [b, Q, T, D], k and v [b, K, T, D] -> [b, Q, T, D]: `TILE` queries at a time against the keys
+    they can see, the last `window` or all.
 
     In bfloat16 without matrix units this is two to three times as fast as torch's fused kernel. Scores are rounded to the
     model's dtype before the softmax, as transformers' eager attention does.
@@ -325,8 +345,3 @@ def _group(layout: Layout, members: IntArray, window: int | None, device: torch.
         mask=None if mask is None else torch.from_numpy(mask[:, None]).to(device),
         window=window if window is not None and window < width else None,
     )
-
-
-BACKEND = AttentionBackend(
-    name="cpu", block_size=BLOCK_SIZE, reads_whole_blocks=True, cache_shape=cache_shape, plan=plan, attend=attend
-)

@@ -1,75 +1,71 @@
-"""Attention on a GPU with variable-length flash attention (Dao 2023): one call a layer for decodes and prefill alike.
+"""Attention on a GPU with variable-length flash attention (Dao 2023), decodes and prefill alike.
 
-Where flash-attn is installed its kernel walks the paged cache through a block table. Otherwise torch's own
-variable-length kernel runs over keys and values gathered from the pages. Both align a sequence's last query with its
-last key. The kernels are passed in, so that everything around them runs on the CPU too.
+Where flash-attn is installed its kernel walks the paged cache through a block table: one call a layer. Otherwise torch's
+own variable-length kernel runs over keys and values gathered from the pages, so many sequences at a time that what is
+gathered stays bounded. Both align a sequence's last query with its last key. The kernels are passed in, so that
+everything around them runs on the CPU too.
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
-from typing import cast
 
 import numpy as np
 import torch
 
-from models.layers.attention import AttentionBackend, KvCache, KvSpec, Layout
+from models.layers import kernels
+from models.layers.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
+from models.layers.kernels import GatheredKernel, PagedKernel, WindowSize
 
-PAGED_BLOCK_SIZE = 256  # flash-attn's paged kernel takes multiples of this
+logger = logging.getLogger(__name__)
+
 GATHERED_BLOCK_SIZE = 32
-
-PagedKernel = Callable[..., torch.Tensor]
-"""flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale=, causal=,
-window_size=, block_table=)."""
-
-GatheredKernel = Callable[..., torch.Tensor]
-"""kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, window_size): causal, as many key as
-query heads."""
-
-WindowSize = tuple[int, int]
-"""How many keys before a query's own it sees, and how many after; -1: all of them."""
+GATHERED_TOKENS = 1 << 16
+"""Tokens whose keys and values are gathered at a time, in one layer; a longer sequence goes alone. With 8 key heads of
+128 channels in half precision that is 256 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CudaPlan:
-    """One step: packed boundaries and longest lengths of queries and keys, where new keys go, and how the cache is
-    walked."""
+class Piece:
+    """Successive sequences that one call computes: their packed tokens, boundaries and longest lengths of queries and
+    keys, and how the cache is walked."""
 
+    tokens: slice
     cu_queries: torch.Tensor  # [S + 1] int32
     cu_keys: torch.Tensor  # [S + 1] int32
     max_queries: int
     max_keys: int
-    slots: torch.Tensor | None  # [T] cache place of each new token
     tables: torch.Tensor | None  # [S, blocks] int32, for the paged kernel
     keys: torch.Tensor | None  # [Tk] cache place of every key that is seen, for the gathered one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CudaPlan:
+    """One step: where new keys go, and its pieces."""
+
+    slots: torch.Tensor | None  # [T] cache place of each new token
+    pieces: tuple[Piece, ...]
     window_size: WindowSize
 
 
-def choose() -> AttentionBackend:
-    """The best kernel that is installed."""
-    if find_spec("flash_attn") is not None:
-        from flash_attn import flash_attn_varlen_func
-
-        return paged_backend(flash_attn_varlen_func)
-    return gathered_backend(_torch_kernel())
-
-
-def has_windows() -> bool:
-    """Whether the kernel that `choose` picks can leave out keys that lie too far back."""
-    if find_spec("flash_attn") is not None:
-        return True
-    from torch.nn.attention import varlen
-
-    return "window_size" in inspect.signature(varlen.varlen_attn).parameters
+def choose(dtype: torch.dtype, device: torch.device, *, slides: bool) -> AttentionBackend | None:
+    """The best kernel that is installed and right, for a model with sliding windows or without; None where there is
+    none."""
+    paged = kernels.paged_attention(dtype, device.type)
+    if paged is not None:
+        return paged_backend(paged)
+    if slides and not kernels.has_windows():
+        logger.warning("torch %s has no flash attention with sliding windows; using plain operators", torch.__version__)
+        return None
+    gathered = kernels.gathered_attention(dtype, device.type)
+    return None if gathered is None else gathered_backend(gathered)
 
 
 def paged_backend(kernel: PagedKernel) -> AttentionBackend:
     """Flash attention through a block table."""
     return AttentionBackend(
         name="flash-attn",
-        block_size=PAGED_BLOCK_SIZE,
+        block_size=kernels.PAGE,
         reads_whole_blocks=False,
         cache_shape=cache_shape,
         plan=partial(_plan, is_paged=True),
@@ -97,25 +93,48 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is_paged: bool) -> CudaPlan:
     lengths = layout.starts + layout.counts
     first_key = np.zeros_like(lengths)
-    if window is not None and layout.tables is not None and not is_paged:
+    is_gathered = layout.tables is not None and not is_paged
+    if window is not None and is_gathered:
         first_key = np.maximum(layout.starts - window + 1, 0)
-    slots = tables = keys = None
-    if layout.tables is not None:
-        slots = _places(layout, layout.starts, layout.counts).to(device)
-        if is_paged:
-            width = -(-int(lengths.max()) // layout.block_size)
-            tables = torch.from_numpy(layout.tables[:, :width].astype(np.int32)).to(device)
-        else:
-            keys = _places(layout, first_key, lengths - first_key).to(device)
+    cuts = _cuts(lengths - first_key, GATHERED_TOKENS) if is_gathered else [slice(0, lengths.size)]
     return CudaPlan(
-        cu_queries=_boundaries(layout.counts).to(device),
-        cu_keys=_boundaries(lengths - first_key).to(device),
-        max_queries=int(layout.counts.max()),
-        max_keys=int((lengths - first_key).max()),
-        slots=slots,
+        slots=None if layout.tables is None else _places(layout, layout.starts, layout.counts).to(device),
+        pieces=tuple(_piece(layout, first_key, cut, device, is_paged=is_paged) for cut in cuts),
+        window_size=(-1, 0) if window is None else (window - 1, 0),
+    )
+
+
+def _cuts(num_keys: IntArray, most: int) -> list[slice]:
+    """Successive sequences with at most so many keys together, or one that has more."""
+    cuts, first, total = [], 0, 0
+    for index, count in enumerate(num_keys.tolist()):
+        if index > first and total + count > most:
+            cuts.append(slice(first, index))
+            first, total = index, 0
+        total += count
+    return [*cuts, slice(first, num_keys.size)]
+
+
+def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool) -> Piece:
+    counts, first = layout.counts[cut], first_key[cut]
+    num_keys = layout.starts[cut] + counts - first
+    start = int(layout.counts[: cut.start].sum())
+    tables = keys = None
+    if layout.tables is not None:
+        own = layout.tables[cut]
+        if is_paged:
+            width = -(-int(num_keys.max()) // layout.block_size)
+            tables = torch.from_numpy(own[:, :width].astype(np.int32)).to(device)
+        else:
+            keys = _places(replace(layout, tables=own), first, num_keys).to(device)
+    return Piece(
+        tokens=slice(start, start + int(counts.sum())),
+        cu_queries=_boundaries(counts).to(device),
+        cu_keys=_boundaries(num_keys).to(device),
+        max_queries=int(counts.max()),
+        max_keys=int(num_keys.max()),
         tables=tables,
         keys=keys,
-        window_size=(-1, 0) if window is None else (window - 1, 0),
     )
 
 
@@ -150,18 +169,19 @@ def _attend_paged(
     if cache is not None:
         _write(cache, k, v, plan)
         k, v = cache.k, cache.v
+    [piece] = plan.pieces
     return kernel(
         q,
         k,
         v,
-        plan.cu_queries,
-        plan.cu_keys,
-        plan.max_queries,
-        plan.max_keys,
+        piece.cu_queries,
+        piece.cu_keys,
+        piece.max_queries,
+        piece.max_keys,
         softmax_scale=scale,
         causal=True,
         window_size=plan.window_size,
-        block_table=plan.tables,
+        block_table=piece.tables,
     )
 
 
@@ -175,48 +195,33 @@ def _attend_gathered(
     scale: float,
 ) -> torch.Tensor:
     if cache is not None:
-        assert plan.keys is not None
         _write(cache, k, v, plan)
-        k, v = (pages.flatten(0, 1).index_select(0, plan.keys) for pages in (cache.k, cache.v))
-    group = q.shape[1] // k.shape[1]
-    if group > 1:
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    parts = [_attend_piece(kernel, q[piece.tokens], k, v, cache, piece, plan, scale) for piece in plan.pieces]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_piece(
+    kernel: GatheredKernel,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cache: KvCache | None,
+    piece: Piece,
+    plan: CudaPlan,
+    scale: float,
+) -> torch.Tensor:
+    """The outputs of one piece's queries. Without a cache k and v are the step's own."""
+    if cache is not None:
+        assert piece.keys is not None
+        k, v = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))
     return kernel(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
-        plan.cu_queries,
-        plan.cu_keys,
-        plan.max_queries,
-        plan.max_keys,
+        piece.cu_queries,
+        piece.cu_keys,
+        piece.max_queries,
+        piece.max_keys,
         scale,
         plan.window_size,
     )
-
-
-def _torch_kernel() -> GatheredKernel:
-    """Torch's variable-length kernel behind one signature; how it is told to be causal has changed between
-    releases."""
-    from torch.nn.attention import varlen
-
-    varlen_attn = cast("Callable[..., torch.Tensor]", varlen.varlen_attn)
-    parameters = inspect.signature(varlen_attn).parameters
-
-    def kernel(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cu_q: torch.Tensor,
-        cu_k: torch.Tensor,
-        max_q: int,
-        max_k: int,
-        scale: float,
-        window_size: WindowSize,
-    ) -> torch.Tensor:
-        causal: dict[str, object] = {"window_size": window_size} if has_windows() else {"is_causal": True}
-        if "scale" not in parameters:  # older kernels always divide by sqrt(D)
-            q = q * (scale * q.shape[-1] ** 0.5)
-            return varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, **causal)
-        return varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, **causal)
-
-    return kernel

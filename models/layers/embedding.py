@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.cpu_linear import pack
+from models.layers.kernels import packed_product
 from models.layers.linear import Linear, Part
 from models.layers.loadable import Loadable, Range, Slot, unallocated
 from models.parallel import TensorParallel
@@ -72,7 +72,7 @@ class VocabHead(Linear):
     def adopt(self) -> None:
         """Packs, or refers to, the loaded weight of the embedding this head is tied to."""
         if self.tied_to is not None:
-            self.product = pack(self.tied_to.weight.data, None)
+            self.product = packed_product(self.tied_to.weight.data, None)
             if self.product is None:
                 self.weight = self.tied_to.weight
 

@@ -2,25 +2,23 @@
 
 Two codes lie in a byte, the first in its high half. Blocks run along the rows and on from one row to the next. A
 product computes the weight again from its codes: on a GPU inside the kernel, on a CPU a few rows at a time, which was
-4 times as fast there as the whole weight first.
+4 times as fast there as the whole weight first. Codes are made floats in whole blocks, whatever the weight's width.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from models.layers.cpu_linear import Product
+from models.layers import kernels
 from models.layers.int8 import MULTIPLIED_AT_ONCE, QUANTIZED_AT_ONCE, check_scales
+from models.layers.kernels import FourBitFloats, FourBitProduct, Product
 from models.layers.loadable import Range
-
-FourBitKind = Literal["nf4", "fp4"]
-
-SCALES_A_BLOCK = 256
-"""Scales of the first quantization that share one of the second."""
+from models.layers.plain import SCALES_A_BLOCK, FourBitKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,16 +34,13 @@ class QuantizedScales:
     @classmethod
     def of(cls, scales: torch.Tensor) -> "QuantizedScales":
         """`scales` float32 [blocks]."""
-        from bitsandbytes import functional
-
-        offset = scales.mean()
-        codes, state = functional.quantize_blockwise(scales - offset, blocksize=SCALES_A_BLOCK)
-        return cls(codes=codes, absmax=state.absmax, table=state.code, offset=offset)
+        offset, table = scales.mean(), kernels.scale_table(scales.device)
+        codes, absmax = kernels.scale_codes(scales.device.type)(scales - offset, table)
+        return cls(codes=codes, absmax=absmax, table=table, offset=offset)
 
     def floats(self) -> torch.Tensor:
         """The scales, float32 [blocks]."""
-        dequantize = torch.ops.bitsandbytes.dequantize_blockwise.default
-        return dequantize(self.codes, self.absmax, self.table, SCALES_A_BLOCK, torch.float32).add_(self.offset)  # type: ignore[no-any-return]
+        return kernels.scale_floats(self.codes.device.type)(self.codes, self.absmax, self.table).add_(self.offset)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +58,13 @@ class FourBitQuantizer:
         Raises:
             CheckpointError: the weight, called `name`, has a scale that is not finite.
         """
-        import bitsandbytes  # noqa: F401 - registers the operators
-
-        quantize = torch.ops.bitsandbytes.quantize_4bit.default
+        quantize = kernels.four_bit_codes(self.kind, weight.dtype, weight.device.type)
         values, size = weight.reshape(-1), self.block_size
         packed = torch.empty(-(-values.numel() // 2), dtype=torch.uint8, device=weight.device)
         scales = torch.empty(-(-values.numel() // size), dtype=torch.float32, device=weight.device)
         for first in range(0, values.numel(), QUANTIZED_AT_ONCE):  # a multiple of every block size
-            codes, part = quantize(values[first : first + QUANTIZED_AT_ONCE], size, self.kind, torch.uint8)
-            packed[first // 2 : first // 2 + codes.numel()] = codes.view(-1)
+            codes, part = quantize(values[first : first + QUANTIZED_AT_ONCE], size)
+            packed[first // 2 : first // 2 + codes.numel()] = codes
             scales[first // size : first // size + part.numel()] = part
         check_scales(scales, name)
         return FourBitWeight(
@@ -110,7 +103,10 @@ class FourBitWeight:
 
     def floats(self) -> torch.Tensor:
         """W, float32 [out, in]."""
-        return self._floats(self.packed, self.plain_scales(), self.shape, torch.float32)
+        scales = self.plain_scales()
+        make = kernels.four_bit_floats(self.kind, torch.float32, self.packed.device.type)
+        blocks = make(self._whole_blocks(self.packed, scales.numel()), scales, self.block_size)
+        return blocks[: math.prod(self.shape)].view(self.shape)
 
     def plain_scales(self) -> torch.Tensor:
         """The scales, float32 [blocks]."""
@@ -158,64 +154,56 @@ class FourBitWeight:
 
     def product(self) -> Product:
         """A function x [T, in] -> x Wᵀ [T, out] in `compute_dtype`."""
-        if self.packed.device.type == "cpu":
-            return partial(self._multiply_on_cpu, chunks=list(self._chunks()))
-        return partial(self._multiply_on_gpu, packed=self.packed.view(-1, 1), state=self._state())
+        device = self.packed.device.type
+        fused = None if device == "cpu" else kernels.four_bit_product(self.kind, self.compute_dtype, device)
+        if fused is None:
+            make = kernels.four_bit_floats(self.kind, self.compute_dtype, device)
+            return partial(self._multiply_by_pieces, pieces=list(self._pieces()), make=make)
+        return partial(self._multiply_fused, fused=fused, state=self._state())
 
-    def _multiply_on_cpu(self, x: torch.Tensor, *, chunks: "Sequence[_Chunk]") -> torch.Tensor:
+    def _multiply_by_pieces(self, x: torch.Tensor, *, pieces: "Sequence[_Piece]", make: FourBitFloats) -> torch.Tensor:
         x = x.to(self.compute_dtype)
         scales = self.plain_scales()
         y = x.new_empty(x.shape[0], self.out_features)
-        for chunk in chunks:
-            weight = self._floats(chunk.packed, scales[chunk.blocks], chunk.shape, x.dtype)
-            torch.mm(x, weight.t(), out=y[:, chunk.rows])
+        for piece in pieces:
+            blocks = make(piece.packed, scales[piece.blocks], self.block_size)
+            weight = blocks[: math.prod(piece.shape)].view(piece.shape)
+            torch.mm(x, weight.t(), out=y[:, piece.rows])
         return y
 
-    def _multiply_on_gpu(self, x: torch.Tensor, *, packed: torch.Tensor, state: Any) -> torch.Tensor:
-        import bitsandbytes
+    def _multiply_fused(self, x: torch.Tensor, *, fused: FourBitProduct, state: Any) -> torch.Tensor:
+        return fused(x.to(self.compute_dtype), self.packed, state)
 
-        return bitsandbytes.matmul_4bit(x.to(self.compute_dtype), packed, quant_state=state)  # type: ignore[attr-defined,no-any-return]
-
-    def _chunks(self) -> "Iterator[_Chunk]":
+    def _pieces(self) -> "Iterator[_Piece]":
         """Rows that are computed at a time: about `MULTIPLIED_AT_ONCE` weights, beginning at a block."""
         num_rows, width = self.shape
         whole = self.block_size // math.gcd(self.block_size, width)  # so many rows end with a block
         step = whole * max(1, MULTIPLIED_AT_ONCE // (whole * width))
         for first in range(0, num_rows, step):
             last = min(first + step, num_rows)
-            yield _Chunk(
+            blocks = slice(first * width // self.block_size, -(-last * width // self.block_size))
+            yield _Piece(
                 rows=slice(first, last),
-                packed=_span(self.packed, 2, (first, last), width),
-                blocks=slice(first * width // self.block_size, -(-last * width // self.block_size)),
+                packed=self._whole_blocks(_span(self.packed, 2, (first, last), width), blocks.stop - blocks.start),
+                blocks=blocks,
                 shape=(last - first, width),
             )
 
-    def _floats(
-        self, packed: torch.Tensor, scales: torch.Tensor, shape: tuple[int, int], dtype: torch.dtype
-    ) -> torch.Tensor:
-        dequantize = torch.ops.bitsandbytes.dequantize_4bit.default
-        return dequantize(packed.view(-1, 1), scales, self.block_size, self.kind, shape, dtype)  # type: ignore[no-any-return]
+    def _whole_blocks(self, packed: torch.Tensor, num_blocks: int) -> torch.Tensor:
+        """The codes with the last block filled up; the same tensor where it is full."""
+        missing = num_blocks * self.block_size // 2 - packed.numel()
+        return F.pad(packed, (0, missing)) if missing else packed
 
     def _state(self) -> Any:
-        from bitsandbytes.functional import QuantState, get_4bit_type
-
         quantized = self.scales if isinstance(self.scales, QuantizedScales) else None
-        nested = (
-            None
-            if quantized is None
-            else QuantState(
-                absmax=quantized.absmax, code=quantized.table, blocksize=SCALES_A_BLOCK, dtype=torch.float32
-            )
-        )
-        return QuantState(
-            absmax=self.scales if quantized is None else quantized.codes,
-            shape=torch.Size(self.shape),
-            code=get_4bit_type(self.kind, device=self.packed.device),
-            blocksize=self.block_size,
-            quant_type=self.kind,
+        return kernels.four_bit_state(
+            kind=self.kind,
+            scales=self.scales if quantized is None else quantized.codes,  # type: ignore[arg-type]
+            block_size=self.block_size,
+            shape=self.shape,
             dtype=self.compute_dtype,
             offset=None if quantized is None else quantized.offset,
-            state2=nested,
+            nested=None if quantized is None else (quantized.absmax, quantized.table),
         )
 
     def _cut(self, values: torch.Tensor, weights_each: int, rows: Range, columns: Range) -> torch.Tensor:
@@ -235,8 +223,8 @@ class FourBitWeight:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Chunk:
-    """Some rows of a weight: where they are, their codes, and where their scales are."""
+class _Piece:
+    """Some rows of a weight: where they are, their codes in whole blocks, and where their scales are."""
 
     rows: slice
     packed: torch.Tensor

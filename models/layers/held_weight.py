@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.cpu_linear import Product, pack
+from models.layers.kernels import Product, packed_product
 from models.layers.linear import Part
 from models.layers.loadable import Loadable, Range, Slot, unallocated
 
@@ -45,7 +45,7 @@ class PlainWeight:
     weight: torch.Tensor
 
     def product(self) -> Product:
-        return pack(self.weight, None) or partial(F.linear, weight=self.weight)
+        return packed_product(self.weight, None) or partial(F.linear, weight=self.weight)
 
     def above(self, other: object) -> "PlainWeight | None":
         return PlainWeight(weight=torch.cat([self.weight, other.weight])) if isinstance(other, PlainWeight) else None

@@ -7,14 +7,15 @@ itself, so that a row's output does not depend on its batch-mates. For a batch o
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 
 from models.errors import CheckpointError
-from models.layers.cpu_linear import Product
+from models.layers import kernels
+from models.layers.kernels import Int8Product, Product
+from models.layers.plain import LEVELS
 
-LEVELS = 127
 QUANTIZED_AT_ONCE = 1 << 18
 """Weights; what quantizing needs besides is a few times as large."""
 MULTIPLIED_AT_ONCE = 1 << 19
@@ -33,13 +34,13 @@ class Int8Quantizer:
         Raises:
             CheckpointError: the weight, called `name`, has no finite scale.
         """
-        quantize = _operators().int8_vectorwise_quant.default
+        quantize = kernels.int8_codes(weight.device.type)
         codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         absmax = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
         step = max(1, QUANTIZED_AT_ONCE // weight.shape[1])
         for first in range(0, weight.shape[0], step):
             rows = slice(first, first + step)
-            codes[rows], absmax[rows], _ = quantize(weight[rows].half(), 0.0)
+            codes[rows], absmax[rows] = quantize(weight[rows].half())
         check_scales(absmax, name)
         return Int8Weight(codes=codes, absmax=absmax, threshold=self.threshold)
 
@@ -70,9 +71,11 @@ class Int8Weight:
 
     def product(self) -> Product:
         """A function x [T, in] -> x Wᵀ [T, out] in the dtype of x, or in float32 on a CPU."""
-        return self._multiply_on_cpu if self.codes.device.type == "cpu" else self._multiply_on_gpu
+        device = self.codes.device.type
+        fused = None if device == "cpu" else kernels.int8_product(device)
+        return self._multiply_by_pieces if fused is None else partial(self._multiply_fused, fused=fused)
 
-    def _multiply_on_cpu(self, x: torch.Tensor) -> torch.Tensor:
+    def _multiply_by_pieces(self, x: torch.Tensor) -> torch.Tensor:
         """Codes are whole numbers, and exact as floats; entries over the threshold stay beside them in the same units."""
         codes, absmax, is_outlier = self._quantized_input(x)
         units = absmax[:, None] / LEVELS  # [T, 1]
@@ -84,10 +87,9 @@ class Int8Weight:
             torch.mm(mixed, self.codes[rows].float().t(), out=y[:, rows])
         return y.mul_(units).mul_(self.absmax / LEVELS)
 
-    def _multiply_on_gpu(self, x: torch.Tensor) -> torch.Tensor:
+    def _multiply_fused(self, x: torch.Tensor, *, fused: Int8Product) -> torch.Tensor:
         codes, absmax, is_outlier = self._quantized_input(x)
-        multiply = _operators().int8_scaled_mm.default
-        y: torch.Tensor = multiply(codes.to(torch.int8), self.codes, absmax, self.absmax, bias=None, dtype=x.dtype)
+        y = fused(codes.to(torch.int8), self.codes, absmax, self.absmax, x.dtype)
         if is_outlier is None:
             return y
         columns = is_outlier.any(dim=0).nonzero().view(-1)
@@ -112,9 +114,3 @@ def check_scales(scales: torch.Tensor, name: str) -> None:
         raise CheckpointError(
             f"{name} holds numbers that are NaN, infinite or too large to be quantized; leave it unquantized (skipped_modules)"
         )
-
-
-def _operators() -> Any:
-    import bitsandbytes  # noqa: F401 - registers the operators
-
-    return torch.ops.bitsandbytes

@@ -1,7 +1,7 @@
 """Linear layers that know which part of a published projection they hold, and load exactly that.
 
 A `ColumnLinear` splits rows of the weight (output channels), a `RowLinear` its columns (input channels) and sums
-over the ranks. On the CPU the finished weight is packed (see `cpu_linear`). Neither knows about quantization: a weight
+over the ranks. On the CPU the finished weight is packed (see `kernels`). Neither knows about quantization: a weight
 of another form is held by a module that is handed in.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.cpu_linear import Product, pack
+from models.layers.kernels import Product, packed_product
 from models.layers.loadable import Loadable, Range, Slot, unallocated, whole
 from models.parallel import TensorParallel
 
@@ -81,7 +81,7 @@ class Linear(Loadable):
         if self.held is not None:
             return
         assert self.weight is not None
-        self.product = pack(self.weight.data, self.fused_bias())
+        self.product = packed_product(self.weight.data, self.fused_bias())
         if self.product is not None:
             self.weight = None
 

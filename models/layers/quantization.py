@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from models.config_quantization import DEFAULT_BLOCK_SIZE, DEFAULT_INT8_THRESHOLD, QuantizationConfig
-from models.layers.cpu_linear import computed_dtype
 from models.layers.four_bit import FourBitQuantizer
 from models.layers.held_weight import FloatPart, HeldPart, HeldWeight, merged
 from models.layers.int8 import Int8Quantizer
+from models.layers.kernels import computed_dtype
 from models.layers.linear import Linear, Part
 from models.layers.saved_quantization import SavedFourBitPart, SavedInt8Part, is_saved_quantized
 from models.weights import Checkpoint

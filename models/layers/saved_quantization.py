@@ -17,11 +17,12 @@ import torch
 
 from models.config_quantization import BLOCK_SIZES, DEFAULT_BLOCK_SIZE
 from models.errors import CheckpointError
-from models.layers.four_bit import SCALES_A_BLOCK, FourBitKind, FourBitWeight, QuantizedScales
+from models.layers.four_bit import FourBitWeight, QuantizedScales
 from models.layers.held_weight import HeldPart
 from models.layers.int8 import Int8Weight
 from models.layers.linear import Part
 from models.layers.loadable import FLOATS, Range, Slot, whole
+from models.layers.plain import SCALES_A_BLOCK, FourBitKind, four_bit_table
 from models.weights import Checkpoint
 
 _STORAGE = {
@@ -194,9 +195,7 @@ class SavedFourBitPart(HeldPart):
         return round(share * sum(kept))
 
     def finalize(self) -> None:
-        from bitsandbytes.functional import get_4bit_type
-
-        if not torch.equal(self.table, get_4bit_type(self._kind, device=self.table.device)):
+        if not torch.equal(self.table, four_bit_table(self._kind, self.table.device)):
             raise CheckpointError(
                 f"{self.name}.quant_map is not bitsandbytes' table of {self._kind} codes; save the checkpoint again with it"
             )

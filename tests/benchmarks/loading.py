@@ -61,12 +61,12 @@ def load_here(folder: str, dtype: str) -> Loading:
     """Loads a checkpoint in this process, whose peak must not be behind it yet."""
     import torch
 
-    from models.layers.cpu_linear import pack
+    from models.layers.kernels import packed_product
     from models.registry import load_model
     from models.weights import Checkpoint
 
     torch.set_num_threads(1)
-    pack(torch.ones(64, 64), None)  # what the libraries allocate at their first product is not the weights'
+    packed_product(torch.ones(64, 64), None)  # what the libraries allocate at their first product is not the weights'
     before = peak_bytes()
     started = time.perf_counter()
     loaded = load_model(folder, dtype=dtype, device="cpu")

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from bitsandbytes import functional
 
-from models.layers.cpu_linear import pack
 from models.layers.four_bit import FourBitQuantizer
 from models.layers.int8 import Int8Quantizer
+from models.layers.kernels import packed_product
 
 SHAPE = (4096, 2560)
 ROWS = (1, 8, 32, 256, 1024)
@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(parser.parse_args().threads)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 0.02
-    packed = pack(weight, None)
+    packed = packed_product(weight, None)
     nf4 = FourBitQuantizer(kind="nf4", block_size=64, double=False, compute_dtype=torch.float32)(weight, "w").product()
     int8 = Int8Quantizer(threshold=6.0)(weight, "w").product()
     codes, state = functional.quantize_4bit(weight, quant_type="nf4")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import Engine, Output, SamplingParams, Scorer
-from models.layers import attention_cuda
+from models.layers import attention_cuda, kernels
 from models.layers.attention import AttentionBackend, KvCache
 from tests.models.engine.tiny import GREEDY, SHARP, logprobs, prompts, tokens
 from tests.models.layers.paged import Shape, make_step
@@ -109,9 +109,9 @@ def test_label_scores_on_a_gpu_are_those_on_the_cpu(qwen3_checkpoint: Checkpoint
     torch.testing.assert_close(half, expected, atol=0.2, rtol=0.05)
 
 
-def kernels() -> dict[str, AttentionBackend]:
+def backends() -> dict[str, AttentionBackend]:
     """Torch's own variable-length kernel, and flash-attn's where it is installed."""
-    found = {"torch-varlen": attention_cuda.gathered_backend(attention_cuda._torch_kernel())}
+    found = {"torch-varlen": attention_cuda.gathered_backend(kernels._torch_varlen())}
     if find_spec("flash_attn") is not None:
         from flash_attn import flash_attn_varlen_func
 
@@ -132,7 +132,7 @@ def kernels() -> dict[str, AttentionBackend]:
     ids=["mixed", "decodes over one head", "shared blocks", "a head of 80", "a window"],
 )
 def test_a_kernel_aligns_the_last_query_with_the_last_key(kernel: str, shape: Shape) -> None:
-    backend = kernels().get(kernel)
+    backend = backends().get(kernel)
     if backend is None:
         pytest.skip(f"{kernel} is not installed")
     sizes: dict[str, Any] = {"head_dim": max(16, shape.head_dim), "block_size": 256, "garbage": 100.0}

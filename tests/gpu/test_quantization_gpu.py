@@ -1,4 +1,4 @@
-"""Quantized weights on a CUDA device: equal to the CPU, which is held against bitsandbytes in tests/models.
+"""Quantized weights on a CUDA device: equal to the CPU, which is held against the published formulas in tests/models.
 
 Not yet run: no CUDA device was at hand when this was written.
 """

@@ -1,6 +1,6 @@
 """Tiny checkpoints and tokenizers for the tests of models, each made once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.config_types import Head
+from models.layers import agreement, kernels
 from tests.models.tiny_tokenizers import KINDS
 from tests.tiny_checkpoints import save_checkpoint
 
@@ -65,3 +66,15 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
         return made[kind]
 
     return make
+
+
+@pytest.fixture
+def fresh_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels are compared with plain torch again, in this test and after it, and what disagrees is said again."""
+    decisions = [each for each in vars(kernels).values() if hasattr(each, "cache_clear")]
+    monkeypatch.setattr(agreement, "_said", set())
+    for decision in decisions:
+        decision.cache_clear()
+    yield
+    for decision in decisions:
+        decision.cache_clear()

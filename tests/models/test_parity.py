@@ -19,6 +19,7 @@ from transformers import (
 
 from models import Engine, SamplingParams, Scorer
 from tests.models.engine.tiny import SHARP
+from tests.models.near_ties import assert_greedy
 
 CheckpointMaker = Callable[..., Path]
 ORACLES: dict[str, Any] = {
@@ -152,10 +153,9 @@ def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(
         outputs = engine.generate(ragged(), SamplingParams(max_tokens=64, temperature=0.0, ignore_eos=True))
     assert len({token for output in outputs for token in output.token_ids}) > 20
     for ids, output in zip(ragged(), outputs, strict=True):
-        with torch.no_grad():
-            expected = oracle.generate(torch.tensor([ids]), max_new_tokens=64, do_sample=False, pad_token_id=0)
-        assert output.token_ids == expected[0, len(ids) :].tolist()
+        assert len(output.token_ids) == 64
         assert output.finish_reason == "length"
+        assert_greedy(oracle, ids, output.token_ids)
 
 
 def test_the_old_spelling_of_the_rotary_base_gives_the_same_logits(
@@ -177,7 +177,8 @@ def test_the_old_spelling_of_the_rotary_base_gives_the_same_logits(
 @pytest.mark.parametrize("family", list(SHAPES))
 def test_bfloat16_agrees_on_the_top_token(family_checkpoint: CheckpointMaker, family: str) -> None:
     folder = family_checkpoint(family, "causal", dtype=torch.bfloat16, num_hidden_layers=4)
-    oracle = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    # torch's fused attention, transformers' default, fails in bfloat16 where ATEN_CPU_CAPABILITY takes AVX-512 away
+    oracle = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = ragged()[-1]
     with torch.no_grad():

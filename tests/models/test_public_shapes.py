@@ -13,9 +13,9 @@ from models.config import ModelConfig
 from models.decoder import BuildOptions
 from models.families import FAMILIES
 from models.heads import Model
-from models.layers.attention_cpu import BACKEND
 from models.layers.loadable import Loadable
 from models.parallel import TensorParallel
+from tests.models.layers.paged import BACKEND
 
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936,
          "max_position_embeddings": 40960, "rope_theta": 1000000, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "hidden_act": "silu",

@@ -12,7 +12,7 @@ from models import Scorer, config_families
 from models.choices import choose_backend, choose_device
 from models.errors import CheckpointError, ConfigError
 from models.families import FAMILIES
-from models.layers import attention_cpu, cpu_linear
+from models.layers import kernels, plain
 from models.registry import load_model, load_tokenizer, require_causal
 
 CheckpointMaker = Callable[..., Path]
@@ -23,28 +23,36 @@ def test_every_family_whose_configuration_is_read_is_built() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "names"),
+    ("device", "dtype", "right", "name"),
     [
-        ("cpu", torch.float32, {"cpu"}),
-        ("cpu", torch.bfloat16, {"cpu"}),
-        ("cuda", torch.bfloat16, {"flash-attn", "torch-varlen"}),
-        ("cuda", torch.float16, {"flash-attn", "torch-varlen"}),
-        ("cuda", torch.float32, {"cpu"}),  # the flash kernels take half precision only; torch's operators run anywhere
+        ("cpu", torch.float32, {}, "cpu"),
+        ("cpu", torch.bfloat16, {}, "cpu"),
+        ("cuda", torch.bfloat16, {"paged_attention", "gathered_attention"}, "flash-attn"),
+        ("cuda", torch.float16, {"gathered_attention"}, "torch-varlen"),
+        ("cuda", torch.float16, {}, "cpu"),
+        # the flash kernels take half precision only; torch's operators run anywhere
+        ("cuda", torch.float32, {"paged_attention", "gathered_attention"}, "cpu"),
     ],
 )
-def test_the_attention_backend_takes_the_device_and_the_dtype(device: str, dtype: torch.dtype, names: set[str]) -> None:
-    assert choose_backend(torch.device(device), dtype).name in names
+def test_the_attention_backend_takes_the_device_and_the_dtype(
+    device: str, dtype: torch.dtype, right: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kernel in ("paged_attention", "gathered_attention"):
+        found = plain.varlen_attention if kernel in right else None
+        monkeypatch.setattr(kernels, kernel, lambda dtype, device_type, found=found: found)
+    monkeypatch.setattr(kernels, "fused_attention", lambda dtype, device_type: plain.attention)
+    assert choose_backend(torch.device(device), dtype).name == name
 
 
 def test_a_checkpoint_gives_its_own_head_dtype_and_length(qwen3_checkpoint: CheckpointMaker) -> None:
     loaded = load_model(qwen3_checkpoint("question-answering", dtype=torch.bfloat16), device="cpu")
     assert (loaded.head, loaded.dtype, loaded.device.type) == (
         "question-answering",
-        cpu_linear.computed_dtype(torch.bfloat16),
+        kernels.computed_dtype(torch.bfloat16),
         "cpu",
     )
     assert loaded.max_model_len == 128
-    assert loaded.backend is attention_cpu.BACKEND
+    assert loaded.backend.name == "cpu"
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
@@ -54,7 +62,7 @@ def test_a_cpu_without_half_precision_computes_in_float32(
 ) -> None:
     folder = qwen3_checkpoint("sequence-classification", dtype=torch.bfloat16)
     exact = Scorer.from_pretrained(folder, dtype="float32", device="cpu").score([[3, 4, 5]])[0]
-    monkeypatch.setattr(cpu_linear, "_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(kernels, "_multiplies_bfloat16", lambda: False)
     caplog.set_level(logging.INFO)
     loaded = load_model(folder, dtype=dtype, device="cpu")
     assert loaded.dtype == torch.float32
@@ -77,9 +85,9 @@ def test_bfloat16_is_computed_where_there_are_instructions(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    cpu_linear._multiplies_bfloat16.cache_clear()
-    assert cpu_linear.computed_dtype(torch.bfloat16) == (torch.bfloat16 if is_native else torch.float32)
-    cpu_linear._multiplies_bfloat16.cache_clear()
+    kernels._multiplies_bfloat16.cache_clear()
+    assert kernels.computed_dtype(torch.bfloat16) == (torch.bfloat16 if is_native else torch.float32)
+    kernels._multiplies_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(

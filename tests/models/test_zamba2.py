@@ -73,13 +73,15 @@ def oracle(folder: Path) -> Any:
 
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_logits_are_those_of_transformers(zamba2_checkpoint: CheckpointMaker, shape: str) -> None:
+    """Of its float64 ones, which its own float32 ones are up to 5e-4 away from in some shapes and on some processors: at most
+    twice as far as those, or 1e-4."""
     folder = zamba2_checkpoint(**SHAPES[shape])
-    expected = oracle(folder)
+    theirs, truth = (Zamba2ForCausalLM.from_pretrained(folder, dtype=dtype) for dtype in (torch.float32, torch.float64))
     for ids, logits in zip(prompts(), Scorer.from_pretrained(folder).score(prompts()), strict=True):
         with torch.no_grad():
-            torch.testing.assert_close(
-                logits, expected(torch.tensor([ids]), use_cache=False).logits[0], atol=1e-4, rtol=0
-            )
+            rounded, exact = (model(torch.tensor([ids]), use_cache=False).logits[0] for model in (theirs, truth))
+        allowed = max(1e-4, 2 * float((rounded - exact).abs().max()))
+        torch.testing.assert_close(logits.double(), exact, atol=allowed, rtol=0)
 
 
 @pytest.mark.parametrize("shape", GENERATED)

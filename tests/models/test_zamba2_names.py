@@ -15,10 +15,10 @@ from models import Scorer
 from models.config import ModelConfig
 from models.decoder import BuildOptions
 from models.errors import CheckpointError
-from models.layers import attention_cpu
 from models.layers.loadable import Loadable
 from models.zamba2 import Zamba2Decoder
 from tests.models.engine.tiny import prompts
+from tests.models.layers.paged import BACKEND
 from tests.models.tiny_zamba2 import layers
 
 CheckpointMaker = Callable[..., Path]
@@ -62,7 +62,7 @@ NUM_TENSORS = {"1.2B": 406, "2.7B": 531, "7B": 786}
 def published_shapes(folder: Path, fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name to shape of every tensor that the decoder of this config asks for."""
     (folder / "config.json").write_text(json.dumps({"model_type": "zamba2", **fields}))
-    options = BuildOptions(backend=attention_cpu.BACKEND, max_model_len=128)
+    options = BuildOptions(backend=BACKEND, max_model_len=128)
     decoder = Zamba2Decoder(ModelConfig.from_pretrained(folder), options)
     slots = [slot for module in decoder.modules() if isinstance(module, Loadable) for slot in module.slots()]
     shapes: dict[str, tuple[int, ...]] = {}
@@ -170,7 +170,7 @@ def test_a_shared_block_under_a_layer_that_is_not_hybrid_is_unexpected(
 
 def test_a_block_belongs_to_hybrid_layers_by_their_order_not_by_their_number(tmp_path: Path) -> None:
     published_shapes(tmp_path, {"hidden_size": 64, "intermediate_size": 64, **TWO_BLOCKS})
-    options = BuildOptions(backend=attention_cpu.BACKEND, max_model_len=8)
+    options = BuildOptions(backend=BACKEND, max_model_len=8)
     decoder = Zamba2Decoder(ModelConfig.from_pretrained(tmp_path), options)
     names = [decoder.canonical_name(f"layers.{layer}.shared_transformer.x") for layer in (2, 3, 5, 6, 4)]
     assert [name.split(".")[1] for name in names] == ["2", "3", "2", "3", "4"]

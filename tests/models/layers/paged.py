@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from models.layers import attention_cpu
 from models.layers.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
+
+BACKEND = attention_cpu.backend(torch.float32, torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.layers.attention import Layout
-from models.layers.attention_cpu import BACKEND
-from tests.models.layers.paged import Shape, make_step
+from tests.models.layers.paged import BACKEND, Shape, make_step
 
 MIXED = [(7, 1), (1, 1), (30, 1), (0, 5), (0, 1), (3, 6), (12, 2), (0, 17), (8, 8), (4, 1)]
 SHAPES: dict[str, Shape] = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.layers import attention_cuda, kernels
 from models.layers.attention import AttentionBackend, Layout
-from models.layers.attention_cpu import BACKEND
 from models.layers.attention_cuda import gathered_backend, paged_backend
-from tests.models.layers.paged import Shape, Step, make_step
+from tests.models.layers.paged import BACKEND, Shape, Step, make_step
 from tests.models.layers.test_attention_cpu import SHAPES
 
 
@@ -58,15 +58,15 @@ def varlen(
     return out
 
 
-def varlen_of_equal_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """Torch's own kernel: as many key as query heads, packed keys, causal."""
-    assert q.shape[1:] == k.shape[1:] == v.shape[1:]
+def packed(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """Torch's own kernel as we call it: packed keys, causal, fewer key than query heads where the model has fewer."""
+    assert k.shape == v.shape
     assert all(tensor.is_contiguous() for tensor in (q, k, v))
     *boundaries, scale, window_size = rest
     return varlen(q, k, v, *boundaries, softmax_scale=scale, causal=True, window_size=window_size)
 
 
-BACKENDS = {"paged": paged_backend(varlen), "gathered": gathered_backend(varlen_of_equal_heads)}
+BACKENDS = {"paged": paged_backend(varlen), "gathered": gathered_backend(packed)}
 
 
 @pytest.mark.parametrize("kind", list(BACKENDS))
@@ -111,6 +111,65 @@ def test_queries_that_are_part_of_a_wider_tensor_are_taken_too() -> None:
         plan = backend.plan(step.layout, torch.device("cpu"))
         found = backend.attend(q, k, v, step.cache(backend), plan, step.scale)
         torch.testing.assert_close(found.double(), step.expected(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("most", [1, 10, 40])
+@pytest.mark.parametrize("name", ["mixed", "one kv head", "shared blocks", "a window", "decodes only"])
+def test_what_is_gathered_is_bounded_and_no_head_is_repeated(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[torch.Size] = []
+
+    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
+        gathered.append(k.shape)
+        return packed(q, k, v, *rest)
+
+    monkeypatch.setattr(attention_cuda, "GATHERED_TOKENS", most)
+    step = make_step(SHAPES[name])
+    torch.testing.assert_close(step.run(gathered_backend(kernel)).double(), step.expected(), atol=2e-5, rtol=0)
+    lengths = step.layout.starts + step.layout.counts
+    assert len(gathered) > 1
+    assert all(num_keys <= max(most, lengths.max()) for num_keys, _, _ in gathered)
+    assert {heads for _, heads, _ in gathered} == {SHAPES[name].num_kv_heads}
+
+
+def test_sequences_are_gathered_together_as_far_as_they_fit() -> None:
+    cuts = attention_cuda._cuts(np.array([3, 4, 5, 20, 1, 9, 1]), 10)
+    assert [(cut.start, cut.stop) for cut in cuts] == [(0, 2), (2, 3), (3, 4), (4, 6), (6, 7)]
+
+
+def new_varlen_attn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *boundaries: Any,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Torch 2.13's signature, as far as it is used."""
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    return packed(query, key, value, *boundaries, scale, window_size)
+
+
+def old_varlen_attn(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *boundaries: Any, is_causal: bool = False
+) -> torch.Tensor:
+    """Torch 2.10's, which knows no scale, no windows and no heads that are shared."""
+    assert is_causal
+    assert query.shape[1] == key.shape[1]
+    return packed(query, key, value, *boundaries, query.shape[-1] ** -0.5, (-1, 0))
+
+
+@pytest.mark.parametrize("varlen_attn", [new_varlen_attn, old_varlen_attn])
+@pytest.mark.parametrize("name", ["mixed", "one kv head", "as many kv heads"])
+def test_torchs_kernel_is_called_as_its_release_wants_it(
+    name: str, varlen_attn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    step = make_step(SHAPES[name])
+    found = step.run(gathered_backend(kernels._torch_varlen()))
+    torch.testing.assert_close(found.double(), step.expected(), atol=2e-5, rtol=0)
 
 
 def test_pages_of_flash_attention_have_the_size_its_kernel_takes() -> None:

@@ -17,6 +17,7 @@ from models.layers.linear import ColumnLinear, Linear, Part, RowLinear, split_ro
 from models.layers.quantization import Quantization, hold_quantized
 from models.parallel import SINGLE, TensorParallel
 from models.weights import Checkpoint, load_weights
+from tests.models import formulas
 from tests.models.layers.ranks import CPU, on_ranks, write_checkpoint
 
 SIZES = [1, 2, 4]
@@ -39,13 +40,8 @@ def saved(name: str, weight: torch.Tensor, method: str, *, double: bool = False)
 
 
 def restored(weight: torch.Tensor, method: str, *, double: bool = False) -> torch.Tensor:
-    """The weight that these tensors stand for."""
-    if method == "int8":
-        codes, absmax, _ = functional.int8_vectorwise_quant(weight.half())
-        return torch.as_tensor(codes * (absmax / 127)[:, None])
-    codes, state = functional.quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type=method)
-    floats: torch.Tensor = functional.dequantize_4bit(codes, state)
-    return floats
+    """The weight that these tensors stand for, by the published formulas."""
+    return formulas.int8(weight).floats if method == "int8" else formulas.four_bit_weight(weight, method, double=double)
 
 
 def loaded(layer: nn.Module, checkpoint: Checkpoint, config: QuantizationConfig, *, is_saved: bool) -> Any:
@@ -221,4 +217,4 @@ def test_the_state_says_the_block_size(tmp_path: Path) -> None:
     layer = ColumnLinear([split_rows("up", 8, tp=SINGLE)], 256)
     loaded(layer, write_checkpoint(tmp_path, tensors), QuantizationConfig(method="fp4"), is_saved=True)
     x = random(3, 256, seed=1)
-    torch.testing.assert_close(layer(x), F.linear(x, functional.dequantize_4bit(codes, state)))
+    torch.testing.assert_close(layer(x), F.linear(x, formulas.four_bit_weight(weight, "fp4", block_size=128)))
