@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.millrace-setup
 
-.PHONY: help setup check format test faults demo bench
+.PHONY: help setup check format test isa faults demo bench
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -33,6 +33,9 @@ format: setup  ## let ruff format and fix what it can
 
 test: check  ## check, then the tests that need neither a GPU nor minutes of killing
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+isa: setup  ## the numeric tests once for every instruction set that this machine can be held to
+	$(BIN)/python -m tests.isa
 
 faults: setup  ## the tests that kill real processes
 	$(BIN)/pytest -m faults --timeout 900
