@@ -4,6 +4,8 @@
 #   docker build --tag millrace:0.1.0 .
 #   docker build --tag millrace:0.1.0-cuda --build-arg VARIANT=cuda .
 #
+# Neither needs CUDA's compiler. FLASH_ATTN does: see there.
+#
 # cpu takes torch's CPU build, cuda the one that pip gives by itself, which brings CUDA's libraries along: the node supplies the driver.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -12,8 +14,10 @@ ARG VARIANT=cpu
 # exactly the version in pyproject.toml
 ARG TORCH_VERSION=2.13.0
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-# extras of the project, such as "hub"; "gpu" compiles flash-attn and needs a BASE_IMAGE with CUDA's compiler
+# extras of the project, such as "hub"
 ARG EXTRAS=hub
+# a version of flash-attn for the cuda variant, such as 2.8.3; compiles it, for which BASE_IMAGE must have CUDA's compiler
+ARG FLASH_ATTN=
 # fsspec's packages for the object stores you use, such as "s3fs gcsfs"
 ARG STORAGE=s3fs>=2026.9.0
 ENV PATH=/opt/millrace/bin:${PATH} PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -28,6 +32,11 @@ RUN case "${VARIANT}" in \
 WORKDIR /src
 COPY . .
 RUN read -ra storage <<< "${STORAGE}"; pip install ".${EXTRAS:+[${EXTRAS}]}" "${storage[@]}"
+# against the torch that is installed, so after it and without isolation
+RUN if [ -n "${FLASH_ATTN}" ]; then \
+      pip install ".[gpu]"; \
+      pip install --no-build-isolation "flash-attn==${FLASH_ATTN}"; \
+    fi
 # small checkpoints to try things with, at a place that has no Python version in it
 RUN cp -r jobs/demo/checkpoints /opt/millrace/demo
 

@@ -90,6 +90,28 @@ def test_the_project_is_installed_with_its_extras_and_stores(
     assert run_step(instructions, "EXTRAS", tmp_path, given).stdout.split() == installs
 
 
+@pytest.mark.parametrize(
+    ("given", "installs"),
+    [
+        ({}, []),
+        ({"FLASH_ATTN": "2.8.3"}, ["install", ".[gpu]", "install", "--no-build-isolation", "flash-attn==2.8.3"]),
+    ],
+    ids=["by default", "given"],
+)
+def test_flash_attention_is_built_only_where_it_is_asked_for(
+    instructions: list[Instruction], tmp_path: Path, given: dict[str, str], installs: list[str]
+) -> None:
+    done = run_step(instructions, "flash-attn==", tmp_path, {"FLASH_ATTN": "", **given})
+    assert (done.returncode, done.stdout.split()) == (0, installs)
+
+
+def test_no_extra_asks_for_a_package_that_has_no_wheels() -> None:
+    """flash-attn is published as source alone, and its build asks for the installed torch, which pip hides from it."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {re.split(r"[^A-Za-z0-9_-]", requirement)[0] for extra in extras.values() for requirement in extra}
+    assert not asked & {"flash-attn", "flash_attn"}
+
+
 def test_what_the_build_copies_is_let_through(instructions: list[Instruction]) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
