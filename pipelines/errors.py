@@ -3,7 +3,8 @@
 PipelineError
 ├── RowError              this row: a dead letter, the others go on
 ├── SourceError           a unit cannot be read: retried, then listed
-│   └── SourceChangedError  its file is no longer the one that was planned: listed at once
+│   └── LastingSourceError  trying again would find the same: listed at once
+│       └── SourceChangedError  its file is no longer the one that was planned
 ├── EngineError           an engine died: its units are tried again on a fresh one
 ├── OutputError           results cannot be written: the run stops
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
@@ -35,8 +36,12 @@ class SourceError(PipelineError):
     """A source file cannot be read."""
 
 
-class SourceChangedError(SourceError):
-    """A source file is no longer the file that was planned; reading it again would not help."""
+class LastingSourceError(SourceError):
+    """A source file cannot be read, and reading it again would not help: its content is damaged, or is not what its name says."""
+
+
+class SourceChangedError(LastingSourceError):
+    """A source file is no longer the file that was planned."""
 
 
 class EngineError(PipelineError):

@@ -52,6 +52,11 @@ class SourceFile:
         """Whether the file can be read from a place in its middle: all but compressed text can."""
         return self.format == "parquet" or compression_of(self.path) is None
 
+    @property
+    def always_has_bytes(self) -> bool:
+        """Whether even a file without rows cannot be empty: Parquet and compressed text have a frame."""
+        return self.format == "parquet" or compression_of(self.path) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class _Match:

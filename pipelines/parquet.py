@@ -2,15 +2,20 @@
 
 Parquet can only be decoded from the start of a row group, so the units of one row group are best read in one go, forwards:
 `iter_row_ranges` decodes each page once, whatever number of units it holds.
+
+Columns come in the plain types of `pipelines.plain_arrays`. Timestamps of the old kind INT96, which Spark writes, are read as
+microseconds: as nanoseconds, which Arrow would make of them, they could not go beyond the year 2262, and 9999-12-31 would be 1816.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import LastingSourceError
+from pipelines.plain_arrays import plain_batch, plain_schema
 from pipelines.schema import Columns
 from pipelines.storage import Storage, is_remote, reading
 
@@ -35,14 +40,24 @@ def read_footer(storage: Storage, path: str, columns: Columns) -> Footer:
         SourceError: it cannot be read, or is no Parquet.
     """
     with storage.open(path) as file, reading(path):
-        opened = pq.ParquetFile(file)
+        opened = _opened(file)
         metadata = opened.metadata
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         return Footer(
-            schema=opened.schema_arrow.remove_metadata(),
+            schema=plain_schema(opened.schema_arrow),
             num_rows=tuple(group.num_rows for group in groups),
             num_bytes=tuple(_needed_bytes(group, columns) for group in groups),
         )
+
+
+def read_names(storage: Storage, path: str) -> tuple[str, ...]:
+    """The names of a file's columns.
+
+    Raises:
+        SourceError: it cannot be read, or is no Parquet.
+    """
+    with storage.open(path) as file, reading(path):
+        return tuple(_opened(file).schema_arrow.names)
 
 
 def _needed_bytes(group: Any, columns: Columns) -> int:
@@ -63,12 +78,12 @@ def iter_row_ranges(
     Columns come with the file's own types; those of `names` that the file lacks are left out.
 
     Raises:
-        SourceError: the file cannot be read, or has fewer rows.
+        SourceError: the file cannot be read, or has fewer rows. The text names a column that cannot be decoded.
     """
     buffer_bytes = _REMOTE_BUFFER_BYTES if is_remote(path) else _LOCAL_BUFFER_BYTES
     with storage.open(path) as file:
         with reading(path):
-            opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes)
+            opened = _opened(file, pre_buffer=False, buffer_size=buffer_bytes)
             present = [name for name in names if name in opened.schema_arrow.names]
             batches = opened.iter_batches(
                 batch_size=min(_ROWS_PER_BATCH, max(count for _, count in ranges)),
@@ -76,10 +91,34 @@ def iter_row_ranges(
                 columns=present,
                 use_threads=False,
             )
-        rows = _RowStream(batches, path)
-        for start, count in ranges:
-            rows.skip(start - rows.position)
-            yield rows.take(count).select(present)
+        rows = _RowStream(map(plain_batch, batches), path)
+        try:
+            for start, count in ranges:
+                rows.skip(start - rows.position)
+                yield rows.take(count).select(present)
+        except LastingSourceError as error:
+            raise _with_column(error, opened, row_group, present) from error.__cause__
+
+
+def _opened(file: BinaryIO, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us", **options)
+
+
+def _with_column(
+    error: LastingSourceError, opened: pq.ParquetFile, row_group: int, names: Sequence[str]
+) -> LastingSourceError:
+    """The error, naming the first column that cannot be decoded by itself."""
+    for name in names:
+        try:
+            for batch in opened.iter_batches(
+                _ROWS_PER_BATCH, row_groups=[row_group], columns=[name], use_threads=False
+            ):
+                plain_batch(batch)
+        except (pa.ArrowException, OSError):
+            return LastingSourceError(
+                f"{error} (in column {name!r}; the job can do without it if input.columns leaves it out)"
+            )
+    return error
 
 
 class _RowStream:

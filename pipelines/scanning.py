@@ -25,15 +25,16 @@ from pipelines.cutting import (
 )
 from pipelines.errors import PlanError, SourceError
 from pipelines.inference import RowShape, shape_of_lines
+from pipelines.layout import HEAD_BYTES, check_text, why_unreadable
 from pipelines.listing import SourceFile
 from pipelines.parquet import read_footer
 from pipelines.schema import Columns
-from pipelines.storage import Storage, reading, with_retries
+from pipelines.storage import Content, Storage, compression_of, reading, with_retries
 from pipelines.units import NO_ROW_GROUP
 
 CHUNK_BYTES = 32 << 20
 _TAIL_BYTES = 1 << 20
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MARK_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +84,25 @@ class Scanner:
         elif part.source.format == "jsonl" and part.source.is_cuttable:
             scan = self._scan_chunk
         try:
+            if not part.source.size and part.source.always_has_bytes:
+                raise SourceError("the file is empty")
             return with_retries(lambda: scan(part))
-        except (PlanError, SourceError) as error:
+        except PlanError as error:
             return Finding(file=part.file, problem=str(error))
+        except SourceError as error:
+            return Finding(file=part.file, problem=self._told(part.source) or str(error))
+
+    def _told(self, source: SourceFile) -> str | None:
+        """What a file that cannot be read is, if its bytes tell."""
+        kind = "Parquet" if source.format == "parquet" else compression_of(source.path)
+        if kind is None:
+            return None
+        size = min(source.size, _MARK_BYTES)
+        try:
+            head, tail = (self.storage.read(source.path, start, size) for start in (0, source.size - size))
+        except SourceError:
+            return None
+        return why_unreadable(source.path, head, tail, kind)
 
     def _scan_parquet(self, part: Part) -> Finding:
         footer = read_footer(self.storage, part.source.path, self.columns)
@@ -117,12 +134,12 @@ class Scanner:
         cutter: Cutter | None = None
         shape, schema = RowShape(), None
         pieces: list[Piece] = []
-        content = self.storage.content(part.source.path)
+        content: Content = self.storage.content(part.source.path)
         try:
             with reading(part.source.path):
+                content = _Ahead(content)
+                check_text(part.source.path, content.head, part.source.format)
                 for block in iter_blocks(content, csv_records if is_csv else jsonl_records):
-                    if cutter is None:
-                        _check_start(part.source.path, block.text)
                     if is_csv and schema is None:
                         schema, block = _without_header(block, part.source.path)
                     cutter = cutter or self._cutter(block.offset)
@@ -166,7 +183,7 @@ def _own_lines(storage: Storage, part: Part) -> Block:
     path, start = part.source.path, part.start
     if start == 0:
         text = storage.read(path, 0, part.end)
-        _check_start(path, text)
+        check_text(path, text[:HEAD_BYTES], "jsonl")
         if text.startswith(BOM):
             start, text = len(BOM), text[len(BOM) :]
     else:
@@ -195,15 +212,22 @@ def _rest_of_line(storage: Storage, part: Part) -> bytes:
     return b"".join(pieces)
 
 
-def _check_start(path: str, text: bytes) -> None:
-    """Raises:
-    PlanError: the file is in an encoding or a layout that cannot be meant to be read line by line.
-    """
-    if text.startswith(_UTF16):
-        raise PlanError(f"{path} is UTF-16; convert it to UTF-8, for example with: iconv -f UTF-16 -t UTF-8")
-    is_json = path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".json")
-    if is_json and text[:4096].lstrip().startswith(b"["):
-        raise PlanError(f"{path} holds one JSON array; one object a line is needed, for example with: jq -c '.[]'")
+class _Ahead:
+    """Content of which the first bytes are looked at before they are read."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._rest = b""
+        while len(self._rest) < HEAD_BYTES and (more := content.read(HEAD_BYTES - len(self._rest))):
+            self._rest += more
+        self.head = self._rest
+
+    def read(self, size: int) -> bytes:
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found or self._content.read(size)
+
+    def close(self) -> None:
+        self._content.close()
 
 
 def _without_header(block: Block, path: str) -> tuple[pa.Schema | None, Block]:

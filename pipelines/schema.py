@@ -21,6 +21,7 @@ _LISTS: Mapping[str, Callable[[pa.DataType], pa.DataType]] = {"list": pa.list_, 
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:,\s*tz=([^\]]+))?\]")
 _DECIMAL = re.compile(r"decimal(128|256)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
 _MAX_NAMES_SHOWN = 20
+_PLAIN_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 JSON_MARK = b"millrace.json"
 """The key of a field's metadata that says that its text is JSON; the value is the reason."""
 
@@ -111,14 +112,19 @@ def json_reason(field: "pa.Field[Any]") -> str | None:
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """`type` without what the output formats cannot hold: empty structs become empty maps, dictionaries inside others their values."""
-    return type if pa.types.is_dictionary(type) else decoded(type)
+    """The type that a column of `type` is read and carried in: `decoded`, but for a dictionary of texts, which stays one."""
+    plain = decoded(type)
+    if not isinstance(type, pa.DictionaryType) or not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
+        return plain
+    is_plain = type.value_type == plain and pa.types.is_signed_integer(type.index_type) and not type.ordered
+    return type if is_plain else dictionary_of(plain)
 
 
 def decoded(type: pa.DataType) -> pa.DataType:
-    """`type` with the values of its dictionaries in their place, and empty maps for empty structs."""
+    """The plainest type with the same values: nothing encoded, no views, no narrow decimals, no extension but UUID; an empty map for an
+    empty struct, which Parquet cannot hold."""
     match type:
-        case pa.DictionaryType():
+        case pa.DictionaryType() | pa.RunEndEncodedType():
             plain = decoded(type.value_type)
         case pa.StructType():
             fields = [pa.field(field.name, decoded(field.type)) for field in type]
@@ -127,12 +133,20 @@ def decoded(type: pa.DataType) -> pa.DataType:
             plain = pa.map_(decoded(type.key_type), decoded(type.item_type))
         case pa.FixedSizeListType():
             plain = pa.list_(decoded(type.value_type), type.list_size)
-        case pa.LargeListType():
+        case pa.LargeListType() | pa.LargeListViewType():
             plain = pa.large_list(decoded(type.value_type))
-        case pa.ListType():
+        case pa.ListType() | pa.ListViewType():
             plain = pa.list_(decoded(type.value_type))
-        case _:
+        case pa.Decimal32Type() | pa.Decimal64Type():
+            plain = pa.decimal128(type.precision, type.scale)
+        case pa.UuidType():
             plain = type
+        case pa.Bool8Type():
+            plain = pa.bool_()
+        case pa.BaseExtensionType():
+            plain = decoded(type.storage_type)
+        case _:
+            plain = _PLAIN_VIEWS.get(type, type)
     return plain
 
 

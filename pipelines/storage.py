@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import fsspec
-import pyarrow as pa
 
 from models.checkpoint_remote import tag_of
-from pipelines.errors import PipelineError, SourceChangedError, SourceError
+from pipelines.decompress import Compression, decompressed
+from pipelines.errors import LastingSourceError, PipelineError, SourceError
+from pipelines.lasting import is_lasting
 
 logger = logging.getLogger(__name__)
 
-Compression = Literal["gzip", "zstd"]
 Result = TypeVar("Result")
 
 _COMPRESSIONS: Mapping[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
@@ -109,14 +109,10 @@ class Storage:
             return cast("BinaryIO", file_system.open(key, "rb"))
 
     def content(self, path: str) -> Content:
-        """Opens a file for reading forwards, decompressed if its ending says gzip or zstd; several members are one content."""
+        """Opens a file for reading forwards, decompressed if its ending says gzip or zstd; see `pipelines.decompress`."""
         file = self.open(path)
         compression = compression_of(path)
-        return (
-            file
-            if compression is None
-            else pa.CompressedInputStream(pa.PythonFile(cast("io.IOBase", file), mode="r"), compression)
-        )
+        return file if compression is None else decompressed(file, compression)
 
     def resolve(self, url: str) -> tuple[Any, str]:
         """The fsspec file system of a URL, and the URL's path there.
@@ -153,7 +149,8 @@ def reading(path: str) -> Iterator[None]:
     except (PipelineError, AssertionError, MemoryError):
         raise
     except Exception as error:  # every fsspec back end has an error tree of its own
-        raise SourceError(f"cannot read {path}: {describe(error)}") from error
+        kind = LastingSourceError if is_lasting(error, is_remote=is_remote(path)) else SourceError
+        raise kind(f"cannot read {path}: {describe(error)}") from error
 
 
 def describe(error: BaseException) -> str:
@@ -172,9 +169,7 @@ def with_retries(
     first_wait_s: float = 0.5,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """Calls `read` until it succeeds, waiting twice as long after each `SourceError`.
-
-    A file that has changed, or whose content is not what it should be, is not tried again.
+    """Calls `read` until it succeeds, waiting twice as long after each `SourceError` that may pass; see `pipelines.lasting`.
 
     Raises:
         SourceError: the last attempt's.
@@ -182,9 +177,9 @@ def with_retries(
     for attempt in range(1, max_attempts):
         try:
             return read()
+        except LastingSourceError:
+            raise
         except SourceError as error:
-            if isinstance(error, SourceChangedError) or isinstance(error.__cause__, ValueError | ImportError):
-                raise  # another attempt would find the same
             wait_s = first_wait_s * 2 ** (attempt - 1)
             logger.warning("attempt %d of %d failed, next in %.1f s: %s", attempt, max_attempts, wait_s, error)
             sleep(wait_s)
