@@ -1,7 +1,7 @@
 """Making a table fit the run's schema, and finding the rows that do not.
 
 Columns are cast as a whole; only where that fails is the column cast row by row. Nothing is rounded or cut: a cast that would lose
-something is refused. Text that is not valid UTF-8 is found the same way.
+something is refused. Text that is not valid UTF-8 is found the same way, and a date so far away that no text can show it.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import RowError
+from pipelines.kinds import INVALID_VALUE
 from pipelines.schema import decoded
+from pipelines.times import beyond_text, has_dates, parse_timestamps
+
+_BEYOND_TEXT = (
+    "column {!r} holds a {} beyond the years that can be written; leave it out of input.columns, or give it the type int64 in "
+    "input.schema (int32 for dates), which keeps its number"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +56,29 @@ def _fitted(
             misfits.setdefault(
                 row, RowError("invalid_utf8", f"column {field.name!r} holds text that is not valid UTF-8")
             )
+    if has_dates(field.type):
+        for row in _rows_beyond_text(column):
+            misfits.setdefault(row, RowError(INVALID_VALUE, _BEYOND_TEXT.format(field.name, field.type)))
     if misfits:
         column = _with_nulls(column, misfits)
     if column.type == field.type:
         return column
     try:
-        return column.cast(field.type)
+        return _cast(column, field.type)
     except pa.ArrowException:
         return _cast_by_row(column, field, misfits)
+
+
+def _cast(column: "pa.ChunkedArray[Any]", type: pa.DataType) -> "pa.ChunkedArray[Any]":
+    if isinstance(type, pa.TimestampType) and has_text(column.type):
+        parsed: pa.ChunkedArray[Any] = parse_timestamps(column, type)
+        return parsed
+    return column.cast(type)
+
+
+def _rows_beyond_text(column: "pa.ChunkedArray[Any]") -> list[int]:
+    chunks = [beyond_text(chunk) for chunk in column.chunks]
+    return np.flatnonzero(np.concatenate(chunks)).tolist() if chunks else []
 
 
 def _cast_by_row(
@@ -65,7 +87,7 @@ def _cast_by_row(
     fitted: list[pa.Array[Any]] = []
     for row in range(len(column)):
         try:
-            fitted += column.slice(row, 1).cast(field.type).chunks
+            fitted += _cast(column.slice(row, 1), field.type).chunks
         except pa.ArrowException as error:
             fitted.append(pa.nulls(1, field.type))
             text = f"column {field.name!r} is {field.type} in this run, and the value does not fit: {error}"

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.schema import decoded
+from pipelines.times import beyond_text
 
 Values = list[Any]
 RAW_KEY = "_raw_base64"
@@ -147,8 +149,13 @@ def _binary_values(array: "pa.Array[Any]") -> Values:
 
 
 def _time_values(array: "pa.Array[Any]") -> Values:
-    texts = array.cast(pa.string()).to_pylist()
-    return [None if text is None else _BARE_OFFSET.sub(r"\1:\2", text.replace(" ", "T", 1)) for text in texts]
+    is_beyond = beyond_text(array)
+    shown: Any = pc.if_else(pa.array(is_beyond), pa.scalar(None, array.type), array) if is_beyond.any() else array
+    texts = shown.cast(pa.string()).to_pylist()
+    values: Values = [None if text is None else _BARE_OFFSET.sub(r"\1:\2", text.replace(" ", "T", 1)) for text in texts]
+    for place in np.flatnonzero(is_beyond).tolist():
+        values[place] = array[place].value  # the input of a dead letter: no text shows it, its number does
+    return values
 
 
 def _duration_values(array: "pa.Array[Any]") -> Values:

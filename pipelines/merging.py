@@ -1,4 +1,7 @@
-"""One schema from the schemas of many files: columns by name, types widened where nothing is lost, conflicts named."""
+"""One schema from the schemas of many files: columns by name, types widened where nothing is lost, conflicts named.
+
+Which type holds two others is `pipelines.type_merge`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import PlanError
-from pipelines.schema import Columns, decoded, dictionary_of
+from pipelines.schema import Columns
+from pipelines.type_merge import merge_types
 
 
 @dataclass(slots=True)
@@ -47,31 +51,13 @@ class SchemaMerger:
         if given.name not in self.schema.names:
             return pa.field(given.name, given.type)
         earlier = self.schema.field(given.name).type
-        merged = _merge_types(earlier, given.type)
+        merged = merge_types(earlier, given.type)
         if merged is None:
             raise PlanError(
                 f"column {given.name!r} is {earlier} in {self._first_paths[given.name]} and {given.type} in {path}; "
                 "give it a type that fits both in input.schema, or read one of the files in a job of its own"
             )
         return pa.field(given.name, merged)
-
-
-def _merge_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both, None if there is none."""
-    if one == other:
-        return one
-    if isinstance(one, pa.DictionaryType) and isinstance(other, pa.DictionaryType):
-        value_type = _merge_types(one.value_type, other.value_type)
-        return None if value_type is None else dictionary_of(value_type)
-    types = [decoded(type) if pa.types.is_dictionary(type) else type for type in (one, other)]
-    if sum(pa.types.is_binary(type) or pa.types.is_large_binary(type) for type in types) == 1:
-        return None  # Arrow would make bytes of the text
-    schemas = [pa.schema([pa.field("column", type)]) for type in types]
-    try:
-        merged: pa.DataType = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
-    return merged
 
 
 def _check_cast(given: "pa.Field[Any]", wanted: pa.DataType, path: str) -> None:

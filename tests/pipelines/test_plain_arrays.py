@@ -1,6 +1,7 @@
 """Plain types hold the same values: pyarrow's own `to_pylist` is the judge, over generated types and values."""
 
 import io
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,11 @@ def arrays(draw: st.DrawFn, length: int, depth: int) -> Any:
     """An array of some nested type with `length` values, from anywhere in a longer one."""
     before, after = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     total = before + length + after
-    kind = draw(st.sampled_from(("leaf", "list", "large_list", "list_view", "fixed", "struct", "map"))) if depth else "leaf"
+    kind = (
+        draw(st.sampled_from(("leaf", "list", "large_list", "list_view", "fixed", "struct", "map")))
+        if depth
+        else "leaf"
+    )
     if kind == "leaf":
         values, make = draw(st.sampled_from(LEAVES))
         whole = make(draw(st.lists(values, min_size=total, max_size=total)))
@@ -75,7 +80,7 @@ def _nested(draw: st.DrawFn, kind: str, ends: list[int], items: Any) -> Any:
         keys = pa.array([f"key {number}" for number in range(len(items))], pa.string_view())
         return _ARROW.MapArray.from_arrays(pa.array(ends, pa.int32()), keys, items, mask=mask)
     if kind == "list_view":
-        sizes = pa.array([end - start for start, end in zip(ends, ends[1:], strict=False)], pa.int32())
+        sizes = pa.array([end - start for start, end in itertools.pairwise(ends)], pa.int32())
         return _ARROW.ListViewArray.from_arrays(pa.array(ends[:-1], pa.int32()), sizes, items, mask=mask)
     make, offset = (pa.LargeListArray, pa.int64()) if kind == "large_list" else (pa.ListArray, pa.int32())
     return _ARROW.__dict__[make.__name__].from_arrays(pa.array(ends, offset), items, mask=mask)
