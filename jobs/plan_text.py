@@ -21,12 +21,14 @@ MAX_NAMED = 20
 def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> str:
     """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean."""
     plan = estimate.plan
+    beside = [("passed over", str(plan.passed_over))] if plan.passed_over.num_files else []
     sections = [
         [f"{job.name}: the spec is valid"],
         _lines(
             "input",
             [
                 ("files", f"{plan.num_files:,}"),
+                *beside,
                 ("rows", f"{plan.num_rows:,}"),
                 ("units", f"{plan.num_units:,} of at most {estimate.unit_rows:,} rows"),
                 ("bytes", byte_text(plan.num_bytes)),

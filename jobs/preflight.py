@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from jobs.errors import SpecError
 from jobs.key_paths import KeyPath, key_path
 from jobs.model_check import check_model, problems_at
@@ -24,10 +22,15 @@ from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
+from pipelines.hive import folder_values
 from pipelines.job import ClassifyTask, Task
 from pipelines.json_lines import parse_object
-from pipelines.listing import SourceFile, list_sources
+from pipelines.layout import check_text
+from pipelines.listing import SourceFile, Sources, find_sources
+from pipelines.overlap import check_apart
+from pipelines.parquet import read_names
 from pipelines.prepare import Preparer
+from pipelines.scanning import Ahead, what_is_wrong
 from pipelines.schema import column_hint, parse_types, shown_names
 from pipelines.storage import Content, Storage, reading
 
@@ -43,7 +46,7 @@ class Preflight:
     config: ModelConfig
     preparer: Preparer
     facts: ModelFacts
-    sources: tuple[SourceFile, ...]
+    sources: Sources
     task: Task
 
     @property
@@ -75,9 +78,11 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
+    with problems_at(places, ("output", "path")):
+        check_apart(job.input, job.output)
     with _problems_of_paths(spec):
-        sources = list_sources(job.input)
-        columns = _columns(sources[0], Storage(job.input.storage_options))
+        sources = find_sources(job.input)
+        columns = _columns(sources.files[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
     return Preflight(config=config, preparer=preparer, facts=facts, sources=sources, task=job.task)
 
@@ -126,22 +131,26 @@ class ColumnsSeen:
 
 
 def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
-    with reading(source.path):
-        if source.format == "parquet":
-            with storage.open(source.path) as file:
-                names = tuple(pq.read_schema(file).names)
-        else:
-            content = storage.content(source.path)
-            try:
-                names = _csv_columns(content, source.path) if source.format == "csv" else _jsonl_columns(content)
-            finally:
-                content.close()
+    try:
+        names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
+    except SourceError as error:
+        raise PlanError(what_is_wrong(storage, source) or str(error)) from error
     is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
+    names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
     return ColumnsSeen(names=names, place=source.path, is_all=is_all)
 
 
-def _csv_columns(content: Content, path: str) -> tuple[str, ...]:
-    return parse_header(read_first_record(content), path)
+def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
+    content = storage.content(source.path)
+    try:
+        with reading(source.path):
+            content = Ahead(content)
+            check_text(source.path, content.head, source.format)
+            if source.format == "csv":
+                return parse_header(read_first_record(content), source.path)
+            return _jsonl_columns(content)
+    finally:
+        content.close()
 
 
 def _jsonl_columns(content: Content) -> tuple[str, ...]:

@@ -87,7 +87,12 @@ def live_line(progress: Progress, *, width: int) -> Text:
 def plain_line(progress: Progress) -> str:
     """Rows, tokens a second, failures and the time left, as one line of text."""
     if progress.phase == "planning":
-        return f"planning: {progress.rows_done:,} rows found" if progress.rows_done else "planning the input"
+        beside = f"; {progress.passed_over}" if progress.passed_over.num_files else ""
+        return (
+            f"planning: {progress.rows_done:,} rows found{beside}"
+            if progress.rows_done
+            else f"planning the input{beside}"
+        )
     rows = f"{progress.rows_done:,}"
     if progress.rows_total is not None:
         share = 100 * progress.rows_done // progress.rows_total if progress.rows_total else 100

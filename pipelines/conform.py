@@ -64,12 +64,17 @@ def _fitted(
     if column.type == field.type:
         return column
     try:
-        return _cast(column, field.type)
+        return cast_column(column, field.type)
     except pa.ArrowException:
         return _cast_by_row(column, field, misfits)
 
 
-def _cast(column: "pa.ChunkedArray[Any]", type: pa.DataType) -> "pa.ChunkedArray[Any]":
+def cast_column(column: "pa.ChunkedArray[Any]", type: pa.DataType) -> "pa.ChunkedArray[Any]":
+    """The column as `type`; text becomes timestamps as `pipelines.times` reads them.
+
+    Raises:
+        pa.ArrowException: a value does not fit.
+    """
     if isinstance(type, pa.TimestampType) and has_text(column.type):
         parsed: pa.ChunkedArray[Any] = parse_timestamps(column, type)
         return parsed
@@ -87,7 +92,7 @@ def _cast_by_row(
     fitted: list[pa.Array[Any]] = []
     for row in range(len(column)):
         try:
-            fitted += _cast(column.slice(row, 1), field.type).chunks
+            fitted += cast_column(column.slice(row, 1), field.type).chunks
         except pa.ArrowException as error:
             fitted.append(pa.nulls(1, field.type))
             text = f"column {field.name!r} is {field.type} in this run, and the value does not fit: {error}"

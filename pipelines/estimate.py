@@ -8,7 +8,7 @@ The probe runs sampled rows through the engine a run would use, in this process.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
@@ -18,7 +18,7 @@ from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
 from pipelines.job import GenerateTask, Job
-from pipelines.listing import SourceFile
+from pipelines.listing import Sources
 from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
 from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader
@@ -87,7 +87,7 @@ class Inputs:
     config: ModelConfig
     checkpoint: Checkpoint
     preparer: Preparer
-    sources: Sequence[SourceFile]
+    sources: Sources
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,8 +113,9 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     preparer = inputs.preparer
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
     unit_rows = unit_rows_of(job)
+    sources = inputs.sources
     plan = plan_units(
-        inputs.sources,
+        sources.files,
         job.input,
         preparer.columns,
         unit_rows=unit_rows,
@@ -128,7 +129,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     probe = probe_engine(job_settings(job, preparer.label_ids), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
-        plan=plan,
+        plan=replace(plan, passed_over=sources.passed_over),
         unit_rows=unit_rows,
         sample=sample,
         memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),

@@ -22,9 +22,10 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from pipelines.errors import PlanError
+from pipelines.hive import check_folders, folder_field, folder_values, is_from_folders
 from pipelines.inference import RowShape
 from pipelines.job import GenerateTask, InputSpec, Job
-from pipelines.listing import SourceFile
+from pipelines.listing import PassedOver, SourceFile
 from pipelines.merging import SchemaMerger
 from pipelines.scanning import CHUNK_BYTES, Finding, Part, Scanner
 from pipelines.schema import Columns, parse_types, select_columns
@@ -56,13 +57,15 @@ def map_here(task: Callable[[Item], Result], items: Iterable[Item], /) -> Iterat
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What was planned: the run's schema, and how much there is. `num_bytes` counts units' bytes in memory or decompressed."""
+    """What was planned: the run's schema, how much there is, and the files passed over for their endings. `num_bytes` counts units'
+    bytes in memory or decompressed."""
 
     schema: pa.Schema
     num_files: int
     num_units: int
     num_rows: int
     num_bytes: int
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 def unit_rows_of(job: Job) -> int:
@@ -155,13 +158,18 @@ class _Schemas:
     columns: Columns
     declared: dict[str, pa.DataType]
     _shape: RowShape = field(default_factory=RowShape)
+    _folders: dict[str, None] = field(default_factory=dict)  # columns that JSONL files' folders give
     _merger: SchemaMerger | None = None
 
     def add(self, finding: Finding, path: str) -> None:
         if finding.shape is not None:
+            missing = [name for name in folder_values(path) if name not in finding.shape.columns]
+            check_folders(path, missing, self.declared)
+            self._folders |= dict.fromkeys(missing)
             self._shape.merge(finding.shape)
             self._shape.check_width()
         if finding.schema is not None:
+            check_folders(path, [one.name for one in finding.schema if is_from_folders(one)], self.declared)
             self._merger = self._merger or SchemaMerger(columns=self.columns, declared=self.declared)
             self._merger.add(finding.schema, path)
 
@@ -170,7 +178,12 @@ class _Schemas:
         if is_jsonl:
             inferred = {one.name: one for one in self._shape.to_schema()}
             declared = {name: pa.field(name, type) for name, type in self.declared.items()}
-            schema = pa.schema((inferred | declared).values())
+            given = {
+                name: folder_field(name, self.declared.get(name, pa.string()))
+                for name in self._folders
+                if name not in inferred
+            }
+            schema = pa.schema((inferred | declared | given).values())
         self.columns.check(tuple(schema.names), "the input")
         return select_columns(schema, self.columns)
 

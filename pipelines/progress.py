@@ -3,10 +3,11 @@
 Plain numbers, taken from receipts; how they are shown is the caller's affair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from models.engine.memory import MemoryPlan
+from pipelines.listing import PassedOver
 
 Phase = Literal["planning", "starting", "running", "draining"]
 ExitStatus = Literal[0, 1, 3, 130]
@@ -19,7 +20,7 @@ class Progress:
     `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`, `rows_failed` and `units_done`
     include the `rows_resumed` and `units_resumed` that an earlier run had committed; the tokens are this run's own, and so are
     the `seconds`, which count from the start of the phase "running". `memory` is what an engine has done with its memory, once one
-    has loaded.
+    has loaded. `passed_over` are the input's files that do not count for their endings, while it is being planned.
     """
 
     phase: Phase
@@ -36,6 +37,7 @@ class Progress:
     seconds: float = 0.0
     engine_restarts: int = 0
     memory: MemoryPlan | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     @property
     def tokens_per_s(self) -> float:

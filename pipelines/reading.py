@@ -31,6 +31,8 @@ from pipelines.conform import conform
 from pipelines.csv_text import parse_header, read_csv, read_first_record
 from pipelines.cutting import csv_records, jsonl_records
 from pipelines.errors import PlanError, RowError, SourceChangedError, SourceError
+from pipelines.folder_rows import in_folders
+from pipelines.hive import add_folders, folder_values, is_from_folders
 from pipelines.json_lines import parse_object
 from pipelines.json_values import JsonText, json_rows, raw_value
 from pipelines.jsonl import read_jsonl
@@ -117,7 +119,7 @@ class UnitReader:
         ranges = [(unit.offset, unit.num_rows) for unit in group]
         tables = iter_row_ranges(self.storage, first.path, first.row_group, self.schema.names, ranges)
         for unit, table in zip(group, tables, strict=True):
-            fitted = conform(table, self.schema)
+            fitted = conform(add_folders(table, unit.path, self.schema), self.schema)
             misfits = sorted(fitted.misfits)
             inputs = dict(zip(misfits, json_rows(table.take(pa.array(misfits, pa.int64()))), strict=True))
             failures = [_failure(unit, row, fitted.misfits[row], inputs[row]) for row in inputs]
@@ -156,18 +158,22 @@ class UnitReader:
         )
 
     def _parse_json(self, unit: Unit, lines: Sequence[bytes]) -> UnitRows:
-        read = read_jsonl(lines, self.schema, self.declared)
+        own = pa.schema([column for column in self.schema if not is_from_folders(column)])
+        read = read_jsonl(lines, own, self.declared)
         failures = [_failure(unit, row, read.failures[row], _json_input(lines[row])) for row in sorted(read.failures)]
-        return _unit_rows(unit, read.rows, read.positions, failures)
+        rows = read.rows if len(own) == len(self.schema) else in_folders(read.rows, unit.path, self.schema)
+        return _unit_rows(unit, rows, read.positions, failures)
 
     def _parse_csv(self, unit: Unit, text: bytes, records: Sequence[bytes]) -> UnitRows:
-        header = self._header(unit)
-        read = read_csv(text, records, header, self.schema)
+        header, given = self._header(unit), folder_values(unit.path)
+        own = pa.schema([column for column in self.schema if column.name in header or column.name not in given])
+        read = read_csv(text, records, header, own)
         failures = [
             _failure(unit, row, error, _csv_input(records[row], header, error))
             for row, error in sorted(read.failures.items())
         ]
-        return _unit_rows(unit, ArrowRows(table=read.in_order().combine_chunks()), read.positions, failures)
+        table = add_folders(read.in_order(), unit.path, self.schema).select(self.schema.names)
+        return _unit_rows(unit, ArrowRows(table=table.combine_chunks()), read.positions, failures)
 
     def _header(self, unit: Unit) -> tuple[str, ...]:
         key = unit.path, unit.source_tag

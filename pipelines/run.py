@@ -29,7 +29,8 @@ from pipelines.infer import MakeEngine, load_engine
 from pipelines.interrupts import interrupts
 from pipelines.job import Job
 from pipelines.ledger import UNREADABLE, Ledger
-from pipelines.listing import SourceFile, list_sources
+from pipelines.listing import Sources, find_sources
+from pipelines.overlap import check_apart
 from pipelines.permit import Permit
 from pipelines.plan_tasks import map_in_tasks
 from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
@@ -118,8 +119,10 @@ class Driver:
         )
 
     def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
-        self._show(Progress(phase="planning"))
-        files = list_sources(self._job.input)
+        check_apart(self._job.input, self._job.output)
+        sources = find_sources(self._job.input)
+        files = sources.files
+        self._show(Progress(phase="planning", passed_over=sources.passed_over))
         job = self._job = replace(self._job, model=self._job.model.pinned())
         model = _Model.of(job.dated(self._today))
         with Ledger.open(job, fingerprint_of(job, files)) as ledger:
@@ -132,21 +135,21 @@ class Driver:
                 take_signals()
                 chatter.move_to_session()
                 if tally is None:
-                    ledger.write_plan(lambda sink: self._plan(files, model.preparer, sink), date=model.job.date)
+                    ledger.write_plan(lambda sink: self._plan(sources, model.preparer, sink), date=model.job.date)
                     tally = self._take_stock(ledger)
                 return self._compute(ledger, tally, self._stages(ledger, model), room, chatter)
 
-    def _plan(self, files: Sequence[SourceFile], preparer: Preparer, sink: Sink) -> Plan:
+    def _plan(self, sources: Sources, preparer: Preparer, sink: Sink) -> Plan:
         job, num_rows = self._job, 0
 
         def count(units: Sequence[Unit]) -> None:
             nonlocal num_rows
             sink(units)
             num_rows += sum(unit.num_rows for unit in units)
-            self._show(Progress(phase="planning", rows_done=num_rows))
+            self._show(Progress(phase="planning", rows_done=num_rows, passed_over=sources.passed_over))
 
-        return plan_units(
-            files,
+        plan = plan_units(
+            sources.files,
             job.input,
             preparer.columns,
             unit_rows=unit_rows_of(job),
@@ -154,6 +157,7 @@ class Driver:
             map_tasks=map_in_tasks,
             sink=count,
         )
+        return replace(plan, passed_over=sources.passed_over)
 
     def _take_stock(self, ledger: Ledger) -> Tally:
         """Counts what earlier runs have committed."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipelines.errors import OutputError
 from pipelines.job import Job
 from pipelines.json_values import dump_json
+from pipelines.listing import PassedOver
 from pipelines.planning import Plan
 from pipelines.store import Store
 
@@ -63,6 +64,7 @@ class RunRecord:
                     "num_units": plan.num_units,
                     "num_rows": plan.num_rows,
                     "num_bytes": plan.num_bytes,
+                    "passed_over": asdict(plan.passed_over),
                 },
                 "date": self.date,
                 "fingerprint": self.fingerprint,
@@ -84,11 +86,17 @@ class RunRecord:
                 spec=fields["spec"],
                 fingerprint=fields["fingerprint"],
                 versions=fields["versions"],
-                plan=Plan(schema=schema, **fields["plan"]),
+                plan=_plan(schema, fields["plan"]),
                 date=None if fields.get("date") is None else dt.date.fromisoformat(fields["date"]),
             )
         except (TypeError, KeyError, AttributeError, pa.ArrowException) as error:
             raise ValueError(f"no record of a run: {error!r}") from error
+
+
+def _plan(schema: pa.Schema, fields: Mapping[str, Any]) -> Plan:
+    passed_over = fields.get("passed_over", {"num_files": 0, "examples": ()})
+    given = PassedOver(num_files=passed_over["num_files"], examples=tuple(passed_over["examples"]))
+    return Plan(schema=schema, **{**fields, "passed_over": given})
 
 
 def read_record(store: Store) -> RunRecord | None:

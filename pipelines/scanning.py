@@ -24,6 +24,7 @@ from pipelines.cutting import (
     jsonl_records,
 )
 from pipelines.errors import PlanError, SourceError
+from pipelines.hive import folder_values, with_folders
 from pipelines.inference import RowShape, shape_of_lines
 from pipelines.layout import HEAD_BYTES, check_text, why_unreadable
 from pipelines.listing import SourceFile
@@ -90,19 +91,7 @@ class Scanner:
         except PlanError as error:
             return Finding(file=part.file, problem=str(error))
         except SourceError as error:
-            return Finding(file=part.file, problem=self._told(part.source) or str(error))
-
-    def _told(self, source: SourceFile) -> str | None:
-        """What a file that cannot be read is, if its bytes tell."""
-        kind = "Parquet" if source.format == "parquet" else compression_of(source.path)
-        if kind is None:
-            return None
-        size = min(source.size, _MARK_BYTES)
-        try:
-            head, tail = (self.storage.read(source.path, start, size) for start in (0, source.size - size))
-        except SourceError:
-            return None
-        return why_unreadable(source.path, head, tail, kind)
+            return Finding(file=part.file, problem=what_is_wrong(self.storage, part.source) or str(error))
 
     def _scan_parquet(self, part: Part) -> Finding:
         footer = read_footer(self.storage, part.source.path, self.columns)
@@ -113,7 +102,12 @@ class Scanner:
         ]
         groups, offsets, sizes, rows = np.array(places, dtype=np.int64).reshape(-1, 4).T
         return Finding(
-            file=part.file, row_groups=groups, offsets=offsets, num_bytes=sizes, num_rows=rows, schema=footer.schema
+            file=part.file,
+            row_groups=groups,
+            offsets=offsets,
+            num_bytes=sizes,
+            num_rows=rows,
+            schema=with_folders(footer.schema, part.source.path),
         )
 
     def _row_ranges(self, num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
@@ -127,7 +121,7 @@ class Scanner:
         block = _own_lines(self.storage, part)
         cutter = self._cutter(block.offset)
         pieces = [*cutter.push(block.records), *cutter.finish()]
-        return self._text_finding(part, pieces, self._shape(block))
+        return self._text_finding(part, pieces, self._shape(block, part.source.path))
 
     def _scan_stream(self, part: Part) -> Finding:
         is_csv = part.source.format == "csv"
@@ -137,15 +131,16 @@ class Scanner:
         content: Content = self.storage.content(part.source.path)
         try:
             with reading(part.source.path):
-                content = _Ahead(content)
+                content = Ahead(content)
                 check_text(part.source.path, content.head, part.source.format)
                 for block in iter_blocks(content, csv_records if is_csv else jsonl_records):
                     if is_csv and schema is None:
                         schema, block = _without_header(block, part.source.path)
+                        schema = schema and with_folders(schema, part.source.path)
                     cutter = cutter or self._cutter(block.offset)
                     pieces += cutter.push(block.records)
                     if not is_csv:
-                        shape.merge(self._shape(block))
+                        shape.merge(self._shape(block, part.source.path))
         finally:
             content.close()
         pieces += cutter.finish() if cutter else ()
@@ -154,15 +149,15 @@ class Scanner:
     def _cutter(self, offset: int) -> Cutter:
         return Cutter(max_rows=self.unit_rows, max_bytes=MAX_UNIT_BYTES, offset=offset)
 
-    def _shape(self, block: Block) -> RowShape:
-        """The shape of a block's objects. Where all needed types are declared, nothing has to be parsed."""
+    def _shape(self, block: Block, path: str) -> RowShape:
+        """The shape of a block's objects. Where all needed types are declared, nothing has to be parsed, but to know whether a column
+        is the lines' own or their folders'."""
         named = {*self.columns.named, *self.columns.optional}
-        if self.columns.carried is not None and named <= self.declared:
+        known = self.declared - folder_values(path).keys()
+        if self.columns.carried is not None and named <= known:
             return RowShape()
-        return shape_of_lines((block.text[start:end] for start, end in block.records.bounds()), self._is_inferred)
-
-    def _is_inferred(self, name: str) -> bool:
-        return self.columns.is_named(name) and name not in self.declared
+        lines = (block.text[start:end] for start, end in block.records.bounds())
+        return shape_of_lines(lines, lambda name: self.columns.is_named(name) and name not in known)
 
     def _text_finding(
         self, part: Part, pieces: Sequence[Piece], shape: RowShape | None, schema: pa.Schema | None = None
@@ -176,6 +171,19 @@ class Scanner:
             schema=schema,
             shape=shape,
         )
+
+
+def what_is_wrong(storage: Storage, source: SourceFile) -> str | None:
+    """What a file that cannot be read is, if its first and last bytes tell."""
+    kind = "Parquet" if source.format == "parquet" else compression_of(source.path)
+    if kind is None:
+        return None
+    size = min(source.size, _MARK_BYTES)
+    try:
+        head, tail = (storage.read(source.path, start, size) for start in (0, source.size - size))
+    except SourceError:
+        return None
+    return why_unreadable(source.path, head, tail, kind)
 
 
 def _own_lines(storage: Storage, part: Part) -> Block:
@@ -212,7 +220,7 @@ def _rest_of_line(storage: Storage, part: Part) -> bytes:
     return b"".join(pieces)
 
 
-class _Ahead:
+class Ahead:
     """Content of which the first bytes are looked at before they are read."""
 
     def __init__(self, content: Content) -> None:

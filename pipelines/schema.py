@@ -22,6 +22,8 @@ _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:,\s*tz=([^\]]+))?\]")
 _DECIMAL = re.compile(r"decimal(128|256)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
 _MAX_NAMES_SHOWN = 20
 _PLAIN_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+FOLDER_MARK = b"millrace.folder"
+"""The key of a field's metadata that says that folders of that name give the column, and no line."""
 JSON_MARK = b"millrace.json"
 """The key of a field's metadata that says that its text is JSON; the value is the reason."""
 
@@ -97,7 +99,8 @@ def select_columns(schema: pa.Schema, columns: Columns) -> pa.Schema:
 
 
 def _plain_field(field: "pa.Field[Any]") -> "pa.Field[Any]":
-    return field if json_reason(field) is not None else pa.field(field.name, plain_type(field.type))
+    marks = {name: value for name, value in (field.metadata or {}).items() if name in (JSON_MARK, FOLDER_MARK)}
+    return pa.field(field.name, plain_type(field.type), metadata=marks or None)
 
 
 def json_field(name: str, reason: str) -> "pa.Field[Any]":

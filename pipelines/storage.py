@@ -72,8 +72,7 @@ class Storage:
         """
         with reading(path):
             if not is_remote(path):
-                found = os.stat(path)  # noqa: PTH116
-                return FileStat(size=found.st_size, tag=str(found.st_mtime_ns))
+                return local_stat(os.stat(path))  # noqa: PTH116
             file_system, key = self.resolve(path)
             file_system.invalidate_cache()
             return file_stat(file_system.info(key))
@@ -123,6 +122,11 @@ class Storage:
         with reading(url):
             file_system, key = fsspec.core.url_to_fs(url, **self.options)
         return file_system, str(key)
+
+
+def local_stat(found: os.stat_result) -> FileStat:
+    """The size and tag of a file of this machine."""
+    return FileStat(size=found.st_size, tag=str(found.st_mtime_ns))
 
 
 def file_stat(info: Mapping[str, Any]) -> FileStat:
