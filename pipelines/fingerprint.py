@@ -5,8 +5,9 @@
 
 A checkpoint counts by its content, not its place: configuration, tokenizer files and templates by their hash, safetensors files of a folder
 by size, the hash of their header and of blocks spread evenly over them, which another training changes and which is read in a second;
-those behind a URL by size and tag, those of the hub by their commit, since they need not be on this machine. Inputs count by
-path, size and tag. What only moves speed (replicas, batch sizes, memory) is left out, and so are storage options.
+those behind a URL by size and tag, those of the hub by their commit, since they need not be on this machine. Inputs count by path, size and the hash of
+their content, or a store's tag, so that a file that was only touched is the same. What only moves speed (replicas, batch sizes, memory)
+is left out, and so are storage options.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import orjson
 
 from models.checkpoint_files import DESCRIPTION_FILES, TEMPLATE_FOLDER
 from models.checkpoint_place import FoundCheckpoint
+from pipelines.digest import block_starts
 from pipelines.errors import PlanError
 from pipelines.job import Job
 from pipelines.json_values import dump_json
@@ -93,30 +95,21 @@ def _weights(path: Path) -> dict[str, Any]:
     samples = hashlib.sha256()
     with path.open("rb") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))
-        for start in _sample_starts(file.tell(), size):
+        for start in block_starts(file.tell(), size, _SAMPLES, _SAMPLE_BYTES):
             file.seek(start)
             samples.update(file.read(_SAMPLE_BYTES))
     return {"bytes": size, "header": hashlib.sha256(header).hexdigest(), "samples": samples.hexdigest()}
-
-
-def _sample_starts(first: int, end: int) -> Iterator[int]:
-    """Where samples start: every block of a small file, else blocks at even distances with the last one at the end."""
-    if end - first <= _SAMPLES * _SAMPLE_BYTES:
-        yield from range(first, end, _SAMPLE_BYTES)
-    else:
-        room = end - first - _SAMPLE_BYTES
-        yield from (first + room * sample // (_SAMPLES - 1) for sample in range(_SAMPLES))
 
 
 def _listing(files: Sequence[SourceFile]) -> dict[str, Any]:
     """The input files; file by file only while there are not too many to be written down each time."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(dump_json([file.path, file.relative_path, file.size, file.tag]))
+        digest.update(dump_json([file.path, file.relative_path, file.size, file.digest or file.tag]))
     totals = {"num_files": len(files), "num_bytes": sum(file.size for file in files), "sha256": digest.hexdigest()}
     if len(files) > MAX_FILES_LISTED:
         return totals
-    return totals | {"files": {file.path: f"{file.size} bytes, version {file.tag}" for file in files}}
+    return totals | {"files": {file.path: f"{file.size} bytes, version {file.digest or file.tag}" for file in files}}
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:

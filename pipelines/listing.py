@@ -49,13 +49,14 @@ _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """One file of the input, as it was when it was listed."""
+    """One file of the input, as it was when it was listed; `digest` is that of its content, once `pipelines.digest` has made it."""
 
     path: str
     relative_path: str
     format: Format
     size: int
     tag: str
+    digest: str = ""
 
     @property
     def is_cuttable(self) -> bool:

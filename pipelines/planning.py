@@ -230,6 +230,7 @@ class _Numbering:
             source_size=source.size,
             source_tag=source.tag,
             is_cuttable=source.is_cuttable,
+            source_digest=source.digest,
         )
         self._batch.append(unit)
         self._first_row += num_rows

@@ -11,7 +11,7 @@ A compressed file can only be read from its start, and a Parquet row group from 
 such source in a single pass, however many were left out in between, and `group_units` keeps them together. All others stand alone.
 
 Every unit's file is compared with the plan before it is opened and again after the unit is read, so rows of a file that was rewritten
-under the job never get through.
+under the job never get through. A file that was only touched is known by the hash of its content.
 
 Failures of rows: `malformed_json`, `not_an_object`, `invalid_utf8`, `malformed_csv` and `schema_mismatch`. What is no record is kept
 as `{"_raw_base64": ...}`, and so is a Parquet value that is not valid UTF-8, in its place.
@@ -30,6 +30,7 @@ from pipelines.arrow_rows import ArrowRows
 from pipelines.conform import conform
 from pipelines.csv_text import parse_header, read_csv, read_first_record
 from pipelines.cutting import csv_records, jsonl_records
+from pipelines.digest import digest_of
 from pipelines.errors import PlanError, RowError, SourceChangedError, SourceError
 from pipelines.folder_rows import in_folders
 from pipelines.hive import add_folders, folder_values, is_from_folders
@@ -64,6 +65,7 @@ class UnitReader:
     declared: frozenset[str] = frozenset()
     storage: Storage = field(default_factory=Storage)
     _headers: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
+    _digests: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
 
     def read_unit(self, unit: Unit) -> UnitRows:
         """Reads one unit, once.
@@ -108,11 +110,20 @@ class UnitReader:
     def _check_source(self, unit: Unit) -> None:
         found = self.storage.stat(unit.path)
         planned = FileStat(size=unit.source_size, tag=unit.source_tag)
-        if found != planned:
+        if found != planned and not self._is_only_touched(unit, found):
             raise SourceChangedError(
                 f"{unit.path} has changed since it was planned: it was {planned.size} bytes (version {planned.tag}) and is "
                 f"{found.size} bytes (version {found.tag}); put the planned file back, or start a run in a new output folder"
             )
+
+    def _is_only_touched(self, unit: Unit, found: FileStat) -> bool:
+        """Whether the file holds what was planned, though its modification time is another."""
+        if not unit.source_digest or found.size != unit.source_size:
+            return False
+        key = unit.path, found.tag
+        if key not in self._digests:
+            self._digests[key] = digest_of(self.storage, unit.path, found.size)
+        return self._digests[key] == unit.source_digest
 
     def _read_parquet(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
         first = group[0]

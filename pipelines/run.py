@@ -19,6 +19,7 @@ from pipelines.attempts import Attempts
 from pipelines.chatter import Chatter, quiet_ray
 from pipelines.cluster import Room, connected
 from pipelines.conclude import FinishAndCommit
+from pipelines.digest import with_digests
 from pipelines.errors import EngineError, GraphError, LeaseError, OutputError
 from pipelines.execution import Execution
 from pipelines.facts import ModelFacts
@@ -121,11 +122,11 @@ class Driver:
     def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
         check_apart(self._job.input, self._job.output)
         sources = find_sources(self._job.input)
-        files = sources.files
         self._show(Progress(phase="planning", passed_over=sources.passed_over))
+        sources = replace(sources, files=with_digests(sources.files))
         job = self._job = replace(self._job, model=self._job.model.pinned())
         model = _Model.of(job.dated(self._today))
-        with Ledger.open(job, fingerprint_of(job, files)) as ledger:
+        with Ledger.open(job, fingerprint_of(job, sources.files)) as ledger:
             if ledger.record is not None and ledger.record.date != model.job.date:
                 model = _Model.of(job.dated(ledger.record.date))
             tally = None if ledger.record is None else self._take_stock(ledger)

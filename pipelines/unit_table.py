@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("source_size", pa.int64()),
         pa.field("source_tag", _REPEATED),
         pa.field("is_cuttable", pa.bool_()),
+        pa.field("source_digest", _REPEATED),
     ]
 )
 

@@ -22,7 +22,8 @@ class Unit:
 
     `index` is the unit's number in the run and names its shards. `path` is absolute or a URL; `relative_path` is relative to the
     input root and keys the rows' seeds together with the row number, which is `first_row` for the unit's first row.
-    `source_size` (bytes) and `source_tag` (an ETag, or the modification time in nanoseconds) are the file's as planned.
+    `source_size` (bytes), `source_tag` (an ETag, or the modification time in nanoseconds) and `source_digest` (see `pipelines.digest`;
+    empty where a store's tag is enough) are the file's as planned.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Unit:
     source_size: int
     source_tag: str
     is_cuttable: bool
+    source_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

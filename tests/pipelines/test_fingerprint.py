@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from models.config_quantization import QuantizationConfig
 from models.engine.request import SamplingParams
 from pipelines import fingerprint as fingerprint_module
+from pipelines.digest import with_digests
 from pipelines.errors import PlanError
 from pipelines.fingerprint import differences, fingerprint_of
 from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
@@ -122,6 +123,18 @@ def test_another_input_file_is_named(job: Job, tmp_path: Path) -> None:
     (line,) = differences(before, fingerprint(job))
     assert line.startswith(f'input.files.{tmp_path / "in.jsonl"}: "9 bytes, version ')
     assert line.endswith(' -> "9 bytes, version 1"')
+
+
+def test_a_touched_input_is_the_same_and_one_written_again_is_not(job: Job, tmp_path: Path) -> None:
+    def hashed() -> dict[str, Any]:
+        return fingerprint_of(job, with_digests(list_sources(job.input)))
+
+    before = hashed()
+    os.utime(tmp_path / "in.jsonl", ns=(1, 1))
+    assert differences(before, hashed()) == []
+    (tmp_path / "in.jsonl").write_text('{"a": 2}\n')
+    (line,) = differences(before, hashed())
+    assert line.startswith(f'input.files.{tmp_path / "in.jsonl"}: "9 bytes, version ')
 
 
 def test_many_input_files_are_kept_as_a_hash(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
