@@ -26,7 +26,7 @@ from pipelines.hive import folder_values
 from pipelines.job import ClassifyTask, Task
 from pipelines.json_lines import parse_object
 from pipelines.layout import check_text
-from pipelines.listing import SourceFile, Sources, find_sources
+from pipelines.listing import PassedOver, SourceFile, find_sources
 from pipelines.overlap import check_apart
 from pipelines.parquet import read_names
 from pipelines.prepare import Preparer
@@ -46,7 +46,8 @@ class Preflight:
     config: ModelConfig
     preparer: Preparer
     facts: ModelFacts
-    sources: Sources
+    sources: tuple[SourceFile, ...]
+    passed_over: PassedOver
     task: Task
 
     @property
@@ -84,7 +85,14 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
         sources = find_sources(job.input)
         columns = _columns(sources.files[0], Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
-    return Preflight(config=config, preparer=preparer, facts=facts, sources=sources, task=job.task)
+    return Preflight(
+        config=config,
+        preparer=preparer,
+        facts=facts,
+        sources=sources.files,
+        passed_over=sources.passed_over,
+        task=job.task,
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ The probe runs sampled rows through the engine a run would use, in this process.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
@@ -18,7 +18,7 @@ from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
 from pipelines.job import GenerateTask, Job
-from pipelines.listing import Sources
+from pipelines.listing import PassedOver, SourceFile
 from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
 from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader
@@ -87,7 +87,8 @@ class Inputs:
     config: ModelConfig
     checkpoint: Checkpoint
     preparer: Preparer
-    sources: Sources
+    sources: Sequence[SourceFile]
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,9 +114,8 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     preparer = inputs.preparer
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
     unit_rows = unit_rows_of(job)
-    sources = inputs.sources
     plan = plan_units(
-        sources.files,
+        inputs.sources,
         job.input,
         preparer.columns,
         unit_rows=unit_rows,
@@ -129,7 +129,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     probe = probe_engine(job_settings(job, preparer.label_ids), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
-        plan=replace(plan, passed_over=sources.passed_over),
+        plan=replace(plan, passed_over=inputs.passed_over),
         unit_rows=unit_rows,
         sample=sample,
         memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),

@@ -5,9 +5,9 @@
 
 A checkpoint counts by its content, not its place: configuration, tokenizer files and templates by their hash, safetensors files of a folder
 by size, the hash of their header and of blocks spread evenly over them, which another training changes and which is read in a second;
-those behind a URL by size and tag, those of the hub by their commit, since they need not be on this machine. Inputs count by path, size and the hash of
-their content, or a store's tag, so that a file that was only touched is the same. What only moves speed (replicas, batch sizes, memory)
-is left out, and so are storage options.
+those behind a URL by size and tag, those of the hub by their commit, since they need not be on this machine. Inputs count by path, size
+and the hash of their content, or a store's tag, so that a file that was only touched is the same. What only moves speed (replicas,
+batch sizes, memory) is left out, and so are storage options.
 """
 
 import hashlib

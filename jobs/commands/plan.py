@@ -20,7 +20,13 @@ def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addre
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
     found = check_before_run(loaded, today=today())
     checkpoint = Checkpoint.open(loaded.job.model.find("whole").folder)
-    inputs = Inputs(config=found.config, checkpoint=checkpoint, preparer=found.preparer, sources=found.sources)
+    inputs = Inputs(
+        config=found.config,
+        checkpoint=checkpoint,
+        preparer=found.preparer,
+        sources=found.sources,
+        passed_over=found.passed_over,
+    )
     with placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
     typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores))

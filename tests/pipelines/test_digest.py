@@ -72,8 +72,8 @@ def test_units_of_a_touched_file_are_read(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
     reader, units = planned(tmp_path)
     os.utime(tmp_path / name, ns=(1, 1))
-    read = [cast("UnitRows", rows).table for rows in reader.read_units(units)]
-    assert sum(table.num_rows for table in read) == len(ROWS)
+    read = [cast("UnitRows", rows).rows for rows in reader.read_units(units)]
+    assert sum(rows.num_rows for rows in read) == len(ROWS)
 
 
 @every_format

@@ -69,7 +69,10 @@ def test_a_declared_type_is_the_columns_and_zeros_stay_without_one(tmp_path: Pat
     write(tmp_path / "date=2026-01-01" / "month=01", format, [{"a": "x"}])
     assert Corpus(tmp_path).rows()[0]["month"] == "01"
     typed = Corpus(tmp_path, schema={"date": "date32", "month": "int32"}).rows()
-    assert typed == [{"a": "x", "date": dt.date(2026, 1, 1), "month": 1}]
+    assert typed == [{"a": "x", "date": "2026-01-01", "month": 1}]
+    (rows,) = Corpus(tmp_path, schema={"date": "date32", "month": "int32"}).read()
+    right = {"a": "x", "date": dt.date(2026, 1, 1), "month": 1}
+    assert rows.rows.as_arrow().table.to_pylist() == rows.rows.values(None) == [right]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -96,7 +99,7 @@ def test_a_file_without_the_column_has_its_folders(tmp_path: Path, format: str) 
 def test_lines_of_any_file_give_the_column_to_jsonl(tmp_path: Path) -> None:
     write(tmp_path / "date=2026-01-01", "jsonl", [{"a": "x", "date": "own"}, {"a": "w"}])
     write(tmp_path / "date=2026-01-02", "jsonl", [{"a": "y"}])
-    assert [row["date"] for row in Corpus(tmp_path).rows()] == ["own", None, None]
+    assert Corpus(tmp_path).rows() == [{"a": "x", "date": "own"}, {"a": "w"}, {"a": "y"}]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -110,7 +113,9 @@ def test_only_wanted_folders_are_read(tmp_path: Path, format: str) -> None:
 def test_a_file_outside_of_the_folders_has_null(tmp_path: Path, format: str) -> None:
     write(tmp_path / "date=2026-01-01", format, [{"a": "x"}])
     write(tmp_path / "late", format, [{"a": "y"}])
-    assert [row["date"] for row in Corpus(tmp_path).rows()] == ["2026-01-01", None]
+    assert [row.get("date") for row in Corpus(tmp_path).rows()] == ["2026-01-01", None]
+    tables = [rows.rows.as_arrow().table.to_pylist() for rows in Corpus(tmp_path).read()]
+    assert [row for rows in tables for row in rows] == [{"a": "x", "date": "2026-01-01"}, {"a": "y", "date": None}]
 
 
 def test_an_underscored_column_is_no_hidden_folder(tmp_path: Path) -> None:

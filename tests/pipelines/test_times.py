@@ -56,7 +56,7 @@ def test_csv_and_jsonl_read_the_same_timestamp_texts_as_arrow(tmp_path: Path, na
     for file in ("in.csv", "in.jsonl"):
         corpus = Corpus(tmp_path / file, schema={"t": name})
         (rows,) = corpus.read()
-        assert rows.table.column("t").cast(pa.int64()).to_pylist() == right, file
+        assert rows.rows.as_arrow().table.column("t").cast(pa.int64()).to_pylist() == right, file
         assert {failure.kind for failure in rows.failures} == {"schema_mismatch"}
         assert len(rows.failures) == len(TEXTS) - len(right)
 
