@@ -1,8 +1,9 @@
 """Arrow values as JSON: what JSONL output and dead letters hold.
 
 Numbers, strings, lists, structs and maps are themselves; decimals are numbers with all their digits; timestamps, dates and times are
-ISO 8601 text; durations are whole numbers of their unit; binary is base64 text; NaN and the infinities are null, for JSON has none.
-Text that is not valid UTF-8 is kept as `{"_raw_base64": ...}`. `JsonText` is JSON already, and goes out as it is.
+ISO 8601 text; durations are whole numbers of their unit; binary is base64 text; UUIDs are their 36 characters; NaN and the infinities
+are null, for JSON has none. Text that is not valid UTF-8 is kept as `{"_raw_base64": ...}`. `JsonText` is JSON already, and goes out as
+it is.
 
 Usage: `json_rows(table)` gives one dict a row, `dump_json(value)` its bytes without a newline.
 """
@@ -92,6 +93,10 @@ def _dictionary_values(array: "pa.Array[Any]") -> Values:
     return json_values(array.cast(decoded(array.type)))
 
 
+def _uuid_values(array: Any) -> Values:
+    return [None if value is None else str(value) for value in array.to_pylist()]
+
+
 def _extension_values(array: Any) -> Values:
     return json_values(array.storage)
 
@@ -162,6 +167,10 @@ def _duration_values(array: "pa.Array[Any]") -> Values:
     return array.cast(pa.int64()).to_pylist()
 
 
+def _is_uuid(type: pa.DataType) -> bool:
+    return isinstance(type, pa.UuidType)
+
+
 def _is_extension(type: pa.DataType) -> bool:
     return isinstance(type, pa.BaseExtensionType)
 
@@ -181,5 +190,6 @@ _CONVERTERS: tuple[_Converter, ...] = (
     (pa.types.is_fixed_size_binary, _binary_values),
     (pa.types.is_duration, _duration_values),
     (pa.types.is_temporal, _time_values),
+    (_is_uuid, _uuid_values),
     (_is_extension, _extension_values),
 )

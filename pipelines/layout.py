@@ -8,6 +8,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from pipelines.decompress import Compression
@@ -153,12 +154,16 @@ def _values(text: str, limit: int) -> list[str]:
     for _ in range(limit):
         match = _WHITE.match(text, position)
         position = match.end() if match else position
-        end = _attempt(lambda start=position: decoder.raw_decode(text, start)[1])
+        end = _attempt(partial(_end_of_value, decoder, text, position))
         if end is None:
             break
         found.append(text[position:end])
         position = end
     return found
+
+
+def _end_of_value(decoder: json.JSONDecoder, text: str, start: int) -> int:
+    return decoder.raw_decode(text, start)[1]
 
 
 def _is_json(text: str) -> bool:

@@ -69,7 +69,7 @@ def plain_array(array: Any) -> Any:
     return plain
 
 
-def _struct(array: Any, wanted: pa.DataType) -> Any:
+def _struct(array: Any, wanted: Any) -> Any:
     if isinstance(wanted, pa.MapType):  # a struct without fields
         return pa.array([[] if is_valid else None for is_valid in array.is_valid().to_pylist()], wanted)
     fields = [plain_array(values) for values in array.flatten()]
@@ -83,12 +83,13 @@ def _fixed_size_list(array: Any, wanted: pa.DataType) -> Any:
 
 
 def _list(array: Any, wanted: pa.DataType) -> Any:
-    kind = pa.LargeListArray if isinstance(wanted, pa.LargeListType) else pa.ListArray
+    is_large = isinstance(wanted, pa.LargeListType)
     starts = array.offsets.to_numpy()[: len(array)].astype(np.int64)
     lengths = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     items = _items(plain_array(array.values), starts, lengths, offsets)
-    places = pa.array(offsets, pa.int64() if kind is pa.LargeListArray else pa.int32())
+    places = pa.array(offsets, pa.int64() if is_large else pa.int32())
+    kind = _ARROW.LargeListArray if is_large else _ARROW.ListArray
     return kind.from_arrays(places, items, type=wanted, mask=array.is_null())
 
 

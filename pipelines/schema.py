@@ -149,7 +149,7 @@ def decoded(type: pa.DataType) -> pa.DataType:
         case pa.BaseExtensionType():
             plain = decoded(type.storage_type)
         case _:
-            plain = _PLAIN_VIEWS.get(type, type)
+            plain = cast("pa.DataType", _PLAIN_VIEWS.get(type, type))
     return plain
 
 

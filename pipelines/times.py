@@ -55,7 +55,7 @@ def beyond_text(array: Any) -> BoolArray:
     if pa.types.is_map(type):
         array = array.cast(pa.list_(pa.struct([("key", type.key_type), ("value", type.item_type)])))
     if isinstance(type, pa.StructType):
-        return np.logical_or.reduce([beyond_text(values) for values in array.flatten()])
+        return np.asarray(np.logical_or.reduce([beyond_text(values) for values in array.flatten()]))
     if pa.types.is_nested(type):
         return _any_in_lists(beyond_text(array.flatten()), pc.list_value_length(array).fill_null(0).to_numpy())
     per_day = 1 if pa.types.is_date32(type) else _PER_DAY.get("ms" if pa.types.is_date64(type) else type.unit)

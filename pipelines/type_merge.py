@@ -116,7 +116,7 @@ def _durations(one: Any, other: Any) -> pa.DataType:
 
 
 def _finer(one: Any, other: Any) -> str:
-    return max(one.unit, other.unit, key=_UNITS.index)
+    return _UNITS[max(_UNITS.index(one.unit), _UNITS.index(other.unit))]
 
 
 def _is_list(type: pa.DataType) -> bool:

@@ -103,7 +103,7 @@ def test_merged_values_are_the_values_or_their_row_is_told(
     if both is None:
         return
     for type, values in (one, other):
-        array = pa.array(values, type)
+        array: Any = pa.array(values, type)
         fitted = conform(pa.table({"a": array}), pa.schema([("a", both)]))
         given_values = array.to_pylist()
         assert plain(fitted.table.column("a").to_pylist()) == plain([given_values[row] for row in fitted.positions])
@@ -137,6 +137,7 @@ def test_two_types_have_one_exact_type_or_none(one: pa.DataType, other: pa.DataT
 
 def test_an_integer_that_no_float_holds_is_told_and_not_rounded() -> None:
     both = merge_types(pa.int64(), pa.float64())
+    assert both is not None
     fitted = conform(pa.table({"a": [2**53, 2**53 + 1]}), pa.schema([("a", both)]))
     assert fitted.table.column("a").to_pylist() == [math.ldexp(1, 53)]
     assert {row: error.kind for row, error in fitted.misfits.items()} == {1: "schema_mismatch"}
