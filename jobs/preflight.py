@@ -83,7 +83,8 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
         check_apart(job.input, job.output)
     with _problems_of_paths(spec):
         sources = find_sources(job.input)
-        columns = _columns(sources.files[0], Storage(job.input.storage_options))
+        first = next((source for source in sources.files if source.size), sources.files[0])
+        columns = _columns(first, Storage(job.input.storage_options))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
     return Preflight(
         config=config,

@@ -10,6 +10,7 @@ from models import SamplingParams
 from models.labels import outcome_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.listing import PassedOver
 from pipelines.planning import Plan
 from pipelines.sample import Sample
 from pipelines.schema import json_field
@@ -52,6 +53,13 @@ def test_everything_estimated_is_on_the_page() -> None:
         "at most about 54,321 tokens would be computed again",
     ):
         assert part in text
+
+
+def test_files_passed_over_for_their_endings_are_counted() -> None:
+    beside = PassedOver(num_files=12, examples=("a.txt", "b.md"))
+    text = plan_text(JOB, replace(ESTIMATE, plan=replace(ESTIMATE.plan, passed_over=beside)))
+    assert "files        3\n  passed over  12 files passed over for their endings (a.txt, b.md, ...)\n" in text
+    assert "passed over" not in plan_text(JOB, ESTIMATE)
 
 
 def test_histogram_counts_every_sampled_row_once() -> None:

@@ -281,3 +281,49 @@ def test_carried_column_with_the_name_of_a_result_is_refused_without_a_prefix(
     ):
         check(model, CLASSIFY, extra="schema: {body: string}", paths=path)
     assert check(model, CLASSIFY, extra="columns: [body]", paths=path).sources
+
+
+def test_an_output_within_the_input_is_refused_at_its_key(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.jsonl").write_text('{"body": "a"}\n')
+    with pytest.raises(SpecError, match=r"^spec.yaml:8: output.path: output.path .*out lies within the input"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="format: jsonl", paths=tmp_path)
+
+
+def test_a_template_may_name_a_column_of_folders(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in" / "day=1"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"body": ["a"]}), folder / "t.parquet")
+    (folder / "notes.txt").touch()
+    task = "{kind: classify, text: '{{ body }} {{ day }}'}"
+    found = check(tiny_checkpoint("sequence-classification"), task, extra="columns: [day]", paths=tmp_path / "in")
+    assert (found.passed_over.num_files, found.passed_over.examples) == (1, ("day=1/notes.txt",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t.csv", b"", "t.csv is empty, and CSV starts with a header"),
+        ("t.csv", b"a,b\r1,2\r", "carriage returns alone"),
+        ("t.parquet", b"", r"t.parquet: it is empty \(0 bytes\)"),
+        ("t.jsonl.gz", b'{"body": "a"}\n', "t.jsonl.gz: it is no gzip"),
+        ("t.jsonl", b"\x1f\x8b\x08", r"t.jsonl is gzip, .* rename it to t.jsonl.gz"),
+    ],
+)
+def test_a_file_that_is_something_else_is_told_at_its_path(
+    check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SpecError, match=rf"^spec.yaml:6: input.paths: .*{told}"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / name)
+
+
+def test_an_empty_first_part_hides_no_columns(check: Checker, tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "part-0.csv").touch()
+    (tmp_path / "in" / "part-1.csv").write_text("body\na\n")
+    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "in").sources

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.progress import duration, live_line, plain_line, progress_display
+from pipelines.listing import PassedOver
 from pipelines.progress import Progress
 
 RUNNING = Progress(
@@ -56,6 +57,10 @@ def test_trouble_is_on_the_line() -> None:
     [
         (Progress(phase="planning"), "planning the input"),
         (Progress(phase="planning", rows_done=12_000), "planning: 12,000 rows found"),
+        (
+            Progress(phase="planning", passed_over=PassedOver(num_files=9, examples=("a.txt", "b/c"))),
+            "planning the input; 9 files passed over for their endings (a.txt, b/c, ...)",
+        ),
         (Progress(phase="starting", rows_total=10, rows_done=5), "starting engines, 5/10 rows (50%) committed so far"),
         (Progress(phase="running", rows_total=0), "0/0 rows (100%)  0 tokens/s  0 failed  ETA -"),
     ],

@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from pipelines.errors import FingerprintError, LeaseError
 from pipelines.job import ClassifyTask, InputSpec, MaxFailed
 from pipelines.lease import Lease
+from pipelines.listing import PassedOver
 from pipelines.plan_tasks import map_in_tasks
 from pipelines.progress import Progress
 from pipelines.store import open_store
@@ -213,6 +215,30 @@ def test_a_file_rewritten_under_the_run_is_listed_and_the_others_go_on(classifie
     listed = [json.loads(line) for line in (out / "errors" / "units.jsonl").read_bytes().splitlines()]
     assert [line["unit"] for line in listed] == [5, 6, 7, 8, 9]
     assert "has changed since it was planned" in listed[0]["message"]
+
+
+def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Path, tmp_path: Path) -> None:
+    """Touched while it is planned, and again before the next run; its folders give a column."""
+    folder, out = tmp_path / "in" / "day=1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    path = write_corpus(folder / "rows.jsonl", 40)
+    (folder / "notes.txt").touch()
+
+    class Touching(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            super().append(progress)
+            if progress.phase == "planning" and progress.rows_done:
+                os.utime(path, ns=(1, len(self)))
+
+    job = job_of(CLASSIFY, model=classifier, corpus=tmp_path / "in", out=out, unit_rows=8)
+    seen = Touching()
+    assert drive(job, make_engine=fake_engine, seen=seen).exit_status == 0
+    assert seen[0] == Progress(phase="planning", passed_over=PassedOver(num_files=1, examples=("day=1/notes.txt",)))
+    assert {row["day"] for row in rows_in(out)} == {"1"}
+    written = json.loads((out / "run.json").read_bytes())["plan"]["passed_over"]
+    assert written == {"num_files": 1, "examples": ["day=1/notes.txt"]}
+    os.utime(path, ns=(2, 2))
+    assert drive(job, make_engine=fake_engine).exit_status == 0
 
 
 def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: Path, tmp_path: Path) -> None:
