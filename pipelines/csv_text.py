@@ -30,12 +30,8 @@ def parse_header(record: bytes, path: str) -> tuple[str, ...]:
     """The column names in a CSV file's first record.
 
     Raises:
-        PlanError: it cannot be read, or gives a name twice, or there is none.
+        PlanError: it cannot be read, or gives a name twice.
     """
-    if not record.strip():
-        raise PlanError(
-            f"{path} is empty, and CSV starts with a header, a line of column names; write it again, or take it out"
-        )
     try:
         names = next(csv.reader([record.decode()], strict=True))
     except (UnicodeDecodeError, csv.Error, StopIteration) as error:
