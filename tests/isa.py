@@ -21,6 +21,7 @@ NUMERIC = (
     "tests/models/test_quantization.py",
     "tests/models/test_quantized_families.py",
     "tests/models/test_registry.py",
+    "tests/models/test_two_way.py",
     "tests/models/test_zamba2.py",
     "tests/models/engine/test_embeddings.py",
     "tests/models/engine/test_engine.py",

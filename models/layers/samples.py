@@ -101,18 +101,31 @@ def int8_factors(dtype: torch.dtype, device: torch.device) -> Iterator[Sample]:
 
 
 def padded(dtype: torch.dtype, device: torch.device) -> Iterator[Sample]:
-    """Whole sequences, and such that continue a cache, with as many key as query heads and with fewer."""
+    """Queries, keys, values, mask and scale of two sequences, with as many key as query heads and with fewer: causal, after 37
+    keys of a cache, and all seeing all keys but for padding."""
     for num_queries in ROWS:
         for num_kv_heads in (4, 2):
             q = random(2, 4, num_queries, 24, dtype=dtype, device=device)
-            for num_cached in (None, 37):
-                num_keys = num_queries + (num_cached or 0)
-                k, v = (random(2, num_kv_heads, num_keys, 24, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
-                mask = None
-                if num_cached is not None:
-                    mask = torch.full((2, 1, num_queries, num_keys), -torch.inf, dtype=dtype, device=device)
-                    mask.triu_(num_cached + 1)
-                yield q, k, v, mask, 0.2
+            for num_cached, mask in (
+                (0, None),
+                (37, _later(num_queries, 37).expand(2, -1, -1, -1)),
+                (0, _padding(num_queries)),
+            ):
+                size = (2, num_kv_heads, num_cached + num_queries, 24)
+                k, v = (random(*size, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
+                yield q, k, v, None if mask is None else mask.to(device, dtype), 0.2
+
+
+def _later(num_queries: int, num_cached: int) -> torch.Tensor:
+    """-inf on keys after a query's own [1, 1, queries, cached + queries]."""
+    return torch.full((1, 1, num_queries, num_cached + num_queries), -torch.inf).triu_(num_cached + 1)
+
+
+def _padding(num_keys: int) -> torch.Tensor:
+    """-inf on the last keys of the second of two sequences [2, 1, 1, keys]."""
+    mask = torch.zeros(2, 1, 1, num_keys)
+    mask[1, ..., 2 * num_keys // 3 + 1 :] = -torch.inf
+    return mask
 
 
 def varlen(dtype: torch.dtype, device: torch.device, *, slides: bool) -> Iterator[Sample]:
