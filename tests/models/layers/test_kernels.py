@@ -21,7 +21,7 @@ from tests.models.quantized import logits_of, quantized_oracle
 CheckpointMaker = Callable[..., Path]
 CPU = torch.device("cpu")
 IDS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46]
-BNB = torch.ops.bitsandbytes
+BNB = kernels._bitsandbytes()
 HALF = torch.float16
 
 
