@@ -44,12 +44,12 @@ def join_service(service: str) -> str:
     not have imported Ray yet.
 
     Raises:
-        UsageError: there is no record of it.
+        UsageError: there is no record of it, or it cannot be read.
     """
     record = read_record(service)
     if record is None:
         raise UsageError(
-            f"engine.service: no service {service!r} was started from here (there is no {path_of(service)}); start it with "
+            f"no service {service!r} was started from here (there is no {path_of(service)}); start it with "
             "millrace serve, or name its Ray cluster with --address"
         )
     if record.has_token:
@@ -63,8 +63,17 @@ def path_of(name: str) -> Path:
 
 
 def read_record(name: str) -> ServiceRecord | None:
-    """The record of a service; None if there is none of that name."""
+    """The record of a service; None if there is none of that name.
+
+    Raises:
+        UsageError: it cannot be read, or is none.
+    """
+    path = path_of(name)
     try:
-        return ServiceRecord(**json.loads(path_of(name).read_bytes()))
+        return ServiceRecord(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path} is no record of a service ({error}); remove it, and start the service again"
+        ) from error

@@ -93,7 +93,7 @@ def select_columns(schema: pa.Schema, columns: Columns) -> pa.Schema:
     """
     order = [name for name in dict.fromkeys((*(columns.carried or ()), *schema.names)) if columns.is_needed(name)]
     fields = [_plain_field(schema.field(name)) for name in order]
-    if not fields:
+    if not fields and not columns.reads_all:
         raise PlanError("the job reads no column of its input: name one in the task's template or in input.columns")
     return pa.schema(fields)
 

@@ -73,12 +73,12 @@ class _Reads(TrackingCodeGenerator):
         if not self._is_named(node, frame):
             super().visit_Getattr(node, frame)
 
-    def visit_Call(self, node: nodes.Call, frame: Frame) -> None:  # noqa: N802
+    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:  # noqa: N802
         called = node.node
         is_get = isinstance(called, nodes.Getattr) and called.attr == "get" and self._is_row(called.node, frame)
         name = _text(node.args[0]) if is_get and node.args else None
         if name is None:
-            super().visit_Call(node, frame)
+            super().visit_Call(node, frame, forward_caller=forward_caller)
             return
         self._note_optional(name)
         for rest in (*node.args[1:], *node.kwargs):

@@ -5,6 +5,7 @@ import sys
 
 from jobs.boundary import complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
+from jobs.errors import SpecError, UsageError
 
 
 def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -18,7 +19,10 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
     loaded = load_spec(spec, overrides=overrides or (), limit=limit)
     job, address = loaded.job, address or loaded.cluster or os.environ.get("RAY_ADDRESS")
     if address is None and job.engine.service is not None:
-        address = join_service(job.engine.service)
+        try:
+            address = join_service(job.engine.service)
+        except UsageError as error:
+            raise SpecError([loaded.places.problem(("engine", "service"), str(error))]) from error
 
     from jobs.preflight import check_before_run, placed_errors  # these import Ray, which reads its settings then
     from jobs.progress import progress_display

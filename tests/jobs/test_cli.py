@@ -125,6 +125,44 @@ def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch
     assert asked == ["10.0.0.1:6379", "auto"]
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (None, "no service 'other' was started from here"),
+        ("{", "other.json is no record of a service"),
+        ("[]", "other.json is no record of a service"),
+        ('{"name": "other"}', "other.json is no record of a service"),
+    ],
+)
+def test_a_service_that_cannot_be_joined_is_told_with_its_key(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: str | None, said: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder = tmp_path / ".millrace/services"
+    folder.mkdir(parents=True)
+    if record is not None:
+        (folder / "other.json").write_text(record)
+    result = invoke("run", spec, "--set", "engine={service: other}")
+    assert result.exit_code == 2
+    assert "--set engine={service: other}: engine.service: " in result.stderr
+    assert said in result.stderr
+
+
+def test_an_input_without_rows_ends_with_2(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("\n")
+    result = invoke("plan", spec)
+    assert result.exit_code == 2
+    assert f"{spec}:4: input.paths: the input has no rows: {tmp_path / 't.jsonl'} holds none" in result.stderr
+
+
+def test_sizes_that_no_engine_can_have_end_with_2(spec: Path, tiny_checkpoint: CheckpointMaker) -> None:
+    sizes = f"model.path={tiny_checkpoint()}", "task={kind: generate, prompt: x}", "engine={cache_bytes: 1}"
+    result = invoke("plan", spec, *(part for size in sizes for part in ("--set", size)))
+    assert result.exit_code == 2
+    assert "--set engine={cache_bytes: 1}: engine: a cache of 1 bytes holds no block" in result.stderr
+
+
 def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake_run(
         job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
