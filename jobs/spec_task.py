@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from jobs.spec_fields import Count, Strict, Text, wrong
+from jobs.spec_fields import MAX_COUNT, Count, Strict, Text, wrong
 from models.engine.request import SamplingParams
 from models.errors import RequestError
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask
 
-Overlap = Annotated[int, Field(ge=0)]
+Overlap = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 _CONSTRAINED = "is not available yet: answers bound to a JSON schema, a regex or a choice come in a later version"
 _PENALTY = "is not available yet: penalties and logit biases come in a later version"
@@ -33,11 +33,13 @@ class SamplingYaml(Strict):
     max_tokens: int = Field(16, description="a whole number, at least 1")
     min_tokens: int = Field(0, description="a whole number from 0 to max_tokens")
     temperature: float = Field(0.0, description="a number from 0 (greedy) to 100")
-    top_k: int = Field(0, description="a whole number, 0 (off) or more")
+    top_k: Annotated[int, Field(le=MAX_COUNT)] = Field(0, description="a whole number, 0 (off) or more")
     top_p: float = Field(1.0, description="a number over 0 and at most 1 (off)")
     min_p: float = Field(0.0, description="a number from 0 (off) to 1")
     stop: list[str] = Field([], description="a list of strings, none of them empty")
-    stop_token_ids: list[int] = Field([], description="a list of token ids")
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(
+        [], description="a list of token ids, each 0 or more"
+    )
     ignore_eos: bool = Field(False, description="true or false")
     seed: int | None = Field(
         None, description="a whole number from 0 to 2**63 - 1; default: made from the job's seed and the row"

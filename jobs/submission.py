@@ -44,6 +44,10 @@ class Submission:
         loaded = load_spec(path, overrides=overrides, limit=limit)
         return cls(name=loaded.job.name, spec=_anchored(loaded.values), limit=limit)
 
+    def to_yaml(self) -> str:
+        """The spec as a file; mappings keep their order, which a chat template can show."""
+        return yaml.safe_dump(self.spec, allow_unicode=True, sort_keys=False)
+
     @property
     def entrypoint(self) -> str:
         """The command on the cluster, in a folder that holds the spec."""
@@ -69,7 +73,7 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
     try:
         client = JobSubmissionClient(address)
         with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
-            (Path(folder) / SPEC_FILE).write_text(yaml.safe_dump(submission.spec, allow_unicode=True), encoding="utf-8")
+            (Path(folder) / SPEC_FILE).write_text(submission.to_yaml(), encoding="utf-8")
             job = client.submit_job(
                 entrypoint=submission.entrypoint,
                 runtime_env={"working_dir": folder},

@@ -56,7 +56,7 @@ def _without_surrogates(value: Any) -> Any:
     """The JSON value with U+FFFD for every surrogate that is not half of a pair."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
         return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
@@ -67,7 +67,7 @@ def _wide_as_decimals(value: Any) -> Any:
     """The same JSON value with `Decimal` for integers that orjson refuses."""
     if isinstance(value, dict):
         return {name: _wide_as_decimals(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_wide_as_decimals(item) for item in value]
     is_wide = isinstance(value, int) and not -(2**63) <= value < 2**64
     return Decimal(value) if is_wide else value

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -128,7 +127,7 @@ def check_travels(path: Path, overrides: Sequence[str]) -> None:
     """A job that can be planned can be recorded, and handed to a cluster as what it is."""
     loaded = load_spec(path, overrides=overrides)
     assert fingerprint_of(loaded.job, list_sources(loaded.job.input))["seed"] == loaded.job.seed
-    sent = yaml.safe_dump(Submission.of(path, overrides=overrides).spec, allow_unicode=True)
+    sent = Submission.of(path, overrides=overrides).to_yaml()
     assert repr(load_spec(_written(path.parent / "sent.yaml", sent)).job) == repr(loaded.job)
 
 
@@ -174,6 +173,7 @@ def keys_of(value: Any, path: str = "") -> list[str]:
     value=st.sampled_from(ODD) | st.text(max_size=6),
 )  # fmt: skip
 @example(key="task.sampling.stop_token_ids", value="[-1]")
+@example(key="task.chat_template_kwargs", value="{b: 1, a: 2}")
 def test_an_odd_override_is_refused_with_its_place_or_planned(places: dict[str, str], key: str, value: str) -> None:
     text = filled(yaml_of(tree(GENERATE)), "CHAT", places)
     check_command("plan", text, places, "--set", f"{key}={value}")

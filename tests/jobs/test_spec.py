@@ -165,6 +165,12 @@ def test_wrong_task_is_refused_with_its_line_and_key(write_spec: SpecWriter, tas
             "temperature: was '1e-1'; it must be a number from 0 (greedy) to 100 (a number stands without",
         ),
         ("top_k: -1", "top_k: was -1; it must be 0 (off) or more"),
+        (
+            "top_k: 99999999999",
+            "top_k: was 99999999999; it must be a whole number, 0 (off) or more, at most 2,147,483,647",
+        ),
+        ("stop_token_ids: [3, -1]", "stop_token_ids[1]: was -1; it must be a list of token ids, each 0 or more"),
+        ("stop_token_ids: [99999999999]", "stop_token_ids[0]: was 99999999999; it must be a list of token ids"),
         ("top_p: 0", "top_p: was 0.0; it must be over 0 and at most 1 (off)"),
         ("min_p: 2", "min_p: was 2.0; it must be from 0 (off) to 1"),
         ("stop: ['']", "stop: was ('',); it must be a list of strings, none of them empty"),

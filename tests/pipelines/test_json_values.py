@@ -81,3 +81,8 @@ def test_surrogates_become_replacement_characters() -> None:
 def test_other_objects_are_refused() -> None:
     with pytest.raises(TypeError, match="set"):
         dump_json({1})
+
+
+@pytest.mark.parametrize("value", [10**30, [10**30], (-(10**30),), {"a": ({"b": 2**64},)}])
+def test_integers_of_any_size_keep_their_digits_wherever_they_stand(value: object) -> None:
+    assert json.loads(dump_json(value)) == json.loads(json.dumps(value))
