@@ -20,6 +20,7 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.stored_tensors import stored_tensors
 from pipelines.job import OutputSpec
+from pipelines.receipts import RECEIPTS
 from pipelines.run_record import read_record
 from pipelines.store import open_store
 
@@ -31,6 +32,7 @@ def write_report(spec: OutputSpec, *, input_options: Mapping[str, Any] | None = 
 
     Raises:
         UsageError: there is no run.
+        DamageError: what the folder says of its run is not what was written.
         OutputError: the folder cannot be read or written.
     """
     output = RunOutput.open(spec, input_options=input_options or {})
@@ -49,7 +51,7 @@ def is_planned(spec: OutputSpec) -> bool:
 def gather(output: RunOutput) -> ReportFacts:
     """Everything a report says."""
     record = output.record
-    receipts = output.receipts(output.commit_times())
+    receipts = output.receipts(output.store.times(RECEIPTS))
     tokens = receipts.prompt_tokens + receipts.completion_tokens
     throughput, active_s = timeline(
         committed=receipts.committed,

@@ -1,28 +1,27 @@
 """A run's output folder, read for a report: receipts as columns, and single units' results, dead letters and inputs as JSON values."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
 from jobs.report_facts import Floats
-from pipelines.errors import SourceError
-from pipelines.job import OutputFormat, OutputSpec
+from pipelines.errors import DamageError, OutputError, SourceError
+from pipelines.job import OutputSpec
 from pipelines.json_lines import parse_line
 from pipelines.json_values import json_rows
-from pipelines.ledger import UNITS, UNREADABLE
+from pipelines.planned_units import planned_units, rows_of_units, shard_of_file
 from pipelines.reading import UnitReader
-from pipelines.receipts import RECEIPTS, data_name, errors_name, iter_receipts, receipt_name
+from pipelines.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
 from pipelines.run_record import RUN, RunRecord, read_record
-from pipelines.storage import Storage, is_remote
+from pipelines.storage import Storage
 from pipelines.store import Store, open_store
-from pipelines.unit_table import iter_units
 from pipelines.units import Unit
+from pipelines.unreadable import read_unreadable
 
 JsonRow = dict[str, Any]
 MAX_SKIPPED_BYTES = 64 << 20
@@ -47,13 +46,12 @@ class ReceiptColumns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutput:
-    """An output folder with a run in it. `target` reads where it is, `source` where the run's input is; without the job's storage
-    options that may fail, and then a report does without.
+    """An output folder with a run in it. `source` reads where the run's input is; without the job's storage options that may fail, and then
+    a report does without.
     """
 
     store: Store
     record: RunRecord
-    target: Storage
     source: Storage
 
     @classmethod
@@ -65,18 +63,18 @@ class RunOutput:
         record = read_record(store)
         if record is None:
             raise UsageError(f"{store.location} has no {RUN}: no run was planned there; give the output.path of a run")
-        return cls(store=store, record=record, target=Storage(spec.storage_options), source=Storage(input_options))
-
-    @property
-    def format(self) -> OutputFormat:
-        return "jsonl" if self.record.spec["output"]["format"] == "jsonl" else "parquet"
+        return cls(store=store, record=record, source=Storage(input_options))
 
     @property
     def prefix(self) -> str:
         return str(self.record.spec["output"]["prefix"])
 
     def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
-        """All receipts; `times` is when each receipt's file was written."""
+        """All receipts; `times` is when each receipt's file was written, by its name.
+
+        Raises:
+            DamageError: one is not as it was written.
+        """
         rows = [
             (
                 receipt.unit,
@@ -86,51 +84,65 @@ class RunOutput:
                 receipt.cached_tokens,
                 receipt.completion_tokens,
                 receipt.seconds,
-                times.get(receipt_name(receipt.unit), 0.0),
+                times.get(receipt_name(receipt.unit).partition("/")[2], 0.0),
             )
-            for receipt in iter_receipts(self.store)
+            for receipt in iter_receipts(self.store, self.record.format, rows_of_units(self.store, self.record))
         ]
         columns = np.array(sorted(rows), dtype=np.float64).reshape(len(rows), 8).T
         return ReceiptColumns(**dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=True)))
 
-    def commit_times(self) -> dict[str, float]:
-        """When each receipt was written, by the clock of where it is, in seconds."""
-        location = f"{self.store.location}/{RECEIPTS}"
-        if not is_remote(location):
-            with os.scandir(location) as entries:
-                return {f"{RECEIPTS}/{entry.name}": entry.stat().st_mtime for entry in entries}
-        files, key = self.target.resolve(location)
-        files.invalidate_cache()
-        listed = {Path(found["name"]).name: found.get("LastModified") for found in files.ls(key, detail=True)}
-        return {f"{RECEIPTS}/{name}": when.timestamp() for name, when in listed.items() if when is not None}
-
     def units(self, indices: Collection[int]) -> dict[int, Unit]:
         """The plan's units of these numbers."""
         wanted = set(indices)
-        with self.store.open(UNITS) as file:
-            return {unit.index: unit for unit in iter_units(file) if unit.index in wanted}
+        return {unit.index: unit for unit in planned_units(self.store, self.record) if unit.index in wanted}
 
     def results(self, unit: int, columns: Sequence[str] | None = None) -> list[JsonRow]:
-        """A committed unit's rows, in input order; with `columns` those that exist of them."""
-        name = data_name(unit, self.format)
-        if self.format == "jsonl":
-            rows = self._json_lines(name)
-            return rows if columns is None else [{key: row[key] for key in columns if key in row} for row in rows]
-        with self.store.open(name) as file:
+        """A committed unit's rows, in input order; with `columns` those that exist of them.
+
+        Raises:
+            DamageError: its file is not what was committed.
+        """
+        with self._reading(self._receipt(unit).data) as file:
+            if self.record.format == "jsonl":
+                rows: list[JsonRow] = [parse_line(line) for line in file]
+                return rows if columns is None else [{key: row[key] for key in columns if key in row} for row in rows]
             table = pq.ParquetFile(file)
             names = [key for key in table.schema_arrow.names if columns is None or key in columns]
             return json_rows(table.read(columns=names))
 
     def dead_letters(self, unit: int) -> list[JsonRow]:
-        """A committed unit's failed rows."""
-        return self._json_lines(errors_name(unit))
+        """A committed unit's failed rows.
+
+        Raises:
+            DamageError: its file is not what was committed.
+        """
+        with self._reading(self._receipt(unit).errors) as file:
+            return [parse_line(line) for line in file]
+
+    def _receipt(self, unit: int) -> Receipt:
+        name = receipt_name(unit)
+        try:
+            return Receipt.from_json(self.store.read(name) or b"", self.record.format)
+        except ValueError as error:
+            raise DamageError(f"{self.store.location}/{name} is damaged: {error}; {REPAIR}") from error
+
+    @contextmanager
+    def _reading(self, shard: Shard) -> Iterator[BinaryIO]:
+        """A file that a receipt names, if it is still the very one."""
+        place = f"{self.store.location}/{shard.name}"
+        try:
+            file = self.store.open(shard.name)
+        except OutputError as error:
+            raise DamageError(f"{error}; {REPAIR}") from error
+        with file:
+            if shard_of_file(shard.name, file) != shard:
+                raise DamageError(f"{place} is not what was committed; {REPAIR}")
+            file.seek(0)
+            yield file
 
     def unreadable_units(self) -> list[JsonRow]:
         """The units that could not be read, as `errors/units.jsonl` lists them."""
-        return self._json_lines(UNREADABLE)
-
-    def _json_lines(self, name: str) -> list[JsonRow]:
-        return [parse_line(line) for line in (self.store.read(name) or b"").split(b"\n") if line]
+        return read_unreadable(self.store)
 
     def inputs(self, unit: Unit) -> dict[int, JsonRow]:
         """A unit's rows as they came in, by row number; empty where reading them again is impossible or would take long."""

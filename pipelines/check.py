@@ -1,13 +1,13 @@
-"""Verifying a run's output: every row of the plan exactly once, every byte the one that was committed.
+"""Verifying a run's output: every row of the plan exactly once, every byte the one that was committed, nothing beside it.
 
 `check_run(open_store(output)) -> list[Flaw]`, empty if all is well. It reads everything and changes nothing, so it may run beside a
-run, whose missing units it then reports.
+run, whose missing units it then reports, and files that are about to be committed. `pipelines.repair` removes what a flaw says can go.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -15,13 +15,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.committed_files import CommittedFiles, FoundFiles, left_over
+from pipelines.errors import DamageError, LeaseError
 from pipelines.job import OutputFormat
-from pipelines.ledger import UNITS, UNREADABLE
-from pipelines.receipts import DATA, ERRORS, RECEIPTS, Receipt, Shard, data_name, errors_name, receipt_name, unit_of
+from pipelines.lease import read_lease
+from pipelines.planned_units import planned_units, rows_of_units
+from pipelines.receipts import DATA, ERRORS, RECEIPTS, Receipt, Shard, check_planned, receipt_name, unit_of_receipt
 from pipelines.run_record import RUN, RunRecord, read_record
 from pipelines.store import Store
-from pipelines.unit_table import iter_units
 from pipelines.units import Unit
+from pipelines.unreadable import UNREADABLE, read_unreadable
 
 _READERS = 8
 _UNITS_PER_BATCH = 256
@@ -29,10 +32,16 @@ _UNITS_PER_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flaw:
-    """Something wrong with an output: the unit it concerns, None if it is none in particular, and what it is."""
+    """Something wrong with an output: the unit it concerns, None if it is none in particular, and what it is.
+
+    `removable` is the file that a repair removes on its account, None if it can do nothing; `is_mended_so` tells whether all is well then,
+    or a run has to compute something.
+    """
 
     unit: int | None
     message: str
+    removable: str | None = None
+    is_mended_so: bool = False
 
     def __str__(self) -> str:
         return self.message if self.unit is None else f"unit {self.unit}: {self.message}"
@@ -44,71 +53,75 @@ def check_run(store: Store) -> list[Flaw]:
     Raises:
         OutputError: it cannot be read.
     """
-    record = read_record(store)
-    if record is None:
-        return [Flaw(unit=None, message=f"{store.location} has no {RUN}: no run was planned there to its end")]
+    try:
+        record = read_record(store)
+        if record is None:
+            return [Flaw(unit=None, message=f"{store.location} has no {RUN}: no run was planned there to its end")]
+        unit_rows = rows_of_units(store, record)
+    except DamageError as error:  # without a plan there is nothing to compare with
+        return [Flaw(unit=None, message=str(error))]
+    files = CommittedFiles(len(unit_rows))
     return [
-        *_plan_flaws(store, record),
-        *_unit_flaws(store, _format(record)),
-        *_stray_flaws(store, record),
+        *_lease_flaws(store),
+        *_unit_flaws(store, record, files),
+        *_stray_flaws(store, record, files),
         *_unreadable_flaws(store),
     ]
 
 
-def _format(record: RunRecord) -> OutputFormat:
-    return "jsonl" if record.spec["output"]["format"] == "jsonl" else "parquet"
-
-
-def _plan_flaws(store: Store, record: RunRecord) -> Iterator[Flaw]:
-    """Whether the units number every row of the plan exactly once."""
-    num_units = num_rows = next_row = 0
-    path = None
-    with store.open(UNITS) as file:
-        for unit in iter_units(file):
-            if unit.path != path:
-                path, next_row = unit.path, 0
-            if unit.index != num_units or unit.first_row != next_row or unit.num_rows < 1:
-                yield Flaw(unit=unit.index, message=f"{UNITS} does not continue the unit before it")
-            num_units += 1
-            num_rows += unit.num_rows
-            next_row = unit.first_row + unit.num_rows
-    if (num_units, num_rows) != (record.plan.num_units, record.plan.num_rows):
-        planned = f"{record.plan.num_units} units and {record.plan.num_rows} rows"
-        yield Flaw(unit=None, message=f"{UNITS} has {num_units} units and {num_rows} rows, {RUN} says {planned}")
-
-
-def _unit_flaws(store: Store, format: OutputFormat) -> Iterator[Flaw]:
-    check = partial(_check_unit, store, format)
-    with store.open(UNITS) as file, ThreadPoolExecutor(_READERS) as readers:
-        units = iter_units(file)
-        while batch := list(islice(units, _UNITS_PER_BATCH)):
-            for messages, unit in zip(readers.map(check, batch), batch, strict=True):
-                yield from (Flaw(unit=unit.index, message=message) for message in messages)
-
-
-def _check_unit(store: Store, format: OutputFormat, unit: Unit) -> list[str]:
-    content = store.read(receipt_name(unit.index))
-    if content is None:
-        return ["not committed: it has no receipt"]
+def _lease_flaws(store: Store) -> Iterator[Flaw]:
     try:
-        receipt = Receipt.from_json(content)
+        read_lease(store)
+    except LeaseError as error:
+        yield Flaw(unit=None, message=str(error))
+
+
+def _unit_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iterator[Flaw]:
+    """What is wrong with units. Has the files of their receipts count in `files`."""
+    check = partial(_check_unit, store, record.format)
+    units = planned_units(store, record)
+    with ThreadPoolExecutor(_READERS) as readers:
+        while batch := list(islice(units, _UNITS_PER_BATCH)):
+            for checked in readers.map(check, batch):
+                if checked.receipt is not None:
+                    files.add(checked.receipt)
+                yield from checked.flaws
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Checked:
+    """A unit's receipt, if it has one that can be read, and what is wrong."""
+
+    receipt: Receipt | None
+    flaws: tuple[Flaw, ...]
+
+
+def _check_unit(store: Store, format: OutputFormat, unit: Unit) -> _Checked:
+    name = receipt_name(unit.index)
+    content = store.read(name)
+    if content is None:
+        return _Checked(receipt=None, flaws=(Flaw(unit=unit.index, message="not committed: it has no receipt"),))
+    receipt = None
+    try:
+        receipt = Receipt.from_json(content, format)
+        check_planned(receipt, unit.index, unit.num_rows)
+        messages = list(_file_flaws(store, format, unit, receipt))
     except ValueError as error:
-        return [f"not committed: {receipt_name(unit.index)} is damaged: {error}"]
-    data, errors = data_name(unit.index, format), errors_name(unit.index)
-    flaws = list(_receipt_flaws(receipt, unit))
-    flaws += _shard_flaws(store, data, receipt.data, lambda content: _data_flaws(content, format, receipt, data))
-    flaws += _shard_flaws(store, errors, receipt.errors, lambda content: _error_flaws(content, unit, receipt, errors))
-    return flaws
+        messages = [f"not committed: {name} is damaged: {error}"]
+    return _Checked(
+        receipt=receipt,
+        flaws=tuple(Flaw(unit=unit.index, message=message, removable=name) for message in messages),
+    )
 
 
-def _receipt_flaws(receipt: Receipt, unit: Unit) -> Iterator[str]:
-    if (receipt.unit, receipt.num_rows) != (unit.index, unit.num_rows):
-        yield f"its receipt is of unit {receipt.unit} with {receipt.num_rows} rows, {unit.num_rows} were planned"
-    if receipt.num_written + receipt.num_failed != unit.num_rows:
-        yield f"{unit.num_rows} rows went in, {receipt.num_written} were written and {receipt.num_failed} failed"
+def _file_flaws(store: Store, format: OutputFormat, unit: Unit, receipt: Receipt) -> Iterator[str]:
+    data, errors = receipt.data, receipt.errors
+    yield from _shard_flaws(store, data, lambda content: _data_flaws(content, format, receipt))
+    yield from _shard_flaws(store, errors, lambda content: _error_flaws(content, unit, receipt))
 
 
-def _shard_flaws(store: Store, name: str, shard: Shard, look: Callable[[bytes], Iterator[str]]) -> Iterator[str]:
+def _shard_flaws(store: Store, shard: Shard, look: Callable[[bytes], Iterator[str]]) -> Iterator[str]:
+    name = shard.name
     content = store.read(name)
     if content is None:
         yield f"{name} is missing"
@@ -120,7 +133,8 @@ def _shard_flaws(store: Store, name: str, shard: Shard, look: Callable[[bytes], 
         yield from look(content)
 
 
-def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt, name: str) -> Iterator[str]:
+def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt) -> Iterator[str]:
+    name = receipt.data.name
     try:
         num_rows = content.count(b"\n") if format == "jsonl" else pq.read_metadata(pa.BufferReader(content)).num_rows
     except pa.ArrowException as error:
@@ -130,7 +144,8 @@ def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt, name: st
         yield f"{name} has {num_rows} rows, its receipt says {receipt.num_written}"
 
 
-def _error_flaws(content: bytes, unit: Unit, receipt: Receipt, name: str) -> Iterator[str]:
+def _error_flaws(content: bytes, unit: Unit, receipt: Receipt) -> Iterator[str]:
+    name = receipt.errors.name
     try:
         rows = [orjson.loads(line)["row"] for line in content.splitlines()]
     except (ValueError, KeyError, TypeError) as error:
@@ -144,22 +159,34 @@ def _error_flaws(content: bytes, unit: Unit, receipt: Receipt, name: str) -> Ite
         yield f"{name} has a row of another unit"
 
 
-def _stray_flaws(store: Store, record: RunRecord) -> Iterator[Flaw]:
-    """Files that a reader of the folder would take for results and that no unit accounts for."""
-    names: dict[str, Callable[[int], str]] = {
-        DATA: lambda unit: data_name(unit, _format(record)),
-        ERRORS: errors_name,
-        RECEIPTS: receipt_name,
-    }
-    for folder, name_of in names.items():
-        for name, _ in store.sizes(folder):
-            unit = unit_of(name)
-            is_ours = unit is not None and unit < record.plan.num_units and name_of(unit) == f"{folder}/{name}"
-            if not is_ours and f"{folder}/{name}" != UNREADABLE:
-                yield Flaw(unit=None, message=f"{folder}/{name} belongs to no unit of this run")
+def _stray_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iterator[Flaw]:
+    """Files that a reader of the folder would take for results and that no receipt accounts for."""
+    num_units = record.plan.num_units
+    for folder, ending in ((DATA, record.format), (ERRORS, "jsonl")):
+        found = FoundFiles.listed(store, folder, num_units, ending)
+        for part in left_over(found, files):
+            name = f"{folder}/{part}"
+            text = f"{name} is named by no receipt: an attempt left it that was not committed, and whoever reads {folder}/* reads it too"
+            yield Flaw(unit=None, message=text, removable=name, is_mended_so=True)
+        names = (f"{folder}/{name}" for name, size in store.sizes(folder) if size < 0 or found.part(name) is None)
+        yield from (_foreign(name) for name in names if name != UNREADABLE)
+    for name, _ in store.sizes(RECEIPTS):
+        unit = unit_of_receipt(name)
+        if unit is None:
+            yield _foreign(f"{RECEIPTS}/{name}")
+        elif unit >= num_units:
+            yield replace(_foreign(f"{RECEIPTS}/{name}"), removable=f"{RECEIPTS}/{name}", is_mended_so=True)
+
+
+def _foreign(name: str) -> Flaw:
+    return Flaw(unit=None, message=f"{name} belongs to no unit of this run")
 
 
 def _unreadable_flaws(store: Store) -> Iterator[Flaw]:
-    for line in (store.read(UNREADABLE) or b"").splitlines():
-        listed = orjson.loads(line)
-        yield Flaw(unit=listed["unit"], message=f"could not be read: {listed['message']}")
+    try:
+        lines = read_unreadable(store)
+    except DamageError as error:
+        yield Flaw(unit=None, message=str(error), removable=UNREADABLE)
+        return
+    for line in lines:
+        yield Flaw(unit=line["unit"], message=f"could not be read: {line['message']}")

@@ -1,18 +1,20 @@
 """Committing a unit: data, dead letters, and then the receipt, which makes them count.
 
-`Committer` is what a worker gets (from `Ledger.committer()`); it is picklable. It writes only while its run holds the lease: the lease
-is read before the first write and again before the receipt. Two attempts at one unit write the same names, so a unit cannot count twice.
+`Committer` is what a worker gets (from `Ledger.committer()`); it is picklable. It writes only while its run holds the lease: the lease is
+read before the first write and again before the receipt. A write that lands later all the same, because its process or its network stood
+still in between, changes nothing that is committed: data and dead letters have names that only this epoch gives, and only to this
+content, and a receipt takes the place of an earlier epoch's alone. Of several attempts in one epoch the first receipt stays, so a unit
+cannot count twice.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 from pipelines.job import OutputFormat
 from pipelines.lease import LeaseToken, ensure_owned
-from pipelines.receipts import Receipt, Shard, data_name, errors_name, receipt_name
+from pipelines.receipts import DATA, ERRORS, Receipt, Shard, receipt_name
 from pipelines.rows import FinishedUnit
 from pipelines.shards import encode_dead_letters, encode_results
-from pipelines.store import Store
+from pipelines.store import Store, Versioned, put
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +34,7 @@ class Committer:
         return ensure_owned(self.store, self.token).is_draining
 
     def commit(self, finished: FinishedUnit) -> Receipt:
-        """Writes a unit's files and its receipt.
+        """Writes a unit's files and its receipt. Returns the receipt that counts: another attempt of this run may have been faster.
 
         Raises:
             LeaseError: the run has lost the output folder; what was written does not count.
@@ -45,8 +47,10 @@ class Committer:
         )
         data = encode_results(finished, self.format)
         errors = encode_dead_letters(unit, finished.failures)
+        epoch = self.token.epoch
         receipt = Receipt(
             unit=unit.index,
+            epoch=epoch,
             num_rows=unit.num_rows,
             num_written=num_written,
             num_failed=num_failed,
@@ -54,16 +58,29 @@ class Committer:
             cached_tokens=finished.cached_tokens,
             completion_tokens=finished.completion_tokens,
             seconds=finished.seconds,
-            data=_shard(data),
-            errors=_shard(errors),
+            data=Shard.of(DATA, unit.index, epoch, self.format, data),
+            errors=Shard.of(ERRORS, unit.index, epoch, "jsonl", errors),
         )
         ensure_owned(self.store, self.token)
-        self.store.write(data_name(unit.index, self.format), data)
-        self.store.write(errors_name(unit.index), errors)
-        ensure_owned(self.store, self.token)
-        self.store.write(receipt_name(unit.index), receipt.to_json())
-        return receipt
+        self.store.write(receipt.data.name, data)
+        self.store.write(receipt.errors.name, errors)
+        return self._publish(receipt)
 
+    def _publish(self, receipt: Receipt) -> Receipt:
+        """Writes a receipt in the place of none or of an earlier epoch's; see `pipelines.fence` for why a late one does no harm. A unit
+        that is computed has no receipt of this epoch yet, and mostly none at all, so that nothing need be read at first."""
+        name, found = receipt_name(receipt.unit), None
+        while True:
+            ensure_owned(self.store, self.token)
+            if put(self.store, name, found, receipt.to_json()) is not None:
+                return receipt
+            found = self.store.read_versioned(name)
+            other = None if found is None else self._receipt_in(found)
+            if other is not None and other.epoch == self.token.epoch:
+                return other
 
-def _shard(content: bytes) -> Shard:
-    return Shard(num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    def _receipt_in(self, found: Versioned) -> Receipt | None:
+        try:
+            return Receipt.from_json(found.content, self.format)
+        except ValueError:
+            return None

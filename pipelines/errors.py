@@ -7,6 +7,7 @@ PipelineError
 │       └── SourceChangedError  its file is no longer the one that was planned
 ├── EngineError           an engine died: its units are tried again on a fresh one
 ├── OutputError           results cannot be written: the run stops
+│   └── DamageError         what the output folder says of its run is not what was written
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
 ├── TaskError             the task does not fit the model, or contradicts itself: found before anything starts
 ├── ClusterError          there is no such Ray cluster, or it is too small
@@ -50,6 +51,10 @@ class EngineError(PipelineError):
 
 class OutputError(PipelineError):
     """The output folder cannot be written: disk full, access denied."""
+
+
+class DamageError(OutputError):
+    """A file of the ledger is not what was written; the text says which, and what to do."""
 
 
 class PlanError(PipelineError):

@@ -2,7 +2,9 @@
 
 import errno
 import zlib
+from collections.abc import Mapping
 from gzip import BadGzipFile
+from typing import Any
 
 import pyarrow as pa
 import zstandard
@@ -16,6 +18,7 @@ _CONTENT = (
     zstandard.ZstdError,
     BadGzipFile,
 )
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "InvalidToken")
 _ACCESS = (PermissionError, IsADirectoryError, NotADirectoryError)
 _PASSING = {
     *(
@@ -49,13 +52,19 @@ def is_lasting(error: BaseException, *, is_remote: bool) -> bool:
     Of a remote file only what its bytes or its store say for certain: all else may come from the network, an end that comes too early
     included. Of a local one everything but what a device or a file server may recover from.
     """
-    if isinstance(error, _CONTENT + _ACCESS):
+    if isinstance(error, _CONTENT + _ACCESS) or is_expired(error):
         return True
     if is_remote:
         return False
     if isinstance(error, OSError):
         return _is_arrows(error) if error.errno is None else error.errno not in _PASSING
     return True
+
+
+def is_expired(error: BaseException) -> bool:
+    """Whether an object store no longer takes the credentials that it took before."""
+    response: Mapping[str, Any] = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in _EXPIRED
 
 
 def _is_arrows(error: OSError) -> bool:

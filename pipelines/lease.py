@@ -7,10 +7,11 @@
     lease.release()
 
 The file holds {owner, epoch, heartbeat, draining, host, pid, ...}. A thread counts the heartbeat up every `heartbeat_s`; each change
-replaces exactly the version that was written last, so a holder that has been replaced notices and writes nothing more. A newcomer
-watches the counter for `expiry_s` of its own monotonic time: if it stands still the lease has expired, and the newcomer replaces
-exactly the version it watched, with the next epoch; of several newcomers one succeeds. Clocks are never compared. A holder on this very
-machine needs no watching: its process is there, or is gone. A released lease keeps its epoch, so epochs never repeat in a folder.
+replaces exactly the version that was written last, so a holder that has been replaced notices and writes nothing more, and one that stood
+still, with its machine or alone, goes on if its last version is still in place. A newcomer watches the counter for `expiry_s` of its own
+monotonic time: if it stands still the lease has expired, and the newcomer replaces exactly the version it watched, with the next epoch; of
+several newcomers one succeeds. Clocks are never compared. A holder on this very machine needs no watching: its process is there, or is
+gone. A released lease keeps its epoch, so epochs never repeat in a folder.
 """
 
 import logging
@@ -20,13 +21,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
-from typing import Any
 
 import orjson
 
 from pipelines.errors import LeaseError, OutputError
+from pipelines.json_fields import Fields
+from pipelines.part_names import MAX_EPOCH
 from pipelines.process_identity import ProcessIdentity
-from pipelines.store import Store, Versioned
+from pipelines.store import Store, Versioned, put
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +66,26 @@ class LeaseState:
 
     @classmethod
     def from_json(cls, content: bytes) -> "LeaseState":
-        fields: dict[str, Any] = orjson.loads(content)
+        """Raises:
+        ValueError: the content is no lease.
+        """
+        values = orjson.loads(content)
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        fields = Fields(values)
+        if (epoch := fields.count("epoch")) >= MAX_EPOCH:
+            raise ValueError(f"its epoch is {epoch}, and there is none after {MAX_EPOCH}")
         return cls(
-            owner=fields["owner"],
-            epoch=fields["epoch"],
-            heartbeat=fields["heartbeat"],
-            is_draining=fields["draining"],
-            process=ProcessIdentity(**{name: fields[name] for name in ("host", "pid", "place", "start_time")}),
+            owner=fields.optional_text("owner"),
+            epoch=epoch,
+            heartbeat=fields.count("heartbeat"),
+            is_draining=fields.flag("draining"),
+            process=ProcessIdentity(
+                host=fields.text("host"),
+                pid=fields.count("pid"),
+                place=fields.optional_text("place"),
+                start_time=fields.optional_text("start_time"),
+            ),
         )
 
 
@@ -101,9 +116,9 @@ def ensure_owned(store: Store, token: LeaseToken) -> LeaseState:
 def _parsed(content: bytes, store: Store) -> LeaseState:
     try:
         return LeaseState.from_json(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         place = f"{store.location}/{LEASE}"
-        raise LeaseError(f"{place} is not a lease: {error!r}; if no run uses the folder, remove the file") from error
+        raise LeaseError(f"{place} is not a lease: {error}; if no run uses the folder, remove the file") from error
 
 
 def _holder(state: LeaseState) -> str:
@@ -124,6 +139,7 @@ class Lease:
         *,
         heartbeat_s: float,
         expiry_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self.token = token
         self._store = store
@@ -133,7 +149,8 @@ class Lease:
         self._expiry_s = expiry_s
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._last_beat = time.monotonic()
+        self._clock = clock
+        self._last_beat = clock()
         self._loss: str | None = None
         self._thread = threading.Thread(target=self._beat_on, name="millrace-lease", daemon=True)
 
@@ -145,6 +162,7 @@ class Lease:
         heartbeat_s: float = HEARTBEAT_S,
         expiry_s: float = EXPIRY_S,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> "Lease":
         """Takes the lease, waiting for at most about `expiry_s` until an earlier holder is known to be alive or dead.
 
@@ -165,9 +183,9 @@ class Lease:
                 is_draining=False,
                 process=ProcessIdentity.current(),
             )
-            version = _put(store, found, state)
+            version = put(store, LEASE, found, state.to_json())
             if version is not None:
-                lease = cls(store, token, state, version, heartbeat_s=heartbeat_s, expiry_s=expiry_s)
+                lease = cls(store, token, state, version, heartbeat_s=heartbeat_s, expiry_s=expiry_s, clock=clock)
                 lease._thread.start()
                 return lease
 
@@ -176,12 +194,20 @@ class Lease:
         self._write(lambda state: replace(state, is_draining=True))
 
     def check(self) -> None:
-        """Raises:
-        LeaseError: the lease is lost, or could not be renewed for so long that another run may take it.
+        """After a silence in which another run may have taken the lease, looks whether one has: this process may only have stood still,
+        with its machine or by itself.
+
+        Raises:
+            LeaseError: the lease is lost, or could not be renewed for so long that another run may take it.
         """
-        silence_s = time.monotonic() - self._last_beat
+        silence_s = self._clock() - self._last_beat
         if self._loss is None and silence_s > self._expiry_s:
-            self._loss = f"its heartbeat could not be written for {silence_s:.0f} s"
+            try:
+                self._beat()
+            except OutputError as error:
+                self._loss = f"its heartbeat could not be written for {silence_s:.0f} s ({error})"
+            if self._loss is None:
+                logger.warning("no heartbeat was written for %.0f s, and nobody took the lease: going on", silence_s)
         if self._loss is not None:
             raise LeaseError(f"this run has lost {self._store.location}: {self._loss}; start it again to go on")
 
@@ -203,35 +229,35 @@ class Lease:
     def _beat_on(self) -> None:
         while self._loss is None and not self._stop.wait(self._heartbeat_s):
             try:
-                self._write(lambda state: replace(state, heartbeat=state.heartbeat + 1))
+                self._beat()
             except OutputError as error:  # perhaps only for now; `check` knows for how long
                 logger.warning("the lease's heartbeat could not be written: %s", error)
 
+    def _beat(self) -> None:
+        self._write(lambda state: replace(state, heartbeat=state.heartbeat + 1))
+
     def _write(self, change: Callable[[LeaseState], LeaseState]) -> None:
         with self._lock:
-            state = change(self._state)
-            version = self._store.replace(LEASE, self._version, state.to_json())
-            if version is None:
-                version = self._version_written(state)
-            if version is None:
-                self._loss = self._loss or "another run has taken it over"
-                return
-            self._state, self._version, self._last_beat = state, version, time.monotonic()
+            while self._loss is None:
+                state = change(self._state)
+                version = self._store.replace(LEASE, self._version, state.to_json())
+                if version is not None:
+                    self._state, self._version, self._last_beat = state, version, self._clock()
+                    return
+                self._take_up()
 
-    def _version_written(self, state: LeaseState) -> str | None:
-        """The version of the file if it holds `state` after all: an object store may have lost only its answer."""
+    def _take_up(self) -> None:
+        """Goes on from what the file holds: a write of this very run whose answer never came, unless another run has taken it over."""
         found = self._store.read_versioned(LEASE)
-        return found.version if found is not None and found.content == state.to_json() else None
-
-
-def _put(store: Store, found: Versioned | None, state: LeaseState) -> str | None:
-    """Writes a first or a next lease in the place of exactly what was found; None if somebody else was faster."""
-    content = state.to_json()
-    version = store.create(LEASE, content) if found is None else store.replace(LEASE, found.version, content)
-    if version is None:  # or was it this very write, and only the answer got lost?
-        now = store.read_versioned(LEASE)
-        version = now.version if now is not None and now.content == content else None
-    return version
+        try:
+            state = None if found is None else LeaseState.from_json(found.content)
+        except ValueError as error:
+            self._loss = f"{LEASE} is no lease any more: {error}"
+            return
+        if found is None or state is None or not state.is_of(self.token):
+            self._loss = "another run has taken it over"
+        else:
+            self._state, self._version = state, found.version
 
 
 def _await_end(

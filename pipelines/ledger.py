@@ -9,10 +9,12 @@ On the driver:
         for unit in ledger.pending_units(survey): ...               # streams
         committer = ledger.committer()                              # goes to the workers: committer.commit(finished) -> Receipt
         ledger.lease.check(); ledger.lease.set_draining()
+        ledger.sweep(survey)                                        # what no receipt names
         ledger.write_unreadable(unreadable_units)
 
-The layout is that of section 4 of the design; see `pipelines.receipts` for names, `pipelines.run_record` for `run.json`,
-`pipelines.lease` for `lease.json`, `pipelines.check` for verifying all of it. `store.create`d files aside, everything is written whole.
+See `pipelines.receipts` and `pipelines.part_names` for the files of units, `pipelines.run_record` for `run.json`,
+`pipelines.planned_units` for the table of units, `pipelines.lease` for `lease.json`, `pipelines.check` for verifying all of it. What is
+damaged is never gone on with.
 """
 
 import datetime as dt
@@ -26,42 +28,32 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.commit import Committer
+from pipelines.committed_files import CommittedFiles, FoundFiles, left_over
 from pipelines.errors import FingerprintError
+from pipelines.fence import write_fenced
 from pipelines.fingerprint import differences
 from pipelines.job import Job
-from pipelines.json_values import dump_json
-from pipelines.lease import EXPIRY_S, HEARTBEAT_S, Lease
+from pipelines.lease import EXPIRY_S, HEARTBEAT_S, Lease, ensure_owned
+from pipelines.planned_units import UNITS, planned_units, rows_of_units, shard_of_file
 from pipelines.planning import Plan, Sink
-from pipelines.receipts import (
-    DATA,
-    ERRORS,
-    FOLDERS,
-    RECEIPTS,
-    Receipt,
-    Totals,
-    data_name,
-    errors_name,
-    iter_receipts,
-    totals_with,
-    unit_of,
-)
+from pipelines.receipts import DATA, ERRORS, FOLDERS, RECEIPTS, Totals, iter_receipts, totals_with
 from pipelines.run_record import RUN, RunRecord, read_record
 from pipelines.store import Store, open_store
-from pipelines.unit_table import iter_units, write_units
+from pipelines.unit_table import write_units
 from pipelines.units import Unit, UnreadableUnit
+from pipelines.unreadable import UNREADABLE, read_unreadable, unreadable_lines
 
 logger = logging.getLogger(__name__)
 
-UNITS = "units.parquet"
-UNREADABLE = f"{ERRORS}/units.jsonl"
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Survey:
-    """Which units are committed [units], and the sums of their receipts."""
+    """Which units are committed [units], the sums of their receipts, and which files count: those that receipts name, also of receipts that
+    come later."""
 
     is_committed: npt.NDArray[np.bool_]
     totals: Totals
+    files: CommittedFiles
 
 
 class Ledger:
@@ -90,6 +82,7 @@ class Ledger:
         Raises:
             LeaseError: another run holds it.
             FingerprintError: it holds a run of something else.
+            DamageError: what it says of its run is not what was written.
             OutputError: it cannot be written.
             PlanError: results cannot be written to a place of this kind.
         """
@@ -98,6 +91,7 @@ class Ledger:
         lease = Lease.take(store, heartbeat_s=heartbeat_s, expiry_s=expiry_s)
         try:
             record = _matching_record(store, fingerprint)
+            read_unreadable(store)
             store.sweep()
         except BaseException:
             lease.release()
@@ -111,31 +105,77 @@ class Ledger:
             PlanError: from `make`; nothing is planned then.
             OutputError: the plan cannot be written.
         """
-        with self.store.write_with(UNITS) as path, write_units(path) as sink:
-            plan = make(sink)
-        self.lease.check()
-        self.record = RunRecord.of(self._job, self._fingerprint, plan, date)
-        self.store.write(RUN, self.record.to_json())
-        return self.record
+        with self.store.write_with(UNITS) as path:
+            with write_units(path) as sink:
+                plan = make(sink)
+            with path.open("rb") as file:
+                units = shard_of_file(UNITS, file)
+            ensure_owned(self.store, self.lease.token)
+        record = RunRecord.of(self._job, self._fingerprint, plan, units, date)
+        write_fenced(self.store, self.lease.token, RUN, record.to_json())
+        self.record = record
+        return record
 
     def survey(self) -> Survey:
-        """Finds the committed units: those whose receipt names the sizes that their files have."""
+        """Finds the committed units: those whose receipt names files that are there and have the sizes it says. Removes files of earlier
+        epochs that no receipt names.
+
+        Raises:
+            DamageError: a receipt or the table of units is not as it was written.
+            OutputError: the folder cannot be read.
+        """
         assert self.record is not None, "a run is surveyed once it is planned"
-        num_units = self.record.plan.num_units
-        data_sizes = _sizes(self.store, DATA, num_units, lambda unit: data_name(unit, self._job.output.format))
-        errors_sizes = _sizes(self.store, ERRORS, num_units, errors_name)
-        is_committed = np.zeros(num_units, dtype=np.bool_)
-        totals = Totals()
-        for receipt in iter_receipts(self.store):
-            if receipt.unit < num_units and _is_trusted(receipt, data_sizes, errors_sizes):
-                is_committed[receipt.unit] = True
-                totals = totals_with(totals, receipt)
-        return Survey(is_committed=is_committed, totals=totals)
+        unit_rows = rows_of_units(self.store, self.record)
+        data, errors = self._found()
+        survey = Survey(
+            is_committed=np.zeros(len(unit_rows), np.bool_), totals=Totals(), files=CommittedFiles(len(unit_rows))
+        )
+        for receipt in iter_receipts(self.store, self._job.output.format, unit_rows):
+            survey.files.add(receipt)
+            if data.is_whole(receipt.unit, receipt.data) and errors.is_whole(receipt.unit, receipt.errors):
+                survey.is_committed[receipt.unit] = True
+                survey.totals = totals_with(survey.totals, receipt)
+            else:
+                text = "the files of unit %d are not those of its receipt; it is computed again"
+                logger.warning(text, receipt.unit)
+        self._sweep((data, errors), survey.files)
+        return survey
+
+    def sweep(self, survey: Survey) -> None:
+        """Removes what this run and those before have left over, once nothing of this run is at work any more: files of attempts that came
+        second, and those that an earlier run wrote late.
+
+        Raises:
+            LeaseError: another run has taken the folder over.
+            OutputError: the folder cannot be read or written.
+        """
+        self._sweep(self._found(), survey.files)
+
+    def _found(self) -> tuple[FoundFiles, FoundFiles]:
+        """The files of units in `data/` and `errors/`."""
+        assert self.record is not None, "a run has units once it is planned"
+        num_units, format = self.record.plan.num_units, self._job.output.format
+        return (
+            FoundFiles.listed(self.store, DATA, num_units, format),
+            FoundFiles.listed(self.store, ERRORS, num_units, "jsonl"),
+        )
+
+    def _sweep(self, folders: Sequence[FoundFiles], files: CommittedFiles) -> None:
+        """Removes what no receipt names of units that this run has committed, and of epochs that are over. What else a run of this epoch
+        or a later one has written, it may be about to commit."""
+        epoch = self.lease.token.epoch
+        ensure_owned(self.store, self.lease.token)
+        for found in folders:
+            for part in left_over(found, files):
+                if part.epoch < epoch or (part.epoch == epoch and files.is_committed(part.unit)):
+                    self.store.delete(f"{found.folder}/{part}")
+                    logger.info("removed %s/%s of %s, which no receipt names", found.folder, part, self.store.location)
 
     def pending_units(self, survey: Survey) -> Iterator[Unit]:
         """The units that are not committed, in order, read from the plan as they are asked for."""
-        with self.store.open(UNITS) as file:
-            yield from (unit for unit in iter_units(file) if not survey.is_committed[unit.index])
+        assert self.record is not None, "a run has units once it is planned"
+        units = planned_units(self.store, self.record)
+        yield from (unit for unit in units if not survey.is_committed[unit.index])
 
     def committer(self) -> Committer:
         """What workers commit with."""
@@ -146,8 +186,7 @@ class Ledger:
         are any."""
         self.lease.check()
         if units:
-            in_order = sorted(units, key=lambda unreadable: unreadable.unit.index)
-            self.store.write(UNREADABLE, b"".join(dump_json(_unreadable_line(unit)) + b"\n" for unit in in_order))
+            write_fenced(self.store, self.lease.token, UNREADABLE, unreadable_lines(units))
         else:
             self.store.delete(UNREADABLE)
 
@@ -180,32 +219,3 @@ def _matching_record(store: Store, fingerprint: Mapping[str, Any]) -> RunRecord 
             + "\nundo the change to go on with that run, or use a new output.path"
         )
     return record
-
-
-def _sizes(store: Store, folder: str, num_units: int, name_of: Callable[[int], str]) -> npt.NDArray[np.int64]:
-    """The size of each unit's file in a folder [units], -1 where there is none."""
-    sizes = np.full(num_units, -1, dtype=np.int64)
-    for name, size in store.sizes(folder):
-        unit = unit_of(name)
-        if unit is not None and unit < num_units and name_of(unit) == f"{folder}/{name}":
-            sizes[unit] = size
-    return sizes
-
-
-def _is_trusted(receipt: Receipt, data_sizes: npt.NDArray[np.int64], errors_sizes: npt.NDArray[np.int64]) -> bool:
-    found = int(data_sizes[receipt.unit]), int(errors_sizes[receipt.unit])
-    if found == (receipt.data.num_bytes, receipt.errors.num_bytes):
-        return True
-    logger.warning("the files of unit %d are not those of its receipt; it is computed again", receipt.unit)
-    return False
-
-
-def _unreadable_line(unreadable: UnreadableUnit) -> dict[str, Any]:
-    unit = unreadable.unit
-    return {
-        "unit": unit.index,
-        "path": unit.path,
-        "first_row": unit.first_row,
-        "num_rows": unit.num_rows,
-        "message": unreadable.message,
-    }

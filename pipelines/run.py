@@ -2,7 +2,7 @@
 
     run(job, address=None, on_progress=show) -> RunSummary
 
-The driver opens the ledger, plans if nothing is planned yet, starts the graph and then only listens. It holds one bit a unit and no row.
+The driver opens the ledger, plans if nothing is planned yet, starts the graph and then only listens. It holds some bytes a unit and no row.
 """
 
 import datetime as dt
@@ -29,7 +29,7 @@ from pipelines.graph import Stages, build_graph, fair_calls
 from pipelines.infer import MakeEngine, load_engine
 from pipelines.interrupts import interrupts
 from pipelines.job import Job
-from pipelines.ledger import UNREADABLE, Ledger
+from pipelines.ledger import Ledger
 from pipelines.listing import Sources, find_sources
 from pipelines.overlap import check_apart
 from pipelines.permit import Permit
@@ -43,6 +43,7 @@ from pipelines.source import ReadSettings
 from pipelines.storage import Storage
 from pipelines.tally import Tally
 from pipelines.units import Unit
+from pipelines.unreadable import UNREADABLE
 from pipelines.watch import EngineWatch
 
 logger = logging.getLogger(__name__)
@@ -233,6 +234,7 @@ class Driver:
 
     def _conclude(self, ledger: Ledger, tally: Tally, *, is_over: bool = False) -> Ending:
         """How a run ends whose graph has come to its end."""
+        ledger.sweep(tally.survey)
         ledger.write_unreadable(tally.unreadable)
         done = tally.progress("running")
         rows = f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"

@@ -41,6 +41,7 @@ class Tally:
         if self._is_committed[receipt.unit]:
             return
         self._is_committed[receipt.unit] = True
+        self.survey.files.add(receipt)
         self._all, self._own = totals_with(self._all, receipt), totals_with(self._own, receipt)
 
     def is_over(self, allowed: MaxFailed | None) -> bool:

@@ -13,6 +13,18 @@ SpecFile = Annotated[
     ),
 ]
 OutputFolder = Annotated[str, typer.Argument(metavar="OUT", help="The output folder of a run.")]
+SpecOfStorage = Annotated[
+    Path | None,
+    typer.Option("--spec", metavar="SPEC", help="The job spec, for its storage options (credentials, endpoint)."),
+]
+StorageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        metavar="KEY.KEY=VALUE",
+        help="An fsspec option of the output's storage; may be given several times, and goes before the spec's.",
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Take only the first N rows of the input.")
 ]

@@ -1,14 +1,15 @@
 """`millrace report`: what a run did, as a page and as numbers."""
 
-from jobs.commands.options import OutputFolder
+import typer
+
+from jobs.commands.options import OutputFolder, SpecOfStorage, StorageOptions
 
 
-def report(out: OutputFolder) -> int:
-    """Write report.html and report.json of a run, finished or not."""
-    import typer
-
+def report(out: OutputFolder, spec: SpecOfStorage = None, storage_options: StorageOptions = None) -> int:
+    """Write report.html and report.json of a run, finished or not. With --spec, inputs in an object store are shown too."""
+    from jobs.output_place import output_place
     from jobs.report import write_report
-    from pipelines.job import OutputSpec
 
-    typer.echo(write_report(OutputSpec(path=out)))
+    place = output_place(out, spec, storage_options or ())
+    typer.echo(write_report(place.output, input_options=place.input_options))
     return 0

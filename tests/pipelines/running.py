@@ -110,12 +110,14 @@ def drive(
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """The results and dead letters of a run, byte for byte."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for folder in ("data", "errors")
-        for path in (out / folder).iterdir()
-    }
+    """The results and dead letters of a run, byte for byte, by unit: whatever the names that receipts give them."""
+    found = {}
+    for path in (out / "receipts").iterdir():
+        receipt = json.loads(path.read_bytes())
+        for folder in ("data", "errors"):
+            found[f"{folder}/{receipt['unit']}"] = (out / receipt[folder]["name"]).read_bytes()
+    listed = out / "errors/units.jsonl"
+    return found | ({"errors/units.jsonl": listed.read_bytes()} if listed.exists() else {})
 
 
 def rows_in(out: Path, folder: str = "data") -> list[dict[str, Any]]:

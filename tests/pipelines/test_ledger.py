@@ -1,6 +1,7 @@
 """The ledger end to end: planning, committing, crashing at any step, going on, checking."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -8,22 +9,23 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.check import check_run
 from pipelines.commit import Committer
-from pipelines.errors import FingerprintError, LeaseError, OutputError, PlanError
+from pipelines.errors import DamageError, FingerprintError, LeaseError, PlanError
 from pipelines.fingerprint import fingerprint_of
 from pipelines.job import GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.lease import LEASE, LeaseState, read_lease
-from pipelines.ledger import UNITS, UNREADABLE, Ledger
+from pipelines.ledger import Ledger
 from pipelines.listing import list_sources
+from pipelines.planned_units import UNITS, rows_of_units
 from pipelines.planning import Sink, plan_units
 from pipelines.reading import UnitReader
-from pipelines.receipts import Totals, iter_receipts, totals_with
+from pipelines.receipts import Receipt, Totals, iter_receipts, receipt_name, totals_with
+from pipelines.repair import Repaired, repair_run
 from pipelines.rows import FinishedUnit, UnitRows
 from pipelines.run_record import RUN, read_record
 from pipelines.schema import Columns
@@ -32,6 +34,7 @@ from pipelines.store import Store, open_store
 from pipelines.store_local import LocalStore
 from pipelines.unit_table import iter_units
 from pipelines.units import Unit, UnreadableUnit
+from pipelines.unreadable import UNREADABLE
 
 INPUT = b"".join(b'{"id": %d, "text": "row %d"}\n' % (n, n) if n % 10 else b"bad line %d\n" % n for n in range(50))
 
@@ -103,21 +106,36 @@ def run(job: Job, *, stop_after: int | None = None) -> list[int]:
             plan(job, ledger)
         committer: Committer = pickle.loads(pickle.dumps(ledger.committer()))
         done: list[int] = []
-        for unit in ledger.pending_units(ledger.survey()):
+        survey = ledger.survey()
+        for unit in ledger.pending_units(survey):
             if len(done) == stop_after:
                 break
-            committer.commit(finished(job, ledger, unit))
+            survey.files.add(committer.commit(finished(job, ledger, unit)))
             done.append(unit.index)
+        ledger.sweep(survey)
         ledger.write_unreadable([])
         return done
 
 
 def contents(store: Store) -> dict[str, bytes]:
+    """Every file of the three folders by its name."""
     return {
         f"{folder}/{name}": store.read(f"{folder}/{name}") or b""
         for folder in ("data", "errors", "receipts")
         for name, _ in store.sizes(folder)
     }
+
+
+def receipt_of(store: Store, unit: int) -> Receipt:
+    return Receipt.from_json(store.read(receipt_name(unit)) or b"", "parquet")
+
+
+def results(store: Store) -> list[tuple[bytes | None, bytes | None]]:
+    """What the receipts name, by unit: the same for equal runs, whatever the epochs. There must be nothing else in the two folders."""
+    receipts = [receipt_of(store, unit) for unit in range(sum(1 for _ in store.sizes("receipts")))]
+    shards = {shard.name for receipt in receipts for shard in (receipt.data, receipt.errors)}
+    assert shards == {f"{folder}/{name}" for folder in ("data", "errors") for name, _ in store.sizes(folder)}
+    return [(store.read(receipt.data.name), store.read(receipt.errors.name)) for receipt in receipts]
 
 
 def messages(store: Store) -> list[str]:
@@ -128,16 +146,21 @@ def test_a_run_leaves_the_layout_of_the_design_and_checks_out(job: Job) -> None:
     assert run(job) == list(range(7))
     store = open_store(job.output)
     assert messages(store) == []
-    numbers = [f"part-{number:08d}" for number in range(7)]
-    assert sorted(contents(store)) == sorted(
-        [f"data/{number}.parquet" for number in numbers]
-        + [f"errors/{number}.jsonl" for number in numbers]
-        + [f"receipts/{number}.json" for number in numbers]
-    )
+    expected = []
+    for unit in range(7):
+        receipt = json.loads(store.read(f"receipts/part-{unit:08d}.json") or b"")
+        data, errors = receipt["data"], receipt["errors"]
+        assert data["name"] == f"data/part-{unit:08d}-e1-{data['sha256'][:8]}.parquet"
+        assert errors["name"] == f"errors/part-{unit:08d}-e1-{errors['sha256'][:8]}.jsonl"
+        for shard in (data, errors):
+            assert hashlib.sha256(store.read(shard["name"]) or b"").hexdigest() == shard["sha256"]
+        expected += [f"receipts/part-{unit:08d}.json", data["name"], errors["name"]]
+    assert sorted(contents(store)) == sorted(expected)
     assert list(store.sizes("tmp")) == []
-    with store.open("data/part-00000001.parquet") as file:
+    second = receipt_of(store, 1)
+    with store.open(second.data.name) as file:
         assert pq.read_table(file)["id"].to_pylist() == [8, 9, 11, 12, 13, 14, 15]
-    (letter,) = map(json.loads, (store.read("errors/part-00000001.jsonl") or b"").splitlines())
+    (letter,) = map(json.loads, (store.read(second.errors.name) or b"").splitlines())
     assert (letter["unit"], letter["row"], letter["kind"]) == (1, 10, "malformed_json")
     assert letter["path"] == job.input.paths[0]
 
@@ -145,7 +168,9 @@ def test_a_run_leaves_the_layout_of_the_design_and_checks_out(job: Job) -> None:
 def test_receipts_add_up(job: Job) -> None:
     run(job)
     store = open_store(job.output)
-    totals = reduce(totals_with, iter_receipts(store), Totals())
+    record = read_record(store)
+    assert record is not None
+    totals = reduce(totals_with, iter_receipts(store, "parquet", rows_of_units(store, record)), Totals())
     assert totals == Totals(
         num_units=7,
         num_rows=50,
@@ -166,7 +191,7 @@ def test_a_run_goes_on_where_it_was_stopped_with_the_same_bytes(job: Job) -> Non
     assert messages(open_store(job.output)) == [f"unit {n}: not committed: it has no receipt" for n in range(3, 7)]
     assert run(job) == [3, 4, 5, 6]
     assert run(job) == []
-    assert contents(open_store(job.output)) == contents(open_store(whole.output))
+    assert results(open_store(job.output)) == results(open_store(whole.output))
 
 
 def test_json_lines_can_be_written(local_job: Job) -> None:
@@ -174,7 +199,8 @@ def test_json_lines_can_be_written(local_job: Job) -> None:
     run(job)
     store = open_store(job.output)
     assert messages(store) == []
-    assert (store.read("data/part-00000000.jsonl") or b"").startswith(b'{"id":1,"text":"row 1","label":"x"}\n')
+    (first, *_) = sorted(name for name, _ in store.sizes("data"))
+    assert (store.read(f"data/{first}") or b"").startswith(b'{"id":1,"text":"row 1","label":"x"}\n')
 
 
 class CrashError(Exception):
@@ -218,7 +244,7 @@ def test_a_crash_at_any_step_of_a_commit_loses_and_doubles_nothing(
         is_committed = ledger.survey().is_committed[unit.index]
         assert is_committed == (crash_at >= 10)  # the tenth step is the receipt's renaming
     run(local_job)
-    assert contents(open_store(local_job.output)) == contents(open_store(whole.output))
+    assert results(open_store(local_job.output)) == results(open_store(whole.output))
     assert messages(open_store(local_job.output)) == []
 
 
@@ -349,56 +375,124 @@ def without_last_line(content: bytes) -> bytes:
     return content[: content.rstrip(b"\n").rfind(b"\n") + 1]
 
 
+def damaged_file(store: Store, folder: str) -> str:
+    """Where unit 2 has its results, dead letters or receipt."""
+    receipt = receipt_of(store, 2)
+    return {"data": receipt.data.name, "errors": receipt.errors.name, "receipts": receipt_name(2)}[folder]
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "text", "is_redone"),
+    ("folder", "change", "text"),
     [
-        ("data/part-00000002.parquet", lambda content: None, "is missing", True),
-        ("data/part-00000002.parquet", lambda content: content + b"x", "bytes, its receipt says", True),
-        ("data/part-00000002.parquet", lambda content: content[:-9] + b"x" + content[-8:], "its hash is not", False),
-        ("errors/part-00000002.jsonl", without_last_line, "has 0 bytes", True),
-        ("receipts/part-00000002.json", lambda content: content[:20], "is damaged", True),
-        ("receipts/part-00000002.json", lambda content: b"[]", "is damaged", True),
-        ("receipts/part-00000002.json", lambda content: None, "not committed: it has no receipt", True),
+        ("data", lambda content: None, "is missing"),
+        ("data", lambda content: content + b"x", "bytes, its receipt says"),
+        ("errors", without_last_line, "has 0 bytes"),
+        ("receipts", lambda content: None, "not committed: it has no receipt"),
     ],
 )
-def test_damage_is_found_and_what_is_not_trusted_is_done_again(
-    local_job: Job, name: str, change: Callable[[bytes], bytes | None], text: str, is_redone: bool
+def test_files_that_are_not_those_of_a_receipt_are_found_and_computed_again(
+    job: Job, folder: str, change: Callable[[bytes], bytes | None], text: str
 ) -> None:
-    run(local_job)
-    store = open_store(local_job.output)
+    run(job)
+    store = open_store(job.output)
+    before = results(store)
+    damage(store, damaged_file(store, folder), change)
+    assert any(flaw.startswith("unit 2: ") and text in flaw for flaw in messages(store))
+    assert run(job) == [2]
+    assert results(store) == before
+    assert messages(store) == []
+
+
+def swapped(content: bytes) -> bytes:
+    """Content of the same size with another hash."""
+    return content[:-9] + b"x" + content[-8:]
+
+
+@pytest.mark.parametrize(
+    ("folder", "change", "text"),
+    [
+        ("data", swapped, "its hash is not"),
+        ("errors", lambda content: content.replace(b"20", b"21"), "its hash is not"),
+        ("receipts", lambda content: content[:20], "is damaged"),
+        ("receipts", lambda content: b"[]", "is damaged: it is no JSON object"),
+        ("receipts", lambda content: content.replace(b'"num_failed": 1', b'"num_failed": 0'), "it has been changed"),
+    ],
+)
+def test_a_repair_forgets_what_is_damaged_and_a_run_computes_it_again(
+    job: Job, folder: str, change: Callable[[bytes], bytes | None], text: str
+) -> None:
+    run(job)
+    store = open_store(job.output)
+    before = results(store)
+    damage(store, damaged_file(store, folder), change)
+    repaired = repair_run(store)
+    assert [flaw.unit for flaw in repaired.remaining] == [2]
+    assert text in str(repaired.remaining[0])
+    assert "receipts/part-00000002.json" in repaired.removed
+    assert run(job) == [2]
+    assert results(store) == before
+    assert repair_run(store) == Repaired(flaws=(), removed=(), remaining=())
+
+
+def test_a_repair_leaves_whole_units_and_removes_what_no_receipt_names(job: Job) -> None:
+    run(job)
+    store = open_store(job.output)
     before = contents(store)
-    damage(store, name, change)
-    (flaw,) = messages(store)
-    assert flaw.startswith("unit 2: ")
-    assert text in flaw
-    assert run(local_job) == ([2] if is_redone else [])
-    assert (contents(store) == before) == is_redone
+    store.write("data/part-00000003-e1-00000000.parquet", b"late")
+    store.write("receipts/part-00000099.json", b"{}")
+    repaired = repair_run(store)
+    assert repaired.removed == ("data/part-00000003-e1-00000000.parquet", "receipts/part-00000099.json")
+    assert repaired.remaining == ()
+    assert contents(store) == before
+
+
+def test_a_repair_is_refused_under_a_live_run(job: Job) -> None:
+    run(job, stop_after=3)
+    store = open_store(job.output)
+    with open_ledger(job), pytest.raises(LeaseError, match="another run holds"):
+        repair_run(store)
+
+
+def test_a_repair_of_a_folder_without_a_run_makes_nothing_there(tmp_path: Path) -> None:
+    (flaw,) = repair_run(LocalStore.at(str(tmp_path / "nothing"))).remaining
+    assert "has no run.json" in str(flaw)
+    assert not (tmp_path / "nothing").exists()
+
+
+def unsealed(content: bytes, **changes: Any) -> bytes:
+    """A receipt or record with other values, as a version before would have written it: without a seal."""
+    values = json.loads(content)
+    del values["seal"]
+    return json.dumps(values | changes).encode()
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("changes", "text"),
     [
-        (lambda receipt: receipt | {"num_failed": 5}, "8 rows went in, 7 were written and 5 failed"),
-        (lambda receipt: receipt | {"num_rows": 9}, "its receipt is of unit 2 with 9 rows, 8 were planned"),
-        (lambda receipt: receipt | {"num_written": 8, "num_failed": 0}, "has 7 rows, its receipt says 8"),
+        ({"num_failed": 5}, "8 rows went in, 7 were written and 5 failed"),
+        ({"num_rows": 9, "num_written": 8}, "it is of unit 2 with 9 rows, 8 were planned for unit 2"),
+        ({"num_written": 8, "num_failed": 0}, "has 7 rows, its receipt says 8"),
+        ({"seconds": "long"}, "its seconds is 'long', which is not a duration"),
+        ({"num_failed": True}, "its num_failed is True, which is not a count"),
+        ({"data": {"name": "data/../../x", "num_bytes": 1, "sha256": "0" * 64}}, "belongs to its unit, epoch and hash"),
     ],
 )
-def test_a_receipt_that_does_not_add_up_is_found(
-    local_job: Job, change: Callable[[dict[str, Any]], dict[str, Any]], text: str
+def test_a_receipt_that_does_not_add_up_is_found_even_without_its_seal(
+    local_job: Job, changes: dict[str, Any], text: str
 ) -> None:
     run(local_job)
     store = open_store(local_job.output)
-    damage(store, "receipts/part-00000002.json", lambda content: orjson.dumps(change(orjson.loads(content))))
+    damage(store, "receipts/part-00000002.json", lambda content: unsealed(content, **changes))
     assert any(text in message for message in messages(store))
 
 
 def test_rows_of_other_units_and_files_of_no_unit_are_found(local_job: Job) -> None:
     run(local_job)
     store = open_store(local_job.output)
-    store.write("data/part-00000099.parquet", b"x")
+    store.write("data/part-00000099-e1-00000000.parquet", b"x")
     store.write("errors/notes.txt", b"x")
     assert messages(store) == [
-        "data/part-00000099.parquet belongs to no unit of this run",
+        "data/part-00000099-e1-00000000.parquet belongs to no unit of this run",
         "errors/notes.txt belongs to no unit of this run",
     ]
 
@@ -428,7 +522,7 @@ def test_the_record_says_what_the_run_is_without_its_secrets(local_job: Job) -> 
 def test_a_damaged_record_is_named(local_job: Job) -> None:
     run(local_job)
     open_store(local_job.output).write(RUN, b"{}")
-    with pytest.raises(OutputError, match=r"run\.json cannot be used"):
+    with pytest.raises(DamageError, match=r"run\.json is damaged: it has no arrow_schema; restore it"):
         open_ledger(local_job)
 
 

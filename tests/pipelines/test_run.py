@@ -243,9 +243,14 @@ def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Pat
 
 def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (out / "data" / "part-00000002.jsonl").mkdir(parents=True)
+
+    class Blocking(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "starting":
+                (out / "receipts" / "part-00000002.json" / "in the way").mkdir(parents=True, exist_ok=True)
+
     job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
-    summary = drive(job, make_engine=fake_engine)
+    summary = drive(job, make_engine=fake_engine, seen=Blocking())
     assert summary.exit_status == 1
     assert "part-00000002" in summary.message
 

@@ -205,6 +205,6 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
 def test_a_lock_that_is_never_freed_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore.at(str(tmp_path))
     store.prepare(())
-    monkeypatch.setattr("pipelines.store_local._LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("pipelines.store_local._LOCK_POLLS", 1)
     with store._locked(), pytest.raises(OutputError, match="another process has held it"):
         store.create("lease", b"x")

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.committed_files import CommittedFiles
 from pipelines.job import MaxFailed
 from pipelines.ledger import Survey
 from pipelines.planning import Plan
@@ -11,13 +12,13 @@ from pipelines.receipts import Receipt, Shard, Totals
 from pipelines.tally import Tally
 
 PLAN = Plan(schema=pa.schema([]), num_files=1, num_units=4, num_rows=4000, num_bytes=1)
-NOTHING = Survey(is_committed=np.zeros(4, np.bool_), totals=Totals())
+NOTHING = Survey(is_committed=np.zeros(4, np.bool_), totals=Totals(), files=CommittedFiles(4))
 
 
 def receipt(unit: int, *, failed: int = 0) -> Receipt:
-    file = Shard(num_bytes=1, sha256="")
     return Receipt(
         unit=unit,
+        epoch=1,
         num_rows=1000,
         num_written=1000 - failed,
         num_failed=failed,
@@ -25,8 +26,8 @@ def receipt(unit: int, *, failed: int = 0) -> Receipt:
         cached_tokens=0,
         completion_tokens=5,
         seconds=1.0,
-        data=file,
-        errors=file,
+        data=Shard.of("data", unit, 1, "parquet", b"x"),
+        errors=Shard.of("errors", unit, 1, "jsonl", b""),
     )
 
 
@@ -41,7 +42,9 @@ def test_a_unit_committed_twice_counts_once() -> None:
 
 def test_what_an_earlier_run_committed_is_done_but_not_this_runs_work() -> None:
     earlier = Survey(
-        is_committed=np.array([True, False, False, False]), totals=Totals(num_units=1, num_rows=1000, prompt_tokens=99)
+        is_committed=np.array([True, False, False, False]),
+        totals=Totals(num_units=1, num_rows=1000, prompt_tokens=99),
+        files=CommittedFiles(4),
     )
     tally = Tally(PLAN, earlier)
     tally.add(receipt(0))
@@ -79,5 +82,7 @@ def test_failed_rows_are_compared_with_what_is_allowed(allowed: MaxFailed | None
 
 
 def test_a_fraction_counts_from_a_thousand_rows_on() -> None:
-    few = Survey(is_committed=np.zeros(4, np.bool_), totals=Totals(num_rows=999, num_failed=999))
+    few = Survey(
+        is_committed=np.zeros(4, np.bool_), totals=Totals(num_rows=999, num_failed=999), files=CommittedFiles(4)
+    )
     assert not Tally(PLAN, few).is_over(MaxFailed(fraction=0.001))
