@@ -6,13 +6,13 @@
 Everything that is missing or of another type is a `ValueError` that names the key.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 MAX_COUNT = (1 << 53) - 1
 """The largest whole number that every reader of JSON keeps."""
+MAX_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,9 @@ class Fields:
     def text(self, name: str) -> str:
         """A string."""
         value = self._value(name)
-        return value if isinstance(value, str) else self._refuse(name, "a text")
+        if not isinstance(value, str):
+            raise self._refusal(name, "a text")
+        return value
 
     def optional_text(self, name: str) -> str | None:
         """A string or null."""
@@ -40,30 +42,37 @@ class Fields:
     def choice(self, name: str, allowed: Sequence[str]) -> str:
         """One of a few strings."""
         value = self.text(name)
-        return value if value in allowed else self._refuse(name, f"one of {', '.join(allowed)}")
+        if value not in allowed:
+            raise self._refusal(name, f"one of {', '.join(allowed)}")
+        return value
 
     def count(self, name: str) -> int:
         """A whole number from 0 on."""
         value = self._value(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
-            return value
-        self._refuse(name, "a count")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+            raise self._refusal(name, "a count")
+        return value
 
     def seconds(self, name: str) -> float:
-        """A finite number from 0 on."""
+        """A number from 0 to some thirty years."""
         value = self._value(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if is_number and math.isfinite(value) and value >= 0 else self._refuse(name, "a duration")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_SECONDS:
+            raise self._refusal(name, "a duration")
+        return float(value)
 
     def flag(self, name: str) -> bool:
         """True or false."""
         value = self._value(name)
-        return value if isinstance(value, bool) else self._refuse(name, "true or false")
+        if not isinstance(value, bool):
+            raise self._refusal(name, "true or false")
+        return value
 
     def object(self, name: str) -> "Fields":
         """An object within the object."""
         value = self._value(name)
-        return Fields(value, f"{self.place}{name}.") if isinstance(value, dict) else self._refuse(name, "an object")
+        if not isinstance(value, dict):
+            raise self._refusal(name, "an object")
+        return Fields(value, f"{self.place}{name}.")
 
     def is_null(self, name: str) -> bool:
         """Whether the value is null; a key that is missing is an error here too."""
@@ -74,6 +83,6 @@ class Fields:
             raise ValueError(f"it has no {self.place}{name}")
         return self.values[name]
 
-    def _refuse(self, name: str, wanted: str) -> NoReturn:
+    def _refusal(self, name: str, wanted: str) -> ValueError:
         shown = repr(self.values[name])
-        raise ValueError(f"its {self.place}{name} is {shown[:40]}{'…' * (len(shown) > 40)}, which is not {wanted}")
+        return ValueError(f"its {self.place}{name} is {shown[:40]}{'…' * (len(shown) > 40)}, which is not {wanted}")

@@ -30,8 +30,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     values = orjson.loads(content)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    seal = values.pop(SEAL, None)
-    if seal is not None and seal != _seal(values):
+    if SEAL in values and values.pop(SEAL) != _seal(values):
         raise ValueError(f"it has been changed: its {SEAL} is that of other values")
     return values
 

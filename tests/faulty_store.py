@@ -82,7 +82,7 @@ class FaultyStore:
     def __init__(self, endpoint_url: str) -> None:
         target = urlsplit(endpoint_url)
         self._host, self._port = str(target.hostname), target.port
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = []
         self._seen: list[tuple[str, str, float]] = []
         self._lock = threading.Lock()
         proxy = self
@@ -122,12 +122,12 @@ class FaultyStore:
     def add(self, *faults: Fault) -> None:
         """From now on these faults happen; of several that match a request, the first."""
         with self._lock:
-            self._faults += faults
+            self.faults += faults
 
     def heal(self) -> None:
         """From now on everything is passed on."""
         with self._lock:
-            self._faults.clear()
+            self.faults.clear()
 
     def seen(self, method: str, path: str) -> list[float]:
         """When requests came whose method is this and whose path matches, in seconds of the monotonic clock."""
@@ -143,7 +143,7 @@ class FaultyStore:
     def _act_of(self, method: str, path: str) -> Act:
         with self._lock:
             self._seen.append((method, path, time.monotonic()))
-            for fault in self._faults:
+            for fault in self.faults:
                 if fault.times and fault.method == method and re.search(fault.path, path):
                     fault.times -= 1
                     return fault.act

@@ -25,6 +25,7 @@ from pipelines.planning import plan_units
 from pipelines.reading import UnitReader
 from pipelines.rows import FinishedUnit, RowFailure, UnitRows
 from pipelines.schema import Columns
+from pipelines.store import open_store
 from pipelines.units import UnreadableUnit
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -179,6 +180,15 @@ def test_output_in_a_bucket_is_read_and_written_there(tmp_path: Path, s3_options
     assert (facts.rows_written, facts.rows_failed, len(facts.sample)) == (18, 2, 12)
     assert all(time_s > 1e9 for time_s in output.store.times("receipts").values())
     assert write_report(made.output) == "s3://bucket/report/report.html"
+
+
+def test_output_in_a_bucket_without_a_receipt_has_a_report(tmp_path: Path, s3_options: dict[str, Any]) -> None:
+    made = make_run(tmp_path, ClassifyTask(text="{{ body }}"), out=f"s3://bucket/{tmp_path.name}", options=s3_options)
+    store = open_store(made.output)
+    for name, _ in list(store.sizes("receipts")):
+        store.delete(f"receipts/{name}")
+    write_report(made.output)
+    assert json.loads(store.read("report.json") or b"")["units_done"] == 0
 
 
 class Tags(HTMLParser):

@@ -113,6 +113,18 @@ class Run:
         """Ctrl-C: SIGINT to the whole group."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def stand_still(self, seconds: float, *, with_cluster: bool) -> None:
+        """SIGSTOP to the driver, as by a closed lid; to all processes below it too, as a machine that is moved. Then they go on."""
+        processes = [
+            self._process.pid,
+            *([process.pid for process in below(self._process.pid)] if with_cluster else []),
+        ]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in processes:
+                os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                time.sleep(seconds)
+
     def kill_below(self, titles: Sequence[str]) -> list[Process]:
         """SIGKILL to every process of the run's cluster whose title starts with one of `titles`."""
         root = self._process.pid if self._address is None else os.getpid()

@@ -192,33 +192,81 @@ def test_a_heartbeat_that_cannot_be_written_for_long_loses_the_lease(
     def fail(self: object, name: str, version: str, content: bytes) -> str | None:
         raise OutputError("disk full")
 
-    with Lease.take(folder, heartbeat_s=0.01, expiry_s=0.1) as lease:
-        with monkeypatch.context() as patch:
-            patch.setattr(LocalStore, "replace", fail)
-            until(lambda: time.monotonic() - lease._last_beat > 0.1)
-        with pytest.raises(LeaseError, match="could not be written"):
-            lease.check()
-
-
-def test_an_answer_that_got_lost_does_not_lose_the_lease(folder: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    create, replace = LocalStore.create, LocalStore.replace
-
-    def silent_create(self: LocalStore, name: str, content: bytes) -> str | None:
-        create(self, name, content)
-        return None
-
-    def silent_replace(self: LocalStore, name: str, version: str, content: bytes) -> str | None:
-        replace(self, name, version, content)
-        return None
-
-    monkeypatch.setattr(LocalStore, "create", silent_create)
-    monkeypatch.setattr(LocalStore, "replace", silent_replace)
-    with take(folder) as lease:
-        until(lambda: ensure_owned(folder, lease.token).heartbeat >= 2)
+    now = [0.0]
+    lease = Lease.take(folder, heartbeat_s=60, expiry_s=15, clock=lambda: now[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "replace", fail)
+        now[0] = 14.0
         lease.check()
+        now[0] = 16.0
+        with pytest.raises(LeaseError, match=r"could not be written for 16 s \(disk full\)"):
+            lease.check()
+    lease.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"owner": 1}', b"\xff"])
+def test_a_process_that_stood_still_goes_on_if_nobody_took_its_lease(store: Store) -> None:
+    now = [0.0]
+    with Lease.take(store, heartbeat_s=60, expiry_s=15, clock=lambda: now[0]) as lease:
+        before = ensure_owned(store, lease.token).heartbeat
+        now[0] = 3600.0
+        lease.check()
+        assert ensure_owned(store, lease.token).heartbeat == before + 1
+        lease.check()
+        assert ensure_owned(store, lease.token).heartbeat == before + 1  # the silence is over
+
+
+def test_a_process_that_stood_still_has_lost_what_another_took(store: Store) -> None:
+    now = [0.0]
+    lease = Lease.take(store, heartbeat_s=60, expiry_s=15, clock=lambda: now[0])
+    taken = LeaseState(owner="them", epoch=2, heartbeat=0, is_draining=False, process=ELSEWHERE)
+    store.write(LEASE, taken.to_json())
+    now[0] = 3600.0
+    with pytest.raises(LeaseError, match="another run has taken it over"):
+        lease.check()
+    assert store.read(LEASE) == taken.to_json()
+    lease.release()
+
+
+def test_a_write_of_this_run_that_was_never_heard_of_is_gone_on_from(
+    folder: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat landed and its answers were lost for so long that it counted as failed; what comes next is no heartbeat."""
+    replace = LocalStore.replace
+
+    def unheard(self: LocalStore, name: str, version: str, content: bytes) -> str | None:
+        replace(self, name, version, content)
+        raise OutputError("timed out")
+
+    with Lease.take(folder, heartbeat_s=60, expiry_s=15) as lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "replace", unheard)
+            with pytest.raises(OutputError):
+                lease._beat()
+        lease.set_draining()
+        lease.check()
+        state = ensure_owned(folder, lease.token)
+        assert (state.heartbeat, state.is_draining) == (1, True)
+
+
+LEFT = LeaseState(owner="them", epoch=3, heartbeat=5, is_draining=False, process=ELSEWHERE).to_json()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"owner": 1}',
+        b"\xff",
+        LEFT[:-2],
+        LEFT.replace(b'"epoch": 3', b'"epoch": "3"'),
+        LEFT.replace(b'"epoch": 3', b'"epoch": -3'),
+        LEFT.replace(b'"epoch": 3', b'"epoch": 1000000000'),
+        LEFT.replace(b'"heartbeat": 5', b'"heartbeat": 5.5'),
+        LEFT.replace(b'"draining": false', b'"draining": 0'),
+        LEFT.replace(b'"them"', b"7"),
+    ],
+)
 def test_a_damaged_lease_is_named(folder: LocalStore, content: bytes) -> None:
     folder.write(LEASE, content)
     with pytest.raises(LeaseError, match=r"lease\.json is not a lease"):

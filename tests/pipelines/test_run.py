@@ -9,16 +9,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobs.report import write_report
 from pipelines.errors import FingerprintError, LeaseError
-from pipelines.job import ClassifyTask, InputSpec, MaxFailed
+from pipelines.job import ClassifyTask, InputSpec, MaxFailed, OutputSpec
 from pipelines.lease import Lease
 from pipelines.listing import PassedOver
 from pipelines.plan_tasks import map_in_tasks
 from pipelines.progress import Progress
 from pipelines.store import open_store
+from tests.faulty_store import Fault, FaultyStore, refuse
 from tests.pipelines.running import (
     contents,
     drive,
@@ -253,6 +256,22 @@ def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: P
     summary = drive(job, make_engine=fake_engine, seen=Blocking())
     assert summary.exit_status == 1
     assert "part-00000002" in summary.message
+
+
+def test_a_bucket_that_refuses_all_results_ends_the_run_and_is_reported(
+    classifier: Path, corpus: Path, tmp_path: Path, s3_options: dict[str, Any]
+) -> None:
+    with FaultyStore(s3_options["client_kwargs"]["endpoint_url"]) as proxy:
+        proxy.add(Fault("PUT", "/data/", refuse(403, "AccessDenied")))
+        output = OutputSpec(path=f"s3://bucket/{tmp_path.name}", storage_options=proxy.options(s3_options))
+        job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path, unit_rows=16, output=output)
+        summary = drive(job, make_engine=fake_engine)
+        assert summary.exit_status == 1
+        assert re.match(
+            r"cannot write s3://bucket/.*/data/part-.*said the proxy; check the permissions", summary.message
+        )
+        write_report(output)
+        assert json.loads(open_store(output).read("report.json") or b"")["units_done"] == 0
 
 
 def test_a_run_that_loses_its_folder_ends(classifier: Path, corpus: Path, tmp_path: Path) -> None:
