@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.committed_files import CommittedFiles, FoundFiles, left_over
-from pipelines.errors import DamageError, LeaseError
+from pipelines.errors import DamageError, LeaseError, RowError
 from pipelines.job import OutputFormat
+from pipelines.json_lines import parse_line
 from pipelines.lease import read_lease
 from pipelines.planned_units import planned_units, rows_of_units
 from pipelines.receipts import DATA, ERRORS, RECEIPTS, Receipt, Shard, check_planned, receipt_name, unit_of_receipt
@@ -147,8 +147,8 @@ def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt) -> Itera
 def _error_flaws(content: bytes, unit: Unit, receipt: Receipt) -> Iterator[str]:
     name = receipt.errors.name
     try:
-        rows = [orjson.loads(line)["row"] for line in content.splitlines()]
-    except (ValueError, KeyError, TypeError) as error:
+        rows = [parse_line(line)["row"] for line in content.splitlines()]
+    except (RowError, KeyError, TypeError) as error:
         yield f"{name} holds a line that is no dead letter: {error!r}"
         return
     if len(rows) != receipt.num_failed:

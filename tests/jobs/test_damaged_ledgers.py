@@ -59,11 +59,21 @@ def complete(spec: Path) -> None:
         record = ledger.write_plan(lambda sink: plan_units(files, job.input, Columns(), unit_rows=UNIT_ROWS, sink=sink))
         reader = UnitReader(schema=record.schema)
         for unit in ledger.pending_units(ledger.survey()):
-            table = reader.read_unit(unit).table
-            for name, values in {"label": "a", "score": 0.5, "prompt_tokens": 3, "completion_tokens": 0}.items():
-                table = table.append_column(name, pa.array([values] * table.num_rows))
+            results: dict[str, list[Any]] = {
+                "label": ["a"],
+                "score": [0.5],
+                "prompt_tokens": [3],
+                "completion_tokens": [0],
+            }
             work = FinishedUnit(
-                unit=unit, table=table, failures=(), prompt_tokens=24, cached_tokens=0, completion_tokens=0, seconds=0.5
+                unit=unit,
+                carried=reader.read_unit(unit).rows,
+                results=pa.table({name: values * unit.num_rows for name, values in results.items()}),
+                failures=(),
+                prompt_tokens=24,
+                cached_tokens=0,
+                completion_tokens=0,
+                seconds=0.5,
             )
             ledger.committer().commit(work)
 

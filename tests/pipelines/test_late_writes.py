@@ -37,8 +37,7 @@ from tests.pipelines.test_ledger import (
 
 def otherwise(work: FinishedUnit) -> FinishedUnit:
     """The same unit computed to other labels, as after a near-tie."""
-    labels = pa.array(["y"] * work.table.num_rows)
-    return dataclasses.replace(work, table=work.table.set_column(work.table.num_columns - 1, "label", labels))
+    return dataclasses.replace(work, results=pa.table({"label": ["y"] * work.results.num_rows}))
 
 
 class StandingStill:

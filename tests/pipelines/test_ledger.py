@@ -203,6 +203,19 @@ def test_json_lines_can_be_written(local_job: Job) -> None:
     assert (store.read(f"data/{first}") or b"").startswith(b'{"id":1,"text":"row 1","label":"x"}\n')
 
 
+def test_a_dead_letter_with_a_number_of_many_digits_checks_out(local_job: Job) -> None:
+    digits = "7" * 4000
+    with open_ledger(local_job) as ledger:
+        plan(local_job, ledger)
+        work = finished(local_job, ledger, next(ledger.pending_units(ledger.survey())))
+        (failure,) = work.failures
+        letter = dataclasses.replace(failure, input={"id": int(digits)})
+        receipt = ledger.committer().commit(dataclasses.replace(work, failures=(letter,)))
+    store = open_store(local_job.output)
+    assert digits.encode() in (store.read(receipt.errors.name) or b"")
+    assert not [message for message in messages(store) if message.startswith("unit 0")]
+
+
 class CrashError(Exception):
     """Stands for the end of the process."""
 
