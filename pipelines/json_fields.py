@@ -36,8 +36,9 @@ class Fields:
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings."""
         value = self._value(name)
-        is_right = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        return tuple(value) if is_right else self._refuse(name, "a list of texts")
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise self._refusal(name, "a list of texts")
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:
         """One of a few strings."""
