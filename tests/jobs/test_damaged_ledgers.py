@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.spec import load_spec
+from pipelines.digest import with_digests
 from pipelines.fingerprint import fingerprint_of
 from pipelines.ledger import Ledger
 from pipelines.listing import list_sources
@@ -54,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..
 def complete(spec: Path) -> None:
     """A run of the job without engines."""
     job = load_spec(spec).job
-    files = list_sources(job.input)
+    files = with_digests(list_sources(job.input))
     with Ledger.open(job, fingerprint_of(job, files)) as ledger:
         record = ledger.write_plan(lambda sink: plan_units(files, job.input, Columns(), unit_rows=UNIT_ROWS, sink=sink))
         reader = UnitReader(schema=record.schema)
