@@ -17,6 +17,7 @@ from jobs.commands.report import report
 from jobs.commands.run import run
 from jobs.commands.serve import serve
 from jobs.commands.submit import submit
+from jobs.standard_streams import secure_standard_streams
 
 app = typer.Typer(name="millrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,4 +45,5 @@ for command in (run, submit, serve, plan, check, report, bench, demo):
 
 def main() -> None:
     """The console script."""
+    secure_standard_streams()
     app()
