@@ -101,7 +101,7 @@ def plain_line(progress: Progress) -> str:
         rows += " rows"
     if progress.phase == "starting":
         return f"starting engines, {rows} committed so far"
-    parts = [rows, f"{progress.tokens_per_s:,.0f} tokens/s", f"{progress.rows_failed:,} failed"]
+    parts = [rows, f"{speed(progress.tokens_per_s)} tokens/s", f"{progress.rows_failed:,} failed"]
     if progress.units_failed:
         parts.append(f"{progress.units_failed:,} units unreadable")
     if progress.engine_restarts:
@@ -118,6 +118,13 @@ def memory_line(memory: MemoryPlan) -> str:
         return weights
     fits = f"{memory.num_tokens:,} tokens of {memory.num_seqs:,} sequences"
     return f"{weights}, {byte_text(memory.cache_bytes)} of cache, which holds {fits}"
+
+
+def speed(per_s: float | None) -> str:
+    """`12,345`, `0.25`; a dash for what is not known."""
+    if per_s is None:
+        return "-"
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
 
 
 def duration(seconds: float | None) -> str:

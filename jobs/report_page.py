@@ -3,7 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.progress import duration
+from jobs.progress import duration, speed
 from jobs.report_facts import ReportFacts
 from jobs.report_plots import histogram_svg, timeline_svg
 
@@ -17,7 +17,7 @@ def report_page(facts: ReportFacts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(grouped=_grouped, speed=_speed, duration=duration)
+    environment.filters.update(grouped=_grouped, speed=speed, duration=duration)
     plots = {
         "timeline": facts.timeline and Markup(timeline_svg(facts.timeline)),
         "prompt_lengths": facts.prompt_lengths
@@ -30,7 +30,3 @@ def report_page(facts: ReportFacts) -> str:
 
 def _grouped(count: int) -> str:
     return f"{count:,}"
-
-
-def _speed(per_s: float) -> str:
-    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2f}"

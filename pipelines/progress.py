@@ -12,6 +12,9 @@ from pipelines.listing import PassedOver
 Phase = Literal["planning", "starting", "running", "draining"]
 ExitStatus = Literal[0, 1, 3, 130]
 
+MIN_WINDOW_S = 1.0
+"""A speed over less time than this says more of when units happened to end than of the engines."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
@@ -19,7 +22,7 @@ class Progress:
 
     `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`, `rows_failed` and `units_done`
     include the `rows_resumed` and `units_resumed` that an earlier run had committed; the tokens are this run's own, and so are
-    the `seconds`, which count from the start of the phase "running". `memory` is what an engine has done with its memory, once one
+    the `seconds`, which count from when the first engine was at work. `memory` is what an engine has done with its memory, once one
     has loaded. `passed_over` are the input's files that do not count for their endings, while it is being planned.
     """
 
@@ -40,21 +43,25 @@ class Progress:
     passed_over: PassedOver = field(default_factory=PassedOver)
 
     @property
-    def tokens_per_s(self) -> float:
-        """Prompt and completion tokens of this run a second; 0.0 before anything was measured."""
-        return (self.prompt_tokens + self.completion_tokens) / self.seconds if self.seconds > 0 else 0.0
+    def tokens_per_s(self) -> float | None:
+        """Prompt and completion tokens of this run a second; None before there is anything to measure."""
+        return self._per_s(self.prompt_tokens + self.completion_tokens)
 
     @property
-    def rows_per_s(self) -> float:
-        """Rows committed by this run a second; 0.0 before anything was measured."""
-        return (self.rows_done - self.rows_resumed) / self.seconds if self.seconds > 0 else 0.0
+    def rows_per_s(self) -> float | None:
+        """Rows committed by this run a second; None before there is anything to measure."""
+        return self._per_s(self.rows_done - self.rows_resumed)
 
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the average speed so far; None while there is no speed or no total."""
-        if self.rows_total is None or self.rows_per_s == 0.0:
+        if self.rows_total is None or self.rows_per_s is None:
             return None
         return (self.rows_total - self.rows_done) / self.rows_per_s
+
+    def _per_s(self, count: int) -> float | None:
+        """What a second brings, told from a window that is long enough to say."""
+        return count / self.seconds if count > 0 and self.seconds >= MIN_WINDOW_S else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

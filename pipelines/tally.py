@@ -36,12 +36,17 @@ class Tally:
         if self._running_since is None:
             self._running_since = self._clock()
 
+    def _clock_since(self, began: float) -> None:
+        """The engines were at work from then on at the latest."""
+        self._running_since = began if self._running_since is None else min(self._running_since, began)
+
     def add(self, receipt: Receipt) -> None:
         """Counts a committed unit; one that was committed twice over, by a retried task, counts once."""
         if self._is_committed[receipt.unit]:
             return
         self._is_committed[receipt.unit] = True
         self.survey.files.add(receipt)
+        self._clock_since(self._clock() - receipt.seconds)  # that an engine is ready is known up to a second late
         self._all, self._own = totals_with(self._all, receipt), totals_with(self._own, receipt)
 
     def is_over(self, allowed: MaxFailed | None) -> bool:

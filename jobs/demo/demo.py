@@ -24,7 +24,7 @@ from jobs.demo import CHECKPOINTS, SPECS, score
 from jobs.demo.files import HUGE_TICKETS, Corpus, CorpusFormat, make_corpus
 from jobs.demo.workplace import CORPUS, Marker, close_workplace, open_workplace
 from jobs.preflight import check_before_run
-from jobs.progress import progress_display
+from jobs.progress import progress_display, speed
 from jobs.report import write_report
 from jobs.spec import LoadedSpec, load_spec
 from pipelines.cluster import connected
@@ -223,17 +223,12 @@ def results_table(outcomes: Sequence[Outcome]) -> Table:
             job.task,
             f"{progress.rows_done:,}",
             f"{progress.rows_failed:,}",
-            _speed(progress.rows_per_s),
-            _speed(progress.tokens_per_s),
+            speed(progress.rows_per_s),
+            speed(progress.tokens_per_s),
             f"[{'red' if outcome.accuracy < job.floor else 'green'}]{outcome.accuracy:.1%}[/]",
             job.measure,
         )
     return table
-
-
-def _speed(per_s: float) -> str:
-    """A dash where an interrupted demo had left nothing to do."""
-    return f"{per_s:,.0f}" if per_s else "-"
 
 
 def dead_letters_table(outcomes: Sequence[Outcome]) -> Table:

@@ -62,10 +62,22 @@ def test_trouble_is_on_the_line() -> None:
             "planning the input; 9 files passed over for their endings (a.txt, b/c, ...)",
         ),
         (Progress(phase="starting", rows_total=10, rows_done=5), "starting engines, 5/10 rows (50%) committed so far"),
-        (Progress(phase="running", rows_total=0), "0/0 rows (100%)  0 tokens/s  0 failed  ETA -"),
+        (Progress(phase="running", rows_total=0), "0/0 rows (100%)  - tokens/s  0 failed  ETA -"),
+        (
+            Progress(phase="running", rows_total=10, rows_done=5, rows_resumed=5, units_done=1, seconds=9.0),
+            "5/10 rows (50%)  - tokens/s  0 failed  ETA -",
+        ),
+        (
+            Progress(phase="running", rows_total=9000, rows_done=4000, prompt_tokens=40_000, seconds=0.001),
+            "4,000/9,000 rows (44%)  - tokens/s  0 failed  ETA -",
+        ),
+        (
+            Progress(phase="running", rows_total=4, rows_done=2, prompt_tokens=50, seconds=200.0),
+            "2/4 rows (50%)  0.25 tokens/s  0 failed  ETA 3 min 20 s",
+        ),
     ],
 )
-def test_line_before_anything_was_computed(progress: Progress, line: str) -> None:
+def test_a_speed_is_shown_once_there_is_one_to_tell(progress: Progress, line: str) -> None:
     assert plain_line(progress) == line
 
 

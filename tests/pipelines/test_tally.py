@@ -1,5 +1,7 @@
 """What the driver counts, and when enough rows have failed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -86,3 +88,23 @@ def test_a_fraction_counts_from_a_thousand_rows_on() -> None:
         is_committed=np.zeros(4, np.bool_), totals=Totals(num_rows=999, num_failed=999), files=CommittedFiles(4)
     )
     assert not Tally(PLAN, few).is_over(MaxFailed(fraction=0.001))
+
+
+def test_a_unit_that_ended_before_its_engine_was_known_to_be_ready_counts_with_its_own_time() -> None:
+    now = [10.0]
+    tally = Tally(PLAN, NOTHING, clock=lambda: now[0])
+    tally.start_clock()
+    tally.add(receipt(0))  # it took a second
+    now[0] = 10.5
+    assert tally.progress("running").seconds == 1.5
+    assert tally.progress("running").tokens_per_s == 15 / 1.5
+
+
+def test_no_speed_is_told_from_a_moment() -> None:
+    now = [10.0]
+    tally = Tally(PLAN, NOTHING, clock=lambda: now[0])
+    tally.add(replace(receipt(0), seconds=0.0))
+    now[0] += 4e-7
+    progress = tally.progress("running")
+    assert progress.rows_done == 1000
+    assert (progress.tokens_per_s, progress.rows_per_s, progress.eta_s) == (None, None, None)
