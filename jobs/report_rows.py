@@ -42,48 +42,67 @@ def spread(units: npt.NDArray[Any], count: int) -> list[int]:
 
 def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
     """Counts over the results of `units`."""
-    prefix, kind = output.prefix, output.record.spec["task"]["kind"]
-    wanted = ("prompt_tokens", "completion_tokens", "label", "score", "labels", "spans", "answer", "finish_reason")
+    written = _columns_written(output)
     num_rows = 0
     lengths: dict[str, list[int]] = {"prompt_tokens": [], "completion_tokens": []}
     counter = _LabelCounter()
     for unit in units:
-        for row in output.results(unit, [prefix + name for name in wanted]):
-            result = {name.removeprefix(prefix): value for name, value in row.items()}
+        for row in output.results(unit, list(written)):
+            result = {written[name]: value for name, value in row.items()}
             num_rows += 1
             for name, values in lengths.items():
                 values.append(result[name])
-            counter.add(_labels_in(result, kind))
-    is_generated = kind == "generate"
+            counter.add(_labels_in(result))
+    is_generated = output.task["kind"] == "generate"
     return RowFacts(
         num_rows=num_rows,
         prompt_lengths=histogram(np.array(lengths["prompt_tokens"], np.int64)),
         completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64)) if is_generated else None,
-        labels_of=_labels_of(kind, counter),
+        labels_of=_labels_of(output.task),
         labels=counter.counts(),
     )
 
 
-def _labels_in(result: Mapping[str, Any], kind: str) -> Iterator[tuple[str, float | None]]:
-    """The labels of a row with their scores: of its text, of its spans, whether it has an answer, or how its text ended."""
-    if kind == "generate":
+def _columns_written(output: RunOutput) -> dict[str, str]:
+    """The result columns that are counted: the name in the output, with its prefix, to the task's own name. `labels` is one only where a
+    checkpoint decides on every class apart, and may be carried elsewhere."""
+    names = ("prompt_tokens", "completion_tokens", *_label_columns(output.task))
+    named = {output.prefix + name: name for name in names}
+    return {name: own for name, own in named.items() if name not in output.carried}
+
+
+def _label_columns(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns in which a task says what it found, as `pipelines.finish` has them."""
+    match task["kind"]:
+        case "generate":
+            return ("finish_reason",)
+        case "extract":
+            return ("spans",) if task["question"] is None else ("answer",)
+    return ("label", "score", "labels")
+
+
+def _labels_in(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """The labels of a row with their scores: of its text, of its spans, whether it has an answer, or how its text ended. `result` holds
+    what the task wrote and nothing else."""
+    if "finish_reason" in result:
         yield str(result["finish_reason"]), None
     elif "spans" in result:
         yield from ((span["label"], span["score"]) for span in result["spans"])
     elif "answer" in result:
         answer = result["answer"]
         yield ("no answer", None) if answer is None else ("answer found", answer["score"])
-    elif result.get("labels") is not None:
+    elif "labels" in result:
         yield from ((label, None) for label in result["labels"])
-    elif result.get("label") is not None:
+    elif result["label"] is not None:
         yield result["label"], result["score"]
 
 
-def _labels_of(kind: str, counter: "_LabelCounter") -> str:
-    if kind == "generate":
-        return "How texts ended"
-    if kind == "extract":
-        return "Answers" if {"answer found", "no answer"} & set(counter.num) else "Spans by label"
+def _labels_of(task: Mapping[str, Any]) -> str:
+    match task["kind"]:
+        case "generate":
+            return "How texts ended"
+        case "extract":
+            return "Spans by label" if task["question"] is None else "Answers"
     return "Labels of rows"
 
 
@@ -153,7 +172,7 @@ def _sample_rows(output: RunOutput, unit: Unit, count: int) -> Iterator[SampleRo
     start = unit.index * 7919  # other places in every unit
     for place in sorted({(start + step * len(results) // count) % len(results) for step in range(count)}):
         result, number = results[place], numbers[place]
-        carried = {name: value for name, value in result.items() if name in output.record.schema.names}
+        carried = {name: value for name, value in result.items() if name in output.carried}
         yield SampleRow(
             path=unit.relative_path,
             row=number,

@@ -69,6 +69,18 @@ class RunOutput:
     def prefix(self) -> str:
         return str(self.record.spec["output"]["prefix"])
 
+    @property
+    def task(self) -> Mapping[str, Any]:
+        """The task as the spec has it."""
+        task: Mapping[str, Any] = self.record.spec["task"]
+        return task
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """The columns of the results that are the input's own. The task wrote the others: no two have one name."""
+        columns = self.record.spec["input"]["columns"]
+        return frozenset(self.record.schema.names if columns is None else columns)
+
     def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
         """All receipts; `times` is when each receipt's file was written, by its name.
 

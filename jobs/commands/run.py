@@ -1,11 +1,18 @@
 """`millrace run`: a corpus in, labelled rows out."""
 
+import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from jobs.boundary import complain
+from jobs.boundary import INTERRUPTED, complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 from jobs.errors import SpecError, UsageError
+
+if TYPE_CHECKING:
+    from pipelines.job import Job
+
+logger = logging.getLogger(__name__)
 
 
 def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -35,8 +42,22 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
         summary = run_job(job, address=address, on_progress=show, today=today())
     complain(summary.message)
 
-    from jobs.report import is_planned, write_report  # plots take half a second to import; nobody waits at the start
-
-    if is_planned(job.output):
-        complain(f"report: {write_report(job.output, input_options=job.input.storage_options)}")
+    if summary.exit_status != INTERRUPTED:
+        _report(job)
     return summary.exit_status
+
+
+def _report(job: "Job") -> None:
+    """Writes the report of a run that has ended, which nothing that goes wrong here changes any more."""
+    try:
+        # plots take half a second to import; nobody waits at the start
+        from jobs.report import is_planned, write_report
+
+        if is_planned(job.output):
+            complain(f"report: {write_report(job.output, input_options=job.input.storage_options)}")
+    except Exception as error:
+        logger.debug("the report failed", exc_info=True)
+        complain(
+            f"the report could not be written ({type(error).__name__}: {error}); the results are as the run has said, and "
+            f"`millrace report {job.output.path}` writes it anew"
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+import jobs.report
 import pipelines.run
 from jobs.boundary import at_boundary
 from jobs.cli import app
@@ -108,6 +109,25 @@ def test_run_ends_with_the_summarys_status(
     assert "planning the input" in result.stderr
     assert "that was it" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_a_report_that_fails_leaves_the_status_to_the_run(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, status: ExitStatus
+) -> None:
+    def fake_run(
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+    ) -> RunSummary:
+        return RunSummary(exit_status=status, message="that was it", output="o", progress=Progress(phase="running"))
+
+    def fail(spec: object) -> bool:
+        raise FileNotFoundError("bucket/out/receipts")
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    monkeypatch.setattr(jobs.report, "is_planned", fail)
+    result = invoke("run", spec)
+    assert result.exit_code == status
+    assert "the report could not be written (FileNotFoundError: bucket/out/receipts)" in result.stderr
 
 
 def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
