@@ -38,6 +38,7 @@ from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
 from pipelines.prepare import Preparer
 from pipelines.progress import ExitStatus, Progress, RunSummary
 from pipelines.reading import UnitReader
+from pipelines.result_names import check_names
 from pipelines.settings import job_settings
 from pipelines.source import ReadSettings
 from pipelines.storage import Storage
@@ -131,18 +132,20 @@ class Driver:
             if ledger.record is not None and ledger.record.date != model.job.date:
                 model = _Model.of(job.dated(ledger.record.date))
             tally = None if ledger.record is None else self._take_stock(ledger)
+            if tally is not None and tally.is_over(self._job.max_failed):
+                return _crossed(tally)
             if tally is not None and tally.num_pending == 0:
                 return self._conclude(ledger, tally)
             with quiet_ray() as chatter, connected(job.engine, address) as room:
                 take_signals()
                 chatter.move_to_session()
                 if tally is None:
-                    ledger.write_plan(lambda sink: self._plan(sources, model.preparer, sink), date=model.job.date)
+                    ledger.write_plan(lambda sink: self._plan(sources, model, sink), date=model.job.date)
                     tally = self._take_stock(ledger)
                 return self._compute(ledger, tally, self._stages(ledger, model), room, chatter)
 
-    def _plan(self, sources: Sources, preparer: Preparer, sink: Sink) -> Plan:
-        job, num_rows = self._job, 0
+    def _plan(self, sources: Sources, model: _Model, sink: Sink) -> Plan:
+        job, preparer, num_rows = self._job, model.preparer, 0
 
         def count(units: Sequence[Unit]) -> None:
             nonlocal num_rows
@@ -159,6 +162,7 @@ class Driver:
             map_tasks=map_in_tasks,
             sink=count,
         )
+        check_names(job, model.facts, plan.schema.names)
         return replace(plan, passed_over=sources.passed_over)
 
     def _take_stock(self, ledger: Ledger) -> Tally:
@@ -236,10 +240,9 @@ class Driver:
         """How a run ends whose graph has come to its end."""
         ledger.sweep(tally.survey)
         ledger.write_unreadable(tally.unreadable)
-        done = tally.progress("running")
-        rows = f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"
-        if is_over:
-            return Ending(exit_status=3, message=f"max_failed was crossed: {rows}")
+        if is_over or tally.is_over(self._job.max_failed):
+            return _crossed(tally)
+        rows = _rows_in(tally)
         if tally.unreadable:
             place = f"{self._job.output.path}/{UNREADABLE}"
             first = tally.unreadable[0].message
@@ -250,3 +253,13 @@ class Driver:
         if tally.num_pending:
             return Ending(exit_status=1, message=f"{tally.num_pending:,} units were not computed; run again; {rows}")
         return Ending(exit_status=0, message=rows)
+
+
+def _crossed(tally: Tally) -> Ending:
+    """How a run ends that has more dead letters than it may have, whether it computed anything itself or not."""
+    return Ending(exit_status=3, message=f"max_failed was crossed: {_rows_in(tally)}; raise max_failed to go on")
+
+
+def _rows_in(tally: Tally) -> str:
+    done = tally.progress("running")
+    return f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from jobs.report import write_report
-from pipelines.errors import FingerprintError, LeaseError
+from pipelines.errors import FingerprintError, LeaseError, TaskError
+from pipelines.infer import MakeEngine
 from pipelines.job import ClassifyTask, InputSpec, MaxFailed, OutputSpec
 from pipelines.lease import Lease
 from pipelines.listing import PassedOver
 from pipelines.plan_tasks import map_in_tasks
-from pipelines.progress import Progress
+from pipelines.progress import ExitStatus, Progress
 from pipelines.store import open_store
 from tests.faulty_store import Fault, FaultyStore, refuse
 from tests.pipelines.running import (
@@ -200,6 +201,28 @@ def test_too_many_failures_start_no_more_units(classifier: Path, tmp_path: Path)
     assert len(receipts(out)) == summary.progress.units_done
 
 
+def test_a_run_over_its_max_failed_ends_with_3_again_until_the_limit_is_raised(
+    classifier: Path, tmp_path: Path
+) -> None:
+    """60 rows, 10 of them without a body, in units of 10: the limit is crossed on the way, and with the last of them."""
+    bad = {row: b'{"id": %d, "body": null}' % row for row in range(10)}
+    out = tmp_path / "out"
+    corpus = write_corpus(tmp_path / "rows.jsonl", 60, bad=bad)
+
+    def run(max_failed: MaxFailed, make_engine: MakeEngine) -> tuple[ExitStatus, int]:
+        job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=10, max_failed=max_failed)
+        summary = drive(job, make_engine=make_engine)
+        return summary.exit_status, summary.progress.rows_failed
+
+    assert run(MaxFailed(count=5), fake_engine) == (3, 10)
+    before = receipts(out)
+    assert run(MaxFailed(count=5), unloadable_engine) == (3, 10)
+    assert receipts(out) == before
+    assert run(MaxFailed(count=10), fake_engine) == (0, 10)
+    assert len(receipts(out)) == 6
+    assert run(MaxFailed(count=9), unloadable_engine) == (3, 10)
+
+
 def test_a_file_rewritten_under_the_run_is_listed_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
     first, second = (write_corpus(tmp_path / name, 40) for name in ("a.jsonl", "b.jsonl"))
 
@@ -242,6 +265,14 @@ def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Pat
     assert written == {"num_files": 1, "examples": ["day=1/notes.txt"]}
     os.utime(path, ns=(2, 2))
     assert drive(job, make_engine=fake_engine).exit_status == 0
+
+
+def test_a_column_with_the_name_of_a_result_is_refused_however_late_it_comes(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 20, bad={19: b'{"id": 19, "body": "ok", "label": "mine"}'})
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out")
+    with pytest.raises(TaskError, match="column label has the name of a result column; set output.prefix"):
+        drive(job, make_engine=unloadable_engine)
+    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: Path, tmp_path: Path) -> None:
