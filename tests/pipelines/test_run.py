@@ -270,7 +270,7 @@ def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Pat
 def test_a_column_with_the_name_of_a_result_is_refused_however_late_it_comes(classifier: Path, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "rows.jsonl", 20, bad={19: b'{"id": 19, "body": "ok", "label": "mine"}'})
     job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out")
-    with pytest.raises(TaskError, match="column label has the name of a result column; set output.prefix"):
+    with pytest.raises(TaskError, match=r"column label has the name of a result column; set output\.prefix"):
         drive(job, make_engine=unloadable_engine)
     assert not (tmp_path / "out" / "run.json").exists()
 
