@@ -4,7 +4,7 @@ Plain values that pickle small and fast: they cross from one process to another.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,27 @@ class EngineWork:
             token_ids=np.concatenate(token_ids) if token_ids else np.empty(0, np.int32),
             lengths=np.array([len(ids) for ids in token_ids], np.int64),
             seeds=np.array(seeds, np.int64),
+        )
+
+    def halves(self) -> tuple["EngineWork", "EngineWork"]:
+        """The first and the second half of the requests, under names of their own."""
+        middle = len(self.lengths) // 2
+        end = int(self.lengths[:middle].sum())
+        return (
+            replace(
+                self,
+                name=f"{self.name}a",
+                token_ids=self.token_ids[:end],
+                lengths=self.lengths[:middle],
+                seeds=self.seeds[:middle],
+            ),
+            replace(
+                self,
+                name=f"{self.name}b",
+                token_ids=self.token_ids[end:],
+                lengths=self.lengths[middle:],
+                seeds=self.seeds[middle:],
+            ),
         )
 
     def requests(self) -> Iterator[list[int]]:

@@ -11,8 +11,13 @@ from pipelines.facts import ModelFacts
 from pipelines.finish import finish
 from pipelines.infer import Answers, inferred
 from pipelines.job import Job
-from pipelines.outcomes import Halted, LeftOut, Outcome
-from pipelines.rows import PreparedUnit
+from pipelines.kinds import INTERNAL_ERROR
+from pipelines.outcomes import Committed, Halted, LeftOut, Outcome
+from pipelines.row_guard import fault_name, guarded, unit_fault
+from pipelines.rows import FinishedUnit, InferredUnit, PreparedUnit
+from pipelines.set_apart import kept_answers_of, with_failed_answers
+from pipelines.shards import encode_results
+from pipelines.streak import Fault
 from pipelines.units import UnreadableUnit
 
 
@@ -32,8 +37,33 @@ class FinishAndCommit:
         if not isinstance(prepared, PreparedUnit):
             return prepared
         answers: Answers = value_in(block, ANSWERS)
-        finished = finish(self.job, self.facts, inferred(prepared, answers))
         try:
-            return self.committer.commit(finished)
+            return self._concluded(inferred(prepared, answers))
         except (OutputError, LeaseError) as error:
             return Halted(message=str(error))
+        except Exception as error:  # noqa: BLE001 - the unit boundary
+            return UnreadableUnit(unit=prepared.unit, message=unit_fault(error), is_fault=True)
+
+    def _concluded(self, unit: InferredUnit) -> Committed:
+        return guarded(
+            unit.prepared.rows.num_rows,
+            lambda faulty: self._committed(finish(self.job, self.facts, with_failed_answers(unit, faulty))),
+            lambda keep: encode_results(
+                finish(self.job, self.facts, kept_answers_of(unit, keep)), self.job.output.format
+            ),
+        )
+
+    def _committed(self, finished: FinishedUnit) -> Committed:
+        return Committed(receipt=self.committer.commit(finished), faults=_faults_in(finished))
+
+
+def _faults_in(finished: FinishedUnit) -> tuple[Fault, ...]:
+    """The faults of ours among a unit's dead letters, the last of each kind."""
+    faults = {
+        fault_name(failure.message): (failure.message, failure.row)
+        for failure in finished.failures
+        if failure.kind == INTERNAL_ERROR
+    }
+    return tuple(
+        Fault(name=name, message=message, path=finished.unit.path, row=row) for name, (message, row) in faults.items()
+    )

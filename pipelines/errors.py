@@ -10,6 +10,7 @@ PipelineError
 │   └── DamageError         what the output folder says of its run is not what was written
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
 ├── TaskError             the task does not fit the model, or contradicts itself: found before anything starts
+├── InternalError         our own code failed on unit after unit: the run stops
 ├── ClusterError          there is no such Ray cluster, or it is too small
 ├── GraphError            Ray gave up the run's graph: a worker of ours raised what it should not, or the cluster is gone
 ├── FingerprintError      the output folder belongs to a different run
@@ -71,6 +72,10 @@ class TaskError(PipelineError):
 
     def __reduce__(self) -> tuple[type["TaskError"], tuple[str, str]]:
         return TaskError, (self.place, self.message)
+
+
+class InternalError(PipelineError):
+    """Our own code fails on unit after unit; the text says where, and on which row."""
 
 
 class ClusterError(PipelineError):

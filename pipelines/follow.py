@@ -12,9 +12,10 @@ from pipelines.execution import Execution
 from pipelines.job import MaxFailed
 from pipelines.lease import ensure_owned
 from pipelines.ledger import Ledger
-from pipelines.outcomes import Halted, LeftOut, Outcome
+from pipelines.outcomes import Committed, Halted, LeftOut, Outcome
 from pipelines.progress import Phase, Progress
-from pipelines.receipts import Receipt
+from pipelines.row_guard import fault_name
+from pipelines.streak import Fault, FaultStreak
 from pipelines.tally import Tally
 from pipelines.units import UnreadableUnit
 from pipelines.watch import EngineWatch
@@ -38,6 +39,7 @@ class Follower:
         self._ledger, self._tally, self._watch = ledger, tally, watch
         self._max_failed, self._show = max_failed, show
         self._next_show = 0.0
+        self._streak = FaultStreak()
         self.is_draining = False
 
     def follow(self, execution: Execution) -> None:
@@ -45,6 +47,7 @@ class Follower:
 
         Raises:
             EngineError: engines keep dying.
+            InternalError: unit after unit meets the same fault of ours.
             OutputError: results cannot be written, or the output folder is lost.
             LeaseError: the lease is lost.
             GraphError: Ray gave the graph up.
@@ -76,15 +79,25 @@ class Follower:
 
     def _take(self, outcome: Outcome) -> None:
         match outcome:
-            case Receipt():
-                self._tally.add(outcome)
+            case Committed(receipt=receipt, faults=faults):
+                self._tally.add(receipt)
                 self._watch.on_commit()
+                self._streak.add(faults)
                 if not self.is_draining and self._tally.is_over(self._max_failed):
                     self.is_draining = True
                     self._ledger.lease.set_draining()
             case UnreadableUnit():
                 self._tally.unreadable.append(outcome)
+                self._streak.add(_faults_of(outcome))
             case Halted(message=message):
                 raise OutputError(message)
             case LeftOut():
                 pass
+
+
+def _faults_of(failed: UnreadableUnit) -> list[Fault]:
+    """The fault of a unit that failed as a whole, if it is ours."""
+    if not failed.is_fault:
+        return []
+    place = failed.unit.path, failed.unit.first_row
+    return [Fault(name=fault_name(failed.message), message=failed.message, path=place[0], row=place[1])]

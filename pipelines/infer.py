@@ -11,17 +11,20 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 import pyarrow as pa
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, Generated, OnFailure
 from models.engine.memory import MemoryPlan
 from pipelines.attempts import Attempts
 from pipelines.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
+from pipelines.errors import RowError
 from pipelines.outcomes import LeftOut
 from pipelines.permit import Permit
+from pipelines.row_guard import row_error
 from pipelines.rows import InferredUnit, PreparedUnit
+from pipelines.set_apart import with_failed_answers
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +49,23 @@ def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersReque
     return EngineActor(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
 
 
+OF_A_REQUEST: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What an engine raises over a request that it is not prepared for. All else - no memory, a lost device or shard - is the engine's end."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """One answer a request of a unit, and the seconds they took."""
+    """One answer a request of a unit, or the error of one on which our own code failed; and the seconds they took."""
 
-    answers: list[EngineAnswer]
+    answers: list[EngineAnswer | RowError]
     seconds: float
 
 
@@ -64,8 +79,15 @@ def work_of(prepared: PreparedUnit) -> EngineWork:
 
 
 def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
-    """A prepared unit with its answers."""
-    return InferredUnit(prepared=prepared, results=tuple(answers.answers), seconds=answers.seconds)
+    """A prepared unit with its answers; rows with a request that has none are dead letters."""
+    pairs = list(zip(prepared.requests, answers.answers, strict=True))
+    errors = {request.row: answer for request, answer in reversed(pairs) if isinstance(answer, RowError)}
+    results = (_NO_ANSWER if isinstance(answer, RowError) else answer for answer in answers.answers)
+    return with_failed_answers(InferredUnit(prepared=prepared, results=tuple(results), seconds=answers.seconds), errors)
+
+
+_NO_ANSWER: Final = Generated.refused("")
+"""Stands where the row of a request is set apart."""
 
 
 class InferUnits:
@@ -98,8 +120,19 @@ class InferUnits:
     async def _answers(self, work: EngineWork) -> Answers:
         started = time.perf_counter()
         name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
-        answers = await self._engine.compute(replace(work, name=name))
+        answers = await self._computed(replace(work, name=name))
         return Answers(answers=answers, seconds=time.perf_counter() - started)
+
+    async def _computed(self, work: EngineWork) -> list[EngineAnswer | RowError]:
+        """An answer to each request; where the engine fails on some, those are found by halving."""
+        try:
+            return [*await self._engine.compute(work)]
+        except OF_A_REQUEST as error:
+            if len(work.lengths) == 1:
+                logger.error("a request failed", exc_info=error)
+                return [row_error(error)]
+        halves = [await self._computed(half) for half in work.halves()]
+        return [answer for half in halves for answer in half]
 
     def _end(self, cause: str) -> NoReturn:
         """Ends the process at once; whatever else is in flight would fail as well."""

@@ -7,6 +7,7 @@ its field is marked with the reason (`pipelines.schema.json_field`). What is ins
 memory does not grow with keys that are values. The outcome does not depend on who saw which row.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,8 @@ import pyarrow as pa
 from pipelines.errors import PlanError, RowError
 from pipelines.json_lines import is_encodable, parse_object
 from pipelines.schema import json_field
+
+logger = logging.getLogger(__name__)
 
 MAX_COLUMNS = 10_000
 MAX_KEYS = 1_000
@@ -233,7 +236,11 @@ def shape_of_lines(lines: Iterable[bytes], is_wanted: Callable[[str], bool]) -> 
     for line in lines:
         try:
             row = parse_object(line)
+            shape.add(row, is_wanted)
+        except PlanError:
+            raise
         except RowError:
             continue
-        shape.add(row, is_wanted)
+        except Exception:  # the row boundary: reading it will tell, and set it apart
+            logger.warning("a row counts for nothing in the plan", exc_info=True)
     return shape

@@ -26,5 +26,8 @@ TOO_LONG: Final = "too_long"
 REFUSED: Final = "refused"
 """The engine refused the row's request."""
 
+INTERNAL_ERROR: Final = "internal_error"
+"""Our own code failed on the row in a way that nobody expected; the message says where."""
+
 NOT_FINITE: Final = "not_finite"
 """The model answered with values that are not numbers."""

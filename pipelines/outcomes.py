@@ -7,7 +7,16 @@ a traceback in place of the reason.
 from dataclasses import dataclass
 
 from pipelines.receipts import Receipt
+from pipelines.streak import Fault
 from pipelines.units import UnreadableUnit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed:
+    """A unit that is committed, and what of our own code failed on rows of it, one of each kind."""
+
+    receipt: Receipt
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,4 +31,4 @@ class Halted:
     message: str
 
 
-Outcome = Receipt | UnreadableUnit | LeftOut | Halted
+Outcome = Committed | UnreadableUnit | LeftOut | Halted

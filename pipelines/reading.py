@@ -38,6 +38,8 @@ from pipelines.json_lines import parse_object
 from pipelines.json_values import JsonText, json_rows, raw_value
 from pipelines.jsonl import read_jsonl
 from pipelines.parquet import iter_row_ranges
+from pipelines.read_guard import read_guarded
+from pipelines.row_guard import unit_fault
 from pipelines.rows import JsonRow, RowFailure, Rows, UnitRows
 from pipelines.storage import Content, FileStat, Storage, reading, with_retries
 from pipelines.units import Unit, UnreadableUnit
@@ -92,6 +94,9 @@ class UnitReader:
             except SourceError as error:
                 yield from (UnreadableUnit(unit=unit, message=str(error)) for unit in group[position:])
                 return
+            except Exception as error:  # noqa: BLE001 - the unit boundary
+                one_pass.skip()
+                yield UnreadableUnit(unit=group[position], message=unit_fault(error), is_fault=True)
 
     def _pass(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
         """Reads units that can be read in one pass."""
@@ -130,11 +135,18 @@ class UnitReader:
         ranges = [(unit.offset, unit.num_rows) for unit in group]
         tables = iter_row_ranges(self.storage, first.path, first.row_group, self.schema.names, ranges)
         for unit, table in zip(group, tables, strict=True):
-            fitted = conform(add_folders(table, unit.path, self.schema), self.schema)
-            misfits = sorted(fitted.misfits)
-            inputs = dict(zip(misfits, json_rows(table.take(pa.array(misfits, pa.int64()))), strict=True))
-            failures = [_failure(unit, row, fitted.misfits[row], inputs[row]) for row in inputs]
-            yield _unit_rows(unit, ArrowRows(table=fitted.table.combine_chunks()), fitted.positions, failures)
+            yield read_guarded(
+                unit,
+                lambda rows, unit=unit, table=table: self._fit(unit, _rows_of(table, rows)),
+                lambda row, table=table: json_rows(_rows_of(table, [row]))[0],
+            )
+
+    def _fit(self, unit: Unit, table: pa.Table) -> UnitRows:
+        fitted = conform(add_folders(table, unit.path, self.schema), self.schema)
+        misfits = sorted(fitted.misfits)
+        inputs = dict(zip(misfits, json_rows(_rows_of(table, misfits)), strict=True))
+        failures = [_failure(unit, row, fitted.misfits[row], inputs[row]) for row in inputs]
+        return _unit_rows(unit, ArrowRows(table=fitted.table.combine_chunks()), fitted.positions, failures)
 
     def _read_cut(self, group: Sequence[Unit]) -> Iterator[UnitRows]:
         for unit in group:
@@ -162,10 +174,11 @@ class UnitReader:
                 f"{unit.path} has {len(bounds)} rows where {unit.num_rows} were planned (unit {unit.index})"
             )
         records = [text[start:end] for start, end in bounds]
-        return (
-            self._parse_csv(unit, text[: bounds[-1][1]], records)
-            if unit.format == "csv"
-            else self._parse_json(unit, records)
+        parse = self._parse_csv if unit.format == "csv" else self._parse_json
+        return read_guarded(
+            unit,
+            lambda rows: parse(unit, [records[row] for row in rows]),
+            lambda row: raw_value(records[row].rstrip(b"\r\n")),
         )
 
     def _parse_json(self, unit: Unit, lines: Sequence[bytes]) -> UnitRows:
@@ -175,10 +188,10 @@ class UnitReader:
         rows = read.rows if len(own) == len(self.schema) else in_folders(read.rows, unit.path, self.schema)
         return _unit_rows(unit, rows, read.positions, failures)
 
-    def _parse_csv(self, unit: Unit, text: bytes, records: Sequence[bytes]) -> UnitRows:
+    def _parse_csv(self, unit: Unit, records: Sequence[bytes]) -> UnitRows:
         header, given = self._header(unit), folder_values(unit.path)
         own = pa.schema([column for column in self.schema if column.name in header or column.name not in given])
-        read = read_csv(text, records, header, own)
+        read = read_csv(b"".join(records), records, header, own)
         failures = [
             _failure(unit, row, error, _csv_input(records[row], header, error))
             for row, error in sorted(read.failures.items())
@@ -222,6 +235,11 @@ class _Pass:
         self._num_read += 1
         return rows
 
+    def skip(self) -> None:
+        """Leaves the next unit out; those behind it are read in a pass of their own."""
+        self._num_read += 1
+        self._rows = None
+
 
 def _read_some(content: Content, size: int) -> bytes:
     found = content.read(size)
@@ -236,6 +254,11 @@ def _read_exactly(content: Content, size: int) -> bytes:
         pieces.append(_read_some(content, size))
         size -= len(pieces[-1])
     return b"".join(pieces)
+
+
+def _rows_of(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """The rows at these positions, which are in order."""
+    return table if len(rows) == table.num_rows else table.take(pa.array(rows, pa.int64()))
 
 
 def _unit_rows(unit: Unit, rows: Rows, positions: Sequence[int], failures: Sequence[RowFailure]) -> UnitRows:

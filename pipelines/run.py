@@ -20,7 +20,7 @@ from pipelines.chatter import Chatter, quiet_ray
 from pipelines.cluster import Room, connected
 from pipelines.conclude import FinishAndCommit
 from pipelines.digest import with_digests
-from pipelines.errors import EngineError, GraphError, LeaseError, OutputError
+from pipelines.errors import EngineError, GraphError, InternalError, LeaseError, OutputError
 from pipelines.execution import Execution
 from pipelines.facts import ModelFacts
 from pipelines.fingerprint import fingerprint_of
@@ -213,7 +213,7 @@ class Driver:
                 execution = Execution(graph)
             with owner, execution:
                 follower.follow(execution)
-        except (EngineError, OutputError, LeaseError) as error:
+        except (EngineError, InternalError, OutputError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
         except GraphError as error:
             logger.info("Ray gave the graph up; its messages are in %s", chatter.path, exc_info=True)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipelines.job import OutputFormat
 from pipelines.json_values import dump_json, json_rows
 from pipelines.rows import FinishedUnit, RowFailure
+from pipelines.set_apart import unshown
 from pipelines.units import Unit
 
 _MAX_ROW_GROUP_ROWS = 1 << 20
@@ -69,4 +70,11 @@ def encode_dead_letters(unit: Unit, failures: tuple[RowFailure, ...]) -> bytes:
         }
         for failure in sorted(failures, key=lambda failure: failure.row)
     )
-    return b"".join(dump_json(letter) + b"\n" for letter in letters)
+    return b"".join(_letter_line(letter) + b"\n" for letter in letters)
+
+
+def _letter_line(letter: dict[str, Any]) -> bytes:
+    try:
+        return dump_json(letter)
+    except Exception as error:  # noqa: BLE001 - the row boundary: the letter says where the row is
+        return dump_json(letter | {"input": unshown(error)})

@@ -23,6 +23,9 @@ from pipelines.outcomes import LeftOut
 from pipelines.permit import Permit
 from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader, group_units
+from pipelines.row_guard import guarded, unit_fault
+from pipelines.rows import UnitRows
+from pipelines.set_apart import kept_rows_of, with_failed_rows
 from pipelines.units import Unit, UnreadableUnit
 
 UNITS_PER_TASK = 4
@@ -94,9 +97,26 @@ def read_and_prepare(settings: bytes, units: bytes) -> Iterator[pa.Table]:
         if isinstance(found, UnreadableUnit):
             yield block_of(**{PREPARED: found, WORK: None})
         else:
-            prepared = _preparer(settings).prepare(found, relative_path=found.unit.relative_path)
-            yield block_of(**{PREPARED: prepared, WORK: work_of(prepared)})
+            yield _prepared_block(_preparer(settings), found)
     yield block_of(**{PREPARED: LeftOut(), WORK: None})
+
+
+def _prepared_block(preparer: Preparer, found: UnitRows) -> pa.Table:
+    """The block of a unit that could be read."""
+
+    def prepared(rows: UnitRows) -> pa.Table:
+        unit = preparer.prepare(rows, relative_path=rows.unit.relative_path)
+        return block_of(**{PREPARED: unit, WORK: work_of(unit)})
+
+    try:
+        return guarded(
+            found.rows.num_rows,
+            lambda faulty: prepared(with_failed_rows(found, faulty)),
+            lambda keep: prepared(kept_rows_of(found, keep)),
+        )
+    except Exception as error:  # noqa: BLE001 - the unit boundary
+        failed = UnreadableUnit(unit=found.unit, message=unit_fault(error), is_fault=True)
+        return block_of(**{PREPARED: failed, WORK: None})
 
 
 @functools.lru_cache(maxsize=1)

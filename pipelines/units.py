@@ -43,7 +43,9 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableUnit:
-    """A unit that could not be read, or whose file is no longer the one that was planned, and why."""
+    """A unit that could not be read, or whose file is no longer the one that was planned, and why. With `is_fault` the reason is a failure
+    of our own code."""
 
     unit: Unit
     message: str
+    is_fault: bool = False
