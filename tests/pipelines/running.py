@@ -175,6 +175,29 @@ def failing_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngin
     return _Failing()
 
 
+class _Tripping(FakeEngine):
+    """Fails on texts of more than 100 tokens, whatever else is computed with them."""
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        assert work.lengths.max() <= 100
+        return await super().compute(work)
+
+
+def tripping_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
+    return _Tripping()
+
+
+class _Helpless(FakeEngine):
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        raise TypeError("not prepared for anything")
+
+
+def helpless_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
+    return _Helpless()
+
+
 class _Killed(FakeEngine):
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -31,10 +31,12 @@ from tests.pipelines.running import (
     engine_that_dies_once,
     failing_engine,
     fake_engine,
+    helpless_engine,
     job_of,
     killed_engine,
     receipts,
     rows_in,
+    tripping_engine,
     unloadable_engine,
     write_corpus,
 )
@@ -172,7 +174,6 @@ BAD = {
     37: b'{"id": 37, "body": "\xff\xfe"}',
     47: json.dumps({"id": 47, "body": "x " * 500}).encode(),
     57: b"[1, 2]",
-    67: b'{"id": "sixty-seven", "body": "ok"}',
     77: b'{"id": 77, "body": ""}',
 }
 
@@ -188,6 +189,33 @@ def test_every_bad_row_is_a_dead_letter_and_the_others_go_on(classifier: Path, t
     assert [letter["row"] for letter in dead] == sorted(BAD)
     assert [row["id"] for row in rows_in(out)] == [row for row in range(800) if row not in BAD]
     assert len({letter["kind"] for letter in dead}) >= 6
+
+
+def test_no_row_stops_a_run(classifier: Path, tmp_path: Path) -> None:
+    """Three hundred good rows; one nested 500 deep, which no output holds; one that the engine fails on."""
+    deep = b'{"id": 100, "body": "ok", "tree": ' + b"[" * 500 + b"]" * 500 + b"}"
+    long = json.dumps({"id": 200, "body": "x " * 60}).encode()
+    corpus = write_corpus(tmp_path / "rows.jsonl", 302, bad={100: deep, 200: long})
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
+    assert drive(job, make_engine=tripping_engine).exit_status == 0
+    assert [(letter["row"], letter["kind"]) for letter in rows_in(out, "errors")] == [
+        (100, "malformed_json"),
+        (200, "internal_error"),
+    ]
+    assert rows_in(out, "errors")[1]["input"] == json.loads(long)
+    assert [row["id"] for row in rows_in(out)] == [row for row in range(302) if row not in (100, 200)]
+
+
+def test_a_fault_in_unit_after_unit_ends_the_run_with_its_place(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=8)
+    summary = drive(job, make_engine=helpless_engine)
+    assert summary.exit_status == 1
+    assert re.search(
+        r"3 units in a row met the same fault of Millrace, the last in .*rows\.jsonl, row \d+", summary.message
+    )
+    assert "TypeError: not prepared for anything" in summary.message
+    assert 3 <= len(receipts(tmp_path / "out")) < 25
 
 
 def test_too_many_failures_start_no_more_units(classifier: Path, tmp_path: Path) -> None:
