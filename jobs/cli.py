@@ -4,7 +4,9 @@ Those files import what they need when they run, so that `millrace --help` takes
 status and may raise; `jobs.boundary` says what becomes of that. To add one, write `jobs/commands/NAME.py` and list it below.
 """
 
-from typing import Annotated
+import os
+import threading
+from typing import Annotated, Final
 
 import typer
 
@@ -18,6 +20,8 @@ from jobs.commands.run import run
 from jobs.commands.serve import serve
 from jobs.commands.submit import submit
 from jobs.standard_streams import secure_standard_streams
+
+LINGER_S: Final = 1.0
 
 app = typer.Typer(name="millrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,4 +50,16 @@ for command in (run, submit, serve, plan, check, report, bench, demo):
 def main() -> None:
     """The console script."""
     secure_standard_streams()
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        _end_soon(ended)
+        raise
+
+
+def _end_soon(ended: SystemExit) -> None:
+    """All is said and done: what is still stuck in a thread or in Ray's own clearing away does not keep the process."""
+    status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    timer = threading.Timer(LINGER_S, os._exit, (status,))
+    timer.daemon = True
+    timer.start()

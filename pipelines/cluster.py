@@ -15,8 +15,11 @@ from typing import Any, Final
 import ray
 
 from actors.owner import Packing
+from pipelines.cluster_address import check_address
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
+from pipelines.leftovers import end_leftovers
+from pipelines.local_place import check_local_place, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    check_place(address)
     place = _settled(address)
     try:
         if place == LOCAL:
@@ -76,6 +80,23 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if place == LOCAL:
+            end_leftovers(temporary_folder())
+
+
+def check_place(address: str | None) -> None:
+    """Looks whether `joined` can do what it is to do: whether somebody listens at the address, or there is room for a cluster here.
+
+    Raises:
+        ClusterError: it cannot.
+    """
+    if ray.is_initialized():
+        return
+    place = _settled(address)
+    if place == LOCAL:
+        check_local_place()
+    else:
+        check_address(place)
 
 
 def will_start_one(address: str | None) -> bool:
@@ -88,21 +109,20 @@ def _settled(address: str | None) -> str:
 
 
 def _start_local(num_cpus: int) -> None:
-    ray.init(
-        address=LOCAL,
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"a Ray cluster cannot be started on this machine: {error}") from error
     logger.info("started a Ray cluster of %d logical CPUs on this machine", num_cpus)
 
 
 def _connect(address: str) -> None:
-    if "://" in address:
-        raise ClusterError(
-            f"the cluster was {address!r}; it must be local, auto or HOST:PORT of the cluster's head node"
-        )
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -11,7 +11,8 @@ PipelineError
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
 ├── TaskError             the task does not fit the model, or contradicts itself: found before anything starts
 ├── InternalError         our own code failed on unit after unit: the run stops
-├── ClusterError          there is no such Ray cluster, or it is too small
+├── ClusterError          there is no such Ray cluster, it is too small, or this machine has no place for one
+├── ClusterLostError      the Ray cluster is gone, or a part of it that a run cannot do without
 ├── GraphError            Ray gave up the run's graph: a worker of ours raised what it should not, or the cluster is gone
 ├── FingerprintError      the output folder belongs to a different run
 └── LeaseError            another run holds, or took over, the output folder
@@ -79,7 +80,11 @@ class InternalError(PipelineError):
 
 
 class ClusterError(PipelineError):
-    """The Ray cluster cannot be reached, or is too small for the engines asked for."""
+    """The Ray cluster cannot be reached, is too small for the engines asked for, or cannot be started on this machine."""
+
+
+class ClusterLostError(PipelineError):
+    """The Ray cluster is no longer there; the text says which part of it."""
 
 
 class GraphError(PipelineError):

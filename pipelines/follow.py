@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from pipelines.blocks import OUTCOME, value_in
+from pipelines.cluster_watch import ClusterWatch
 from pipelines.errors import OutputError
 from pipelines.execution import Execution
 from pipelines.job import MaxFailed
@@ -32,11 +33,12 @@ class Follower:
         ledger: Ledger,
         tally: Tally,
         watch: EngineWatch,
+        cluster: ClusterWatch,
         *,
         max_failed: MaxFailed | None,
         show: Callable[[Progress], None],
     ) -> None:
-        self._ledger, self._tally, self._watch = ledger, tally, watch
+        self._ledger, self._tally, self._watch, self._cluster = ledger, tally, watch, cluster
         self._max_failed, self._show = max_failed, show
         self._next_show = 0.0
         self._streak = FaultStreak()
@@ -50,6 +52,7 @@ class Follower:
             InternalError: unit after unit meets the same fault of ours.
             OutputError: results cannot be written, or the output folder is lost.
             LeaseError: the lease is lost.
+            ClusterLostError: the Ray cluster is gone.
             GraphError: Ray gave the graph up.
         """
         self.show_now()
@@ -57,6 +60,7 @@ class Follower:
             block = execution.next_block(WAIT_S)
             if block is not None:
                 self._take(value_in(block, OUTCOME))
+            self._cluster.check()
             self._ledger.lease.check()
             self._watch.look()
             if self._watch.is_any_ready:

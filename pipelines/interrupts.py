@@ -1,24 +1,36 @@
-"""Ctrl-C and SIGTERM as one `KeyboardInterrupt`, once: whoever cleans up after the first is not disturbed by a second."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up as one `KeyboardInterrupt`, once: whoever cleans up after the first is not disturbed by
+a second. Where that does not end the process in time, because the main thread is in native code or cleaning up is stuck, the last
+resort does, if there is one.
+
+SIGHUP counts unless it was ignored when the process started, as under nohup.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+from pipelines.last_resort import LastResort
+
+GRACE_S: Final = 3.5
+"""From the first signal to the last resort."""
+
+INTERRUPTED: Final = "interrupted; what is committed stays, run again to go on"
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], None]]:
-    """Handles both signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away.
+def interrupts(last_resort: LastResort | None = None) -> Iterator[Callable[[], None]]:
+    """Handles the signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away.
 
     Python delivers signals to the main thread; in any other the context does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    earlier = {number: signal.getsignal(number) for number in _signals()}
     was_interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
@@ -28,13 +40,45 @@ def interrupts() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt
 
     def install() -> None:
-        for number in _SIGNALS:
+        for number in earlier:
             signal.signal(number, interrupt)
 
-    earlier = {number: signal.getsignal(number) for number in _SIGNALS}
-    install()
+    with _arrivals(frozenset(earlier), last_resort):
+        install()
+        try:
+            yield install
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
+
+
+@contextlib.contextmanager
+def _arrivals(numbers: frozenset[int], last_resort: LastResort | None) -> Iterator[None]:
+    """A thread that learns of a signal the moment it arrives, whatever the main thread does, and whoever handles it there."""
+    if last_resort is None:
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while arrived := os.read(reading, 1):
+            if arrived[0] in numbers:
+                last_resort.set(after_s=GRACE_S, status=130, message=INTERRUPTED)
+
+    thread = threading.Thread(target=listen, name="millrace-signals", daemon=True)
+    thread.start()
     try:
-        yield install
+        yield
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(earlier)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+        last_resort.call_off()

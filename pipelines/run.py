@@ -5,32 +5,39 @@
 The driver opens the ledger, plans if nothing is planned yet, starts the graph and then only listens. It holds some bytes a unit and no row.
 """
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+
+from ray.exceptions import RayError
 
 from actors.owner import ReplicaOwner, ReplicaShape
 from models.config import ModelConfig
 from models.text import Tokenizer
 from pipelines.attempts import Attempts
 from pipelines.chatter import Chatter, quiet_ray
-from pipelines.cluster import Room, connected
+from pipelines.cluster import Room, check_place, connected, will_start_one
+from pipelines.cluster_watch import ClusterWatch, watching_cluster
 from pipelines.conclude import FinishAndCommit
 from pipelines.digest import with_digests
-from pipelines.errors import EngineError, GraphError, InternalError, LeaseError, OutputError
+from pipelines.errors import ClusterLostError, EngineError, GraphError, InternalError, LeaseError, OutputError
 from pipelines.execution import Execution
 from pipelines.facts import ModelFacts
 from pipelines.fingerprint import fingerprint_of
 from pipelines.follow import Follower
 from pipelines.graph import Stages, build_graph, fair_calls
 from pipelines.infer import MakeEngine, load_engine
-from pipelines.interrupts import interrupts
+from pipelines.interrupts import INTERRUPTED, interrupts
 from pipelines.job import Job
+from pipelines.last_resort import LastResort
 from pipelines.ledger import Ledger
+from pipelines.leftovers import end_leftovers
 from pipelines.listing import Sources, find_sources
+from pipelines.local_place import temporary_folder
 from pipelines.overlap import check_apart
 from pipelines.permit import Permit
 from pipelines.plan_tasks import map_in_tasks
@@ -53,19 +60,26 @@ ShowProgress = Callable[[Progress], None]
 
 
 def run(
-    job: Job, *, address: str | None = None, on_progress: ShowProgress | None = None, today: dt.date | None = None
+    job: Job,
+    *,
+    address: str | None = None,
+    on_progress: ShowProgress | None = None,
+    last_words: Callable[[str], None] = logger.error,
+    today: dt.date | None = None,
 ) -> RunSummary:
     """Runs a job, or goes on with it where it stopped, until every unit is committed or the run has to end.
 
     `address` is local, auto or HOST:PORT of a Ray cluster; None: `RAY_ADDRESS` if set, else a local cluster of its own.
-    `today` is what chat templates are told if neither the job nor an earlier run into the same output has a date.
+    `last_words` takes the one sentence of a run that could not be ended in order, before this process ends: interrupted in a call that
+    does not come back, or without its cluster. `today` is what chat templates are told if neither the job nor an earlier run into the
+    same output has a date.
 
     Raises:
         PipelineError: the run cannot be started: the output belongs to another run, the input cannot be planned, the task does not fit
             the model, there is no such cluster. What goes wrong later is in the summary.
         ModelError: the checkpoint cannot be used.
     """
-    return Driver(job, show=on_progress or _show_nothing, today=today).run(address)
+    return Driver(job, show=on_progress or _show_nothing, last_words=last_words, today=today).run(address)
 
 
 def _show_nothing(progress: Progress) -> None:
@@ -100,22 +114,40 @@ class _Model:
         return cls(job=job, facts=facts, preparer=Preparer(job, tokenizer, facts))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cluster:
+    """The cluster that the driver is connected to."""
+
+    room: Room
+    chatter: Chatter
+    watch: ClusterWatch
+
+
 class Driver:
     """Drives one run. `make_engine` makes what answers requests, in the engines' processes."""
 
     def __init__(
-        self, job: Job, *, show: ShowProgress, make_engine: MakeEngine = load_engine, today: dt.date | None = None
+        self,
+        job: Job,
+        *,
+        show: ShowProgress,
+        make_engine: MakeEngine = load_engine,
+        last_words: Callable[[str], None] = logger.error,
+        today: dt.date | None = None,
     ) -> None:
         self._job, self._show, self._make_engine, self._today = job, show, make_engine, today
+        self._last_resort = LastResort(last_words)
         self._tally: Tally | None = None
 
     def run(self, address: str | None) -> RunSummary:
         """The whole run; see `run`."""
-        with interrupts() as take_signals:
+        with interrupts(self._last_resort) as take_signals:
             try:
                 ending = self._run(address, take_signals)
-            except KeyboardInterrupt:
-                ending = Ending(exit_status=130, message="interrupted; what is committed stays, run again to go on")
+            except (KeyboardInterrupt, SystemExit):  # the second is Ray's answer to a SIGTERM while it connects
+                ending = Ending(exit_status=130, message=INTERRUPTED)
+            except RayError as error:
+                ending = Ending(exit_status=1, message=f"the Ray cluster failed: {str(error).splitlines()[0]}")
         progress = Progress(phase="planning") if self._tally is None else self._tally.progress("running")
         return RunSummary(
             exit_status=ending.exit_status, message=ending.message, output=self._job.output.path, progress=progress
@@ -128,7 +160,11 @@ class Driver:
         sources = replace(sources, files=with_digests(sources.files))
         job = self._job = replace(self._job, model=self._job.model.pinned())
         model = _Model.of(job.dated(self._today))
-        with Ledger.open(job, fingerprint_of(job, sources.files)) as ledger:
+        check_place(address)
+        with (
+            Ledger.open(job, fingerprint_of(job, sources.files)) as ledger,
+            self._last_resort.giving_back(ledger.lease.release),
+        ):
             if ledger.record is not None and ledger.record.date != model.job.date:
                 model = _Model.of(job.dated(ledger.record.date))
             tally = None if ledger.record is None else self._take_stock(ledger)
@@ -136,13 +172,26 @@ class Driver:
                 return _crossed(tally)
             if tally is not None and tally.num_pending == 0:
                 return self._conclude(ledger, tally)
-            with quiet_ray() as chatter, connected(job.engine, address) as room:
+            with self._cluster(address) as cluster:
                 take_signals()
-                chatter.move_to_session()
                 if tally is None:
                     ledger.write_plan(lambda sink: self._plan(sources, model, sink), date=model.job.date)
                     tally = self._take_stock(ledger)
-                return self._compute(ledger, tally, self._stages(ledger, model), room, chatter)
+                return self._compute(ledger, tally, self._stages(ledger, model), cluster)
+
+    @contextlib.contextmanager
+    def _cluster(self, address: str | None) -> Iterator[_Cluster]:
+        """Connects to the run's cluster; what a cluster of its own would leave behind is part of the last resort."""
+        is_own = will_start_one(address)
+        with contextlib.ExitStack() as stack:
+            if is_own:
+                end_processes = partial(end_leftovers, temporary_folder())
+                stack.enter_context(self._last_resort.giving_back(end_processes))
+            chatter = stack.enter_context(quiet_ray())
+            room = stack.enter_context(connected(self._job.engine, address))
+            chatter.move_to_session()
+            watch = stack.enter_context(watching_cluster(self._last_resort, is_own=is_own))
+            yield _Cluster(room=room, chatter=chatter, watch=watch)
 
     def _plan(self, sources: Sources, model: _Model, sink: Sink) -> Plan:
         job, preparer, num_rows = self._job, model.preparer, 0
@@ -191,12 +240,13 @@ class Driver:
             conclude=FinishAndCommit(job=job, facts=model.facts, committer=committer),
         )
 
-    def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, room: Room, chatter: Chatter) -> Ending:
+    def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, cluster: _Cluster) -> Ending:
         """Runs the graph over what is left to do."""
+        room, chatter = cluster.room, cluster.chatter
         attempts = Attempts(ledger.store, ledger.lease.token.epoch)
         attempts.clear()
         watch = EngineWatch(attempts)
-        follower = Follower(ledger, tally, watch, max_failed=self._job.max_failed, show=self._show)
+        follower = Follower(ledger, tally, watch, cluster.watch, max_failed=self._job.max_failed, show=self._show)
         survey = tally.survey
         max_calls = fair_calls(self._job, room, tally.num_pending)
         owner = self._owner(room, ledger.lease.token.epoch, max_calls)
@@ -213,7 +263,7 @@ class Driver:
                 execution = Execution(graph)
             with owner, execution:
                 follower.follow(execution)
-        except (EngineError, InternalError, OutputError, LeaseError) as error:
+        except (ClusterLostError, EngineError, InternalError, OutputError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
         except GraphError as error:
             logger.info("Ray gave the graph up; its messages are in %s", chatter.path, exc_info=True)

@@ -3,11 +3,15 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.boundary import INTERRUPTED, complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 from jobs.errors import SpecError, UsageError
+from pipelines.interrupts import interrupts
+from pipelines.last_resort import LastResort
 
 if TYPE_CHECKING:
     from pipelines.job import Job
@@ -20,10 +24,15 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
 
     Exit status: 0 done, 1 failed (what is committed stays), 2 the spec is wrong, 3 max_failed was crossed, 130 interrupted.
     """
+    with interrupts(LastResort(complain)):
+        return _run(spec, limit, overrides or (), address)
+
+
+def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str | None) -> int:
     from jobs.service_record import join_service
     from jobs.spec import load_spec
 
-    loaded = load_spec(spec, overrides=overrides or (), limit=limit)
+    loaded = load_spec(spec, overrides=overrides, limit=limit)
     job, address = loaded.job, address or loaded.cluster or os.environ.get("RAY_ADDRESS")
     if address is None and job.engine.service is not None:
         try:
@@ -39,9 +48,8 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
     if found.outcome == "regression":
         complain(f"{job.model.path} is {found.meaning_of_scores}")
     with placed_errors(loaded), progress_display(sys.stderr) as show:
-        summary = run_job(job, address=address, on_progress=show, today=today())
+        summary = run_job(job, address=address, on_progress=show, last_words=complain, today=today())
     complain(summary.message)
-
     if summary.exit_status != INTERRUPTED:
         _report(job)
     return summary.exit_status

@@ -1,6 +1,5 @@
 """The command line: what it imports, prints and exits with."""
 
-import datetime as dt
 import json
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def test_run_ends_with_the_summarys_status(
     asked: list[tuple[int | None, str | None]] = []
 
     def fake_run(
-        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
     ) -> RunSummary:
         asked.append((job.limit, address))
         on_progress(Progress(phase="planning"))
@@ -116,7 +115,7 @@ def test_a_report_that_fails_leaves_the_status_to_the_run(
     spec: Path, monkeypatch: pytest.MonkeyPatch, status: ExitStatus
 ) -> None:
     def fake_run(
-        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
     ) -> RunSummary:
         return RunSummary(exit_status=status, message="that was it", output="o", progress=Progress(phase="running"))
 
@@ -134,7 +133,7 @@ def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch
     asked: list[str | None] = []
 
     def fake_run(
-        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
     ) -> RunSummary:
         asked.append(address)
         return RunSummary(exit_status=0, message="", output="o", progress=Progress(phase="running"))
@@ -185,7 +184,7 @@ def test_sizes_that_no_engine_can_have_end_with_2(spec: Path, tiny_checkpoint: C
 
 def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake_run(
-        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], today: dt.date
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
     ) -> RunSummary:
         raise PlanError("the input has no column boddy; it has: body")
 

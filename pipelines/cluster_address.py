@@ -1,0 +1,63 @@
+"""Whether anybody listens at the address of a Ray cluster, known in seconds: `ray.init` tries for two minutes and cannot be interrupted.
+
+The control store (GCS) of a cluster speaks gRPC, so what listens there has to answer HTTP/2.
+"""
+
+import os
+import socket
+
+from pipelines.errors import ClusterError
+
+CONNECT_S = 4.0
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_EMPTY_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+_SETTINGS_TYPE = 4
+
+
+def check_address(address: str) -> None:
+    """Asks whether a Ray cluster listens at `address`, auto or HOST:PORT.
+
+    Raises:
+        ClusterError: it does not, within seconds.
+    """
+    if "://" in address:
+        raise ClusterError(
+            f"the cluster was {address!r}; it must be local, auto or HOST:PORT of the cluster's head node"
+        )
+    place = _found(address)
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"the cluster was {address!r}; it must be local, auto or HOST:PORT of its head node")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as connection:
+            is_grpc = os.environ.get("RAY_USE_TLS") == "1" or _speaks_http2(connection)
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nobody listens at the Ray cluster {address!r} ({error}); is its head up, and is this the port of `ray start --head` "
+            "(6379)?"
+        ) from error
+    if not is_grpc:
+        raise ClusterError(
+            f"what listens at {address!r} is no Ray cluster; give the host and port of `ray start --head` (6379)"
+        )
+
+
+def _found(address: str) -> str:
+    """HOST:PORT, by Ray's own search and its own name for this machine."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return canonicalize_bootstrap_address(address) or address
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(f"cannot connect to the Ray cluster {address!r}: {error}") from error
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the other side answers as a server of HTTP/2 must: with its settings (RFC 9113, 3.4)."""
+    connection.sendall(_PREFACE + _EMPTY_SETTINGS)
+    try:
+        head = connection.recv(9)
+    except OSError:  # it says nothing, or hangs up
+        return False
+    return len(head) >= 4 and head[3] == _SETTINGS_TYPE
