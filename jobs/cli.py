@@ -4,13 +4,15 @@ Those files import what they need when they run, so that `millrace --help` takes
 status and may raise; `jobs.boundary` says what becomes of that. To add one, write `jobs/commands/NAME.py` and list it below.
 """
 
+import contextlib
 import os
+import sys
 import threading
 from typing import Annotated, Final
 
 import typer
 
-from jobs.boundary import at_boundary
+from jobs.boundary import INTERRUPTED, at_boundary
 from jobs.commands.bench import bench
 from jobs.commands.check import check
 from jobs.commands.demo import demo
@@ -58,8 +60,13 @@ def main() -> None:
 
 
 def _end_soon(ended: SystemExit) -> None:
-    """All is said and done: what is still stuck in a thread or in Ray's own clearing away does not keep the process."""
+    """All is said and done. What is still stuck in a thread, or in Ray's own clearing away, does not keep the process; and where an
+    interrupt found Ray half connected, that clearing away would abort it."""
     status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    if status == INTERRUPTED:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(status)
     timer = threading.Timer(LINGER_S, os._exit, (status,))
     timer.daemon = True
     timer.start()

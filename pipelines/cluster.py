@@ -117,7 +117,7 @@ def _start_local(num_cpus: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's own are plain ones
         raise ClusterError(f"a Ray cluster cannot be started on this machine: {error}") from error
     logger.info("started a Ray cluster of %d logical CPUs on this machine", num_cpus)
 

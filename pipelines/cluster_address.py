@@ -21,14 +21,9 @@ def check_address(address: str) -> None:
     Raises:
         ClusterError: it does not, within seconds.
     """
-    if "://" in address:
-        raise ClusterError(
-            f"the cluster was {address!r}; it must be local, auto or HOST:PORT of the cluster's head node"
-        )
-    place = _found(address)
-    host, _, port = place.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ClusterError(f"the cluster was {address!r}; it must be local, auto or HOST:PORT of its head node")
+    if address != "auto":
+        _check_form(address)
+    host, _, port = _found(address).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as connection:
             is_grpc = os.environ.get("RAY_USE_TLS") == "1" or _speaks_http2(connection)
@@ -40,6 +35,14 @@ def check_address(address: str) -> None:
     if not is_grpc:
         raise ClusterError(
             f"what listens at {address!r} is no Ray cluster; give the host and port of `ray start --head` (6379)"
+        )
+
+
+def _check_form(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        raise ClusterError(
+            f"the cluster was {address!r}; it must be local, auto or HOST:PORT of the cluster's head node"
         )
 
 

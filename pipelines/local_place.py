@@ -27,6 +27,8 @@ def check_local_place() -> None:
         ClusterError: it could not run there; the text says what to do.
     """
     folder = temporary_folder()
+    if not Path(folder).is_absolute():  # its processes have working folders of their own
+        raise ClusterError(f"the temporary folder {folder!r} is no absolute path; {_REMEDY}")
     check_socket_paths(folder)
     _check_writable(folder)
     if not os.environ.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"):

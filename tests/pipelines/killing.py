@@ -76,6 +76,11 @@ class Run:
             wait_until(lambda: not processes_with(str(self._temp)), "the run's cluster to be gone")
 
     @property
+    def pid(self) -> int:
+        """The id of the driver's process."""
+        return self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         """Whether its process is gone."""
         return self._process.poll() is not None
@@ -108,6 +113,10 @@ class Run:
         """SIGKILL to the driver alone."""
         self._process.kill()
         self._process.wait(PATIENCE_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """A signal to the driver alone."""
+        self._process.send_signal(number)
 
     def interrupt(self) -> None:
         """Ctrl-C: SIGINT to the whole group."""
@@ -182,12 +191,12 @@ class Bench:
         num_rows: int,
         address: str | None = None,
     ) -> None:
-        self._folder, self._model, self._temp, self._task, self._address = folder, model, temp, task, address
+        self._folder, self._model, self.temp, self._task, self._address = folder, model, temp, task, address
         self._corpus = write_corpus(folder / "rows.jsonl", num_rows)
 
     def start(self, name: str) -> Run:
         """Starts the job into the folder `name`, or goes on with it there."""
-        return Run(self.spec(name), self.out(name), self._temp, self._address)
+        return Run(self.spec(name), self.out(name), self.temp, self._address)
 
     def spec(self, name: str) -> Path:
         """The file that describes the job into the folder `name`."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.cluster import connected, engine_threads, local_cpus, packing_on, room_on
+from pipelines.cluster import engine_threads, local_cpus, packing_on, room_on
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 
@@ -53,14 +53,6 @@ def test_a_reading_and_a_committing_task_fit_beside_the_engines(cpus: float, spa
     room = room_on(EngineSpec(num_cpus=cpus), [{"CPU": cpus + spare_cpus}])
     assert room.read_cpus != room.engine_cpus
     assert room.read_cpus + room.commit_cpus <= spare_cpus
-
-
-def test_an_address_with_a_scheme_is_refused() -> None:
-    with (
-        pytest.raises(ClusterError, match="must be local, auto or HOST:PORT"),
-        connected(EngineSpec(), "ray://head:10001"),
-    ):
-        pass
 
 
 @pytest.mark.parametrize(

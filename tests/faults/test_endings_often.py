@@ -1,0 +1,128 @@
+"""Signals in every phase of a run, and clusters of its own that die under it: the status, the time, the lease, and what is left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.killing import GENERATE, Bench, Process, Run, below, processes_with, wait_until
+from tests.pipelines.running import rows_in, short_folder
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SLACK_S = 2.0
+"""What a busy machine may add."""
+
+
+@pytest.fixture(scope="module")
+def temp() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path], temp: Path) -> Bench:
+    return Bench(tmp_path_factory.mktemp("endings"), tiny_checkpoint("causal"), temp, task=GENERATE, num_rows=4000)
+
+
+def ends(run: Run, *, within_s: float) -> int:
+    began = time.monotonic()
+    status = run.wait()
+    assert time.monotonic() - began < within_s + SLACK_S, run.output
+    return status
+
+
+def lease_owner(bench: Bench, name: str) -> Any:
+    return json.loads((bench.out(name) / "lease.json").read_bytes())["owner"]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("delay_s", [1.0, 2.5, 3.5, 4.5, 5.5, 7.0])
+def test_a_signal_ends_a_run_whatever_it_is_at(bench: Bench, number: signal.Signals, delay_s: float) -> None:
+    """Imports, preflight, starting Ray, planning, starting engines."""
+    name = f"{number.name}-{delay_s}"
+    with bench.start(name) as run:
+        time.sleep(delay_s)
+        run.signal(number)
+        assert ends(run, within_s=5.0) == (130 if delay_s > 1.0 else run.wait())
+        wait_until(lambda: not processes_with(str(bench.temp)), "nothing to be left")
+    if (bench.out(name) / "lease.json").exists():
+        assert lease_owner(bench, name) is None
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_signal_ends_a_run_that_computes(bench: Bench, number: signal.Signals) -> None:
+    name = f"{number.name}-computing"
+    with bench.start(name) as run:
+        run.wait_for_commits(5)
+        run.signal(number)
+        assert ends(run, within_s=5.0) == 130
+    assert "millrace: interrupted" in run.output
+    assert lease_owner(bench, name) is None
+
+
+def part_of_cluster(run: Run, program: str) -> Process:
+    (part,) = [process for process in below(run.pid) if process.title.split(" ")[0].endswith(f"/{program}")]
+    return part
+
+
+@pytest.mark.parametrize("program", ["gcs_server", "raylet"])
+def test_a_cluster_that_dies_ends_the_run_with_a_word(bench: Bench, temp: Path, program: str) -> None:
+    with bench.start(program) as run:
+        run.wait_for_commits(5)
+        os.kill(part_of_cluster(run, program).pid, signal.SIGKILL)
+        assert ends(run, within_s=30.0) == 1
+    assert "millrace: the Ray cluster" in run.output
+    assert lease_owner(bench, program) is None
+    assert not processes_with(str(temp))
+
+
+def test_a_hung_up_terminal_does_not_end_a_run_under_nohup(bench: Bench) -> None:
+    command = ["nohup", sys.executable, "-m", "jobs", "run", str(bench.spec("nohup")), "--limit", "80"]
+    environment = {**os.environ, "RAY_TMPDIR": str(bench.temp)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_until((bench.out("nohup") / "run.json").exists, "a plan")
+        run.send_signal(signal.SIGHUP)
+        assert run.wait(120) == 0
+    assert len(rows_in(bench.out("nohup"))) == 80
+
+
+def test_a_reader_that_leaves_does_not_end_a_run(bench: Bench) -> None:
+    command = [sys.executable, "-m", "jobs", "run", str(bench.spec("left")), "--limit", "80"]
+    environment = {**os.environ, "RAY_TMPDIR": str(bench.temp)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline() == b"planning the input\n"
+        run.stderr.close()
+        assert run.wait(120) == 0
+    assert len(rows_in(bench.out("left"))) == 80
+
+
+def test_a_signal_ends_a_run_that_waits_for_an_address(bench: Bench) -> None:
+    """Somebody listens, who speaks HTTP/2 and is no cluster: Ray tries for two minutes."""
+    settings = b"\0\0\0\x04\0\0\0\0\0"
+    with socket.create_server(("", 0)) as listener:
+        command = [sys.executable, "-m", "jobs", "run", str(bench.spec("waiting"))]
+        command += ["--address", f"127.0.0.1:{listener.getsockname()[1]}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+            connection, _ = listener.accept()
+            connection.sendall(settings)
+            wait_until((bench.out("waiting") / "lease.json").exists, "the lease")
+            time.sleep(2.0)
+            began = time.monotonic()
+            run.send_signal(signal.SIGTERM)
+            _, said = run.communicate(timeout=60)
+            connection.close()
+    assert time.monotonic() - began < 5.0 + SLACK_S
+    assert run.returncode == 130
+    assert "millrace: interrupted" in said
+    assert lease_owner(bench, "waiting") is None
