@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import sys
-from typing import Final
 
 _STDIN, _STDOUT, _STDERR = range(3)
 
@@ -38,8 +37,8 @@ def _ensure_open(number: int) -> None:
 class BestEffortText(io.TextIOBase):
     """Text to a file descriptor, at once and without a buffer; what cannot be written is lost, and the next write is tried again."""
 
-    encoding: Final = "utf-8"  # type: ignore[misc, assignment] - read-only for the base class
-    errors: Final = "backslashreplace"  # type: ignore[misc, assignment]
+    encoding = "utf-8"
+    errors = "backslashreplace"
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

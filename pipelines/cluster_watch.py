@@ -89,7 +89,9 @@ def _parts(*, is_own: bool) -> dict[str, tuple[Callable[[], bool], float]]:
     from ray._private.worker import global_worker
 
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    raylet = global_worker.node.raylet_socket_name
+    node = global_worker.node
+    assert node is not None, "a cluster is watched while this process is connected to it"
+    raylet = node.raylet_socket_name
     return {
         "control store (GCS)": (
             lambda: _accepts(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))),

@@ -39,7 +39,7 @@ def temporary_folder() -> str:
     """Where Ray keeps its files on this machine, in a folder `ray`."""
     from ray._common.utils import get_default_system_temp_dir
 
-    folder: str = get_default_system_temp_dir()
+    folder: str = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
     return folder
 
 

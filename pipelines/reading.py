@@ -135,11 +135,14 @@ class UnitReader:
         ranges = [(unit.offset, unit.num_rows) for unit in group]
         tables = iter_row_ranges(self.storage, first.path, first.row_group, self.schema.names, ranges)
         for unit, table in zip(group, tables, strict=True):
-            yield read_guarded(
-                unit,
-                lambda rows, unit=unit, table=table: self._fit(unit, _rows_of(table, rows)),
-                lambda row, table=table: json_rows(_rows_of(table, [row]))[0],
-            )
+            yield self._fit_guarded(unit, table)
+
+    def _fit_guarded(self, unit: Unit, table: pa.Table) -> UnitRows:
+        return read_guarded(
+            unit,
+            lambda rows: self._fit(unit, _rows_of(table, rows)),
+            lambda row: json_rows(_rows_of(table, [row]))[0],
+        )
 
     def _fit(self, unit: Unit, table: pa.Table) -> UnitRows:
         fitted = conform(add_folders(table, unit.path, self.schema), self.schema)

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.report import gather
 from jobs.report_source import RunOutput
+from pipelines.arrow_rows import ArrowRows
 from pipelines.job import (
     ClassifyTask,
     ExtractTask,
@@ -92,12 +93,11 @@ def run_with(folder: Path, written: str, own: Mapping[str, Any], format: OutputF
         (unit,) = ledger.pending_units(ledger.survey())
         rows = UnitReader(schema=record.schema).read_unit(unit)
         tokens = {"prompt_tokens": [10, 11, 12], "completion_tokens": [0, 0, 0]}
-        table = rows.table
-        for name, values in (dict(columns) | tokens).items():
-            table = table.append_column(prefix + name, pa.array(values))
+        results = pa.table({prefix + name: pa.array(values) for name, values in (dict(columns) | tokens).items()})
         finished = FinishedUnit(
             unit=unit,
-            table=table,
+            carried=ArrowRows(table=rows.rows.as_arrow().table) if format == "parquet" else rows.rows,
+            results=results,
             failures=rows.failures,
             prompt_tokens=33,
             cached_tokens=0,

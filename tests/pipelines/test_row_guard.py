@@ -22,6 +22,7 @@ from pipelines.errors import InternalError, SourceError
 from pipelines.facts import ModelFacts
 from pipelines.infer import Answers
 from pipelines.job import ClassifyTask, Job
+from pipelines.json_values import dump_json
 from pipelines.ledger import Ledger
 from pipelines.listing import list_sources
 from pipelines.outcomes import Committed, Outcome
@@ -29,7 +30,7 @@ from pipelines.permit import Permit
 from pipelines.planning import plan_units
 from pipelines.reading import UnitReader
 from pipelines.row_guard import describe_fault, fault_name, faulty_rows, guarded
-from pipelines.rows import FinishedUnit, InferredUnit
+from pipelines.rows import FinishedUnit
 from pipelines.schema import Columns
 from pipelines.source import ReadSettings, read_and_prepare
 from pipelines.streak import Fault, FaultStreak
@@ -98,48 +99,43 @@ def answered(block: pa.Table) -> pa.Table:
     return with_value(block, WORK, ANSWERS, answers)
 
 
+def tripping(patch: pytest.MonkeyPatch, where: object, name: str, seen: Callable[..., object]) -> None:
+    """Has a function trip on what `seen` picks from its arguments."""
+    function = getattr(where, name)
+
+    def tripping_function(*arguments: Any, **more: Any) -> Any:
+        trip_on(seen(*arguments))
+        return function(*arguments, **more)
+
+    patch.setattr(where, name, tripping_function)
+
+
 def in_jsonl(patch: pytest.MonkeyPatch) -> None:
-    read = pipelines.reading.read_jsonl
-    patch.setattr(pipelines.reading, "read_jsonl", lambda lines, *rest: (trip_on(lines), read(lines, *rest))[1])
+    tripping(patch, pipelines.reading, "read_jsonl", lambda lines, *rest: lines)
 
 
 def in_csv(patch: pytest.MonkeyPatch) -> None:
-    read = pipelines.reading.read_csv
-    patch.setattr(pipelines.reading, "read_csv", lambda text, *rest: (trip_on(text), read(text, *rest))[1])
+    tripping(patch, pipelines.reading, "read_csv", lambda text, *rest: text)
 
 
 def in_parquet(patch: pytest.MonkeyPatch) -> None:
-    conform = pipelines.reading.conform
-    patch.setattr(
-        pipelines.reading, "conform", lambda table, *rest: (trip_on(table.to_pylist()), conform(table, *rest))[1]
-    )
+    tripping(patch, pipelines.reading, "conform", lambda table, *rest: table.to_pylist())
 
 
 def in_templates(patch: pytest.MonkeyPatch) -> None:
-    render = RowTemplate.render
-    patch.setattr(RowTemplate, "render", lambda self, row: (trip_on(row), render(self, row))[1])
+    tripping(patch, RowTemplate, "render", lambda self, row: row)
 
 
 def in_tokenizing(patch: pytest.MonkeyPatch) -> None:
-    encode = Tokenizer.encode_batch
-    patch.setattr(
-        Tokenizer, "encode_batch", lambda self, texts, **more: (trip_on(texts), encode(self, texts, **more))[1]
-    )
+    tripping(patch, Tokenizer, "encode_batch", lambda self, texts: texts)
 
 
 def in_finishing(patch: pytest.MonkeyPatch) -> None:
-    finish = pipelines.conclude.finish
-
-    def tripping(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
-        trip_on(inferred.prepared.rows.as_json())
-        return finish(job, facts, inferred)
-
-    patch.setattr(pipelines.conclude, "finish", tripping)
+    tripping(patch, pipelines.conclude, "finish", lambda job, facts, inferred: inferred.prepared.rows.as_json())
 
 
 def in_writing_lines(patch: pytest.MonkeyPatch) -> None:
-    dump = pipelines.shards.dump_json
-    patch.setattr(pipelines.shards, "dump_json", lambda value: (trip_on(value), dump(value))[1])
+    tripping(patch, pipelines.shards, "dump_json", lambda value: value)
 
 
 STAGES: Mapping[str, tuple[Arm, str]] = {
@@ -252,7 +248,7 @@ def test_a_fault_has_one_name_whatever_it_says() -> None:
     texts = []
     for value in ("a: b", "c"):
         try:
-            pipelines.shards.dump_json({TrippedError: value})
+            dump_json({TrippedError: value})
         except TypeError as error:
             texts.append(describe_fault(error))
     names = {fault_name(text) for text in texts}
