@@ -1,6 +1,12 @@
 """`millrace plan`: what a job would cost, before it is started."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.boundary import complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
+from pipelines.interrupts import interrupts
+from pipelines.last_resort import LastResort
 
 
 def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -8,6 +14,11 @@ def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addre
 
     The input is counted in this process, or with --address in tasks on that cluster; the model is loaded and probed in this process.
     """
+    with interrupts(LastResort(complain)):
+        return _plan(spec, limit, overrides or (), address)
+
+
+def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str | None) -> int:
     import typer
 
     from jobs.plan_text import plan_text
@@ -17,7 +28,7 @@ def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addre
     from pipelines.estimate import Inputs, estimate_job
     from pipelines.planning_place import planning_place
 
-    loaded = load_spec(spec, overrides=overrides or (), limit=limit)
+    loaded = load_spec(spec, overrides=overrides, limit=limit)
     found = check_before_run(loaded, today=today())
     checkpoint = Checkpoint.open(loaded.job.model.find("whole").folder)
     inputs = Inputs(
