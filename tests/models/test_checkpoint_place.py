@@ -259,6 +259,11 @@ def test_a_cache_that_cannot_be_written_is_told(model: Path, upload: Uploader, c
         ({"config.json": "{}", "a.gguf": ""}, "holds GGUF files"),
         ({"config.json": "{}", "other.safetensors": ""}, "rename a single file to"),
         (
+            {"config.json": "{}", "model.safetensors": "", "adapter_config.json": "", "adapter_model.safetensors": ""},
+            r"an adapter \(adapter_config.json, adapter_model.safetensors\) beside a model's weights",
+        ),
+        ({"config.json": "{}", "model.safetensors": "", "quantize_config.json": ""}, "quantized with GPTQ"),
+        (
             {"config.json": "{}", "model.safetensors.index.json": '{"weight_map": {"a": "1.safetensors"}}'},
             "names shards that are not there: 1.safetensors",
         ),
@@ -449,6 +454,15 @@ def test_a_hub_snapshot_without_weights_is_told(hub: Path) -> None:
     (hub / "models--org--tiny/snapshots" / COMMIT / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="org/tiny has neither"):
         find_checkpoint("org/tiny")
+
+
+def test_a_hub_repository_of_another_kind_is_told_by_its_files(hub: Path) -> None:
+    snapshot = hub / "models--org--tiny/snapshots" / COMMIT
+    for file in snapshot.iterdir():
+        file.unlink()
+    (snapshot / "tiny-q4.gguf").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"org/tiny holds GGUF files \(tiny-q4\.gguf\)"):
+        find_checkpoint("org/tiny", parts="description")
 
 
 def test_without_the_hubs_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
