@@ -63,7 +63,7 @@ SERVICE: dict[str, Any] = {
     "api_keys": {"file": "KEYS"},
 }  # fmt: skip
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
