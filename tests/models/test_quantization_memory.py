@@ -1,6 +1,7 @@
 """Peak memory while a checkpoint is loaded quantized: its quantized size, one tensor, and what is said here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,10 @@ CONFIG = {
     "tie_word_embeddings": True,
 }
 LARGEST_TENSOR = HIDDEN * INTERMEDIATE * 2
-MARGIN = 24 * MIB
-"""The temporaries of quantizing 2**18 weights, and what the C allocator keeps of memory that was given back to it."""
+MARGIN = 8 * MIB
+"""The temporaries of quantizing 2**18 weights."""
+GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_TRIM_THRESHOLD_": "0"}
+"""Has the C allocator give freed memory back to the system at once: what it keeps differs by 14 MiB from run to run."""
 
 MEASURE = """
 import json, logging, sys
@@ -94,7 +97,8 @@ def test_the_peak_is_the_quantized_size_and_one_tensor(large: Path, tmp_path: Pa
         folder = save_quantized(large, "causal", METHODS[method], tmp_path / "saved")
     small = save_random(tmp_path / "small", num_layers=1, hidden=64, inner=128)
     command = [sys.executable, "-c", MEASURE, str(folder), str(small), method]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=240)
+    environment = os.environ | GIVING_BACK
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=240)
     measured = json.loads(found.stdout)
     assert measured["held"] < measured["expected"] + MARGIN
     assert measured["peak"] < measured["expected"] + LARGEST_TENSOR + MARGIN
