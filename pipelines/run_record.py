@@ -116,8 +116,11 @@ def _check_spec(spec: Fields) -> None:
     spec.object("task").text("kind")
     for name in ("path", "dtype"):
         spec.object("model").text(name)
-    if not spec.object("input").is_null("schema"):
-        spec.object("input").object("schema")
+    given = spec.object("input")
+    if not given.is_null("schema"):
+        given.object("schema")
+    if not given.is_null("columns"):
+        given.texts("columns")
 
 
 def _units(fields: Fields) -> Shard | None:
