@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,8 +25,10 @@ from models import SamplingParams
 from pipelines.chatter import quiet_ray
 from pipelines.infer import MakeEngine, load_engine
 from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
+from pipelines.lease import read_lease
 from pipelines.progress import Progress, RunSummary
 from pipelines.run import Driver
+from pipelines.store import open_store
 
 WORDS = (
     "alpha",
@@ -153,6 +156,28 @@ def logits(token_ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
 def fake_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
     del settings, on_failure
     return FakeEngine()
+
+
+class _Patient(FakeEngine):
+    """Answers ten units at once, and every other when the run in `out` starts no new ones, or after half a minute."""
+
+    def __init__(self, out: Path) -> None:
+        self._store, self._calls = open_store(OutputSpec(path=str(out))), 0
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        self._calls += 1
+        end = time.monotonic() + 30
+        while self._calls > 10 and time.monotonic() < end:
+            lease = read_lease(self._store)
+            if lease is not None and lease.is_draining:
+                break
+            await asyncio.sleep(0.1)
+        return await super().compute(work)
+
+
+def patient_engine(out: Path, settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
+    return _Patient(out)
 
 
 def unloadable_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:

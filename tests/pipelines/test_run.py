@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.pipelines.running import (
     helpless_engine,
     job_of,
     killed_engine,
+    patient_engine,
     receipts,
     rows_in,
     tripping_engine,
@@ -222,7 +224,7 @@ def test_too_many_failures_start_no_more_units(classifier: Path, tmp_path: Path)
     corpus = write_corpus(tmp_path / "rows.jsonl", 800, bad=dict.fromkeys(range(8), b"{"))
     out = tmp_path / "out"
     job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=4, max_failed=MaxFailed(count=5))
-    summary = drive(job, make_engine=fake_engine)
+    summary = drive(job, make_engine=partial(patient_engine, out))
     assert summary.exit_status == 3
     assert "max_failed was crossed" in summary.message
     assert 0 < summary.progress.units_done < 200
