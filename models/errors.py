@@ -5,12 +5,17 @@
     ├── CheckpointError    weights are missing, unexpected, misshapen or unreadable
     ├── TokenizerError     tokenizer files cannot be used
     ├── TemplateError      a chat template failed, or went over its limits
+    ├── OverrunError       isolated work took too much time or memory, or its process died
     ├── RequestError       this request cannot be served; the others can
     └── EngineError        the engine itself failed; every request in flight is lost
 
 All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
 to do.
 """
+
+from typing import Literal
+
+OverrunReason = Literal["time", "memory", "crash"]
 
 
 class ModelError(Exception):
@@ -35,6 +40,18 @@ class TemplateError(ModelError):
 
 class RequestError(ModelError):
     """One request cannot be served: empty, too long, or with settings that contradict each other."""
+
+
+class OverrunError(ModelError):
+    """Isolated work (`models.isolation`) was ended: it went over its limit of time or memory, or its process died."""
+
+    def __init__(self, message: str, reason: OverrunReason, step: int | None = None) -> None:
+        """`step` is the item it was at, if it named one."""
+        super().__init__(message, reason, step)
+        self.message, self.reason, self.step = message, reason, step
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class EngineError(ModelError):
