@@ -21,7 +21,7 @@ from models.engine.follower import follow
 from models.engine.shards import END_S, ShardWork, StartShards, tell_to_end
 from models.errors import EngineError
 from models.parallel import TensorParallel
-from models.rendezvous import Meeting, leave
+from models.rendezvous import Invitation, Meeting, leave
 
 LOOK_S = 1.0
 
@@ -29,10 +29,11 @@ LOOK_S = 1.0
 class ShardActor:
     """One rank other than 0, in a process and a bundle of its own."""
 
-    def follow(self, work: ShardWork, settings: EngineSettings, rank: int, size: int, address: str) -> None:
-        """Computes what rank 0 calls for, until that says that it is done; see `models.engine.follower`."""
+    def follow(self, work: ShardWork, settings: EngineSettings, invitation: Invitation) -> None:
+        """Computes what rank 0 calls for, until that says that it is done; see `models.engine.follower`. The invitation goes from
+        rank 0's process to this one and nowhere else: Ray keeps the arguments of an actor's start for its restart, not a call's."""
         work = replace(work, load={**work.load, "path": settings.find().folder})
-        follow(work, rank, size, address)
+        follow(work, invitation)
 
 
 class GroupShards:
@@ -66,7 +67,7 @@ class GroupShards:
                 .remote()
             )
             self._actors.append(actor)
-            self._ends[actor.follow.remote(work, settings, rank, size, self._meeting.address)] = rank
+            self._ends[actor.follow.remote(work, settings, self._meeting.invitation(rank))] = rank
         self._is_ending, self._on_lost = threading.Event(), on_lost
         threading.Thread(target=self._watch, name="millrace-shards", daemon=True).start()
 
@@ -83,6 +84,7 @@ class GroupShards:
 
     def kill(self) -> None:
         self._is_ending.set()
+        self._meeting.close()
         for actor in self._actors:
             ray.kill(actor)
         if self._tp is not None:

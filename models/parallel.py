@@ -12,18 +12,20 @@ import torch.distributed as dist
 from models.calls import Call, CallReceiver, CallSender
 from models.errors import ConfigError
 from models.layers.loadable import Range
+from models.shared_store import RemoteStore, SharedStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorParallel:
     """One rank's place among the `size` shards of a replica, `num_here` of them on its machine. `group` carries tensors,
-    `calls` what rank 0 asks of the others; both None with a single rank."""
+    `calls` what rank 0 asks of the others, and `group` finds its members through `store`; all None with a single rank."""
 
     rank: int = 0
     size: int = 1
     num_here: int = 1
     group: "dist.ProcessGroup | None" = field(default=None, compare=False)
     calls: CallSender | CallReceiver | None = field(default=None, compare=False)
+    store: SharedStore | RemoteStore | None = field(default=None, compare=False)
 
     def share(self, total: int, what: str) -> Range:
         """The equal, contiguous part [start, stop) of `total` that this rank holds.

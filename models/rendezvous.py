@@ -2,10 +2,13 @@
 
     meeting = Meeting.open("10.0.0.7", size)                # rank 0, on a free port of its machine
     tp = meeting.join(device, check=...)                    # and waits for the others there
-    tp = join(rank, size, "10.0.0.7:41233", device=device)  # every other rank
+    tp = join(meeting.invitation(rank), device=device)      # every other rank
     leave(tp)
 
-Tensors go over NCCL between GPUs and over gloo between CPUs; calls go over sockets of their own (`models.calls`).
+An invitation holds the replica's secret, so it travels where a neighbour cannot read: over a pipe, or as an argument of a call of Ray. Both
+sides of every connection to rank 0 prove that they know it (`models.handshake`). Tensors go over NCCL between GPUs and over gloo between
+CPUs, which prove nothing (docs/decisions/0018-shards-prove-that-they-know-a-secret.md); calls go over channels of their own
+(`models.calls`).
 """
 
 import contextlib
@@ -13,33 +16,45 @@ import fcntl
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from models.calls import CallReceiver, CallSender
+from models.entrance import Entrance, enter
 from models.errors import EngineError
+from models.handshake import Seat
 from models.parallel import TensorParallel
+from models.shared_store import RemoteStore, SharedStore
 
 JOIN_S = 300.0
 STEP_S = 1800.0  # a collective that takes longer has lost a rank; a watchdog is to notice long before
-CHECK_S = 0.05
 
 _SIOCGIFADDR = 0x8915
 _GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
-class Meeting:
-    """Where the ranks meet: a key-value store in rank 0's process."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invitation:
+    """What rank `rank` of `size` needs to know to join rank 0, which listens at `host`:`port`. Whoever knows `secret` is believed
+    to be a rank."""
 
-    def __init__(self, host: str, size: int, store: TCPStore) -> None:
-        self._host, self._size, self._store = host, size, store
-        self.address = f"{host}:{store.port}"
+    rank: int
+    size: int
+    host: str
+    port: int
+    secret: bytes = field(repr=False)
+
+
+class Meeting:
+    """Where the ranks meet: at a socket of rank 0's."""
+
+    def __init__(self, host: str, size: int, entrance: Entrance) -> None:
+        self._host, self._size, self._entrance = host, size, entrance
 
     @classmethod
     def open(cls, host: str, size: int) -> Self:
@@ -49,10 +64,15 @@ class Meeting:
             EngineError: `host` is no address of this machine.
         """
         try:
-            store = TCPStore(host, 0, size, is_master=True, timeout=timedelta(seconds=JOIN_S), wait_for_workers=False)
-        except (RuntimeError, ValueError) as error:
+            return cls(host, size, Entrance(host))
+        except OSError as error:
             raise EngineError(f"the shards cannot meet at {host}: {error}") from error
-        return cls(host, size, store)
+
+    def invitation(self, rank: int) -> Invitation:
+        """That of another rank."""
+        return Invitation(
+            rank=rank, size=self._size, host=self._host, port=self._entrance.port, secret=self._entrance.secret
+        )
 
     def join(self, device: torch.device, *, check: Callable[[], None]) -> TensorParallel:
         """Rank 0's place, once all have come. `check` is called while they are waited for, and raises if one never will.
@@ -60,41 +80,35 @@ class Meeting:
         Raises:
             EngineError: not all ranks came within `JOIN_S`.
         """
-        self._wait_for_others(check)
-        sender = CallSender(self._host)
-        try:
-            self._store.set("calls", f"{sender.port}:{sender.secret.hex()}")
-            sender.accept(self._size - 1, JOIN_S)
-            return _join(0, self._size, self._store, self._host, device, sender)
-        except BaseException:
-            sender.close()
-            raise
+        others = range(1, self._size)
+        seats = [Seat(purpose, rank) for rank in others for purpose in ("calls", "store")]
+        channels = self._entrance.admit(seats, JOIN_S, check=check)
+        calls = CallSender([channels[Seat("calls", rank)] for rank in others])
+        store = SharedStore([channels[Seat("store", rank)] for rank in others])
+        return _join(0, self._size, store, self._host, device, calls)
 
-    def _wait_for_others(self, check: Callable[[], None]) -> None:
-        end = time.monotonic() + JOIN_S
-        while missing := [name for name in map(_arrival, range(1, self._size)) if not self._store.check([name])]:
-            check()
-            if time.monotonic() > end:
-                raise EngineError(f"{', '.join(missing)} did not come within {JOIN_S:.0f} s")
-            time.sleep(CHECK_S)
+    def close(self) -> None:
+        """Lets nobody in any more; those who are in stay."""
+        self._entrance.close()
 
 
-def join(rank: int, size: int, address: str, *, device: torch.device) -> TensorParallel:
-    """The place of a rank other than 0 at the meeting that rank 0 opened at `address`. A process is a rank of one replica at
-    a time.
+def join(invitation: Invitation, *, device: torch.device) -> TensorParallel:
+    """The place of a rank other than 0 at the meeting that it is invited to. A process is a rank of one replica at a time.
 
     Raises:
-        EngineError: rank 0 is not there, or not all ranks came within `JOIN_S`.
+        EngineError: rank 0 is not there, who answers is not rank 0, or not all ranks came within `JOIN_S`.
     """
-    host, _, port = address.rpartition(":")
+    rank, host, port, secret = invitation.rank, invitation.host, invitation.port, invitation.secret
     try:
-        store = TCPStore(host, int(port), size, is_master=False, timeout=timedelta(seconds=JOIN_S))
-        store.set(_arrival(rank), "")
-        calls_port, _, secret = store.get("calls").decode().partition(":")
-    except (RuntimeError, ValueError) as error:
-        raise EngineError(f"rank {rank} of {size} did not find rank 0 at {address}: {error}") from error
-    receiver = CallReceiver(host, int(calls_port), bytes.fromhex(secret), JOIN_S)
-    return _join(rank, size, store, _own_address(host, int(port)), device, receiver)
+        calls = enter(host, port, secret, Seat("calls", rank), JOIN_S)
+        try:
+            store = enter(host, port, secret, Seat("store", rank), JOIN_S)
+        except EngineError:
+            calls.close()
+            raise
+    except EngineError as error:
+        raise EngineError(f"rank {rank} of {invitation.size} did not find rank 0: {error}") from error
+    return _join(rank, invitation.size, RemoteStore(store), calls.own_address, device, CallReceiver(calls))
 
 
 def leave(tp: TensorParallel) -> None:
@@ -103,17 +117,20 @@ def leave(tp: TensorParallel) -> None:
         tp.calls.close()
     if tp.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
+    if tp.store is not None:
+        tp.store.close()
 
 
 def _join(
     rank: int,
     size: int,
-    store: TCPStore,
+    shared: SharedStore | RemoteStore,
     host: str,
     device: torch.device,
     calls: CallSender | CallReceiver,
 ) -> TensorParallel:
     """`host` is this rank's own address, where the others reach it."""
+    store = shared.store if isinstance(shared, SharedStore) else shared
     try:
         with _gloo_over(_interface_of(host)):
             dist.init_process_group(
@@ -125,10 +142,14 @@ def _join(
             )
         store.set(f"machine {rank}", socket.gethostname())
         machines = [store.get(f"machine {each}").decode() for each in range(size)]
-    except (RuntimeError, ValueError) as error:
-        raise EngineError(f"rank {rank} of {size} did not meet the others: {error}") from error
+    except BaseException as error:
+        calls.close()
+        shared.close()
+        if isinstance(error, RuntimeError | ValueError):
+            raise EngineError(f"rank {rank} of {size} did not meet the others: {error}") from error
+        raise
     return TensorParallel(
-        rank=rank, size=size, num_here=machines.count(machines[rank]), group=dist.group.WORLD, calls=calls
+        rank=rank, size=size, num_here=machines.count(machines[rank]), group=dist.group.WORLD, calls=calls, store=shared
     )
 
 
@@ -144,17 +165,6 @@ def _gloo_over(interface: str | None) -> Iterator[None]:
         yield
     finally:
         del os.environ[_GLOO_INTERFACE]
-
-
-def _arrival(rank: int) -> str:
-    return f"shard {rank}"
-
-
-def _own_address(host: str, port: int) -> str:
-    """The address of this machine that leads to `host`."""
-    with socket.create_connection((host, port), JOIN_S) as connection:
-        address: str = connection.getsockname()[0]
-        return address
 
 
 def _interface_of(address: str) -> str | None:

@@ -1,6 +1,6 @@
 """A rank other than 0: computes its part of whatever rank 0 computes.
 
-python -m models.engine.follower RANK SIZE HOST:PORT < WORK      a rank in a process of its own
+python -m models.engine.follower < WORK      a rank in a process of its own
 """
 
 import pickle
@@ -15,11 +15,11 @@ from models.engine.scorer import Scorer
 from models.engine.shards import ShardWork
 from models.parallel import TensorParallel
 from models.registry import load_model
-from models.rendezvous import join, leave
+from models.rendezvous import Invitation, join, leave
 
 
-def follow(work: ShardWork, rank: int, size: int, address: str) -> None:
-    """Joins rank 0 at `address`, loads this rank's part of the model and computes what rank 0 calls for, until that says
+def follow(work: ShardWork, invitation: Invitation) -> None:
+    """Joins rank 0, loads this rank's part of the model and computes what rank 0 calls for, until that says
     that it is done.
 
     Raises:
@@ -27,7 +27,7 @@ def follow(work: ShardWork, rank: int, size: int, address: str) -> None:
         RuntimeError: another rank is gone.
     """
     torch.set_num_threads(work.num_threads)
-    tp = join(rank, size, address, device=choose_device(work.load["device"]))
+    tp = join(invitation, device=choose_device(work.load["device"]))
     try:
         _compute(work, tp)
     finally:
@@ -45,12 +45,12 @@ def _compute(work: ShardWork, tp: TensorParallel) -> None:
 
 
 def main() -> None:
-    """The process that `LocalShards` starts; its `ShardWork` comes on stdin."""
-    rank, size, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    work: ShardWork = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from the process that started this one
+    """The process that `LocalShards` starts; its `ShardWork` and `Invitation` come on stdin, where nobody else reads."""
+    given: tuple[ShardWork, Invitation] = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from who started this
+    work, invitation = given
     if choose_device(work.load["device"]).type == "cuda":
-        torch.cuda.set_device(rank)
-    follow(work, rank, size, address)
+        torch.cuda.set_device(invitation.rank)
+    follow(work, invitation)
 
 
 if __name__ == "__main__":

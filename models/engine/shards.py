@@ -22,7 +22,7 @@ from models.config import ModelConfig
 from models.engine.options import EngineOptions
 from models.errors import EngineError
 from models.parallel import SINGLE, TensorParallel
-from models.rendezvous import Meeting, leave
+from models.rendezvous import Invitation, Meeting, leave
 from models.shard_sizes import check_size
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class LocalShards:
         self._device = choose_device(work.load["device"])
         self._meeting = Meeting.open(LOOPBACK, size)
         self._tp: TensorParallel | None = None
-        self._processes = {rank: self._start(work, rank, size) for rank in range(1, size)}
+        self._processes = {rank: self._start(work, self._meeting.invitation(rank)) for rank in range(1, size)}
 
     def join(self) -> TensorParallel:
         self._tp = self._meeting.join(self._device, check=self._check)
@@ -122,6 +122,7 @@ class LocalShards:
                 raise EngineError(f"shard {rank} ended with exit status {process.returncode} before it had joined")
 
     def _end(self, patience_s: float) -> None:
+        self._meeting.close()
         if self._tp is not None:
             leave(self._tp)
         for process in self._processes.values():
@@ -132,10 +133,9 @@ class LocalShards:
                 process.wait()
         self._tp, self._processes = None, {}
 
-    def _start(self, work: ShardWork, rank: int, size: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "models.engine.follower", str(rank), str(size), self._meeting.address]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    def _start(self, work: ShardWork, invitation: Invitation) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen([sys.executable, "-m", "models.engine.follower"], stdin=subprocess.PIPE)
         assert process.stdin is not None
-        process.stdin.write(pickle.dumps(work))
+        process.stdin.write(pickle.dumps((work, invitation)))
         process.stdin.close()
         return process

@@ -8,6 +8,7 @@ has the plan in hand (one clock for all processes of a machine). The plan is tha
 
 import argparse
 import json
+import pickle
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch.distributed as dist
 
 from models.calls import CallReceiver
 from models.engine.plan import LAST_TOKEN, StepPlan
-from models.rendezvous import Meeting, join, leave
+from models.rendezvous import Invitation, Meeting, join, leave
 
 CPU = torch.device("cpu")
 NUM_SEQS = 64
@@ -36,9 +37,9 @@ def plan_of(num_seqs: int) -> StepPlan:
     )
 
 
-def follow(rank: int, size: int, address: str, steps: int) -> None:
+def follow(invitation: Invitation, steps: int) -> None:
     """A follower: prints the microseconds of each way as JSON."""
-    tp = join(rank, size, address, device=CPU)
+    tp = join(invitation, device=CPU)
     assert isinstance(tp.calls, CallReceiver)
     x = torch.zeros(1)
     found: dict[str, list[float]] = {"sockets": [], "broadcast": []}
@@ -61,30 +62,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--follow", nargs=2, metavar=("RANK", "ADDRESS"))
+    parser.add_argument("--follow", action="store_true", help="as the rank that stdin invites")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.follow:
-        follow(int(given.follow[0]), given.size, given.follow[1], given.steps)
+        follow(pickle.load(sys.stdin.buffer), given.steps)
         return
     meeting = Meeting.open("127.0.0.1", given.size)
-    followers = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                "--size",
-                str(given.size),
-                "--steps",
-                str(given.steps),
-                "--follow",
-                str(rank),
-                meeting.address,
-            ],
-            stdout=subprocess.PIPE,
-        )
-        for rank in range(1, given.size)
-    ]
+    command = [sys.executable, __file__, "--steps", str(given.steps), "--follow"]
+    followers = []
+    for rank in range(1, given.size):
+        follower = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert follower.stdin is not None
+        pickle.dump(meeting.invitation(rank), follower.stdin)
+        follower.stdin.flush()
+        followers.append(follower)
     tp = meeting.join(CPU, check=lambda: None)
     plan, x = plan_of(NUM_SEQS), torch.zeros(1)
     for _ in range(given.steps):

@@ -7,6 +7,7 @@ from typing import cast
 
 from models.engine.follower import follow
 from models.engine.shards import LocalShards, ShardWork
+from models.rendezvous import Invitation
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__, "bitsandbytes"])
@@ -43,6 +44,6 @@ class _Forked:
 class WarmShards(LocalShards):
     """Ranks forked from the warm process."""
 
-    def _start(self, work: ShardWork, rank: int, size: int) -> "subprocess.Popen[bytes]":
-        process = FORKS.Process(target=follow, args=(work, rank, size, self._meeting.address), daemon=True)
+    def _start(self, work: ShardWork, invitation: Invitation) -> "subprocess.Popen[bytes]":
+        process = FORKS.Process(target=follow, args=(work, invitation), daemon=True)
         return cast("subprocess.Popen[bytes]", _Forked(process))
