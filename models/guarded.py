@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import normalizers
 
+from models.cuts import Cuts
 from models.special_text import SpecialText
 
 # Ends the names of hidden pieces. Whoever puts it into a text on purpose is refused that text.
@@ -42,6 +43,11 @@ class GuardedTokenizer:
         """
         encodings: list[tokenizers.Encoding] = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
         return encodings
+
+    @property
+    def cuts(self) -> Cuts:
+        """Where marked texts can be cut."""
+        return Cuts.of(self._backend)
 
     def ids_of(self, encoding: tokenizers.Encoding) -> list[int]:
         """The ids that the tokenizer itself gives these tokens."""

@@ -52,17 +52,24 @@ def label_prompt(tokenizer: Tokenizer, *, text: str, question: str, labels: Sequ
 
 
 def label_token_ids(
-    tokenizer: Tokenizer, labels: Sequence[str], *, eos_token_ids: Sequence[int]
+    tokenizer: Tokenizer, labels: Sequence[str], *, eos_token_ids: Sequence[int], max_chars: int | None = None
 ) -> tuple[tuple[int, ...], ...]:
     """The token ids of each label as an answer to `label_prompt`, with the model's stop token last if it has one.
 
     They are the tokens that the label adds to a prompt: on its own some vocabularies would put another space before it.
+
+    Raises:
+        TemplateError: the chat template failed, or leaves out what is asked.
+        RequestError: a label is not Unicode, or with this tokenizer more than `max_chars` would have to be encoded.
     """
     is_chat = tokenizer.chat_template is not None
     stop = _chat_stop(tokenizer, eos_token_ids) if is_chat else _plain_stop(tokenizer, eos_token_ids)
     prompt = label_prompt(tokenizer, text="A text.", question=DEFAULT_QUESTION, labels=labels)
     written = list(labels) if is_chat else [f" {label}" for label in labels]
-    return tuple((*_added(tokenizer, prompt, label), *stop) for label in written)
+    added = tokenizer.encode_added(prompt, written, max_chars=max_chars)
+    alone = [label for label, ids in zip(written, added, strict=True) if ids is None]
+    others = iter(tokenizer.encode_batch(alone, add_special_tokens=False))
+    return tuple((*(next(others) if ids is None else ids), *stop) for ids in added)
 
 
 def fault_of_labels(labels: Sequence[str], label_ids: Sequence[tuple[int, ...]]) -> str | None:
@@ -72,13 +79,6 @@ def fault_of_labels(labels: Sequence[str], label_ids: Sequence[tuple[int, ...]])
     if len(set(label_ids)) < len(labels) or not all(labels) or not all(label_ids):
         return "every label needs text that the model can tell from the others'"
     return None
-
-
-def _added(tokenizer: Tokenizer, prompt: str, text: str) -> list[int]:
-    before = tokenizer.encode(prompt, add_special_tokens=False)
-    whole = tokenizer.encode(prompt + text, add_special_tokens=False)
-    is_kept = whole[: len(before)] == before
-    return whole[len(before) :] if is_kept else tokenizer.encode(text, add_special_tokens=False)
 
 
 def _plain_stop(tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> tuple[int, ...]:

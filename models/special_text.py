@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 
 from tokenizers import Regex, normalizers
 
-_MARK = "\ufdd0"
+MARK = "\ufdd0"
 _KEPT = "\ufdd1"
-_KEPT_MARK = _MARK + _KEPT
-_BREAK = _MARK + "\ufdd2"
+_KEPT_MARK = MARK + _KEPT
+_BREAK = MARK + "\ufdd2"
 _FIRST_SUBSTITUTE = 0xF0000
 
 
@@ -34,7 +34,7 @@ class SpecialText:
         self.strings = frozenset(strings)
         singles = sorted(string for string in self.strings if len(string) == 1)
         longer = sorted(string for string in self.strings if len(string) > 1)
-        self._substitutes = {single: _MARK + chr(_FIRST_SUBSTITUTE + number) for number, single in enumerate(singles)}
+        self._substitutes = {single: MARK + chr(_FIRST_SUBSTITUTE + number) for number, single in enumerate(singles)}
         # How far a text without marks has come after each character of a pair.
         self._pairs: Mapping[str, tuple[int, int]] = {
             _BREAK: (0, 0),
@@ -61,13 +61,13 @@ class SpecialText:
 
     def is_marked(self, text: str) -> bool:
         """Whether there is a mark in the text."""
-        return _MARK in text and any(pair in text for pair in self._pairs)
+        return MARK in text and any(pair in text for pair in self._pairs)
 
     def removal(self) -> list[normalizers.Normalizer]:
         """The normalizers that take the marks out again, in this order."""
         substituted = [normalizers.Replace(pair, single) for single, pair in self._substitutes.items()]
         # The mark itself stays where it is: some tokenizers treat what has offset 0 in a way of its own.
-        kept = normalizers.Replace(Regex(f"(?<={_MARK}){_KEPT}"), "")
+        kept = normalizers.Replace(Regex(f"(?<={MARK}){_KEPT}"), "")
         return [normalizers.Replace(_BREAK, ""), *substituted, kept]
 
     def original_positions(self, marked: str) -> list[int]:
@@ -81,7 +81,7 @@ class SpecialText:
 
     def _mark_strings(self, text: str) -> str:
         """Marks special strings, overlapping ones too; the text itself where there is none."""
-        text = text.replace(_MARK, _KEPT_MARK)
+        text = text.replace(MARK, _KEPT_MARK)
         for single, pair in self._substitutes.items():
             text = text.replace(single, pair)
         if any(character in text for character in self._first_characters):

@@ -8,6 +8,7 @@ import datetime as dt
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import tokenizers
 from models.chat import ChatTemplates
 from models.chat_content import ChatContent
 from models.checkpoint_place import description_folder
+from models.continuations import Prompt, added_ids
+from models.cuts import Cuts
 from models.detokenizer import IncrementalDetokenizer, stream_maker, token_bytes
 from models.errors import RequestError
 from models.folds import Folds, Offset
@@ -56,6 +59,7 @@ class Tokenizer:
         self._special = _special_text(files)
         self._guarded_once: GuardedTokenizer | None = None
         self._folds = Folds(files.backend.normalizer)
+        self._cuts = Cuts.of(files.backend)
         self._make_stream = stream_maker(files.backend)
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for
         self._lock = threading.Lock()
@@ -141,6 +145,28 @@ class Tokenizer:
             return [encoding.ids for encoding in encodings]
         guarded = iter(self._encode_marked([texts[place] for place in marked], add_special_tokens=add_special_tokens))
         return [next(guarded) if place in places else next(encodings).ids for place in range(len(texts))]
+
+    def encode_added(
+        self, prompt: str, texts: Sequence[str], *, max_chars: int | None = None
+    ) -> list[list[int] | None]:
+        """The token ids that each text adds behind a prompt, None where it changes the prompt's own; without special tokens
+        around them.
+
+        Raises:
+            RequestError: a text is not Unicode, or with this tokenizer more than `max_chars` would have to be encoded.
+        """
+        encode = partial(self.encode_batch, add_special_tokens=False)
+        backend: tokenizers.Tokenizer | GuardedTokenizer = self._backend
+        cuts: Cuts | None = self._cuts
+        if self._special.is_marked(prompt):
+            encode = partial(self._encode_marked, add_special_tokens=False)
+            backend, cuts = self._guarded, self._guarded.cuts
+            prompt = without_leading_breaks(prompt)
+        elif any(self._special.is_marked(prompt[-1:] + text) for text in texts):
+            cuts = None  # they are encoded with another make of the tokenizer than the prompt
+        (encoding,) = backend.encode_batch([prompt], add_special_tokens=False)
+        found = Prompt(text=prompt, encoding=encoding, cuts=cuts)
+        return list(added_ids(encode, found, texts, max_chars=max_chars))
 
     def encode_with_offsets(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
         """Encodes unprotected texts, or pairs of them, with special tokens added; special strings in them stay text.
