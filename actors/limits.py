@@ -8,6 +8,16 @@ from actors.errors import OverloadedError
 
 MAX_CONCURRENT = 256
 
+MAX_TEXT_CHARS = 5 << 18
+"""Of one text: five characters for each token of the longest context of a published model, 262,144. A tokenizer takes 80 bytes of memory
+a character of English for it."""
+
+MAX_DOCUMENT_CHARS = 3 << 18
+"""Of one text whose tokens are to be found again in it, which takes twice that."""
+
+CHARS_PER_TOKEN = 64
+"""More than any text has: a model reads no more than so many characters for each token of its longest sequence."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
@@ -19,6 +29,11 @@ class Limits:
     max_inputs: int = 2048
     max_request_tokens: int = 1 << 20
     retry_after_s: int = 1
+
+
+def max_text_chars(max_model_len: int) -> int:
+    """Characters of the longest text that could fit a model."""
+    return min(MAX_TEXT_CHARS, CHARS_PER_TOKEN * max_model_len)
 
 
 class Admission:

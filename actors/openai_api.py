@@ -1,12 +1,15 @@
 """The HTTP service: every route, over models that are known by `actors.online.OnlineModel` alone. Runs without Ray.
 
-    app = create_app([ServedModel(card=card, tokenizer=tokenizer, model=model)], keys=ApiKeys("keys.txt"))
+    texts = TextPool(folder)
+    app = create_app([ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model)], keys=ApiKeys("keys.txt"))
     uvicorn.run(app, host="127.0.0.1")
 
 What a request passes before a route is in `actors.gate`; each route's work is in a file of its own.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -54,7 +57,9 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     """The ASGI app of these models. Without `keys` it asks for none: whoever serves it calls `security.check_listen` before."""
     chosen = limits or Limits()
     service = Service.of(models, chosen)
-    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None)  # these pages would load scripts from elsewhere
+    app = FastAPI(
+        title=TITLE, docs_url=None, redoc_url=None, lifespan=_closing(service)
+    )  # these pages would load scripts from elsewhere
     _add_generation(app, service)
     _add_labelling(app, service)
     _add_tokens(app, service)
@@ -68,6 +73,19 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     app.add_middleware(Accounting, metrics=service.metrics, endpoints=paths)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
+
+
+def _closing(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What is the models' here ends with the app."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.close)
+
+    return lifespan
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:

@@ -27,6 +27,7 @@ from actors.prompts import check_num_tokens, encode_chat
 from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
+from actors.turns import admitted
 from models.engine.request import TokenLogprobs
 
 
@@ -37,14 +38,14 @@ async def answer_chat(service: Service, request: Request, body: ChatBody) -> Res
     served.require_head("causal")
     check_common(body, service.limits)
     num_top = _num_top(body)
-    served.admission.check()
-    token_ids = await encode_chat(body.messages, served.tokenizer, body.chat_template_kwargs or {})
+    variables = body.chat_template_kwargs or {}
+    token_ids = await admitted(served, request, encode_chat(body.messages, served, variables))
     check_num_tokens([token_ids], service.limits, param="messages")
     max_tokens = _max_tokens(body, len(token_ids), served.card)
     check_length(len(token_ids), max_tokens, served.card, param="messages")
     params = sampling_of(body, max_tokens=max_tokens, logprobs=num_top)
     answer_id, num_each = new_id("chatcmpl"), body.n or 1
-    requests = requests_of(answer_id, [(token_ids, params)], num_each, note.priority)
+    requests = requests_of(answer_id, [(tuple(token_ids.tolist()), params)], num_each, note.priority)
     answer = ChatAnswer(
         answer_id, served, Generation(service, served, requests, note, num_each=num_each), num_top=num_top
     )

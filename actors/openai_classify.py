@@ -3,7 +3,6 @@
 The rules are those of a job's `classify` task without windows (`models.labels`).
 """
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,23 +10,16 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from actors.gate import note_of
+from actors.label_prompts import LabelQuestion, encode_asked
 from actors.labelling_schema import Classification, ClassificationList, ClassifyBody
 from actors.online import FloatArray
 from actors.openai_errors import ApiError, unsupported
-from actors.prompts import check_num_inputs, check_num_tokens, encode_inputs, inputs_of
+from actors.prompts import check_num_inputs, encode_inputs, inputs_of
 from actors.responses import json_response
 from actors.scoring import check_finite, check_lengths, scored, usage_of
 from actors.served import ServedModel, Service
-from models.labels import (
-    DEFAULT_QUESTION,
-    MULTI_LABEL_THRESHOLD,
-    Outcome,
-    class_values,
-    fault_of_labels,
-    label_prompt,
-    label_token_ids,
-)
-from models.text import Tokenizer
+from actors.turns import admitted
+from models.labels import DEFAULT_QUESTION, MULTI_LABEL_THRESHOLD, Outcome, class_values
 
 
 async def answer_classify(service: Service, request: Request, body: ClassifyBody) -> Response:
@@ -36,7 +28,6 @@ async def answer_classify(service: Service, request: Request, body: ClassifyBody
     served.require_head("causal", "sequence-classification")
     texts = [body.input] if isinstance(body.input, str) else body.input
     check_num_inputs(texts, service.limits, param="input")
-    served.admission.check()
     for index, text in enumerate(texts):
         if not text:
             raise ApiError(400, f"input[{index}] is empty", param="input")
@@ -45,9 +36,9 @@ async def answer_classify(service: Service, request: Request, body: ClassifyBody
     for name in ("labels", "question"):
         if getattr(body, name) is not None:
             raise unsupported(name, "is for causal models; this one has a classification head with classes of its own")
-    token_ids = await encode_inputs(inputs_of(texts), served.tokenizer, served.card, param="input")
-    check_num_tokens(token_ids, service.limits, param="input")
-    check_lengths(token_ids, served.card.max_model_len)
+    encoded = await admitted(served, request, encode_inputs(inputs_of(texts), served, service.limits, param="input"))
+    check_lengths(encoded, served.card.max_model_len)
+    token_ids = [ids.tolist() for ids in encoded]
     logits = np.stack(await scored(service, request, served, served.model.score(token_ids), token_ids))  # [N, C]
     return _response(served, logits, served.card.class_names, served.card.outcome, token_ids)
 
@@ -57,34 +48,12 @@ async def _answer_labels(
 ) -> Response:
     if body.labels is None:
         raise ApiError(400, "labels: a causal model needs the labels to choose from", param="labels")
-    labels = body.labels
-    label_ids = await asyncio.to_thread(_label_ids, served, labels)
-    token_ids = await asyncio.to_thread(_encode, served.tokenizer, texts, body.question or DEFAULT_QUESTION, labels)
-    check_num_tokens([*token_ids, *label_ids], service.limits, param="input")
-    check_lengths(token_ids, served.card.max_model_len - max(map(len, label_ids)))
-    work = served.model.score_labels(token_ids, label_ids)
+    asked = LabelQuestion(question=body.question or DEFAULT_QUESTION, labels=body.labels)
+    encoded = await admitted(served, request, encode_asked(texts, asked, served, service.limits))
+    token_ids = [ids.tolist() for ids in encoded.prompts]
+    work = served.model.score_labels(token_ids, encoded.label_ids)
     logprobs = await scored(service, request, served, work, token_ids)  # [N, L]
-    return _response(served, logprobs, labels, "single_label", token_ids)
-
-
-def _label_ids(served: ServedModel, labels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Token ids of each label.
-
-    Raises:
-        ApiError: 400, they cannot be told from each other.
-    """
-    shown = [served.tokenizer.protect(label) for label in labels]
-    label_ids = label_token_ids(served.tokenizer, shown, eos_token_ids=served.card.eos_token_ids)
-    fault = fault_of_labels(labels, label_ids)
-    if fault is not None:
-        raise ApiError(400, f"labels: {fault}", param="labels")
-    return label_ids
-
-
-def _encode(tokenizer: Tokenizer, texts: Sequence[str], question: str, labels: Sequence[str]) -> list[list[int]]:
-    asked, shown = tokenizer.protect(question), [tokenizer.protect(label) for label in labels]
-    prompts = [label_prompt(tokenizer, text=tokenizer.protect(text), question=asked, labels=shown) for text in texts]
-    return tokenizer.encode_batch(prompts, add_special_tokens=tokenizer.chat_template is None)
+    return _response(served, logprobs, body.labels, "single_label", token_ids)
 
 
 def _response(

@@ -14,10 +14,11 @@ from actors.online import OnlineDelta
 from actors.openai_logprobs import CompletionLogprobsMaker, joined
 from actors.openai_sampling import check_common, check_length, new_id, requests_of, sampling_of
 from actors.openai_schema import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, FinishReason
-from actors.prompts import Input, check_num_inputs, check_num_tokens, encode_inputs, inputs_of
+from actors.prompts import Input, Int32Array, check_num_inputs, decode, encode_inputs, inputs_of
 from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
+from actors.turns import admitted
 from models.text import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -31,12 +32,12 @@ async def answer_completion(service: Service, request: Request, body: Completion
     check_common(body, service.limits)
     inputs = inputs_of(body.prompt)
     check_num_inputs(inputs, service.limits, param="prompt")
-    served.admission.check()
-    prompts = await encode_inputs(inputs, served.tokenizer, served.card, param="prompt")
-    check_num_tokens(prompts, service.limits, param="prompt")
     asked = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    for token_ids in prompts:
+    encoded = await admitted(served, request, encode_inputs(inputs, served, service.limits, param="prompt"))
+    for token_ids in encoded:
         check_length(len(token_ids), max(1, asked), served.card, param="prompt")
+    echoed = await admitted(served, request, _texts_of(inputs, encoded, served)) if body.echo else [None] * len(inputs)
+    prompts: list[tuple[int, ...]] = [tuple(token_ids.tolist()) for token_ids in encoded]
     params = sampling_of(
         body,
         max_tokens=max(1, asked),  # the engine always draws a token; of 0 it is not shown
@@ -47,8 +48,8 @@ async def answer_completion(service: Service, request: Request, body: Completion
     requests = requests_of(answer_id, [(token_ids, params) for token_ids in prompts], num_each, note.priority)
     generation = Generation(service, served, requests, note, num_each=num_each, is_discarded=asked == 0)
     shown = [
-        ShownText(served.tokenizer, given, prompt, echo=bool(body.echo), wants_logprobs=body.logprobs is not None, is_silent=asked == 0)
-        for given, prompt in zip(inputs, prompts, strict=True)
+        ShownText(served.tokenizer, prompt, echoed=text, wants_logprobs=body.logprobs is not None, is_silent=asked == 0)
+        for prompt, text in zip(prompts, echoed, strict=True)
         for _ in range(num_each)
     ]  # fmt: skip
     answer = CompletionAnswer(answer_id, served, generation, shown)
@@ -59,21 +60,19 @@ async def answer_completion(service: Service, request: Request, body: Completion
 
 
 class ShownText:
-    """What is shown of one sequence: its prompt if that is echoed, and its tokens unless none were asked for."""
+    """What is shown of one sequence: its prompt's text if that is echoed, and its tokens unless none were asked for."""
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        given: Input,
         prompt: Sequence[int],
         *,
-        echo: bool,
+        echoed: str | None,
         wants_logprobs: bool,
         is_silent: bool,
     ) -> None:
-        self._prompt_text = _text_of(given, tokenizer) if echo else ""
-        self._prompt, self._is_silent = prompt, is_silent
-        self._echo_is_due = echo
+        self._prompt_text, self._prompt, self._is_silent = echoed or "", prompt, is_silent
+        self._echo_is_due = echoed is not None
         self._logprobs = CompletionLogprobsMaker(tokenizer) if wants_logprobs else None
 
     def add(self, delta: OnlineDelta) -> "Part":
@@ -152,6 +151,11 @@ def _whole(parts: Sequence[Part]) -> Part:
     )
 
 
-def _text_of(given: Input, tokenizer: Tokenizer) -> str:
-    """An echoed prompt: the text that was given, or all that its tokens say."""
-    return given if isinstance(given, str) else tokenizer.decode(given, skip_special_tokens=False)
+async def _texts_of(
+    inputs: Sequence[Input], encoded: Sequence[Int32Array], served: ServedModel
+) -> Sequence[str | None]:
+    """Echoed prompts: the texts that were given, or all that their tokens say."""
+    return [
+        given if isinstance(given, str) else await decode(token_ids, served, param="prompt")
+        for given, token_ids in zip(inputs, encoded, strict=True)
+    ]

@@ -8,10 +8,11 @@ from fastapi.responses import Response
 from actors.gate import note_of
 from actors.labelling_schema import Embedding, EmbeddingList, EmbeddingsBody
 from actors.online import FloatArray
-from actors.prompts import check_num_inputs, check_num_tokens, encode_inputs, inputs_of
+from actors.prompts import check_num_inputs, encode_inputs, inputs_of
 from actors.responses import json_response
 from actors.scoring import check_finite, check_lengths, scored, usage_of
 from actors.served import Service
+from actors.turns import admitted
 
 
 async def answer_embeddings(service: Service, request: Request, body: EmbeddingsBody) -> Response:
@@ -20,10 +21,9 @@ async def answer_embeddings(service: Service, request: Request, body: Embeddings
     served = service.find(body.model, note)
     inputs = inputs_of(body.input)
     check_num_inputs(inputs, service.limits, param="input")
-    served.admission.check()
-    token_ids = await encode_inputs(inputs, served.tokenizer, served.card, param="input")
-    check_num_tokens(token_ids, service.limits, param="input")
-    check_lengths(token_ids, served.card.max_model_len)
+    encoded = await admitted(served, request, encode_inputs(inputs, served, service.limits, param="input"))
+    check_lengths(encoded, served.card.max_model_len)
+    token_ids = [ids.tolist() for ids in encoded]
     vectors = await scored(service, request, served, served.model.embed(token_ids), token_ids)
     check_finite(vectors)
     shown = _base64 if body.encoding_format == "base64" else _numbers

@@ -4,27 +4,35 @@ The rules are those of a job's `extract` task with its default windows (`models.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
 
+from actors import text_work
 from actors.gate import note_of
 from actors.labelling_schema import ExtractBody, ExtractedAnswer, ExtractedSpan, Extraction, ExtractionList
+from actors.limits import MAX_DOCUMENT_CHARS, Limits, max_text_chars
 from actors.online import FloatArray
 from actors.openai_errors import ApiError, too_long, unsupported
-from actors.prompts import check_num_inputs, check_num_tokens
+from actors.prompts import check_num_chars, check_num_inputs, check_num_tokens, pieces
 from actors.responses import json_response
 from actors.scoring import check_finite, scored, usage_of
 from actors.served import ServedModel, Service
+from actors.turns import admitted
 from models.answers import find_answer
 from models.document import Document, DocumentPart
 from models.spans import TaggedTokens, TagScheme, find_spans
+from models.windows import Window
 
 OVERLAP_DIVISOR = 4
 """Neighbouring windows share this part of a window, as a job's do by default."""
+
+
+PIECE_BYTES = 1 << 17
+"""Of documents that are tokenized at a time: places in them take half of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,36 +54,72 @@ async def answer_extract(service: Service, request: Request, body: ExtractBody) 
         raise ApiError(400, "question: a question-answering head needs one", param="question")
     texts = [body.input] if isinstance(body.input, str) else body.input
     check_num_inputs(texts, service.limits, param="input")
-    served.admission.check()
-    inputs = await asyncio.to_thread(_read, served, texts, body.question)
+    documents = await admitted(served, request, _documents(served, texts, body.question, service.limits))
+    inputs = _read(texts, documents, served.card.max_model_len, service.limits, is_owned=body.question is None)
     token_ids = [part.token_ids.tolist() for one in inputs for part in one.parts]
-    check_num_tokens(token_ids, service.limits, param="input")
     logits = iter(await scored(service, request, served, served.model.score(token_ids), token_ids))
-    data = [_extraction(served, one, [next(logits) for _ in one.parts]) for one in inputs]
+    data = await asyncio.to_thread(_extractions, served, inputs, logits)
     return json_response(ExtractionList(model=served.card.name, data=data, usage=usage_of(token_ids)))
 
 
-def _read(served: ServedModel, texts: Sequence[str], question: str | None) -> list[_Read]:
-    if question is None:
-        encodings = served.tokenizer.encode_with_offsets(texts)
-        documents = [Document.of(encoding, sequence=0) for encoding in encodings]
-    else:
-        encodings = served.tokenizer.encode_with_offsets([question] * len(texts), texts)
-        documents = [Document.of(encoding, sequence=1) for encoding in encodings]
+async def _documents(served: ServedModel, texts: Sequence[str], question: str | None, limits: Limits) -> list[Document]:
+    """The texts' tokens; those of the question, if there is one, are found once, and first.
+
+    Raises:
+        ApiError: 400, a question that leaves no room for a text, or more characters or tokens than there may be.
+    """
+    check_num_chars(texts, MAX_DOCUMENT_CHARS, limits, param="input")
+    around = None if question is None else await _around(served, question, limits)
+    found: list[Document] = []
+    for piece in pieces(texts, PIECE_BYTES):
+        found += await served.texts.run("text", text_work.encode_documents, piece, around is not None, param="input")
+        check_num_tokens([document.token_ids for document in found], limits, param="input")
+    return found if around is None else [replace(each, before=around.before, after=around.after) for each in found]
+
+
+async def _around(served: ServedModel, question: str, limits: Limits) -> Document:
+    """What stands around every text."""
+    window = served.card.max_model_len
+    check_num_chars([question], min(MAX_DOCUMENT_CHARS, max_text_chars(window)), limits, param="question")
+    around = await served.texts.run("text", text_work.encode_question, question, param="question")
+    if around.room(window) < 1:
+        raise too_long("the question has", around.num_around, window - 1, "question")
+    return around
+
+
+def _read(
+    texts: Sequence[str], documents: Sequence[Document], window: int, limits: Limits, *, is_owned: bool
+) -> list[_Read]:
+    """The texts in windows; `is_owned`: each token is answered for by one of them.
+
+    Raises:
+        ApiError: 400, a question that leaves too little room for a text, or more tokens in all windows than there may be.
+    """
+    cut = [_windows(document, window) for document in documents]
+    total = sum(
+        each.end - each.start + document.num_around
+        for document, windows in zip(documents, cut, strict=True)
+        for each in windows
+    )
+    if total > limits.max_request_tokens:
+        raise too_long("all of input has", total, limits.max_request_tokens, "input")
+    part = Document.owned_part if is_owned else Document.part
     return [
-        _Read(index=index, text=text, parts=_parts(document, served.card.max_model_len, is_owned=question is None))
-        for index, (text, document) in enumerate(zip(texts, documents, strict=True))
+        _Read(index=index, text=text, parts=[part(document, each) for each in windows])
+        for index, (text, document, windows) in enumerate(zip(texts, documents, cut, strict=True))
     ]
 
 
-def _parts(document: Document, window: int, *, is_owned: bool) -> list[DocumentPart]:
-    """The windows of a text, none if it has no tokens; `is_owned`: each token is answered for by one of them."""
+def _windows(document: Document, window: int) -> list[Window]:
+    """The windows of a text, none if it has no tokens."""
     room, overlap = document.room(window), window // OVERLAP_DIVISOR
     if document.num_tokens > room and room <= overlap:
-        num_asked = len(document.token_ids) - document.num_tokens
-        raise too_long("the question has", num_asked, window - overlap - 1, "question")
-    windows = document.cut(room=room, overlap=overlap)
-    return [document.owned_part(one) if is_owned else document.part(one) for one in windows]
+        raise too_long("the question has", document.num_around, window - overlap - 1, "question")
+    return document.cut(room=room, overlap=overlap)
+
+
+def _extractions(served: ServedModel, inputs: Sequence[_Read], logits: Iterator[FloatArray]) -> list[Extraction]:
+    return [_extraction(served, one, [next(logits) for _ in one.parts]) for one in inputs]
 
 
 def _extraction(served: ServedModel, one: _Read, logits: Sequence[FloatArray]) -> Extraction:

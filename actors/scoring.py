@@ -10,8 +10,9 @@ from actors.gate import note_of
 from actors.labelling_schema import InputUsage
 from actors.online import FloatArray
 from actors.openai_errors import ApiError, too_long
+from actors.prompts import Int32Array
 from actors.served import ServedModel, Service
-from actors.sse import until_gone
+from actors.turns import admitted
 
 Result = TypeVar("Result")
 
@@ -28,16 +29,12 @@ async def scored(
     Raises:
         OverloadedError: too much is going on.
     """
-    try:
-        with served.admission.admit(1):
-            result = await until_gone(request.receive, work)
-    finally:
-        work.close()
+    result = await admitted(served, request, work)
     service.metrics.count_prompt(note_of(request), sum(map(len, token_ids)))
     return result
 
 
-def check_lengths(token_ids: Sequence[Sequence[int]], limit: int) -> None:
+def check_lengths(token_ids: Sequence[Sequence[int] | Int32Array], limit: int) -> None:
     """Refuses an input that is longer than the model.
 
     Raises:

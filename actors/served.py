@@ -9,6 +9,7 @@ from actors.limits import Admission, Limits
 from actors.metrics import Metrics, RequestNote
 from actors.online import ModelCard, OnlineModel, OnlineStats
 from actors.openai_errors import ApiError, api_error
+from actors.text_pool import TextPool
 from models.config import TWO_WAY
 from models.config_types import Head
 from models.text import Tokenizer
@@ -20,10 +21,12 @@ STATS_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
-    """One model behind the HTTP side, which templates and tokenizes for it, and lets in so much at once."""
+    """One model behind the HTTP side, which has its processes read texts for it, and lets in so much at once. `tokenizer` is only
+    asked what single tokens are called."""
 
     card: ModelCard
     tokenizer: Tokenizer
+    texts: TextPool
     model: OnlineModel
     admission: Admission = field(default_factory=Admission)
 
@@ -72,6 +75,11 @@ class Service:
     def explain(self, error: Exception) -> ApiError:
         """What a client is told of an error."""
         return api_error(error, retry_after_s=self.limits.retry_after_s)
+
+    def close(self) -> None:
+        """Ends what is the models' here: the processes that read their texts."""
+        for served in self.models.values():
+            served.texts.close()
 
     async def stats(self) -> dict[str, OnlineStats | None]:
         """Each model's load; None for one that cannot serve, or does not say."""

@@ -234,16 +234,20 @@ class Ingress:
         from actors.openai_api import create_app
         from actors.security import ApiKeys
         from actors.served import ServedModel
+        from actors.text_pool import TextPool
 
+        folders = [model.settings.find("description").folder for model in self._models]
+        pools = [TextPool(folder) for folder in folders]  # they start side by side
         served = []
-        for model, handle in zip(self._models, self._handles, strict=True):
-            folder = model.settings.find("description").folder
+        for model, handle, folder, texts in zip(self._models, self._handles, folders, pools, strict=True):
+            texts.start()  # what it cannot load is not loaded here either
             tokenizer = Tokenizer.from_pretrained(folder)
             card = ModelCard.from_config(
                 model.name, ModelConfig.from_pretrained(folder), tokenizer, max_model_len=model.settings.max_model_len
             )
             admission = Admission(QUEUE_FACTOR * model.settings.max_num_seqs * model.max_replicas)
-            served.append(ServedModel(card=card, tokenizer=tokenizer, model=RemoteModel(handle), admission=admission))
+            online = RemoteModel(handle)
+            served.append(ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=online, admission=admission))
         keys = None if self._keys_file is None else ApiKeys(self._keys_file)
         return create_app(served, keys=keys, limits=Limits())
 

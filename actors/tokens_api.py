@@ -1,32 +1,32 @@
 """POST /tokenize and /detokenize: what a model's tokenizer makes of a text, of messages, and of token ids."""
 
-import asyncio
-
+import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
 
 from actors.gate import note_of
 from actors.labelling_schema import DetokenizeBody, Detokenized, TokenizeChatBody, TokenizeTextBody, Tokens
-from actors.prompts import check_vocabulary, encode_chat
+from actors.prompts import check_num_tokens, check_vocabulary, decode, encode_chat, encode_text
 from actors.responses import json_response
 from actors.served import Service
+from actors.turns import admitted
 
 
 async def answer_tokenize(service: Service, request: Request, body: TokenizeTextBody | TokenizeChatBody) -> Response:
     """The response to a tokenize request."""
-    served = service.find(body.model, note_of(request))
-    tokenizer = served.tokenizer
+    served, limits = service.find(body.model, note_of(request)), service.limits
     if isinstance(body, TokenizeChatBody):
-        found = list(await encode_chat(body.messages, tokenizer, {}, add_generation_prompt=body.add_generation_prompt))
+        work = encode_chat(body.messages, served, {}, add_generation_prompt=body.add_generation_prompt)
     else:
-        text = tokenizer.protect(body.prompt)
-        found = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=body.add_special_tokens)
+        work = encode_text(body.prompt, served, limits, param="prompt", add_special_tokens=body.add_special_tokens)
+    found = (await admitted(served, request, work)).tolist()
     return json_response(Tokens(count=len(found), max_model_len=served.card.max_model_len, tokens=found))
 
 
 async def answer_detokenize(service: Service, request: Request, body: DetokenizeBody) -> Response:
     """The response to a detokenize request."""
     served = service.find(body.model, note_of(request))
-    check_vocabulary(body.tokens, served.card, param="tokens")
-    text = await asyncio.to_thread(served.tokenizer.decode, body.tokens, skip_special_tokens=False)
-    return json_response(Detokenized(prompt=text))
+    check_num_tokens([body.tokens], service.limits, param="tokens")
+    token_ids = np.array(body.tokens, np.int32)
+    check_vocabulary(token_ids, served.card, param="tokens")
+    return json_response(Detokenized(prompt=await admitted(served, request, decode(token_ids, served, param="tokens"))))

@@ -14,12 +14,12 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from actors.security import ApiKeys, check_listen
+from actors.text_pool import check_tokenizer
 from jobs.errors import FailedError, SpecError, UsageError
 from jobs.model_check import check_model, problems_at
 from jobs.service_record import AUTH_MODE, ServiceRecord
 from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
-from models.text import Tokenizer
 from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
 from pipelines.interrupts import interrupts
@@ -66,7 +66,7 @@ def _check_models(service: LoadedService) -> None:
         at = ("models", index)
         _, folder = check_model(model.model, model.engine, service.places, base=at, model_at=at)
         with problems_at(service.places, (*at, "path")):
-            Tokenizer.from_pretrained(folder)
+            check_tokenizer(folder)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from models.errors import RequestError
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
-BATCH_CHARS = 1 << 18
+BATCH_CHARS = 1 << 16
 """Characters that are encoded at a time: the library's encodings take hundreds of bytes for each."""
 
 

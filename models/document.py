@@ -26,32 +26,36 @@ class DocumentPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """Token ids [T] and character offsets [T, 2]; those from `first` to `after` (exclusive) are the text's, which windows cut."""
+    """A text's token ids [T] and character offsets [T, 2], which windows cut, and the ids of what stands around it in each
+    window."""
 
+    before: Int32Array
     token_ids: Int32Array
+    after: Int32Array
     offsets: Int32Array
-    first: int
-    after: int
 
     @classmethod
     def of(cls, encoding: Encoding, *, sequence: int) -> Self:
         """The document whose text is the encoding's first (0) or second (1)."""
-        places = [place for place, of in enumerate(encoding.sequence_ids) if of == sequence]
-        return cls(
-            token_ids=np.array(encoding.ids, np.int32),
-            offsets=np.array(encoding.offsets, np.int32).reshape(-1, 2),
-            first=places[0] if places else 0,
-            after=places[-1] + 1 if places else 0,
-        )
+        places = np.flatnonzero([of == sequence for of in encoding.sequence_ids])
+        start, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+        ids = np.array(encoding.ids, np.int32)
+        offsets = np.array(encoding.offsets[start:end], np.int32).reshape(-1, 2)
+        return cls(before=ids[:start], token_ids=ids[start:end], after=ids[end:], offsets=offsets)
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the text alone."""
-        return self.after - self.first
+        return len(self.token_ids)
+
+    @property
+    def num_around(self) -> int:
+        """Tokens that stand around it in every window."""
+        return len(self.before) + len(self.after)
 
     def room(self, window: int) -> int:
         """How many tokens of the text fit in a window of so many tokens."""
-        return window - (len(self.token_ids) - self.num_tokens)
+        return window - self.num_around
 
     def cut(self, *, room: int, overlap: int) -> list[Window]:
         """The windows of the text, none if it has no tokens; `room` is over `overlap` unless all fits."""
@@ -66,12 +70,8 @@ class Document:
         return self._part(window, window.owned_start, window.owned_end)
 
     def _part(self, window: Window, answered_start: int, answered_end: int) -> DocumentPart:
-        start, end = self.first + window.start, self.first + window.end
-        token_ids = np.concatenate(
-            [self.token_ids[: self.first], self.token_ids[start:end], self.token_ids[self.after :]]
-        )
+        token_ids = np.concatenate([self.before, self.token_ids[window.start : window.end], self.after])
         offsets = np.full((len(token_ids), 2), -1, np.int32)
-        shift = self.first - start
-        answered = slice(self.first + answered_start, self.first + answered_end)
-        offsets[answered.start + shift : answered.stop + shift] = self.offsets[answered]
+        shift = len(self.before) - window.start
+        offsets[answered_start + shift : answered_end + shift] = self.offsets[answered_start:answered_end]
         return DocumentPart(token_ids=token_ids, offsets=offsets)

@@ -44,6 +44,11 @@ class GuardedTokenizer:
         encodings: list[tokenizers.Encoding] = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
         return encodings
 
+    def encode_ids(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """The ids that the tokenizer itself gives the tokens of these texts."""
+        found = self._backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return list(map(self.ids_of, found))
+
     @property
     def cuts(self) -> Cuts:
         """Where marked texts can be cut."""

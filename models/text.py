@@ -114,6 +114,10 @@ class Tokenizer:
             self._refuse_unguardable([text])
         return protected
 
+    def prepare(self) -> None:
+        """Makes what is otherwise made when the first special string turns up, which takes a second where a vocabulary is large."""
+        self._guarded  # noqa: B018  made by being asked for
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids; those of `AutoTokenizer(text)` where nothing is protected.
 
@@ -272,10 +276,9 @@ class Tokenizer:
         guarded = self._guarded
         trimmed = list(map(without_leading_breaks, texts))
         try:
-            encodings = guarded.encode_batch(trimmed, add_special_tokens=add_special_tokens)
+            return guarded.encode_ids(trimmed, add_special_tokens=add_special_tokens)
         except TypeError as error:
             raise _not_unicode(texts) from error
-        return list(map(guarded.ids_of, encodings))
 
     def _original_offsets(self, encoding: tokenizers.Encoding, marked: Sequence[str]) -> list[Offset]:
         """Offsets in the texts before they were marked."""

@@ -17,6 +17,7 @@ from actors.online_engine import LocalModel
 from actors.openai_api import create_app
 from actors.security import ApiKeys
 from actors.served import ServedModel
+from actors.text_pool import TextPool
 from actors.work import EngineSettings
 from models.config import ModelConfig
 from models.text import Tokenizer
@@ -32,7 +33,7 @@ def serving(
     """The address of a server of these models."""
     app = create_app(models, keys=keys, limits=limits)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -59,4 +60,5 @@ def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 6
     """A model under a name."""
     tokenizer = Tokenizer.from_pretrained(path)
     card = ModelCard.from_config(name, ModelConfig.from_pretrained(path), tokenizer)
-    return ServedModel(card=card, tokenizer=tokenizer, model=model, admission=Admission(max_concurrent))
+    texts = TextPool(path)
+    return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(max_concurrent))
