@@ -17,16 +17,17 @@ import tokenizers
 
 from models.special_text import MARK
 
-Rule = Literal["line", "space", "pair"]
-"""Where a word begins in every text: at an ASCII letter after a line break; at a space after another character. `pair`:
-nowhere, but BPE over the whole text keeps its tokens as long as each two neighbours stay what they are alone."""
+Rule = Literal["lines and spaces", "spaces", "pairs"]
+"""Where a word begins in every text: at an ASCII letter after a line break, and at a space after what is no blank; only
+at such a space; nowhere (`pairs`), but BPE over the whole text keeps its tokens as long as each two neighbours stay
+what they are alone."""
 
 GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LETTERS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _OTHERS: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LINE_PATTERNS: Final = frozenset({GPT2, *(f"{_LETTERS}{digits}{_OTHERS}" for digits in (r"\p{N}", r"\p{N}{1,3}"))})
-"""Those of GPT-2, Qwen, and Llama 3 and cl100k. No alternative matches a line break and a letter after it, or looks
-back, so that a match ends between them and the next begins there."""
+"""Those of GPT-2, Qwen, and Llama 3 and cl100k. No alternative matches a line break and a letter after it, or a space
+after what is no blank, or looks back: so a match ends between them, and the next begins there."""
 
 _WHITESPACE_STEPS: Final = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _NEUTRAL_STEPS: Final = frozenset({"Digits", "Punctuation"})
@@ -34,7 +35,7 @@ _NEUTRAL_STEPS: Final = frozenset({"Digits", "Punctuation"})
 _LOCAL_NORMALIZERS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Prepend"})
 _PAIR_CHARS: Final = 64
 _LOOK_BACK: Final = 64
-_BROKEN: Final[dict[Rule, str]] = {"line": "\n", "space": " ▁"}
+_BROKEN: Final[dict[Rule, str]] = {"lines and spaces": "\n ", "spaces": " ▁", "pairs": ""}
 """Characters that stand at a cut: an added token that holds one could reach over it."""
 
 
@@ -53,8 +54,7 @@ class Cuts:
         """Those of a tokenizer, from its normalizer, pre-tokenizer, kind of model and added tokens."""
         added = backend.get_added_tokens_decoder()
         rule = _rule(backend)
-        broken = _BROKEN.get(rule, "") if rule is not None else ""
-        if any(_may_reach(token, broken) for token in added.values()):
+        if rule is not None and any(_may_reach(token, _BROKEN[rule]) for token in added.values()):
             rule = None
         ends = frozenset(token.content[-1:] for token in added.values() if token.rstrip)
         unknown = getattr(backend.model, "unk_token", None)
@@ -69,9 +69,9 @@ class Cuts:
         return None if found is None else prompt[found:]
 
     def pair_tail(self, prompt: str, encoding: tokenizers.Encoding) -> str | None:
-        """An end of a prompt of which the same is true under the rule `pair`, if its last token is the whole's."""
+        """An end of a prompt of which the same is true under the rule `pairs`, if its last token is the whole's."""
         last: list[int] = encoding.ids[-1:]
-        if self.rule != "pair" or not last or last[0] in self.added or last[0] == self.unknown_id:
+        if self.rule != "pairs" or not last or last[0] in self.added or last[0] == self.unknown_id:
             return None
         near = range(max(0, len(prompt) - _PAIR_CHARS), len(prompt))
         start = next((place for place in near if prompt[place].isascii() and prompt[place].isalnum()), None)
@@ -82,19 +82,12 @@ class Cuts:
         """One character before the last place where a word begins in every text."""
         return next((place for place in range(len(text) - 2, -1, -1) if self._is_cut(text, place)), None)
 
-    def first(self, text: str) -> int | None:
-        """One character before the first such place."""
-        return next((place for place in range(len(text) - 1) if self._is_cut(text, place)), None)
-
     def _is_cut(self, text: str, place: int) -> bool:
         before, after = text[place], text[place + 1]
-        match self.rule:
-            case "line":
-                is_boundary = before == "\n" and after.isascii() and after.isalpha()
-            case "space":
-                is_boundary = after == " " and not before.isspace()
-            case _:
-                return False
+        if self.rule is None or self.rule == "pairs":
+            return False
+        is_line = self.rule == "lines and spaces" and before == "\n" and after.isascii() and after.isalpha()
+        is_boundary = is_line or (after == " " and before.isprintable() and not before.isspace())
         return is_boundary and not self._is_taken_along(text, place)
 
     def _is_taken_along(self, text: str, place: int) -> bool:
@@ -123,15 +116,19 @@ def _rule(backend: tokenizers.Tokenizer) -> Rule | None:
     steps = _steps(backend.pre_tokenizer, "pretokenizers")
     normalizing = _steps(backend.normalizer, "normalizers")
     if not steps:
-        return "pair" if all(map(_is_local, normalizing)) and _is_plain_bpe(backend.model) else None
+        return "pairs" if all(map(_is_local, normalizing)) and _is_plain_bpe(backend.model) else None
     deciding = next((step for step in steps if step["type"] not in _NEUTRAL_STEPS), {"type": None})
     if deciding["type"] in _WHITESPACE_STEPS:  # BERT's normalizer makes spaces of line breaks
-        return "line" if all(_is_local(step) or step["type"] == "BertNormalizer" for step in normalizing) else None
+        return (
+            "lines and spaces"
+            if all(_is_local(step) or step["type"] == "BertNormalizer" for step in normalizing)
+            else None
+        )
     if not all(map(_is_local, normalizing)):
         return None
     if deciding["type"] == "Metaspace":
-        return "space" if deciding.get("split", True) else None
-    return "line" if _is_line_split(deciding) else None
+        return "spaces" if deciding.get("split", True) else None
+    return "lines and spaces" if _is_line_split(deciding) else None
 
 
 def _steps(component: Any, parts: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from models.config_types import Head
+from tests.models.tiny_tokenizers import KINDS
 from tests.shared_cluster import SharedCluster
 from tests.tiny_checkpoints import save_with_tokenizer
 
@@ -73,6 +74,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker
             made[key] = tmp_path_factory.mktemp("checkpoint")
             save_with_tokenizer(made[key], family, head, fields)
         return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function: kind of tokenizer (see tiny_tokenizers.KINDS) -> folder with its files, shared by all tests."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            KINDS[kind](made[kind])
+        return made[kind]
 
     return make
 

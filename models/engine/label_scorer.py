@@ -6,7 +6,7 @@ Answers share the prompt's full blocks and get a copy of its last, partly filled
 the rotary embedding depends on the length, the longest answer decides for all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from models.layers.attention import IntArray, Layout
 from models.layers.state import Cache, StateCache
 from models.registry import LoadedModel
 
-LOGIT_ROWS = 256  # rows of vocabulary-wide logits that exist at a time
+LOGIT_ROWS = 64  # rows of vocabulary-wide logits that exist at a time
+CONTEXT_TOKENS = 1 << 17  # of prompts that labels look back at together, as some backends gather them for each
 CACHE_PER_TOKEN = 4  # places of the scratch cache that may be reserved for each token of a pack's budget
 
 
@@ -136,9 +137,17 @@ class LabelScorer:
     def _continue(self, prompts: Sequence[Sequence[int]], tables: IntArray) -> torch.Tensor:
         """The summed log probabilities of the labels' further tokens [N, L]; zero for labels of one token."""
         total = torch.zeros(len(prompts), len(self._labels))
-        table_of = {column: place for place, column in enumerate(self._long)}
         pairs = [(row, column) for row in range(len(prompts)) for column in self._long]
         pairs.sort(key=lambda pair: len(self._labels[pair[1]]) > 2)  # single tokens first, as a layout wants it
+        for start, end in _parts([len(prompts[row]) + self._longest for row, _ in pairs]):
+            self._add_continued(total, prompts, tables, pairs[start:end])
+        return total
+
+    def _add_continued(
+        self, total: torch.Tensor, prompts: Sequence[Sequence[int]], tables: IntArray, pairs: Sequence[tuple[int, int]]
+    ) -> None:
+        """Adds the log probabilities of these (prompt, label) pairs to `total`."""
+        table_of = {column: place for place, column in enumerate(self._long)}
         inputs = [self._labels[column][:-1] for _, column in pairs]
         counts = np.array([len(ids) for ids in inputs])
         layout = Layout(
@@ -153,7 +162,7 @@ class LabelScorer:
         targets = np.concatenate([self._labels[column][1:] for _, column in pairs])
         logprobs = self._logprobs(hidden, np.arange(targets.size), targets)
         rows, columns = (torch.from_numpy(np.repeat(np.array(side), counts)) for side in zip(*pairs, strict=True))
-        return total.index_put_((rows, columns), logprobs, accumulate=True)
+        total.index_put_((rows, columns), logprobs, accumulate=True)
 
     def _logprobs(self, hidden: torch.Tensor, rows: IntArray, targets: IntArray) -> torch.Tensor:
         """Log softmax of the logits of hidden[rows[i]] at targets[i], float32 on the CPU. `rows` do not descend."""
@@ -165,3 +174,15 @@ class LabelScorer:
             column = torch.from_numpy(targets[mine]).to(logits.device)
             parts.append((logits[row, column] - torch.logsumexp(logits, dim=-1)[row]).cpu())
         return torch.cat(parts)
+
+
+def _parts(contexts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Neighbours with together at most `CONTEXT_TOKENS` of context, or one that has more alone: from and to (exclusive)."""
+    start = num_tokens = 0
+    for place, context in enumerate(contexts):
+        if place > start and num_tokens + context > CONTEXT_TOKENS:
+            yield start, place
+            start, num_tokens = place, 0
+        num_tokens += context
+    if contexts:
+        yield start, len(contexts)

@@ -69,8 +69,10 @@ class IsolatedPool:
         return result
 
     def close(self) -> None:
-        """Ends all processes, in whatever they do."""
+        """Ends all processes, in whatever they do. May be called again."""
         with self._has_free:
+            if self._is_closed:
+                return
             self._is_closed = True
             self._has_free.notify_all()
         self._team.kill()

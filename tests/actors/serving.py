@@ -62,3 +62,9 @@ def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 6
     card = ModelCard.from_config(name, ModelConfig.from_pretrained(path), tokenizer)
     texts = TextPool(path)
     return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(max_concurrent))
+
+
+def client_of(models: Sequence[ServedModel]) -> httpx.AsyncClient:
+    """A client of a service of these models in this process, without a server."""
+    transport = httpx.ASGITransport(app=create_app(models))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None)

@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from actors.text_work import encode_messages
-from models.errors import TemplateError
+from actors.text_work import encode_documents, encode_messages, encode_question
+from models.document import Document
+from models.errors import RequestError, TemplateError
 from models.text import Tokenizer
-from tests.models.tiny_tokenizers import qwen
+from tests.models.tiny_tokenizers import KINDS, qwen
 from tests.pipelines.making import word_tokenizer
 
 PARTS = [{"type": "text", "text": "w1 "}, {"type": "text", "text": "w2"}]
+PIECES = ["hello ", "w1", " ", "\n", "é", "e\u0301", "日本", "😀", "<|im_end|>", "</s>", "<mask>", "[SEP]", "\ufdd0"]
+texts = st.lists(
+    st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=6
+).map("".join)
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
 
@@ -77,3 +84,25 @@ def test_a_requests_variables_do_not_decide_for_the_next(tokenizer_with: Callabl
     tokenizer = tokenizer_with(template)
     encoded(tokenizer, PARTS, hidden=True)
     assert encoded(tokenizer, PARTS) == tuple(tokenizer.encode("w1 w2 w9", add_special_tokens=False))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=texts, bodies=st.lists(texts, min_size=1, max_size=3))
+def test_a_question_asked_once_stands_around_every_text_as_around_each_alone(
+    kind: str, tokenizer_folder: Callable[[str], Path], question: str, bodies: list[str]
+) -> None:
+    tokenizer = Tokenizer.from_pretrained(tokenizer_folder(kind))
+    around = encode_question(tokenizer, question)
+    for body, found in zip(bodies, encode_documents(tokenizer, bodies, True), strict=True):
+        alone = Document.of(tokenizer.encode_with_offsets([question], [body])[0], sequence=1)
+        assert found.token_ids.tolist() == alone.token_ids.tolist()
+        assert found.offsets.tolist() == alone.offsets.tolist()
+        if alone.num_tokens:
+            assert (around.before.tolist(), around.after.tolist()) == (alone.before.tolist(), alone.after.tolist())
+
+
+def test_a_prompt_that_a_template_makes_long_is_not_tokenized(tokenizer_with: Callable[[str], Tokenizer]) -> None:
+    tokenizer = tokenizer_with("{{ 'w1 ' * 1000 }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(RequestError, match="the prompt has 3002 characters; at most 3000 are possible"):
+        encode_messages(tokenizer, [{"role": "user", "content": "w2"}], {}, True, NOW, 3000)

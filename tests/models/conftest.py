@@ -10,7 +10,6 @@ import torch
 
 from models.config_types import Head
 from models.layers import agreement, kernels
-from tests.models.tiny_tokenizers import KINDS
 from tests.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]
@@ -52,20 +51,6 @@ def qwen3_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
 def zamba2_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
     """The same for a Zamba2, with a seed of its own."""
     return partial(family_checkpoint, "zamba2", seed=1)
-
-
-@pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function: kind of tokenizer (see tiny_tokenizers.KINDS) -> folder with its files, shared by all tests."""
-    made: dict[str, Path] = {}
-
-    def make(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind)
-            KINDS[kind](made[kind])
-        return made[kind]
-
-    return make
 
 
 @pytest.fixture

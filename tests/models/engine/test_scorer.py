@@ -160,6 +160,17 @@ def test_label_scores_are_those_of_a_forward_pass_a_pair(
     )
 
 
+@pytest.mark.parametrize("num_tokens", [1, 90, 400])
+def test_labels_that_are_scored_in_parts_score_the_same(
+    heads: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    sequences = prompts((2, 33, 64, 80))
+    expected = expected_labels(heads["causal"], sequences, LABELS)
+    monkeypatch.setattr("models.engine.label_scorer.CONTEXT_TOKENS", num_tokens)
+    found = Scorer(heads["causal"]).score_labels(sequences, LABELS)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+
+
 def test_label_scores_of_the_same_list_are_the_same_bytes(heads: dict[str, LoadedModel]) -> None:
     first, again = (Scorer(heads["causal"]).score_labels(prompts(), LABELS) for _ in range(2))
     assert torch.equal(first, again)
