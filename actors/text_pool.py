@@ -26,8 +26,9 @@ Lane = Literal["template", "text"]
 by those that need none."""
 
 LANES: Final[tuple[Lane, ...]] = ("template", "text")
-LIMITS: Final = Limits(memory_bytes=112 << 20, step_s=3.0)
-"""Of one piece of a request: 1.3 million characters of English take 105 MiB. Tokenizing has more time the more text there is."""
+LIMITS: Final = Limits(memory_bytes=104 << 20, step_s=3.0)
+"""Of one piece of a request: 262,144 tokens of English, the longest context of a published model, take up to 100 MiB. Tokenizing has
+more time the more text there is."""
 
 MAX_WAIT_S: Final = 10.0
 """A request that has waited for its worker for so long is turned away: too many are before it."""
