@@ -22,12 +22,14 @@ CHARS_PER_TOKEN = 64
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """`max_body_bytes` of a request's body; `max_n` answers a prompt; `max_inputs` prompts or texts a request, with together at most
-    `max_request_tokens`. Who is turned away because too much is going on is asked to come back after `retry_after_s`."""
+    `max_request_tokens`; `max_prompt_logprobs` log probabilities of its prompts' tokens. Who is turned away
+    because too much is going on is asked to come back after `retry_after_s`."""
 
     max_body_bytes: int = 8 << 20
     max_n: int = 16
     max_inputs: int = 2048
     max_request_tokens: int = 1 << 20
+    max_prompt_logprobs: int = 1 << 19
     retry_after_s: int = 1
 
 

@@ -1,5 +1,6 @@
 """POST /v1/completions: prompts in, texts out, whole or as they come; with `echo` the prompts too, and how likely the model finds them."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from fastapi.responses import Response
 
 from actors.gate import note_of
 from actors.generation import Generation, finish_reason
+from actors.limits import Limits
 from actors.online import OnlineDelta
+from actors.openai_errors import ApiError
 from actors.openai_logprobs import CompletionLogprobsMaker, joined
 from actors.openai_sampling import check_common, check_length, new_id, requests_of, sampling_of
 from actors.openai_schema import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, FinishReason
@@ -36,6 +39,8 @@ async def answer_completion(service: Service, request: Request, body: Completion
     encoded = await admitted(served, request, encode_inputs(inputs, served, service.limits, param="prompt"))
     for token_ids in encoded:
         check_length(len(token_ids), max(1, asked), served.card, param="prompt")
+    if body.echo and body.logprobs is not None:
+        _check_num_logprobs(sum(map(len, encoded)) * (body.n or 1), body.logprobs, service.limits)
     echoed = await admitted(served, request, _texts_of(inputs, encoded, served)) if body.echo else [None] * len(inputs)
     prompts: list[tuple[int, ...]] = [tuple(token_ids.tolist()) for token_ids in encoded]
     params = sampling_of(
@@ -59,6 +64,18 @@ async def answer_completion(service: Service, request: Request, body: Completion
     return json_response(await until_gone(request.receive, answer.whole()))
 
 
+def _check_num_logprobs(num_tokens: int, num_top: int, limits: Limits) -> None:
+    """Refuses more log probabilities of prompts than an answer may have."""
+    total = num_tokens * (1 + num_top)
+    if total > limits.max_prompt_logprobs:
+        raise ApiError(
+            400,
+            f"echo with logprobs {num_top} asks for {total} log probabilities of {num_tokens} tokens of prompts; at most "
+            f"{limits.max_prompt_logprobs} are possible: lower logprobs or shorten the prompt",
+            param="logprobs",
+        )
+
+
 class ShownText:
     """What is shown of one sequence: its prompt's text if that is echoed, and its tokens unless none were asked for."""
 
@@ -75,8 +92,12 @@ class ShownText:
         self._echo_is_due = echoed is not None
         self._logprobs = CompletionLogprobsMaker(tokenizer) if wants_logprobs else None
 
-    def add(self, delta: OnlineDelta) -> "Part":
-        """What a delta adds."""
+    async def take(self, delta: OnlineDelta) -> "Part":
+        """What a delta adds; a prompt's log probabilities are put together beside the event loop."""
+        is_long = self._echo_is_due and self._logprobs is not None
+        return await asyncio.to_thread(self._add, delta) if is_long else self._add(delta)
+
+    def _add(self, delta: OnlineDelta) -> "Part":
         text = "" if self._is_silent else delta.text
         parts: list[CompletionLogprobs] = []
         if self._echo_is_due:  # all of the prompt is computed when the first token comes
@@ -119,14 +140,14 @@ class CompletionAnswer:
         parts: list[list[Part]] = [[] for _ in self._shown]
         async with aclosing(self._generation.deltas()) as deltas:
             async for item in deltas:
-                parts[item.index].append(self._shown[item.index].add(item.delta))
+                parts[item.index].append(await self._shown[item.index].take(item.delta))
         return self._completion([_whole(of_one).choice(index) for index, of_one in enumerate(parts)], has_usage=True)
 
     async def chunks(self, *, wants_usage: bool) -> AsyncGenerator[Completion]:
         """One event for each change."""
         async with aclosing(self._generation.deltas()) as deltas:
             async for item in deltas:
-                part = self._shown[item.index].add(item.delta)
+                part = await self._shown[item.index].take(item.delta)
                 if part.text or part.logprobs is not None or part.finish_reason is not None:
                     yield self._completion([part.choice(item.index)], has_usage=False)
         if wants_usage:

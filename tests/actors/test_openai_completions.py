@@ -8,6 +8,7 @@ import httpx
 import pytest
 import torch
 
+from actors.limits import Limits
 from actors.online_engine import LocalModel
 from models import Scorer
 from tests.actors.serving import served, serving
@@ -84,3 +85,13 @@ def test_logprobs_of_zero_show_the_tokens_own(address: str) -> None:
     found = completion(address, prompt=CONTEXT, max_tokens=3, logprobs=0)["choices"][0]["logprobs"]
     assert [list(top.values()) for top in found["top_logprobs"]] == [[logprob] for logprob in found["token_logprobs"]]
     assert found["text_offset"][0] == 0
+
+
+def test_more_log_probabilities_of_prompts_than_there_may_be_are_refused(causal_path: Path, causal: LocalModel) -> None:
+    with serving([served("tiny", causal_path, causal)], limits=Limits(max_prompt_logprobs=24)) as address:
+        body = {"model": "tiny", "prompt": [CONTEXT, CONTEXT], "echo": True, "max_tokens": 0}
+        statuses = [
+            httpx.post(f"{address}/v1/completions", json={**body, "logprobs": num}, timeout=60).status_code
+            for num in (2, 3)
+        ]
+    assert statuses == [200, 400]
