@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,11 @@ def test_a_name_that_models_does_not_have_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'Motor'"):
         _ = models.Motor
+
+
+def test_every_package_is_installed() -> None:
+    """A list of packages that lacks one makes an image that fails when it is first used."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    tops = ("models", "actors", "pipelines", "jobs")
+    folders = {file.parent for top in tops for file in (ROOT / top).rglob("__init__.py")}
+    assert sorted(listed) == sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)

@@ -234,3 +234,14 @@ def test_step_does_nothing_outside_of_a_worker() -> None:
 def test_limits_need_one_of_time() -> None:
     with pytest.raises(ValueError, match="step_s or step_cpu_s"):
         Limits(memory_bytes=MIB)
+
+
+def test_a_pool_that_is_closed_twice_closes_no_descriptor_that_others_have_by_then() -> None:
+    made = IsolatedPool(partial(work.context, 40), limits=LIMITS)
+    assert made.run(work.add, 1) == 41
+    made.close()
+    others = [os.memfd_create("others") for _ in range(16)]  # they get the numbers that were given back
+    made.close()
+    assert all(os.fstat(each).st_size == 0 for each in others)
+    for each in others:
+        os.close(each)
