@@ -14,6 +14,7 @@ from jobs.places import Places
 from models.checkpoint_files import why_it_is_no_folder
 from models.checkpoint_place import FoundCheckpoint
 from models.config import ModelConfig
+from models.config_agreement import check_agreement
 from models.config_quantization import choose_quantization
 from models.errors import CheckpointError, ModelError
 from models.mamba_clamp import choose_dt_clamp
@@ -58,7 +59,7 @@ def _described(found: FoundCheckpoint) -> ModelConfig:
         )
     config = ModelConfig.from_pretrained(found.folder)
     if found.version is None:
-        stored_tensors(found.folder)
+        check_agreement(config, stored_tensors(found.folder), found.folder)
     else:
         found.check_weights()
     return config

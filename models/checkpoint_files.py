@@ -10,6 +10,8 @@ from pathlib import Path
 
 from models.errors import CheckpointError
 from models.other_layouts import adapter_beside, listed, other_files, pickled, quantized_by_file
+from models.shown import shown
+from models.whole_files import read_whole
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -69,7 +71,7 @@ def shards_by_tensor(index: Path) -> Mapping[str, str]:
         CheckpointError: it is no index, or names something that is no safetensors file beside it.
     """
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = json.loads(read_whole(index))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index} cannot be read as a safetensors index: {error!r}; download it again") from error
     if not isinstance(weight_map, dict) or not weight_map:
@@ -79,7 +81,7 @@ def shards_by_tensor(index: Path) -> Mapping[str, str]:
     for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{index} names the shard {name!r}; it must be a .safetensors file in the same folder"
+                f"{index} names the shard {shown(name)}; it must be a .safetensors file in the same folder"
             )
     return weight_map
 

@@ -17,10 +17,13 @@ from urllib.parse import urlsplit
 
 from models.checkpoint_files import INDEX_FILE, weight_files
 from models.errors import CheckpointError
+from models.shown import shown
+from models.whole_files import read_whole
 
 Parts = Literal["whole", "description"]
 
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
+_COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
 _MAIN = "main"
 _FILE = "file://"
 
@@ -139,7 +142,7 @@ def _snapshot_in(folder: Path) -> Path:
         return folder
     main = folder / "refs" / _MAIN
     if main.is_file():
-        return snapshots / main.read_text(encoding="utf-8").strip()
+        return snapshots / _commit_in(main)
     found = sorted(path for path in snapshots.iterdir() if path.is_dir())
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
@@ -147,3 +150,18 @@ def _snapshot_in(folder: Path) -> Path:
             f"{folder} is a folder of the hub's cache without refs/{_MAIN}, and its snapshots are: {names}; give the path of one"
         )
     return found[0]
+
+
+def _commit_in(ref: Path) -> str:
+    """The name of the snapshot that a ref of the hub's cache stands for.
+
+    Raises:
+        CheckpointError: it names none.
+    """
+    try:
+        commit = read_whole(ref).decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{ref} cannot be read: {error}; give the path of a snapshot") from error
+    if not _COMMIT.fullmatch(commit):
+        raise CheckpointError(f"{ref} holds {shown(commit)}, which is the name of no snapshot; give the path of one")
+    return commit

@@ -30,6 +30,7 @@ from models.checkpoint_files import INDEX_FILE, is_description, weight_files
 from models.checkpoint_place import FoundCheckpoint, Parts
 from models.checkpoint_remote import NUM_THREADS, PIECE_BYTES, Manifest, Remote, RemoteFile
 from models.errors import CheckpointError
+from models.whole_files import OversizeError, check_size_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def fetch_url(url: str, *, parts: Parts, options: Mapping[str, Any], version: st
             )
         _write_whole(home / manifest.version / _MANIFEST, manifest.to_json())
     folder = home / manifest.version
+    _check_sizes(url, manifest)
     download = partial(_download, remote, folder)
     download([file for name, file in manifest.files.items() if is_description(name)])
     if parts == "whole":
@@ -69,6 +71,22 @@ def fetch_url(url: str, *, parts: Parts, options: Mapping[str, Any], version: st
         },
         names=manifest.names,
     )
+
+
+def _check_sizes(url: str, manifest: Manifest) -> None:
+    """What is read whole has to be small, before it is brought here.
+
+    Raises:
+        CheckpointError: a file is too large for what its name says.
+    """
+    for name, file in manifest.files.items():
+        if is_description(name):
+            try:
+                check_size_of(name, file.size)
+            except OversizeError as error:
+                raise CheckpointError(
+                    f"{url}/{name} is not read: {error}; give the checkpoint as it was published"
+                ) from error
 
 
 def _home_of(url: str) -> Path:

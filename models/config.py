@@ -13,6 +13,15 @@ from typing import get_args
 from models.checkpoint_place import description_folder
 from models.config_families import FAMILIES, HIDDEN_ACTS, OTHERS, Family
 from models.config_file import Fields
+from models.config_limits import (
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    MAX_LABELS,
+    MAX_LAYERS,
+    MAX_POSITIONS,
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+)
 from models.config_quantization import QuantizationConfig, read_quantization
 from models.config_rope import read_rope
 from models.config_types import (
@@ -114,13 +123,13 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
     model_type = _model_type(fields)
     family = FAMILIES[model_type]
     architecture = _architecture(fields, family)
-    hidden_size = fields.integer("hidden_size", family.hidden_size)
-    num_layers = fields.integer("num_hidden_layers", family.num_hidden_layers)
-    num_heads = fields.integer("num_attention_heads", family.num_attention_heads)
+    hidden_size = fields.integer("hidden_size", family.hidden_size, maximum=MAX_WIDTH)
+    num_layers = fields.integer("num_hidden_layers", family.num_hidden_layers, maximum=MAX_LAYERS)
+    num_heads = fields.integer("num_attention_heads", family.num_attention_heads, maximum=MAX_HEADS)
     head_dim = _head_dim(fields, family, hidden_size, num_heads)
     layers = family.layers(fields, num_layers)
     mixers = None if family.mixers is None else family.mixers(fields, hidden_size)
-    max_positions = fields.integer("max_position_embeddings", family.max_position_embeddings)
+    max_positions = fields.integer("max_position_embeddings", family.max_position_embeddings, maximum=MAX_POSITIONS)
     if family.long_context is not None and fields.boolean("use_long_context", default=False):
         max_positions = family.long_context
     pad, bos, eos = family.token_ids
@@ -131,9 +140,11 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         architecture=architecture,
         head=_head(architecture, family, is_causal=is_causal),
         is_causal=is_causal,
-        vocab_size=fields.integer("vocab_size", family.vocab_size),
+        vocab_size=fields.integer("vocab_size", family.vocab_size, maximum=MAX_VOCABULARY),
         hidden_size=hidden_size,
-        intermediate_size=fields.integer("intermediate_size", family.intermediate_size or 4 * hidden_size),
+        intermediate_size=fields.integer(
+            "intermediate_size", family.intermediate_size or 4 * hidden_size, maximum=MAX_WIDTH
+        ),
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         num_key_value_heads=_num_key_value_heads(fields, family, num_heads),
@@ -201,9 +212,11 @@ def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) 
         raise fields.error("hidden_size", f"divisible by num_attention_heads ({num_heads}), or head_dim must be given")
     own = None if family.mixers is not None else family.head_dim
     head_dim = (
-        width // num_heads if family.mixers is not None else fields.integer("head_dim", own or width // num_heads)
+        width // num_heads
+        if family.mixers is not None
+        else fields.integer("head_dim", own or width // num_heads, maximum=MAX_HEAD_DIM)
     )
-    if head_dim % 2:
+    if head_dim % 2 or head_dim < 1:
         raise fields.error("head_dim", "even: rotary embeddings turn channels in pairs")
     if family.width_of_heads is not None and num_heads * head_dim != width:
         raise fields.error("head_dim", f"{width} / num_attention_heads ({num_heads}), the width o_proj takes")
@@ -212,7 +225,7 @@ def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) 
 
 def _num_key_value_heads(fields: Fields, family: Family, num_heads: int) -> int:
     if "num_key_value_heads" in fields.values or family.num_key_value_heads is None:
-        count = fields.integer("num_key_value_heads", num_heads)
+        count = fields.integer("num_key_value_heads", num_heads, maximum=MAX_HEADS)
     else:
         count = family.num_key_value_heads
     if num_heads % count:
@@ -230,11 +243,13 @@ def _id2label(fields: Fields) -> dict[int, str]:
     """Class names by class number: `id2label`, or LABEL_0 to LABEL_{num_labels - 1}."""
     named = fields.nested("id2label").values
     if not named:
-        return {index: f"LABEL_{index}" for index in range(fields.integer("num_labels", 2))}
-    try:
-        labels = {int(key): str(value) for key, value in named.items()}
-    except ValueError as error:
-        raise fields.error("id2label", "an object from class numbers to class names") from error
+        return {index: f"LABEL_{index}" for index in range(fields.integer("num_labels", 2, maximum=MAX_LABELS))}
+    if len(named) > MAX_LABELS:
+        raise fields.error("id2label", f"an object of at most {MAX_LABELS:,} class names")
+    is_name = all(isinstance(value, str | int | float) for value in named.values())
+    if not is_name or not all(key.isascii() and key.isdecimal() and len(key) < 10 for key in named):
+        raise fields.error("id2label", "an object from class numbers to class names")
+    labels = {int(key): str(value) for key, value in named.items()}
     if set(labels) != set(range(len(named))):
         raise fields.error("id2label", f"an object with the keys 0 to {len(named) - 1}, each once")
     if fields.integer("num_labels", len(labels)) != len(labels):

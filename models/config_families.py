@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from models.config_file import Fields
+from models.config_limits import MAX_CONV_WIDTH, MAX_FACTOR, MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from models.config_rope import RopeRules
 from models.config_types import HiddenAct, LayerType, MambaConfig, SharedBlocksConfig
 
@@ -90,7 +91,7 @@ def _sliding_without_rope(fields: Fields, num_layers: int) -> Layers:
     listed = fields.values.get("no_rope_layers")
     rotated = [(layer + 1) % interval != 0 for layer in range(num_layers)]
     if listed is not None:
-        is_usable = isinstance(listed, list) and len(listed) >= num_layers and set(listed) <= {0, 1}
+        is_usable = isinstance(listed, list) and len(listed) >= num_layers and all(mark in (0, 1) for mark in listed)
         if not is_usable:
             raise fields.error(
                 "no_rope_layers", f"a list of {num_layers} numbers, 1 for a layer with rotary embedding and 0 without"
@@ -146,9 +147,11 @@ def _hybrid(fields: Fields, num_layers: int) -> Layers:
 
 
 def _zamba2_mixers(fields: Fields, hidden_size: int) -> Mixers:
-    num_heads = fields.integer("n_mamba_heads", 8)
-    inner_size = int(fields.number("mamba_expand", 2) * hidden_size)
-    num_groups = fields.integer("mamba_ngroups", 1)
+    num_heads = fields.integer("n_mamba_heads", 8, maximum=MAX_HEADS)
+    inner_size = int(fields.number("mamba_expand", 2, maximum=MAX_FACTOR) * hidden_size)
+    num_groups = fields.integer("mamba_ngroups", 1, maximum=MAX_HEADS)
+    if not 0 < inner_size <= MAX_WIDTH:
+        raise fields.error("mamba_expand", f"a number with which it times hidden_size is from 1 to {MAX_WIDTH:,}")
     if inner_size % num_heads:
         raise fields.error("n_mamba_heads", f"a divisor of mamba_expand * hidden_size, {inner_size}")
     if num_heads % num_groups:
@@ -158,15 +161,15 @@ def _zamba2_mixers(fields: Fields, hidden_size: int) -> Mixers:
             num_heads=num_heads,
             head_dim=inner_size // num_heads,
             num_groups=num_groups,
-            state_size=fields.integer("mamba_d_state", 64),
-            conv_width=fields.integer("mamba_d_conv", 4),
+            state_size=fields.integer("mamba_d_state", 64, maximum=MAX_WIDTH),
+            conv_width=fields.integer("mamba_d_conv", 4, maximum=MAX_CONV_WIDTH),
             dt_min=fields.number("time_step_min", 0.001),
-            chunk_size=fields.integer("chunk_size", 256),
+            chunk_size=fields.integer("chunk_size", 256, maximum=MAX_WIDTH),
             bias=fields.boolean("add_bias_linear", default=False),
         ),
         shared_blocks=SharedBlocksConfig(
-            num_blocks=fields.integer("num_mem_blocks", 1),
-            adapter_rank=fields.integer("adapter_rank", 128),
+            num_blocks=fields.integer("num_mem_blocks", 1, maximum=MAX_LAYERS),
+            adapter_rank=fields.integer("adapter_rank", 128, maximum=MAX_WIDTH),
             has_attention_adapters=fields.boolean("use_shared_attention_adapter", default=False),
         ),
     )

@@ -4,14 +4,16 @@ Knows what a whole number, a flag or a token id looks like; not what any field m
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from models.checkpoint_files import why_it_is_no_folder, why_there_is_no_config
+from models.config_limits import MAX_INTEGER, MAX_NUMBER, MAX_TOKEN_IDS
 from models.errors import ConfigError
+from models.shown import shown
+from models.whole_files import read_whole
 
 Name = TypeVar("Name", bound=str)
 
@@ -36,7 +38,7 @@ class Fields:
             ConfigError: there is no such file, or it is not a JSON object.
         """
         try:
-            values = json.loads(file.read_bytes())
+            values = json.loads(read_whole(file))
         except FileNotFoundError as error:
             raise ConfigError(_why_there_is_no_config(file.parent)) from error
         except NotADirectoryError as error:
@@ -51,25 +53,25 @@ class Fields:
 
     def error(self, name: str, allowed: str, *, note: str = "") -> ConfigError:
         """The error of one field; the caller raises it."""
-        given = f"was {self.values[name]!r}" if name in self.values else "is absent"
+        given = f"was {shown(self.values[name])}" if name in self.values else "is absent"
         return ConfigError(f"{self.file}: {self.within}{name} {given}{note}; it must be {allowed}")
 
-    def integer(self, name: str, default: int, *, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`."""
+    def integer(self, name: str, default: int, *, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
+        """A whole number from `minimum` to `maximum`."""
         value = self._value(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise self.error(name, f"a whole number of at least {minimum}")
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise self.error(name, f"a whole number from {minimum} to {maximum:,}")
         return value
 
     def optional_integer(self, name: str, default: int | None) -> int | None:
-        """A whole number of at least 1, or None where the file says null. The default is for an absent field only."""
+        """A whole number from 1, or None where the file says null. The default is for an absent field only."""
         return None if self.values.get(name, default) is None else self.integer(name, default or 1)
 
-    def number(self, name: str, default: float) -> float:
-        """A finite number over 0."""
+    def number(self, name: str, default: float, *, maximum: float = MAX_NUMBER) -> float:
+        """A number over 0 and at most `maximum`."""
         value = self._value(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
-            raise self.error(name, "a finite number over 0")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= maximum:
+            raise self.error(name, f"a number over 0, at most {maximum:g}")
         return float(value)
 
     def boolean(self, name: str, *, default: bool) -> bool:
@@ -109,8 +111,9 @@ class Fields:
         field only."""
         value = self.values.get(name, default)
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
-            raise self.error(name, "a token id, or a list of token ids")
+        is_ids = all(isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_INTEGER for item in ids)
+        if len(ids) > MAX_TOKEN_IDS or not is_ids:
+            raise self.error(name, f"a token id, or a list of at most {MAX_TOKEN_IDS:,} token ids")
         return tuple(dict.fromkeys(ids))
 
     def _value(self, name: str, default: Any) -> Any:

@@ -23,3 +23,16 @@ def check_fits(needed: int, free: int, *, place: str, others: Iterable[tuple[str
         f"the weights take {byte_text(needed)} a shard, and {place} has {byte_text(free)} for it: "
         f"{byte_text(needed - free)} too little; {would}"
     )
+
+
+def check_positions_fit(needed: int, free: int, *, max_model_len: int) -> None:
+    """Compares the bytes that the tables of a rotary embedding take while they are made with those that are free.
+
+    Raises:
+        ConfigError: they do not fit; the text says what would make them smaller.
+    """
+    if needed > free:
+        raise ConfigError(
+            f"the rotary embedding of {max_model_len:,} positions takes {byte_text(needed)} while it is made, and {byte_text(free)} are "
+            "free: give a smaller max_model_len"
+        )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from models.choices import choose_backend, choose_device, choose_dtype
 from models.config import ModelConfig
+from models.config_agreement import check_agreement
 from models.config_quantization import QuantizationConfig, choose_quantization
 from models.decoder import BuildOptions
 from models.errors import ConfigError
@@ -43,6 +44,7 @@ def footprint(
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     check_size(config, num_shards)
+    check_agreement(config, checkpoint.tensors, checkpoint.folder)
     settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
     options = BuildOptions(
         backend=choose_backend(chosen_device, chosen_dtype, is_causal=config.is_causal),

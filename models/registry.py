@@ -10,12 +10,13 @@ import torch
 from models.checkpoint_place import local_folder
 from models.choices import choose_backend, choose_device, choose_dtype, choose_head, choose_max_model_len
 from models.config import TWO_WAY, ModelConfig
+from models.config_agreement import check_agreement
 from models.config_quantization import QuantizationConfig, choose_quantization
 from models.config_types import Head
 from models.decoder import BuildOptions
 from models.errors import CheckpointError
 from models.families import FAMILIES, hold, weights_bytes
-from models.fitting import check_fits
+from models.fitting import check_fits, check_positions_fit
 from models.footprint import smaller_ways
 from models.free_memory import free_bytes
 from models.heads import Model
@@ -109,7 +110,9 @@ def load_model(
         chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types, is_causal=config.is_causal
     )
     limit = choose_max_model_len(max_model_len, config)
-    checkpoint = Checkpoint.open(folder).resolve_tie(declared=config.tie_word_embeddings)
+    checkpoint = Checkpoint.open(folder)
+    check_agreement(config, checkpoint.tensors, folder)
+    checkpoint = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
     chosen_head = choose_head(head, config)
     if chosen_head == "embedding":
         checkpoint = checkpoint.without_heads()
@@ -119,9 +122,11 @@ def load_model(
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
     num_bytes = weights_bytes(model, chosen_dtype)
     sharing = tp.num_here if chosen_device.type == "cpu" else 1
+    free = tp.least(free_bytes(chosen_device) // sharing)  # before any of them begins to load
+    check_positions_fit(decoder.rotary.loading_bytes, free, max_model_len=limit)
     check_fits(
         num_bytes,
-        tp.least(free_bytes(chosen_device) // sharing),  # before any of them begins to load
+        free,
         place=f"the {'machine' if chosen_device.type == 'cpu' else 'GPU'} of {'a shard' if tp.size > 1 else 'the engine'}",
         others=smaller_ways(config, checkpoint, dtype=dtype, quantization=chosen_quantization, device=device, tp=tp),
     )

@@ -17,8 +17,15 @@ from models.errors import CheckpointError
 from models.other_layouts import listed, other_tensors
 
 LM_HEAD = "lm_head.weight"
+EMBEDDING = "embed_tokens.weight"
 HEAD_NAMES = frozenset({LM_HEAD, "score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias"})
 
+MAX_HEADER_BYTES = 16 << 20
+MAX_TENSORS = 1 << 16
+MAX_DIMENSIONS = 8
+"""What is read of a checkpoint: the header of a file, the tensors of all files together, the dimensions of one."""
+
+_GIVE_ANOTHER = "give the checkpoint as it was published"
 _BODY_PREFIXES = ("model.", "transformer.")
 _OLD_NAMES = {"classifier.weight": "score.weight", "classifier.bias": "score.bias"}
 
@@ -73,7 +80,9 @@ def _list_tensors(folder: Path) -> list[StoredTensor]:
     if not folder.is_dir():
         raise CheckpointError(why_it_is_no_folder(folder))
     shards = weight_files(str(folder), {file.name for file in folder.iterdir()}, folder / INDEX_FILE)
-    stored = [tensor for name in shards for tensor in _read_header(folder / name)]
+    stored: list[StoredTensor] = []
+    for name in shards:
+        stored += _read_header(folder / name, most=MAX_TENSORS - len(stored))
     if shards == [SINGLE_FILE]:
         return stored
     file_names = shards_by_tensor(folder / INDEX_FILE)
@@ -87,13 +96,41 @@ def _list_tensors(folder: Path) -> list[StoredTensor]:
     return [tensor for tensor in stored if file_names.get(tensor.name) == tensor.file.name]
 
 
-def _read_header(file: Path) -> list[StoredTensor]:
-    with readable(file), safe_open(str(file), framework="numpy") as opened:
-        slices: list[tuple[str, Any]] = [(name, opened.get_slice(name)) for name in opened.offset_keys()]
-        return [
-            StoredTensor(file=file, name=name, position=position, shape=tuple(part.get_shape()), dtype=part.get_dtype())
-            for position, (name, part) in enumerate(slices)
-        ]
+def _read_header(file: Path, *, most: int) -> list[StoredTensor]:
+    """The tensors of a file, at most `most` of them."""
+    with readable(file):
+        _check_header(file)
+        with safe_open(str(file), framework="numpy") as opened:
+            names = opened.offset_keys()
+            if len(names) > most:
+                raise CheckpointError(f"{file.parent} holds more than {MAX_TENSORS:,} tensors; {_GIVE_ANOTHER}")
+            slices: list[tuple[str, Any]] = [(name, opened.get_slice(name)) for name in names]
+            stored = [
+                StoredTensor(
+                    file=file, name=name, position=position, shape=tuple(part.get_shape()), dtype=part.get_dtype()
+                )
+                for position, (name, part) in enumerate(slices)
+            ]
+    many = next((tensor.name for tensor in stored if len(tensor.shape) > MAX_DIMENSIONS), None)
+    if many is not None:
+        raise CheckpointError(f"{file}: {many} has more than {MAX_DIMENSIONS} dimensions; {_GIVE_ANOTHER}")
+    return stored
+
+
+def _check_header(file: Path) -> None:
+    """A safetensors file begins with the size of its header in 8 bytes; a header is read whole.
+
+    Raises:
+        CheckpointError: it is no file, or its header is too large to be one.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file} cannot be read: it is no regular file; {_GIVE_ANOTHER}")
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{file} is cut short or corrupt (its header has {size:,} bytes, of at most {MAX_HEADER_BYTES:,}); download it again"
+        )
 
 
 def _canonical_name(name: str) -> str:

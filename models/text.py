@@ -24,7 +24,7 @@ from models.errors import RequestError
 from models.folds import Folds, Offset
 from models.guarded import GuardedTokenizer
 from models.special_text import SpecialText, without_leading_breaks
-from models.tokenizer_files import DEFAULT_TEMPLATE, TokenizerFiles
+from models.tokenizer_files import DEFAULT_TEMPLATE, TOKENIZER_FILE, TokenizerFiles, readable_tokenizer
 
 _PROBED_DATE = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
@@ -74,7 +74,9 @@ class Tokenizer:
             CheckpointError: the place cannot be read.
             TokenizerError: a file is missing or cannot be used; the text names it.
         """
-        return cls(TokenizerFiles.read(description_folder(path)), now=now)
+        files = TokenizerFiles.read(description_folder(path))
+        with readable_tokenizer(files.folder / TOKENIZER_FILE):
+            return cls(files, now=now)
 
     @property
     def vocab_size(self) -> int:

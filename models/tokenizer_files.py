@@ -6,7 +6,8 @@ post-processor decides.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ import tokenizers
 
 from models.checkpoint_files import TEMPLATE_FOLDER
 from models.errors import TokenizerError
+from models.panics import panics_as_errors
+from models.shown import cut
+from models.whole_files import TEMPLATE_BYTES, read_whole
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
 DEFAULT_TEMPLATE = "default"
+MAX_TEMPLATES = 64
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -50,12 +55,16 @@ class TokenizerFiles:
         backend = _read_backend(folder)
         config = _read_object(folder / CONFIG_FILE)
         special = _special_contents(backend)
-        named, others = _special_tokens(folder, config)
-        _add_tokens(folder / CONFIG_FILE, backend, config.get("added_tokens_decoder") or {}, [*named.values(), *others])
+        with _readable_tokens(folder / CONFIG_FILE):
+            named, others = _special_tokens(folder, config)
+            strings = {name: _content(token) for name, token in named.items()}
+            tokens = _tokens_to_add(backend, config.get("added_tokens_decoder") or {}, [*named.values(), *others])
+        with readable_tokenizer(folder / CONFIG_FILE):
+            backend.add_tokens(tokens)
         return cls(
             folder=folder,
             backend=backend,
-            named={name: _content(token) for name, token in named.items()},
+            named=strings,
             special=special | _special_contents(backend),
             templates=_read_templates(folder, config),
         )
@@ -71,13 +80,24 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
             else "give a checkpoint with one"
         )
         raise TokenizerError(f"{folder} has no {TOKENIZER_FILE}: {remedy}")
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{file} cannot be read as a tokenizer ({error}); download it again") from error
-    backend.no_truncation()
-    backend.no_padding()
+    with readable_tokenizer(file):
+        backend = tokenizers.Tokenizer.from_buffer(read_whole(file))
+        backend.no_truncation()
+        backend.no_padding()
     return backend
+
+
+@contextmanager
+def readable_tokenizer(file: Path) -> Iterator[None]:
+    """Turns what the library raises over a tokenizer, its panics too, into an error that names the file."""
+    try:
+        with panics_as_errors():
+            yield
+    except (TokenizerError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the library raises nothing narrower
+        text = cut(f"{error}")
+        raise TokenizerError(f"{file} cannot be read as a tokenizer ({text}); download it again") from error
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -85,7 +105,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(read_whole(file))
     except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{file} cannot be read as JSON ({error}); download it again") from error
     if not isinstance(values, dict):
@@ -118,17 +138,24 @@ def _content(token: Any) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
 
 
-def _add_tokens(file: Path, backend: tokenizers.Tokenizer, added: Mapping[str, Any], special: Iterable[Any]) -> None:
-    """Adds the tokens that tokenizer.json lacks, and gives those it has the settings of tokenizer_config.json."""
+def _tokens_to_add(
+    backend: tokenizers.Tokenizer, added: Mapping[str, Any], special: Iterable[Any]
+) -> list[tokenizers.AddedToken]:
+    """The tokens that tokenizer.json lacks, and those it has with the settings of tokenizer_config.json."""
+    tokens = [_added_token(fields) for _, fields in sorted(added.items(), key=lambda item: int(item[0]))]
+    known = {token.content for token in [*backend.get_added_tokens_decoder().values(), *tokens]}
+    return tokens + [_added_token(token, special=True) for token in special if _content(token) not in known]
+
+
+@contextmanager
+def _readable_tokens(file: Path) -> Iterator[None]:
+    """Turns what a value of another kind than it has to be causes into an error that names the file."""
     try:
-        tokens = [_added_token(fields) for _, fields in sorted(added.items(), key=lambda item: int(item[0]))]
-        known = {token.content for token in [*backend.get_added_tokens_decoder().values(), *tokens]}
-        tokens += [_added_token(token, special=True) for token in special if _content(token) not in known]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise TokenizerError(
-            f"{file}: its special or added tokens cannot be read ({error!r}); download it again"
+            f"{file}: its special or added tokens cannot be read ({cut(repr(error))}); download it again"
         ) from error
-    backend.add_tokens(tokens)
 
 
 def _added_token(token: Any, **settings: bool) -> tokenizers.AddedToken:
@@ -143,21 +170,30 @@ def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     files = {file.stem: file for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
     if (folder / TEMPLATE_FILE).exists():
         files[DEFAULT_TEMPLATE] = folder / TEMPLATE_FILE
+    if len(files) > MAX_TEMPLATES:
+        raise TokenizerError(f"{folder} has {len(files):,} chat templates; it may have {MAX_TEMPLATES}")
     if files:
         return {name: _read_text(file) for name, file in files.items()}
     given = config.get("chat_template")
-    if isinstance(given, str):
-        return {DEFAULT_TEMPLATE: given}
     try:
-        return {str(entry["name"]): str(entry["template"]) for entry in given or []}
+        templates = (
+            {DEFAULT_TEMPLATE: given}
+            if isinstance(given, str)
+            else {str(entry["name"]): str(entry["template"]) for entry in given or []}
+        )
     except (KeyError, TypeError) as error:
         raise TokenizerError(
             f"{folder / CONFIG_FILE}: chat_template must be a string, or a list of objects with name and template"
         ) from error
+    if len(templates) > MAX_TEMPLATES or any(len(source) > TEMPLATE_BYTES for source in templates.values()):
+        raise TokenizerError(
+            f"{folder / CONFIG_FILE}: chat_template must be at most {MAX_TEMPLATES} templates of at most {TEMPLATE_BYTES:,} characters"
+        )
+    return templates
 
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_whole(file).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise TokenizerError(f"{file} cannot be read as UTF-8 text: {error}") from error

@@ -19,11 +19,10 @@ from models.checkpoint_place import local_folder
 from models.errors import CheckpointError
 from models.layers.loadable import FLOATS, Loadable, Range, Slot, whole
 from models.other_layouts import listed
-from models.stored_tensors import HEAD_NAMES, LM_HEAD, StoredTensor, readable, stored_tensors
+from models.stored_tensors import EMBEDDING, HEAD_NAMES, LM_HEAD, StoredTensor, readable, stored_tensors
 
 logger = logging.getLogger(__name__)
 
-EMBEDDING = "embed_tokens.weight"
 _CHUNK_BYTES = 64 * 2**20
 _MAX_ITEM_BYTES = 8
 

@@ -20,6 +20,7 @@ import orjson
 
 from models.checkpoint_files import DESCRIPTION_FILES, TEMPLATE_FOLDER
 from models.checkpoint_place import FoundCheckpoint
+from models.stored_tensors import MAX_HEADER_BYTES
 from pipelines.digest import block_starts
 from pipelines.errors import PlanError
 from pipelines.job import Job
@@ -78,7 +79,8 @@ def _model_files(checkpoint: FoundCheckpoint) -> dict[str, Any]:
         if checkpoint.version is not None:
             return found | dict(checkpoint.weights)
         for path in sorted(folder.glob("*.safetensors")):
-            found[path.name] = _weights(path)
+            if not path.is_fifo():  # it would be waited for
+                found[path.name] = _weights(path)
     except OSError as error:
         raise PlanError(f"model.path {folder} cannot be read: {describe(error)}") from error
     return found
@@ -94,7 +96,7 @@ def _weights(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     samples = hashlib.sha256()
     with path.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
+        header = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES))
         for start in block_starts(file.tell(), size, _SAMPLES, _SAMPLE_BYTES):
             file.seek(start)
             samples.update(file.read(_SAMPLE_BYTES))

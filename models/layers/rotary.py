@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.config_types import RopeConfig
-from models.layers.rope_kinds import dynamic_frequencies, frequencies
+from models.layers.rope_kinds import dynamic_frequencies, frequencies, rotated_channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,12 @@ class Rotary(nn.Module):
         self.rope, self.head_dim, self.max_positions = rope, head_dim, max_positions
         self.is_interleaved = is_interleaved
         self.cos = self.sin = torch.empty(0)
+
+    @property
+    def loading_bytes(self) -> int:
+        """What `materialize` takes at most while it fills the tables: angles, cosines and sines in single precision, and these joined."""
+        num_tables = {"longrope": 2, "dynamic": 0}.get(self.rope.kind, 1)
+        return 5 * 4 * num_tables * self.max_positions * (rotated_channels(self.rope, self.head_dim) // 2)
 
     def materialize(self, *, dtype: torch.dtype, device: torch.device) -> None:
         """Fills the tables [regimes * P, 1, d/2]."""
