@@ -13,6 +13,7 @@ import typer
 
 from jobs.errors import FailedError, JobError
 from jobs.logs import set_up_logging
+from jobs.terminal import escape_standard_streams
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 
@@ -24,6 +25,7 @@ def at_boundary(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
 
     @functools.wraps(command)
     def ended(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        escape_standard_streams()
         try:
             set_up_logging()
             status = command(*args, **kwargs)

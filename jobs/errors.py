@@ -6,12 +6,13 @@ JobError           exit status 2
 FailedError        exit status 1: a cluster or a service did not do what it was asked
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.terminal import in_a_line
+from models.url_secrets import redacted
+
 MAX_SHOWN_CHARS = 60
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class JobError(Exception):
@@ -34,12 +35,7 @@ class FailedError(Exception):
     """Something outside this process failed: a cluster refused a job, a service did not come up or is lost."""
 
 
-def in_a_line(text: str) -> str:
-    """The text with an escape for every character that would break a line, or change what a terminal shows."""
-    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
-
-
 def shown(given: Any) -> str:
     """What was given, as a message shows it: in Python's words, cut where it is long."""
-    text = repr(given)
+    text = redacted(repr(given))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.errors import SpecError, shown
 from jobs.key_paths import KeyPath, dotted
-from jobs.yaml_reading import read_yaml
+from jobs.yaml_reading import SECRETS, read_yaml
 
 _MAX_SET_CHARS = 200
 
@@ -140,7 +140,7 @@ def _key(place: Any, part: str, override: str, path: KeyPath) -> str | int:
             return indices[part]
         kind = f"a list of {len(place)}" + (f" (its items are 0 to {len(place) - 1})" if place else "")
     else:
-        kind = shown(place)
+        kind = shown(place) if SECRETS not in path else "a value that is not shown"
     raise _misfit(override, f"{dotted(path) or 'the spec'} is {kind}, which has no {part!r}")
 
 
@@ -149,5 +149,6 @@ def _misfit(override: str, text: str) -> SpecError:
 
 
 def _set(override: str) -> str:
-    """An override as a place, cut where it is long."""
-    return "--set " + (override if len(override) <= _MAX_SET_CHARS else f"{override[:_MAX_SET_CHARS]}...")
+    """An override as a place: its key, cut where it is long. The value may be a secret."""
+    key = override.partition("=")[0].strip()
+    return "--set " + (key or "''" if len(key) <= _MAX_SET_CHARS else f"{key[:_MAX_SET_CHARS]}...")

@@ -84,7 +84,7 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     with _problems_of_paths(spec):
         sources = find_sources(job.input)
         first = next((source for source in sources.files if source.size), sources.files[0])
-        columns = _columns(first, Storage(job.input.storage_options))
+        columns = _columns(first, Storage.of(job.input))
     check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
     return Preflight(
         config=config,

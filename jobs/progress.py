@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from jobs.terminal import drawing_on, escape_standard_streams, in_a_line
 from models.byte_text import byte_text
 from models.engine.memory import MemoryPlan
 from pipelines.progress import Progress
@@ -27,8 +28,9 @@ def progress_display(stream: TextIO, *, clock: Callable[[], float] = monotonic) 
     if not stream.isatty():
         yield _plain_lines(stream, clock)
         return
-    console = Console(file=stream)
+    console = Console(file=drawing_on(stream))
     with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
+        escape_standard_streams()  # while it is live it has streams of its own in their place
         announce = _announcer(live.console.print)
 
         def show(progress: Progress) -> None:
@@ -72,7 +74,7 @@ def _plain_lines(stream: TextIO, clock: Callable[[], float]) -> ShowProgress:
 
 def live_line(progress: Progress, *, width: int) -> Text:
     """The line of a terminal of `width` characters: a bar where there is room for one, then what `plain_line` says."""
-    said = plain_line(progress)
+    said = in_a_line(plain_line(progress))
     line = Text("", no_wrap=True, overflow="ellipsis")
     bar = min(MAX_BAR, width - len(said) - 3)
     if progress.rows_total and bar >= MIN_BAR:

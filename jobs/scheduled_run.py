@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import UsageError
+from jobs.terminal import escape_standard_streams
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SERVER = "https://kubernetes.default.svc"
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="token, ca.crt and namespace of the service account (%(default)s)",
     )
     given = parser.parse_args(arguments)
+    escape_standard_streams()
     try:
         time = scheduled_time(given.job_name)
         kubernetes = Kubernetes.of_account(given.server, given.account)

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from jobs.errors import shown
 from jobs.key_paths import KeyPath
 from jobs.places import Document
+from jobs.yaml_reading import SECRETS
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Document) -> list[str]:
@@ -73,8 +74,12 @@ def _text(problem: _Problem) -> str:
         case "extra_forbidden":
             text = _unknown_key(str(problem.path[-1]), problem.owner)
         case _:
-            text = f"was {shown(detail['input'])}; it must be {problem.allowed}{_hint(detail, problem.allowed)}"
+            text = f"was {_given(problem)}; it must be {problem.allowed}{_hint(detail, problem.allowed)}"
     return str(text)
+
+
+def _given(problem: _Problem) -> str:
+    return "a value that is not shown" if SECRETS in problem.path else shown(problem.detail["input"])
 
 
 def _unknown_key(key: str, owner: type[BaseModel]) -> str:

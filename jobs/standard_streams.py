@@ -19,6 +19,8 @@ def secure_standard_streams() -> None:
         _ensure_open(number)
     if sys.stdout is None:
         sys.stdout = open(_STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=BestEffortText.errors)
     sys.stderr = BestEffortText(_STDERR)
 
 

@@ -18,6 +18,9 @@ MAX_NODES = 100_000
 MAX_DEPTH = 100
 MAX_NUMBER_CHARS = 100
 
+SECRETS = "storage_options"
+"""The key whose values are not shown, wherever it stands."""
+
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _TEXT, _TIME = _TAG + "str", _TAG + "timestamp"
@@ -135,7 +138,8 @@ class _Reader:
                 return self._scalar(node)
             raise _UnusableError(_wrong_tag(node))
         except _UnusableError as error:
-            self._note(node, path, str(error))
+            is_open = SECRETS not in path
+            self._note(node, path, str(error) if is_open else "holds what is no value (not shown); put text in quotes")
             return None
 
     def _check_size(self, node: yaml.Node, path: KeyPath, depth: int) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from models.checkpoint_files import INDEX_FILE, weight_files
 from models.errors import CheckpointError
 from models.shown import shown
+from models.url_secrets import has_secret
 from models.whole_files import read_whole
 
 Parts = Literal["whole", "description"]
@@ -111,23 +111,17 @@ def _is_url(text: str) -> bool:
     """Whether fsspec is to open it.
 
     Raises:
-        CheckpointError: it is a URL with a password in it, which would go wherever paths go.
+        CheckpointError: it is a URL with a secret in it, which would go wherever paths go.
     """
     if "://" not in text or text.startswith(_FILE):
         return False
-    if _has_password(text):
+    if has_secret(text):
         raise CheckpointError(
-            "the checkpoint's URL has a password in it; give it in model.storage_options or in the configuration of the storage, "
+            "the checkpoint's URL has a password, a signature or a token in it; "
+            "give it in model.storage_options or in the configuration of the storage, "
             "since paths are written to reports"
         )
     return True
-
-
-def _has_password(url: str) -> bool:
-    try:
-        return urlsplit(url).password is not None
-    except ValueError:  # brackets that are no address: fsspec will say so
-        return False
 
 
 def _hub_id(path: str | Path) -> HubId | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from models.checkpoint_files import TEMPLATE_FOLDER, is_description, why_there_is_no_config
 from models.errors import CheckpointError
+from models.url_secrets import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Remote:
                 f"there is nothing at {self.url}; check the URL, and model.storage_options"
             ) from error
         except Exception as error:  # every fsspec back end has an error tree of its own
-            text = str(error).strip() or "no text"
+            text = redacted(str(error).strip()) or "no text"
             raise CheckpointError(f"{self.url} cannot be read ({type(error).__name__}: {text})") from error
 
 

@@ -123,7 +123,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
         limit=job.limit,
         map_tasks=map_tasks,
     )
-    storage, declared = Storage(job.input.storage_options), frozenset(job.input.schema or ())
+    storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
     probe = probe_engine(job_settings(job, preparer.label_ids), sample.rows, budget_s=PROBE_S)

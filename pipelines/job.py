@@ -99,7 +99,7 @@ class InputSpec:
     format: Format | None = None
     columns: tuple[str, ...] | None = None
     schema: Mapping[str, str] | None = None
-    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +109,7 @@ class OutputSpec:
     path: str
     format: OutputFormat = "parquet"
     prefix: str = ""
-    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.url_secrets import public_url, redacted
 from pipelines.errors import PlanError, SourceError
 from pipelines.job import InputSpec
 from pipelines.storage import (
@@ -44,7 +45,7 @@ _FORMATS: Mapping[str, Format] = {
     ".csv": "csv",
 }
 _EXAMPLES = 3
-_CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
+_CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|^https?://[^/?#@]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +121,7 @@ def find_sources(spec: InputSpec) -> Sources:
     Raises:
         PlanError: a pattern matches nothing, a format is unknown or mixed, or a place cannot be listed.
     """
-    storage = Storage(spec.storage_options)
+    storage = Storage.of(spec)
     listings = [_list(_absolute(path), storage) for path in spec.paths]
     root = _common_root([listing.root for listing in listings])
     taken: dict[str, _Match] = {}
@@ -129,7 +130,7 @@ def find_sources(spec: InputSpec) -> Sources:
         wanted, others = _sifted(listing.matches, spec.format)
         passed_over |= dict.fromkeys(_relative(match, root) for match in others)
         if not wanted:
-            raise PlanError(_nothing_found(given, spec.format, [match.path for match in others]))
+            raise PlanError(_nothing_found(redacted(given), spec.format, [match.path for match in others]))
         for match in wanted:
             taken.setdefault(match.path, match)
     files = tuple(_source(match, root, spec.format) for match in _without_twins(taken.values()))
@@ -180,7 +181,7 @@ def _absolute(path: str) -> str:
     if _CREDENTIALS.search(path):
         raise PlanError("an input path holds a user name and password; give them in input.storage_options instead")
     path = path.removeprefix("file://")
-    return path if is_remote(path) else os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - resolves no links
+    return public_url(path) if is_remote(path) else os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - resolves no links
 
 
 def _list(pattern: str, storage: Storage) -> _Listing:
@@ -247,7 +248,12 @@ def _list_in(file_system: Any, key: str) -> _Listing:
     def matches(found: Mapping[str, Mapping[str, Any]], is_from_folder: bool) -> list[_Match]:
         files = {place: details for place, details in found.items() if details.get("type") == "file"}
         return [
-            _Match(str(file_system.unstrip_protocol(place)), place, file_stat(details), is_from_folder)
+            _Match(
+                public_url(str(file_system.unstrip_protocol(place))),
+                public_url(place),
+                file_stat(details),
+                is_from_folder,
+            )
             for place, details in files.items()
         ]
 

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from models.url_secrets import redacted
 from pipelines.errors import PlanError
 from pipelines.job import InputSpec, OutputSpec
 from pipelines.storage import is_remote
@@ -34,7 +35,7 @@ def check_apart(input: InputSpec, output: OutputSpec) -> None:
         path = _place(given)
         if _is_within(folder, path) or any(_is_read(f"{folder}/{name}", path) for name in _WRITTEN):
             raise PlanError(
-                f"output.path {output.path} lies within the input: {given!r} would read what this run writes; "
+                f"output.path {output.path} lies within the input: {redacted(given)!r} would read what this run writes; "
                 "give the output a folder that no input path covers"
             )
 

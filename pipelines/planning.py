@@ -92,7 +92,7 @@ def plan_units(
     """
     declared = parse_types(spec.schema or {})
     scanner = Scanner(
-        storage=Storage(spec.storage_options),
+        storage=Storage.of(spec),
         columns=columns,
         unit_rows=unit_rows,
         declared=frozenset(declared),

@@ -2,7 +2,7 @@
 
 Usage:
 
-    reader = UnitReader(schema=record.schema, declared=frozenset(job.input.schema or ()), storage=Storage(job.input.storage_options))
+    reader = UnitReader(schema=record.schema, declared=frozenset(job.input.schema or ()), storage=Storage.of(job.input))
     reader.read_unit(unit) -> UnitRows                                  # raises SourceError
     reader.read_units(units) -> Iterator[UnitRows | UnreadableUnit]     # retries, and goes on where it can
     group_units(units) -> Iterator[tuple[Unit, ...]]                    # which units one read task should be given together

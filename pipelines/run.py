@@ -226,7 +226,7 @@ class Driver:
         reader = UnitReader(
             schema=ledger.record.schema,
             declared=frozenset(job.input.schema or ()),
-            storage=Storage(job.input.storage_options),
+            storage=Storage.of(job.input),
         )
         settings, make_engine = job_settings(job, model.preparer.label_ids), self._make_engine
         if job.engine.service is not None:

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import orjson
 import pyarrow as pa
 
+from models.url_secrets import public_url
 from pipelines.errors import DamageError
 from pipelines.job import Job, OutputFormat
 from pipelines.json_fields import Fields
@@ -165,6 +166,7 @@ def _spec(job: Job) -> dict[str, Any]:
     fields["task"]["kind"] = type(job.task).__name__.removesuffix("Task").lower()
     for place in ("model", "input", "output"):
         del fields[place]["storage_options"]
+    fields["input"]["paths"] = [public_url(path) for path in job.input.paths]
     del fields["model"]["version"]  # nobody's wish: it is in the fingerprint
     spec: dict[str, Any] = orjson.loads(dump_json(fields))
     return spec

@@ -21,8 +21,10 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 import fsspec
 
 from models.checkpoint_remote import tag_of
+from models.url_secrets import public_url, redacted
 from pipelines.decompress import Compression, decompressed
 from pipelines.errors import LastingSourceError, PipelineError, SourceError
+from pipelines.job import InputSpec
 from pipelines.lasting import is_lasting
 
 logger = logging.getLogger(__name__)
@@ -60,9 +62,17 @@ def is_remote(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Reads files; picklable, and cheap to make. `options` are fsspec's storage options, used for URLs only."""
+    """Reads files; picklable, and cheap to make. `options` are fsspec's storage options, used for URLs only; `signed` has the signed URL
+    of each file that is read with one."""
 
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    signed: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, spec: InputSpec) -> "Storage":
+        """The storage of a job's input. Files at signed URLs have the names of their URLs without the signatures, which are this run's and
+        may be others when it goes on."""
+        return cls(spec.storage_options, {public_url(path): path for path in spec.paths if public_url(path) != path})
 
     def stat(self, path: str) -> FileStat:
         """Asks the file system itself, past every cache.
@@ -120,7 +130,7 @@ class Storage:
             SourceError: the URL's scheme is unknown, or what it needs is not installed.
         """
         with reading(url):
-            file_system, key = fsspec.core.url_to_fs(url, **self.options)
+            file_system, key = fsspec.core.url_to_fs(self.signed.get(url, url), **self.options)
         return file_system, str(key)
 
 
@@ -158,12 +168,13 @@ def reading(path: str) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """One line on a system's or a library's error: the plain reason of an OSError, else its type and text."""
+    """One line on a system's or a library's error, without the secrets of URLs: the plain reason of an OSError, else its type and text."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, ImportError | ValueError) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {str(error).strip() or 'no text'}"
+        return redacted(error.strerror)
+    text = redacted(str(error).strip())
+    if isinstance(error, ImportError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text or 'no text'}"
 
 
 def with_retries(

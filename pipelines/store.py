@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from models.url_secrets import has_secret
 from pipelines.errors import OutputError, PlanError
 from pipelines.job import OutputSpec
 from pipelines.lasting import is_expired
@@ -92,9 +93,9 @@ def open_store(spec: OutputSpec) -> Store:
     Raises:
         PlanError: the path is a URL of a kind that is not supported.
     """
-    if re.search(r"://[^/@]*@", spec.path):
+    if re.search(r"://[^/@]*@", spec.path) or has_secret(spec.path):
         raise PlanError(
-            "the path of the output holds a user name or password; give them in output.storage_options instead"
+            "the path of the output holds a user name, a password or a signature; give them in output.storage_options instead"
         )
     path = spec.path.removeprefix("file://")
     scheme = re.match(r"([a-z0-9+.-]+)://", path, re.IGNORECASE)

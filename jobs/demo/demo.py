@@ -27,6 +27,7 @@ from jobs.preflight import check_before_run
 from jobs.progress import progress_display, speed
 from jobs.report import write_report
 from jobs.spec import LoadedSpec, load_spec
+from jobs.terminal import drawing_on
 from pipelines.cluster import connected
 from pipelines.job import EngineSpec
 from pipelines.progress import Progress
@@ -133,7 +134,7 @@ def run_demo(
     Raises:
         UsageError: `out` holds something else.
     """
-    console, started = Console(), time.monotonic()
+    console, started = Console(file=drawing_on(sys.stdout)), time.monotonic()
     marker = Marker(num_tickets=num_tickets, seed=seed)
     corpus = make_corpus(num_tickets=num_tickets, seed=seed)
     open_workplace(out, marker, corpus)

@@ -76,7 +76,7 @@ def test_wrong_spec_ends_with_2_and_its_place_without_a_traceback(write_spec: Sp
 def test_missing_model_ends_with_2_before_anything_is_written(spec: Path, tmp_path: Path) -> None:
     result = invoke("run", spec, "--set", f"model.path={tmp_path}")
     assert result.exit_code == 2
-    assert f"--set model.path={tmp_path}: model.path: " in result.stderr
+    assert "--set model.path: model.path: " in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -164,7 +164,7 @@ def test_a_service_that_cannot_be_joined_is_told_with_its_key(
         (folder / "other.json").write_text(record)
     result = invoke("run", spec, "--set", "engine={service: other}")
     assert result.exit_code == 2
-    assert "--set engine={service: other}: engine.service: " in result.stderr
+    assert "--set engine: engine.service: " in result.stderr
     assert said in result.stderr
 
 
@@ -179,7 +179,7 @@ def test_sizes_that_no_engine_can_have_end_with_2(spec: Path, tiny_checkpoint: C
     sizes = f"model.path={tiny_checkpoint()}", "task={kind: generate, prompt: x}", "engine={cache_bytes: 1}"
     result = invoke("plan", spec, *(part for size in sizes for part in ("--set", size)))
     assert result.exit_code == 2
-    assert "--set engine={cache_bytes: 1}: engine: a cache of 1 bytes holds no block" in result.stderr
+    assert "--set engine: engine: a cache of 1 bytes holds no block" in result.stderr
 
 
 def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, mon
     monkeypatch.setattr(pipelines.run, "run", fake_run)
     result = invoke("run", spec, "--set", "task.text='{{ boddy }}'")
     assert result.exit_code == 2
-    assert "--set task.text='{{ boddy }}': task.text: the input has no column boddy" in result.stderr
+    assert "--set task.text: task.text: the input has no column boddy" in result.stderr
 
 
 def test_plan_prints_an_estimate_and_writes_nothing(spec: Path, tmp_path: Path) -> None:

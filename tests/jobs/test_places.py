@@ -128,12 +128,12 @@ def test_a_key_of_other_characters_is_quoted(write_spec: SpecWriter) -> None:
     ("override", "problem"),
     [
         ("a", "--set a: an override is written KEY.KEY=VALUE"),
-        ("=1", "--set =1: an override is written KEY.KEY=VALUE"),
-        ("a..b=1", "--set a..b=1: an override is written KEY.KEY=VALUE"),
-        ("a=[1", "--set a=[1: this is no YAML"),
-        ("a.b.c=1", "--set a.b.c=1: a.b is 1, which has no 'c'"),
-        ("l.2=1", "--set l.2=1: l is a list of 2 (its items are 0 to 1), which has no '2'"),
-        ("l.x=1", "--set l.x=1: l is a list of 2"),
+        ("=1", "--set '': an override is written KEY.KEY=VALUE"),
+        ("a..b=1", "--set a..b: an override is written KEY.KEY=VALUE"),
+        ("a=[1", "--set a: this is no YAML"),
+        ("a.b.c=1", "--set a.b.c: a.b is 1, which has no 'c'"),
+        ("l.2=1", "--set l.2: l is a list of 2 (its items are 0 to 1), which has no '2'"),
+        ("l.x=1", "--set l.x: l is a list of 2"),
     ],
 )
 def test_override_that_does_not_fit_is_refused(write_spec: SpecWriter, override: str, problem: str) -> None:

@@ -44,8 +44,7 @@ def spoil_configs(folder: Path, num_examples: int) -> None:
     def check(content: bytes) -> None:
         odd.check_config(folder, content)
 
-    with odd.little_memory():
-        check()
+    check()
 
 
 def spoil_weights(folder: Path, num_examples: int) -> None:
@@ -57,8 +56,7 @@ def spoil_weights(folder: Path, num_examples: int) -> None:
     def check(head: bytes) -> None:
         odd.check_weights(folder, head, data)
 
-    with odd.little_memory():
-        check()
+    check()
 
 
 def spoil_index(folder: Path, num_examples: int) -> None:
@@ -71,8 +69,7 @@ def spoil_index(folder: Path, num_examples: int) -> None:
     def check(content: bytes) -> None:
         odd.check_index(folder, content)
 
-    with odd.little_memory():
-        check()
+    check()
 
 
 def spoil_tokenizer(folder: Path, num_examples: int) -> None:
@@ -90,8 +87,7 @@ def spoil_tokenizer(folder: Path, num_examples: int) -> None:
     def check(file: tuple[str, bytes]) -> None:
         odd.check_tokenizer(folder, *file)
 
-    with odd.little_memory():
-        check()
+    check()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
