@@ -17,11 +17,12 @@ from actors.security import ApiKeys, check_listen
 from actors.text_pool import check_tokenizer
 from jobs.errors import FailedError, SpecError, UsageError
 from jobs.model_check import check_model, problems_at
-from jobs.service_record import AUTH_MODE, ServiceRecord
+from jobs.service_record import ServiceRecord
 from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
 from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
+from pipelines.cluster_token import AUTH_MODE, TOKEN
 from pipelines.interrupts import interrupts
 
 WATCH_S = 5.0
@@ -77,7 +78,7 @@ def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
     record = ServiceRecord(
         name=spec.name,
         cluster=ray.get_runtime_context().gcs_address,
-        has_token=os.environ.get(AUTH_MODE) == "token",
+        has_token=os.environ.get(AUTH_MODE) == TOKEN,
         url=f"http://{spec.host}:{spec.port}",
         pid=os.getpid(),
     )

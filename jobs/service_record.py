@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.errors import UsageError
+from pipelines.cluster_token import AUTH_MODE, TOKEN
 
 FOLDER = Path("~/.millrace/services")
-AUTH_MODE = "RAY_AUTH_MODE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def join_service(service: str) -> str:
             "millrace serve, or name its Ray cluster with --address"
         )
     if record.has_token:
-        os.environ.setdefault(AUTH_MODE, "token")
+        os.environ.setdefault(AUTH_MODE, TOKEN)
     return record.cluster
 
 

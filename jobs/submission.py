@@ -3,7 +3,8 @@
     submit(Submission(...), address="http://127.0.0.1:8265", say=print) -> the job's exit status
 
 The cluster's machines have Millrace installed; only the spec travels. It is checked here first, as far as that needs neither model nor
-input.
+input. It travels as a file of the job's working folder, which is in none of the cluster's lists (the command and the environment of a job
+are), but on its machines other users may read it: secrets in it are named in a warning.
 Where the cluster asks for a token, Ray's client takes it from RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) or from the home folder.
 """
 
@@ -21,6 +22,7 @@ import yaml
 
 from jobs.errors import FailedError, UsageError
 from jobs.spec import absolute, load_spec
+from jobs.spec_secrets import secret_keys
 from models.checkpoint_place import is_local
 
 SPEC_FILE = "spec.yaml"
@@ -67,6 +69,8 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
         raise UsageError(
             f"--address was {address!r}; it must be the URL of the cluster's dashboard, such as http://127.0.0.1:8265"
         )
+    if secrets := secret_keys(submission.spec):
+        say(f"millrace: {_warning_of(secrets)}\n")
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
@@ -94,6 +98,13 @@ def submit(submission: Submission, *, address: str, say: Callable[[str], None], 
         raise
     except (ConnectionError, RayError, RuntimeError) as error:
         raise FailedError(f"the job API at {address} was lost while {job} was running: {error}") from error
+
+
+def _warning_of(secrets: Sequence[str]) -> str:
+    return (
+        f"{', '.join(secrets)}: the spec goes to the cluster's machines with these secrets in it, where others may read it; better give "
+        "them to the cluster in its environment (AWS_ACCESS_KEY_ID, ...) or as a role of its machines, and leave them out"
+    )
 
 
 async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:

@@ -8,8 +8,8 @@ import hashlib
 import re
 from urllib.parse import urlsplit, urlunsplit
 
-_URL = re.compile(r"""\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'"<>`]+""")
-_PASSWORD = re.compile(r"://([^/?#@:]*):[^/?#@]*@")
+_URL = re.compile(r"""\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'"<>`]+""")
+_PASSWORD = re.compile(r"(:/{1,2}[^/?#@:]*):[^/?#@]*@")  # one slash: somebody forgot the other
 _BARE_USER = re.compile(r"^(https?)://[^/?#@]*@", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^\s?]*=.*")
 _PARAMETER = re.compile(
@@ -64,13 +64,13 @@ def _told(name: str, value: str) -> str:
 
 def redacted(text: str) -> str:
     """The text with `...` in the place of passwords and queries of URLs, and of signatures and tokens in what is left of one."""
-    if "://" in text:
+    if ":/" in text:
         text = _URL.sub(lambda found: _redacted_url(found[0]), text)
     return _PARAMETER.sub(r"\1=...", text) if "=" in text else text
 
 
 def _redacted_url(url: str) -> str:
     bare = url.rstrip(_TRAILING)
-    shown = _PASSWORD.sub(r"://\1:...@", bare)
+    shown = _PASSWORD.sub(r"\1:...@", bare)
     shown = _BARE_USER.sub(r"\1://...@", shown) if shown == bare else shown
     return _QUERY.sub("?...", shown) + url[len(bare) :]

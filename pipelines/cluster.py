@@ -16,6 +16,7 @@ import ray
 
 from actors.owner import Packing
 from pipelines.cluster_address import check_address
+from pipelines.cluster_token import secure_token_file, warn_if_open
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 from pipelines.leftovers import end_leftovers
@@ -109,6 +110,7 @@ def _settled(address: str | None) -> str:
 
 
 def _start_local(num_cpus: int) -> None:
+    secure_token_file(makes_one=True)
     try:
         ray.init(
             address=LOCAL,
@@ -123,11 +125,13 @@ def _start_local(num_cpus: int) -> None:
 
 
 def _connect(address: str) -> None:
+    secure_token_file(makes_one=False)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"cannot connect to the Ray cluster {address!r}: {error}") from error
     logger.info("connected to the Ray cluster %s", address)
+    warn_if_open(ray.get_runtime_context().gcs_address)
 
 
 def nodes() -> list[Mapping[str, float]]:

@@ -50,6 +50,7 @@ def test_passwords_and_tokens_in_the_place_of_users_are_secrets() -> None:
         (f"404, message='Not Found', url='{GCS}'", "404, message='Not Found', url='https://storage.googleapis.com/b/t.jsonl?...'"),
         (f"({AZURE})", "(https://a.blob.core.windows.net/c/t.jsonl?...)"),
         ("at ftp://user:hush@host:21/x.", "at ftp://user:...@host:21/x."),
+        ("s3:/user:hush@bucket", "s3:/user:...@bucket"),
         ("https://hush@host/x", "https://...@host/x"),
         ("GET /in/t.jsonl?X-Amz-Signature=hush&versionId=3 HTTP/1.1", "GET /in/t.jsonl?X-Amz-Signature=...&versionId=3 HTTP/1.1"),
         ("a=b is 3 ? x=1 : y", "a=b is 3 ? x=1 : y"),
