@@ -1,6 +1,5 @@
 """Neighbours on the network, as the shards of a replica meet them: what listens, who connects to all of it, and with what."""
 
-import os
 import random
 import socket
 import struct
@@ -106,8 +105,8 @@ class Scanner:
 def _sockets(pid: int) -> list[str]:
     found = []
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = str(Path(entry.path).readlink())
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            target = str(file.readlink())
             if target.startswith("socket:["):
                 found.append(target.removeprefix("socket:[").removesuffix("]"))
     except FileNotFoundError:  # the process, or the file, is gone

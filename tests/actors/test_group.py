@@ -50,7 +50,7 @@ def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_nodes_address_o
     with Engine.from_pretrained(causal_path, dtype="float32", device="cpu", cache_bytes=2**22) as engine:
         expected = [output.token_ids for output in engine.generate(PROMPTS, GREEDY)]
     with ReplicaOwner("scanned", SHAPE, timeout_s=60) as owner:
-        actor: Any = ray.remote(Rank0).options(num_cpus=1, max_concurrency=2, **owner.new_replica()).remote()
+        actor: Any = ray.remote(Rank0).options(num_cpus=1, **owner.new_replica()).remote()
         pid = ray.get(actor.pid.remote())
         of_ray = listening([pid])
         with Scanner(lambda: family_of(pid), without=of_ray) as scanner:
