@@ -1,4 +1,4 @@
-"""What every HTTP request passes before a route sees it: accounting, keys, the size of its body. Plain ASGI, outermost first."""
+"""What every HTTP request passes before a route sees it: accounting and keys. Plain ASGI, outermost first."""
 
 import logging
 from collections.abc import Collection
@@ -20,6 +20,7 @@ OTHER = "other"
 """The endpoint of every path that is none."""
 
 _NOTE = "millrace.note"
+_IS_TRUSTED = "millrace.is_trusted"
 _BEARER = b"bearer "
 
 
@@ -27,6 +28,12 @@ def note_of(request: Request) -> RequestNote:
     """The note of a request that came through `Accounting`."""
     note: RequestNote = request.scope[_NOTE]
     return note
+
+
+def is_trusted(request: Request) -> bool:
+    """Whether a request that came through `KeyCheck` may learn what only holders of a key are told, though its path is open."""
+    found: bool = request.scope[_IS_TRUSTED]
+    return found
 
 
 class Accounting:
@@ -41,7 +48,7 @@ class Accounting:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = _path(scope)
+        path = path_of(scope)
         note = RequestNote(endpoint=path if path in self._endpoints else OTHER)
         has_begun = False
 
@@ -78,13 +85,18 @@ class KeyCheck:
         self._app, self._keys, self._open_paths = app, keys, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _path(scope) not in self._open_paths:
-            try:
-                self._check(dict(scope["headers"]))
-            except (ApiError, KeyFileError) as error:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_trusted = True
+        try:
+            self._check(dict(scope["headers"]))
+        except (ApiError, KeyFileError) as error:
+            if path_of(scope) not in self._open_paths:
                 await api_error(error).response()(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+            is_trusted = False
+        await self._app({**scope, _IS_TRUSTED: is_trusted}, receive, send)
 
     def _check(self, headers: dict[bytes, bytes]) -> None:
         if self._keys is None:
@@ -100,8 +112,8 @@ class KeyCheck:
             raise ApiError(401, "the API key is not one of this service's", code="invalid_api_key", headers=challenge)
 
 
-def _path(scope: Scope) -> str:
-    """The path within the app, wherever that is mounted."""
+def path_of(scope: Scope) -> str:
+    """The path of a request within the app, wherever that is mounted."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
@@ -110,44 +122,3 @@ def _check_host(host: str) -> None:
     name = host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if not is_loopback(name):
         raise ApiError(403, "a service without API keys answers only requests to a loopback address", code="no_keys")
-
-
-class BodyLimit:
-    """Reads a request's body, up to a limit, before a route begins."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = await self._read(scope, receive)
-        if body is None:
-            message = f"the body is over {self._max_bytes} bytes, which is the most this service takes"
-            await ApiError(413, message, code="body_too_large").response()(scope, receive, send)
-            return
-        messages = [body]
-
-        async def replay() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self._app(scope, replay, send)
-
-    async def _read(self, scope: Scope, receive: Receive) -> Message | None:
-        """The whole body as one message, a disconnection where one came first; None if there is too much."""
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            return None
-        parts: list[bytes] = []
-        num_bytes = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return message
-            parts.append(message.get("body", b""))
-            num_bytes += len(parts[-1])
-            if num_bytes > self._max_bytes:
-                return None
-            if not message.get("more_body", False):
-                return {"type": "http.request", "body": b"".join(parts), "more_body": False}

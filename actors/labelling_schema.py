@@ -1,13 +1,15 @@
 """Bodies of all that is no generation: models, embeddings, classes, extractions, tokens, and whether the service lives."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from actors.openai_schema import Answer, Body, ChatMessage, Inputs, Text, TokenId
+from actors.limits import MAX_REQUEST_TOKENS
+from actors.openai_schema import Answer, Messages
+from actors.schema_types import Body, Inputs, ModelName, Text, Texts, TokenId
 from models.labels import Outcome
 
-Texts = str | Annotated[list[str], Field(min_length=1)]
+MAX_LABELS = 1024
 
 
 class ModelInfo(Answer):
@@ -38,7 +40,7 @@ class InputUsage(Answer):
 class EmbeddingsBody(Body):
     """POST /v1/embeddings."""
 
-    model: str
+    model: ModelName
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
@@ -65,9 +67,9 @@ class EmbeddingList(Answer):
 class ClassifyBody(Body):
     """POST /v1/classify. A causal model is asked `question` and answers one of `labels`; a classification head has classes of its own."""
 
-    model: str
+    model: ModelName
     input: Texts
-    labels: Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    labels: Annotated[list[Text], Field(min_length=1, max_length=MAX_LABELS, fail_fast=True)] | None = None
     question: Text | None = None
 
 
@@ -96,7 +98,7 @@ class ClassificationList(Answer):
 class ExtractBody(Body):
     """POST /v1/extract. A question-answering head needs `question`; a token-classification head takes none."""
 
-    model: str
+    model: ModelName
     input: Texts
     question: Text | None = None
 
@@ -140,7 +142,7 @@ class ExtractionList(Answer):
 class TokenizeTextBody(Body):
     """POST /tokenize with a text, as a completion encodes it."""
 
-    model: str
+    model: ModelName
     prompt: str
     add_special_tokens: bool = True
 
@@ -148,9 +150,20 @@ class TokenizeTextBody(Body):
 class TokenizeChatBody(Body):
     """POST /tokenize with messages, as a chat encodes them."""
 
-    model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    model: ModelName
+    messages: Messages
     add_generation_prompt: bool = True
+
+
+def _kind_of_tokenize(given: Any) -> str:
+    return "TokenizeChatBody" if isinstance(given, dict) and "messages" in given else "TokenizeTextBody"
+
+
+TokenizeBody = Annotated[
+    Annotated[TokenizeTextBody, Tag("TokenizeTextBody")] | Annotated[TokenizeChatBody, Tag("TokenizeChatBody")],
+    Discriminator(_kind_of_tokenize),
+]
+"""POST /tokenize: with `messages` a chat, else a text."""
 
 
 class Tokens(Answer):
@@ -164,8 +177,8 @@ class Tokens(Answer):
 class DetokenizeBody(Body):
     """POST /detokenize."""
 
-    model: str
-    tokens: list[TokenId]
+    model: ModelName
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_REQUEST_TOKENS, fail_fast=True)]
 
 
 class Detokenized(Answer):
@@ -181,7 +194,7 @@ class Health(Answer):
 
 
 class Readiness(Answer):
-    """GET /ready: models by name that can serve, and that cannot."""
+    """GET /ready: every model can serve. Their names are for those who have a key."""
 
     status: Literal["ready"] = "ready"
-    models: list[str]
+    models: list[str] | None

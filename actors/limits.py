@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from actors.errors import OverloadedError
 
 MAX_CONCURRENT = 256
+MAX_INPUTS = 2048
+MAX_REQUEST_TOKENS = 1 << 20
 
 MAX_TEXT_CHARS = 5 << 18
 """Of one text: five characters for each token of the longest context of a published model, 262,144. A tokenizer takes 80 bytes of memory
@@ -21,14 +23,25 @@ CHARS_PER_TOKEN = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """`max_body_bytes` of a request's body; `max_n` answers a prompt; `max_inputs` prompts or texts a request, with together at most
-    `max_request_tokens`; `max_prompt_logprobs` log probabilities of its prompts' tokens. Who is turned away
-    because too much is going on is asked to come back after `retry_after_s`."""
+    """How much of a body is read, and what may be in it.
+
+    A body has at most `max_body_bytes`; all that are being read have together at most `max_bodies_bytes`. It comes within `body_s`
+    seconds, and never pauses for `body_idle_s`. Its JSON holds at most `max_values` values, `max_parts` of them texts, lists and
+    objects, which take more memory than numbers.
+
+    `max_n` answers a prompt; `max_inputs` prompts or texts a request, with together at most `max_request_tokens`;
+    `max_prompt_logprobs` log probabilities of its prompts' tokens. Who is turned away because too much is going on is asked to come
+    back after `retry_after_s`."""
 
     max_body_bytes: int = 8 << 20
+    max_bodies_bytes: int = 64 << 20
+    body_s: float = 30.0
+    body_idle_s: float = 10.0
+    max_values: int = MAX_REQUEST_TOKENS + (1 << 16)
+    max_parts: int = 1 << 16
     max_n: int = 16
-    max_inputs: int = 2048
-    max_request_tokens: int = 1 << 20
+    max_inputs: int = MAX_INPUTS
+    max_request_tokens: int = MAX_REQUEST_TOKENS
     max_prompt_logprobs: int = 1 << 19
     retry_after_s: int = 1
 

@@ -15,8 +15,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from starlette.types import Scope
 
-from actors.gate import OPEN_PATHS, Accounting, BodyLimit, KeyCheck, note_of
+from actors.body_bounds import BodyBounds
+from actors.body_json import route_class_of
+from actors.gate import OPEN_PATHS, Accounting, KeyCheck, is_trusted, note_of, path_of
 from actors.labelling_schema import (
     ClassificationList,
     ClassifyBody,
@@ -30,8 +33,7 @@ from actors.labelling_schema import (
     ModelInfo,
     ModelList,
     Readiness,
-    TokenizeChatBody,
-    TokenizeTextBody,
+    TokenizeBody,
     Tokens,
 )
 from actors.limits import Limits
@@ -39,9 +41,10 @@ from actors.openai_chat import answer_chat
 from actors.openai_classify import answer_classify
 from actors.openai_completions import answer_completion
 from actors.openai_embeddings import answer_embeddings
-from actors.openai_errors import ApiError, ErrorBody, install_error_answers
+from actors.openai_errors import ErrorBody, install_error_answers
 from actors.openai_extract import answer_extract
 from actors.openai_schema import ChatBody, ChatCompletion, Completion, CompletionBody
+from actors.readiness import ReadinessCheck
 from actors.responses import json_response
 from actors.security import ApiKeys
 from actors.served import ServedModel, Service
@@ -60,16 +63,27 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     app = FastAPI(
         title=TITLE, docs_url=None, redoc_url=None, lifespan=_closing(service)
     )  # these pages would load scripts from elsewhere
+    app.router.route_class = route_class_of(chosen)
     _add_generation(app, service)
     _add_labelling(app, service)
     _add_tokens(app, service)
     _add_models(app, service)
     _add_watching(app, service)
     install_error_answers(app, retry_after_s=chosen.retry_after_s)
-    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
-    app.add_middleware(KeyCheck, keys=keys)
     document = _document(app, has_keys=keys is not None)
     paths = frozenset(path for path in document["paths"] if "{" not in path)
+    with_body = frozenset(
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "requestBody" in operation
+    )
+
+    def takes_body(scope: Scope) -> bool:
+        return (scope["method"], path_of(scope)) in with_body
+
+    app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(BodyBounds, limits=chosen, takes_body=takes_body)
     app.add_middleware(Accounting, metrics=service.metrics, endpoints=paths)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
@@ -114,7 +128,7 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize", responses=_answers(Tokens))
-    async def tokenize(request: Request, body: TokenizeTextBody | TokenizeChatBody) -> Response:
+    async def tokenize(request: Request, body: TokenizeBody) -> Response:
         return await answer_tokenize(service, request, body)
 
     @app.post("/detokenize", responses=_answers(Detokenized))
@@ -133,17 +147,15 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses=_answers(Health, 413))
+    readiness = ReadinessCheck(service.stats)
+
+    @app.get("/health", responses={200: _success(Health)})
     async def health() -> Response:
         return json_response(Health())
 
-    @app.get("/ready", responses=_answers(Readiness, 413, 503))
-    async def ready() -> Response:
-        stats = await service.stats()
-        lost = [name for name, found in stats.items() if found is None]
-        if lost:
-            raise ApiError(503, f"models that cannot serve: {', '.join(lost)}", code="not_ready")
-        return json_response(Readiness(models=list(stats)))
+    @app.get("/ready", responses=_answers(Readiness, 503))
+    async def ready(request: Request) -> Response:
+        return json_response(await readiness.look(tells_names=is_trusted(request)))
 
     @app.get("/metrics", responses=_metrics_answers())
     async def metrics() -> Response:
@@ -161,19 +173,24 @@ _ERRORS = {
     401: "The API key is missing or wrong",
     403: "The service has no keys, and was not addressed on this machine",
     404: "There is no such model",
+    408: "The body came too slowly",
     413: "The body is too large",
     429: "Too much is going on; Retry-After says when to come back",
     500: "Something failed inside the service",
     503: "The engine is lost, or the service cannot check keys",
 }
-_ALWAYS = (401, 403, 413, 503)
+_ALWAYS = (401, 403, 503)
 
 
 def _answers(body: type[Any], *errors: int, streams: bool = False) -> Responses:
     """What a route can answer, for the OpenAPI document; without `errors` all of them."""
-    content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
-    found: Responses = {200: {"model": body, "description": "The answer", "content": content}}
+    found: Responses = {200: _success(body, streams=streams)}
     return found | {status: {"model": ErrorBody, "description": _ERRORS[status]} for status in errors or tuple(_ERRORS)}
+
+
+def _success(body: type[Any], *, streams: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
+    return {"model": body, "description": "The answer", "content": content}
 
 
 def _metrics_answers() -> Responses:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 INVALID = "invalid_request_error"
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _SIMPLE_TYPES = frozenset({"str", "int", "float", "bool", "none", "dict", "list"})
+_MAX_SHOWN = 64
+"""Characters of a field's name that an error repeats."""
 
 
 class ErrorDetail(BaseModel):
@@ -109,11 +111,15 @@ def unsupported(name: str, why: str = "is not supported by this service; leave i
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The answer to a body that does not fit its schema: the first field that is wrong, and why."""
     first = errors[0]
-    param = _param(first["loc"])
-    if first["type"] == "extra_forbidden" or param in NEUTRAL_ONLY:
-        return unsupported(param or "a field")
+    is_extra = first["type"] == "extra_forbidden"
+    param = _param(first["loc"], ends_with_field=is_extra)
+    field = None if param is None else param.partition("[")[0]
+    if is_extra or field in NEUTRAL_ONLY:
+        return unsupported((param if is_extra else field) or "a field")
     if first["type"] == "json_invalid":
-        return ApiError(400, "the body is not valid JSON", code="invalid_json")
+        return ApiError(
+            400, f"the body is not valid JSON: {first['msg']} at byte {first['loc'][1]}", code="invalid_json"
+        )
     message = str(first["msg"])
     return ApiError(400, f"{param}: {message}" if param else f"the body is wrong: {message}", param=param)
 
@@ -129,17 +135,26 @@ def install_error_answers(app: FastAPI, *, retry_after_s: int) -> None:
     app.add_exception_handler(RequestValidationError, answer)
 
 
-def _param(location: Sequence[int | str]) -> str | None:
-    """messages[0].content of ("body", "messages", 0, "content", "str"); names of union members are left out."""
-    name = ""
-    for part in location[1:]:
+def _param(location: Sequence[int | str], *, ends_with_field: bool) -> str | None:
+    """messages[0].content of ("body", "messages", 0, "content", "str"); names of union members are left out, but for a last part that
+    is a field, however it is called."""
+    name, last = "", len(location) - 1
+    for place, part in enumerate(location[1:], start=1):
         if isinstance(part, int):
             name += f"[{part}]"
-        elif name and (part in _SIMPLE_TYPES or not part.isidentifier() or part[:1].isupper()):
-            break
-        else:
-            name += f".{part}" if name else part
+        elif (ends_with_field and place == last) or not _is_union_member(part):
+            name += f".{_shown(part)}" if name else _shown(part)
     return name or None
+
+
+def _is_union_member(part: str) -> bool:
+    return part in _SIMPLE_TYPES or not part.isidentifier() or part[:1].isupper()
+
+
+def _shown(field: str) -> str:
+    if len(field) <= _MAX_SHOWN:
+        return field
+    return f"{field[:_MAX_SHOWN]}... ({len(field)} characters)"
 
 
 def _place(error: BaseException) -> str:

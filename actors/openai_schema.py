@@ -9,15 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors.schema_types import Body, Inputs, ModelName, NoList, NoMap, NoText, Text, TokenId
 from models.engine.request import MAX_LOGPROBS
 
 MAX_STOPS = 64
-
-
-class Body(BaseModel):
-    """A request body."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+MAX_STOP_TOKEN_IDS = 1024
+MAX_MESSAGES = 4096
+MAX_PARTS = 1024
+MAX_TEMPLATE_VARIABLES = 64
+MAX_VARIABLE_NAME = 64
 
 
 class Answer(BaseModel):
@@ -26,17 +26,8 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-Text = Annotated[str, Field(min_length=1)]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
-Inputs = str | Annotated[list[str], Field(min_length=1)] | TokenIds | Annotated[list[TokenIds], Field(min_length=1)]
-"""A text, texts, token ids or lists of them."""
-
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1)]
-NoList = Annotated[list[str], Field(max_length=0)]
-NoMap = Annotated[dict[str, str], Field(max_length=0)]
-NoText = Annotated[str, Field(max_length=0)]
 
 NEUTRAL_ONLY = frozenset(
     {
@@ -65,19 +56,19 @@ class TextFormat(Body):
 class SamplingBody(Body):
     """What chat and text completions have in common."""
 
-    model: str
+    model: ModelName
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # ours
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     # of these, only what asks for nothing
     user: str | None = None
@@ -97,7 +88,7 @@ class ChatMessage(Body):
     """One turn of a conversation; texts in parts are joined where the model's chat template takes only texts."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
     # of these, only what asks for nothing
     name: None = None
     refusal: None = None
@@ -108,16 +99,21 @@ class ChatMessage(Body):
     function_call: None = None
 
 
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+VariableName = Annotated[str, Field(max_length=MAX_VARIABLE_NAME)]
+TemplateVariables = Annotated[dict[VariableName, bool | int | float | str], Field(max_length=MAX_TEMPLATE_VARIABLES)]
+
+
 class ChatBody(SamplingBody):
     """POST /v1/chat/completions. `chat_template_kwargs` are variables that a chat template asks for, such as `enable_thinking`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Messages
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     # ours
-    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
     # of these, only what asks for nothing
     store: Literal[False] | None = None
     metadata: NoMap | None = None
@@ -127,7 +123,7 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool | None = None
     functions: NoList | None = None
     function_call: Literal["none", "auto"] | None = None
-    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1, fail_fast=True)] | None = None
     service_tier: Literal["auto", "default"] | None = None
     audio: None = None
     prediction: None = None
