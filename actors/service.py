@@ -251,6 +251,10 @@ class Ingress:
         keys = None if self._keys_file is None else ApiKeys(self._keys_file)
         return create_app(served, keys=keys, limits=Limits())
 
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds, on the event loop that requests are served on: it answers if that does. A process that
+        does not answer is replaced."""
+
 
 def service_app(models: Sequence[ModelDeployment], *, keys_file: str | None) -> serve.Application:
     """The Serve application of these models."""
@@ -261,6 +265,8 @@ def service_app(models: Sequence[ModelDeployment], *, keys_file: str | None) -> 
         max_ongoing_requests=1_000_000,  # what is too much is told with 429, model by model
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=DRAIN_S,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
     )
     app: serve.Application = ingress.bind(list(models), handles, keys_file)
     return app

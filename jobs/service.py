@@ -5,7 +5,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import ray
 from ray import serve
@@ -14,6 +15,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from actors.security import ApiKeys, check_listen
+from actors.service import DRAIN_S
 from actors.text_pool import check_tokenizer
 from jobs.errors import FailedError, SpecError, UsageError
 from jobs.model_check import check_model, problems_at
@@ -23,9 +25,18 @@ from jobs.serving import application
 from pipelines.chatter import quiet_ray
 from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
 from pipelines.cluster_token import AUTH_MODE, TOKEN
-from pipelines.interrupts import interrupts
+from pipelines.interrupts import Grace, interrupts
+from pipelines.last_resort import LastResort
+from pipelines.leftovers import end_leftovers
+from pipelines.local_place import temporary_folder
 
 WATCH_S = 5.0
+END_S = 6.0
+"""After draining, what a service may take to end in order. Then its processes are killed."""
+
+GRACE = Grace(
+    first_s=DRAIN_S + END_S, second_s=0.0, message="the service was ended before all of it was drained and gone"
+)
 LOST = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING)
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
@@ -48,17 +59,34 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
     _check_models(service)
     if will_start_one(address):
         _check_free(service)  # a cluster takes ten seconds to start
-    with interrupts() as take_signals, quiet_ray() as chatter, joined(address, num_cpus=_cpus_of(spec)):
+    last_resort = LastResort(say)
+    with (
+        interrupts(last_resort, GRACE) as take_signals,
+        _ending_processes(last_resort, address),
+        quiet_ray() as chatter,
+        joined(address, num_cpus=_cpus_of(spec)),
+    ):
         take_signals()
         chatter.move_to_session()
         try:
-            with _served(spec) as record:
+            with _served(spec, last_resort) as record:
                 say(f"serving {', '.join(model.name for model in spec.models)} at {record.url}/v1; Ctrl-C ends it")
                 _watch(spec.name)
         except KeyboardInterrupt:
             say("the service has ended")
             return 130
     return 1
+
+
+@contextmanager
+def _ending_processes(last_resort: LastResort, address: str | None) -> Iterator[None]:
+    """Has the last resort kill what a cluster of our own has left. On a given cluster Serve's controller does that, which was asked to
+    when the draining began."""
+    with ExitStack() as stack:
+        stack.callback(last_resort.call_off)
+        if will_start_one(address):
+            stack.enter_context(last_resort.giving_back(partial(end_leftovers, temporary_folder())))
+        yield
 
 
 def _check_models(service: LoadedService) -> None:
@@ -71,8 +99,9 @@ def _check_models(service: LoadedService) -> None:
 
 
 @contextmanager
-def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
-    """The service up and recorded; afterwards it is gone, and Serve too unless it was there before."""
+def _served(spec: ServiceSpec, last_resort: LastResort) -> Iterator[ServiceRecord]:
+    """The service up and recorded; afterwards it is gone, and Serve too unless it was there before. A replica that is stuck can keep
+    that from happening: from the beginning of the end on, the last resort is set."""
     app = application(spec)
     was_running = _start_proxy(spec)
     record = ServiceRecord(
@@ -89,6 +118,7 @@ def _served(spec: ServiceSpec) -> Iterator[ServiceRecord]:
     except RuntimeError as error:
         raise FailedError(f"the service {spec.name!r} did not come up: {error}") from error
     finally:
+        last_resort.set(after_s=GRACE.first_s, status=1, message=GRACE.message)
         record.remove()
         serve.delete(spec.name)
         if not was_running:

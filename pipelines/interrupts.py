@@ -9,20 +9,34 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
 from pipelines.last_resort import LastResort
 
-GRACE_S: Final = 3.5
-"""From the first signal to the last resort."""
-
 INTERRUPTED: Final = "interrupted; what is committed stays, run again to go on"
+
+SAME_S: Final = 1.0
+"""Signals that arrive within this time are one: a terminal and whoever started the process may both pass the same Ctrl-C on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grace:
+    """From the first signal to the last resort, from a second one to it, and what is said then."""
+
+    first_s: float
+    second_s: float
+    message: str
+
+
+RUN_GRACE: Final = Grace(first_s=3.5, second_s=3.5, message=INTERRUPTED)
 
 
 @contextlib.contextmanager
-def interrupts(last_resort: LastResort | None = None) -> Iterator[Callable[[], None]]:
+def interrupts(last_resort: LastResort | None = None, grace: Grace = RUN_GRACE) -> Iterator[Callable[[], None]]:
     """Handles the signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away.
 
     Python delivers signals to the main thread; in any other the context does nothing.
@@ -43,7 +57,7 @@ def interrupts(last_resort: LastResort | None = None) -> Iterator[Callable[[], N
         for number in earlier:
             signal.signal(number, interrupt)
 
-    with _arrivals(frozenset(earlier), last_resort):
+    with _arrivals(frozenset(earlier), last_resort, grace):
         install()
         try:
             yield install
@@ -58,7 +72,7 @@ def _signals() -> list[signal.Signals]:
 
 
 @contextlib.contextmanager
-def _arrivals(numbers: frozenset[int], last_resort: LastResort | None) -> Iterator[None]:
+def _arrivals(numbers: frozenset[int], last_resort: LastResort | None, grace: Grace) -> Iterator[None]:
     """A thread that learns of a signal the moment it arrives, whatever the main thread does, and whoever handles it there."""
     if last_resort is None:
         yield
@@ -68,9 +82,16 @@ def _arrivals(numbers: frozenset[int], last_resort: LastResort | None) -> Iterat
     earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def listen() -> None:
+        first: float | None = None
         while arrived := os.read(reading, 1):
-            if arrived[0] in numbers:
-                last_resort.set(after_s=GRACE_S, status=130, message=INTERRUPTED)
+            if arrived[0] not in numbers:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+                last_resort.set(after_s=grace.first_s, status=130, message=grace.message)
+            elif now - first > SAME_S:
+                last_resort.bring_forward(after_s=grace.second_s, status=130, message=grace.message)
 
     thread = threading.Thread(target=listen, name="millrace-signals", daemon=True)
     thread.start()

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class LastResort:
         self._steps: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._due = 0.0
 
     @contextlib.contextmanager
     def giving_back(self, step: Callable[[], None]) -> Iterator[None]:
@@ -39,9 +41,16 @@ class LastResort:
         """From now on the process has `after_s` seconds to end in order. The first to say so counts."""
         with self._lock:
             if self._timer is None:
-                self._timer = threading.Timer(after_s, self._finish, (status, message))
-                self._timer.daemon = True
-                self._timer.start()
+                self._start(after_s, status, message)
+
+    def bring_forward(self, *, after_s: float, status: int, message: str) -> None:
+        """The same, but if the end was to come later it comes then."""
+        with self._lock:
+            if self._timer is not None and time.monotonic() + after_s < self._due:
+                self._timer.cancel()
+                self._timer = None
+            if self._timer is None:
+                self._start(after_s, status, message)
 
     def call_off(self) -> None:
         """The run has ended in order."""
@@ -49,6 +58,12 @@ class LastResort:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    def _start(self, after_s: float, status: int, message: str) -> None:
+        self._due = time.monotonic() + after_s
+        self._timer = threading.Timer(after_s, self._finish, (status, message))
+        self._timer.daemon = True
+        self._timer.start()
 
     def _finish(self, status: int, message: str) -> None:
         for step in reversed(self._steps):
