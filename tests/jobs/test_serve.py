@@ -20,6 +20,7 @@ import yaml
 from jobs.demo import CHECKPOINTS
 from jobs.serve_environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
+from tests.actors.raw_http import connection, head, status_of, until_closed
 from tests.free_port import free_port
 from tests.jobs.serving import KEY, PATIENCE_S, Service, started_service
 from tests.pipelines.killing import below, wait_until
@@ -225,6 +226,25 @@ def test_another_service_cannot_have_another_port_of_the_same_cluster(service: S
     )
     assert found.returncode == 2, found.stderr
     assert "listens on 127.0.0.1" in found.stderr
+
+
+def test_no_half_sent_request_holds_a_connection_or_is_waited_for(service: Service) -> None:
+    """Through Ray Serve's proxy, whose server has none of these limits by itself."""
+    with connection(service.url) as silent, connection(service.url) as half, connection(service.url) as long:
+        half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        for path, status in (("/health", 200), ("/v1/completions", 401), ("/nothing", 401)):
+            with connection(service.url) as found:
+                found.sendall(head("GET" if path == "/health" else "POST", path, length=1 << 23) + b" " * 1000)
+                assert status_of(until_closed(found)) == status
+        long.sendall(head("POST", "/v1/completions", length=1 << 30, headers={"Authorization": f"Bearer {KEY}"}))
+        assert status_of(until_closed(long)) == 413
+        assert until_closed(silent) == until_closed(half) == b""
+
+
+def test_readiness_names_models_for_a_key_alone(service: Service) -> None:
+    told = httpx.get(f"{service.url}/ready", headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
+    assert told.json()["models"] == ["text", "labels", "pair"]
+    assert httpx.get(f"{service.url}/ready", timeout=30).json() == {"status": "ready", "models": None}
 
 
 def test_prompts_and_answers_are_in_no_log(service: Service) -> None:

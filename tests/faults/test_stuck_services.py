@@ -1,0 +1,89 @@
+"""Services with a process that stands still, as one that never lets go of the interpreter's lock: replaced, and no hindrance to an end."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from actors.service import DRAIN_S
+from actors.work import INGRESS
+from jobs.demo import CHECKPOINTS
+from tests.jobs.serving import Service, started_service
+from tests.pipelines.killing import below, processes_with, wait_until
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+AFTER_DRAINING_S = 10.0
+SLACK_S = 2.0
+"""What a busy machine may add."""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with started_service(
+        tmp_path, [{"name": "text", "path": str(CHECKPOINTS / "causal"), "dtype": "float32"}]
+    ) as found:
+        yield found
+
+
+def stop(service: Service, deployment: str) -> list[int]:
+    """SIGSTOP to all replicas of a deployment."""
+    stopped = service.replicas(deployment)
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def interrupt(service: Service) -> float:
+    """When that was."""
+    service.process.send_signal(signal.SIGINT)
+    return time.monotonic()
+
+
+def check_gone(service: Service, descendants: list[int]) -> None:
+    assert service.process.returncode == 130, service.log.read_text()
+    wait_until(lambda: not processes_with(service.env["RAY_TMPDIR"]), "its cluster to be gone")
+    assert not [pid for pid in descendants if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("stuck", [[INGRESS], ["text"], [INGRESS, "text"]], ids=["http", "engine", "both"])
+def test_a_service_ends_whatever_is_stuck_in_it(service: Service, stuck: list[str]) -> None:
+    descendants = [process.pid for process in below(service.process.pid)]
+    for deployment in stuck:
+        stop(service, deployment)
+    began = interrupt(service)
+    service.process.wait(DRAIN_S + AFTER_DRAINING_S + SLACK_S)
+    print(f"{stuck}: ended after {time.monotonic() - began:.1f} s")  # noqa: T201 - a figure
+    check_gone(service, descendants)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(service: Service) -> None:
+    descendants = [process.pid for process in below(service.process.pid)]
+    stop(service, INGRESS)
+    interrupt(service)
+    time.sleep(2.0)
+    assert service.process.poll() is None, "there is nothing left to hurry"
+    interrupt(service)
+    service.process.wait(3.0 + SLACK_S)
+    check_gone(service, descendants)
+
+
+def test_an_http_replica_that_is_stuck_is_replaced(service: Service) -> None:
+    stopped = stop(service, INGRESS)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{service.url}/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    assert not answers()
+    began = time.monotonic()
+    wait_until(answers, "another replica")
+    print(f"replaced after {time.monotonic() - began:.1f} s")  # noqa: T201 - a figure
+    assert not set(stopped) & set(service.replicas(INGRESS))
