@@ -193,7 +193,7 @@ def test_columns_of_csv_are_those_of_its_header(
         ("foo://x", "'foo://x' is a foo:// URL"),
         (
             "s3://u:p@bucket/x",
-            "the path of the output holds a user name or password; give them in output.storage_options",
+            "the path of the output holds a user name, a password or a signature; give them in output.storage_options",
         ),
         ("s3://", "ParamValidationError"),
         ("{here}/file", "Not a directory"),

@@ -291,7 +291,7 @@ def test_a_url_that_holds_something_else_is_told_before_weights_are_brought(
         ("gs://bucket/m", r"cannot be opened: .*gcsfs.* \(pip install gcsfs\)"),
         ("abfs://c@a/m", r"\(pip install adlfs\)"),
         ("nonsense://m", "Protocol not known: nonsense"),
-        ("sftp://me:hush@host/m", "has a password in it"),
+        ("sftp://me:hush@host/m", "has a password, a signature or a token in it"),
         ("s3://[", "cannot be read"),
     ],
 )
