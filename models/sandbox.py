@@ -5,12 +5,14 @@ loop turn, call, filter, operation and comparison is charged to a budget by the 
 and what multiplies text is measured before it runs (`models.budget`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
-from types import GeneratorType
+from types import CodeType, GeneratorType
 from typing import Any, Final
 
 from jinja2 import Template, Undefined, nodes
+from jinja2.ext import Extension
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -24,6 +26,7 @@ from models.budget import (
     check_power,
     check_product,
 )
+from models.template_source import BoundedTokens, UnfoldingGenerator, check_depth, check_length, syntax_errors
 
 MAX_OUTPUT_CHARS = 1 << 24
 """Characters of one rendered text."""
@@ -44,9 +47,16 @@ class BudgetedEnvironment(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+    code_generator_class = UnfoldingGenerator
 
-    def __init__(self, *, filters: Mapping[str, Callable[..., Any]], **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        filters: Mapping[str, Callable[..., Any]],
+        extensions: Sequence[type[Extension]] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(optimized=False, extensions=[BoundedTokens, *extensions], **settings)
         self._budget = Budget()
         del self.filters["random"], self.globals["lipsum"]
         every = {**self.filters, **filters}
@@ -57,11 +67,29 @@ class BudgetedEnvironment(ImmutableSandboxedEnvironment):
         """A template of which every loop, `~` and comparison is charged too.
 
         Raises:
-            jinja2.TemplateSyntaxError: it is not a template.
+            jinja2.TemplateSyntaxError: it is not a template, or too large or nested too deep to be one.
         """
-        tree = _Guards().visit(self.parse(source))
-        tree.set_environment(self)
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+        with syntax_errors():
+            tree = _Guards().visit(self.parse(source))
+            tree.set_environment(self)
+            code = self.compile(tree)
+        return self.template_class.from_code(self, code, self.make_globals(None))
+
+    def parse(self, source: str, name: str | None = None, filename: str | None = None) -> nodes.Template:
+        """The tree of a template.
+
+        Raises:
+            jinja2.TemplateSyntaxError: it is not a template, or too large or nested too deep to be one.
+        """
+        check_length(source)
+        with syntax_errors():
+            tree = super().parse(source, name, filename)
+        check_depth(tree)
+        return tree
+
+    def _compile(self, source: str, filename: str) -> CodeType:
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # such as for `1[0]`
+            return super()._compile(source, filename)
 
     def render_within_budget(self, template: Template, variables: Mapping[str, Any]) -> str:
         """Renders with a fresh budget.

@@ -6,16 +6,17 @@ them. jinja2's own compiler says which names are the row's and which are the tem
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.compiler import Frame
-from jinja2.meta import TrackingCodeGenerator
 
+from models.template_source import UnfoldingGenerator, syntax_errors
 from pipelines.row_mapping import ROW, in_row
 
-_PRINTED = re.compile(r"\{\{[-+]?(.*?)[-+]?\}\}")
 _NO_OWN_NAME = re.compile(r"[{}|()\[\]\"'~]")
+_MAX_NAME_CHARS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,30 +33,36 @@ class TemplateColumns:
 
 def columns_of(parsed: nodes.Template, environment: Environment) -> TemplateColumns:
     """The columns of a template. Those that jinja2 has a function of the same name for (`range`) can be left out."""
-    functions, environment.globals = environment.globals, {}
-    try:
-        reads = _Reads(environment)
+    reads = _Reads(environment)
+    with syntax_errors():
         reads.visit(parsed)
-    finally:
-        environment.globals = functions
     by_name = reads.undeclared_identifiers - {ROW}
     return TemplateColumns(
         named=frozenset(by_name | reads.named),
-        optional=frozenset(reads.optional | (by_name & functions.keys() - reads.named)),
+        optional=frozenset(reads.optional | (by_name & environment.globals.keys() - reads.named)),
         is_all=reads.is_all,
         uses_row=ROW in reads.undeclared_identifiers,
         prints_row=reads.prints_row,
     )
 
 
-class _Reads(TrackingCodeGenerator):
+class _Reads(UnfoldingGenerator):
     """Notes what stands in the template while jinja2 compiles it for nobody."""
 
     def __init__(self, environment: Environment) -> None:
-        super().__init__(environment)
+        super().__init__(environment, None, None, optimized=False)
+        self.undeclared_identifiers: set[str] = set()
         self.named: set[str] = set()
         self.optional: set[str] = set()
         self.is_all = self.prints_row = False
+
+    def write(self, x: str) -> None:
+        """Writes nothing."""
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        loads = frame.symbols.loads.values()
+        self.undeclared_identifiers.update(name for action, name in loads if action == "resolve" and name is not None)
 
     def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802  jinja2's names
         self.prints_row |= any(self._is_row(child, frame) for child in node.nodes)
@@ -143,11 +150,18 @@ def name_hint(source: str, error: TemplateSyntaxError, environment: Environment)
     """How a column is named whose name is why the template does not parse, as far as that can be seen."""
     lines = source.splitlines()
     line = lines[error.lineno - 1] if 0 < error.lineno <= len(lines) else ""
-    for found in _PRINTED.finditer(line):
-        name = found[1].strip()
-        if name and not _NO_OWN_NAME.search(name) and not _parses(name, environment):
+    for name in _printed(line):
+        if 0 < len(name) <= _MAX_NAME_CHARS and not _NO_OWN_NAME.search(name) and not _parses(name, environment):
             return f"; a column named {json.dumps(name, ensure_ascii=False)} is written {{{{ {in_row(name)} }}}}"
     return f"; a column whose name is no plain word is written like {{{{ {in_row('Ticket Text')} }}}}"
+
+
+def _printed(line: str) -> Iterator[str]:
+    """What stands between {{ and }}, each as it is found from the left."""
+    end = 0
+    while (start := line.find("{{", end)) >= 0 and (end := line.find("}}", start + 2)) >= 0:
+        yield line[start + 2 : end].lstrip("-+").rstrip("-+").strip()
+        end += 2
 
 
 def _parses(expression: str, environment: Environment) -> bool:
