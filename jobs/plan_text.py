@@ -74,6 +74,8 @@ def _sample_lines(sample: Sample) -> list[str]:
         lines.append(f"  mean {mean:,.1f}   median {middle:,}   95% {p95:,}   longest {longest:,}")
     for kind, count in sorted(sample.failures.items(), key=lambda failure: -failure[1]):
         lines.append(f"  {count:,} of the sampled rows would fail: {kind}")
+    if sample.cut_short is not None:
+        lines.append(f"  sampling was cut short: {sample.cut_short}")
     return lines
 
 

@@ -5,7 +5,7 @@ Reads headers only, in a second or two. Every problem comes with its place in th
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from jobs.errors import SpecError
@@ -17,19 +17,19 @@ from jobs.templates import required_columns
 from models.config import ModelConfig
 from models.errors import ConfigError
 from models.labels import Outcome, outcome_text
-from models.text import Tokenizer
 from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
 from pipelines.hive import folder_values
+from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.job import ClassifyTask, Task
 from pipelines.json_lines import parse_object
 from pipelines.layout import check_text
 from pipelines.listing import PassedOver, SourceFile, find_sources
 from pipelines.overlap import check_apart
 from pipelines.parquet import read_names
-from pipelines.prepare import Preparer
+from pipelines.sample import MAX_OVERRUNS
 from pipelines.scanning import Ahead, what_is_wrong
 from pipelines.schema import column_hint, parse_types, shown_names
 from pipelines.storage import Content, Storage, reading
@@ -41,10 +41,10 @@ MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """What was opened on the way, for a plan to go on with."""
+    """What was opened on the way, for a plan to go on with; `preparer` is to be closed."""
 
     config: ModelConfig
-    preparer: Preparer
+    preparer: IsolatedPreparer
     facts: ModelFacts
     sources: tuple[SourceFile, ...]
     passed_over: PassedOver
@@ -71,11 +71,20 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     """
     job, places = spec.job, spec.places
     config, folder = check_model(job.model, job.engine, places)
+    preparer = IsolatedPreparer(job.dated(today), folder, config, max_overruns=MAX_OVERRUNS)
+    with ExitStack() as on_error:
+        on_error.callback(preparer.close)
+        found = _checked_with(preparer, spec, config)
+        on_error.pop_all()
+    return found
+
+
+def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec, config: ModelConfig) -> Preflight:
+    job, places = spec.job, spec.places
     with problems_at(places, MODEL):
-        tokenizer = Tokenizer.from_pretrained(folder, now=job.dated(today).now)
+        preparer.load()
     with problems_at(places, ("task",)):
-        facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
-        preparer = Preparer(job, tokenizer, facts)
+        facts = preparer.fitted.facts
     check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})

@@ -16,16 +16,16 @@ from pipelines.encoding import (
     Int32Array,
     Piece,
     Row,
-    each,
+    TextEncoding,
     of_tokens,
     protected,
-    together,
     too_long,
 )
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask
 from pipelines.kinds import EMPTY_TEXT
+from pipelines.pace import Pace
 from pipelines.templates import RowTemplate
 from pipelines.windows import WindowSize
 
@@ -55,15 +55,19 @@ class TextEncoder:
         self.columns = self._template.columns
         self.required_columns = self._template.required_columns
         self.reads_all = self._template.reads_all
+        self._encoding = TextEncoding(render=self._rendered, encode=self._encode, check=self._checked, num_chars=len)
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
-        return each(self._checked, together(self._tokenizer.encode_batch, each(self._rendered, rows)))
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        return self._encoding.of_rows(rows, pace)
 
     def _rendered(self, row: Row) -> str:
         return self._template.render(row if self._task.allow_special_tokens else protected(row, self._tokenizer))
 
-    def _checked(self, encoded: tuple[str, list[int]]) -> EncodedRow:
-        token_ids = encoded[1]
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self._tokenizer.encode_batch(texts)
+
+    def _checked(self, text: str, token_ids: list[int]) -> EncodedRow:
+        del text
         if len(token_ids) <= self._num_before + self._num_after:
             raise RowError(EMPTY_TEXT, "the text has no tokens to classify")
         if len(token_ids) <= self._limit:
@@ -116,8 +120,14 @@ class LabelEncoder:
         self.required_columns = self._text.required_columns | self._question.required_columns
         self.reads_all = self._text.reads_all or self._question.reads_all
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
-        return each(self._checked, together(self._encode, each(self._ask, rows)))
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        encoding = TextEncoding(
+            render=self._ask,
+            encode=self._encode,
+            check=lambda asked, token_ids: self._checked(asked, token_ids, pace),
+            num_chars=lambda asked: len(asked.prompt),
+        )
+        return encoding.of_rows(rows, pace)
 
     def _ask(self, row: Row) -> _Asked:
         shown = row if self._task.allow_special_tokens else protected(row, self._tokenizer)
@@ -136,23 +146,23 @@ class LabelEncoder:
     def _encode_prompts(self, prompts: list[str]) -> list[list[int]]:
         return self._tokenizer.encode_batch(prompts, add_special_tokens=self._tokenizer.chat_template is None)
 
-    def _checked(self, encoded: tuple[_Asked, list[int]]) -> EncodedRow:
-        asked, token_ids = encoded
+    def _checked(self, asked: _Asked, token_ids: list[int], pace: Pace) -> EncodedRow:
         if len(token_ids) <= self._limit:
             return of_tokens(token_ids)
         if self._size is None:
             num_label_tokens = max(map(len, self.label_ids))
             what = f"the text with its question has {len(token_ids)} tokens and the longest label {num_label_tokens}"
             raise too_long(what, self._max_prompt + num_label_tokens, _REMEDY)
-        return self._windowed(asked, self._size.stride)
+        return self._windowed(asked, self._size.stride, pace)
 
-    def _windowed(self, asked: _Asked, overlap: int) -> EncodedRow:
+    def _windowed(self, asked: _Asked, overlap: int, pace: Pace) -> EncodedRow:
         text = self._text.render(asked.row)
         offsets = self._text_offsets(text)
         room = self._limit - len(self._encode_prompts([self._prompt("", asked.question)])[0])
         while room > overlap:
             windows = cut_windows(len(offsets), room=room, overlap=overlap)
             parts = [text[offsets[window.start][0] : offsets[window.end - 1][1]] for window in windows]
+            pace.at_more_text(len(parts) * len(asked.prompt))
             prompts = self._encode_prompts([self._prompt(self._shown(part), asked.question) for part in parts])
             excess = max(map(len, prompts)) - self._limit
             if excess <= 0:

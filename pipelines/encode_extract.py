@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from models.document import Document, DocumentPart
 from models.text import Encoding, Tokenizer
 from models.windows import Window
-from pipelines.encoding import EncodedRow, Piece, Row, each, together, too_long
+from pipelines.encoding import EncodedRow, Piece, Row, TextEncoding, too_long
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ExtractTask
 from pipelines.kinds import EMPTY_TEXT
+from pipelines.pace import Pace
 from pipelines.templates import RowTemplate
 from pipelines.windows import WindowSize
 
@@ -38,12 +39,17 @@ class DocumentEncoder:
         self.columns = self._template.columns
         self.required_columns = self._template.required_columns
         self.reads_all = self._template.reads_all
+        self._encoding = TextEncoding(
+            render=self._template.render, encode=self._encode, check=self._windowed, num_chars=len
+        )
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
-        return each(self._windowed, together(self._tokenizer.encode_with_offsets, each(self._template.render, rows)))
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        return self._encoding.of_rows(rows, pace)
 
-    def _windowed(self, encoded: tuple[str, Encoding]) -> EncodedRow:
-        text, encoding = encoded
+    def _encode(self, texts: list[str]) -> Sequence[Encoding]:
+        return self._tokenizer.encode_with_offsets(texts)
+
+    def _windowed(self, text: str, encoding: Encoding) -> EncodedRow:
         document = Document.of(encoding, sequence=0)
         parts = [document.owned_part(window) for window in _windows(document, self._size)]
         return EncodedRow(pieces=tuple(map(_piece, parts)), text=text)
@@ -64,9 +70,12 @@ class QuestionEncoder:
         self.columns = self._text.columns | self._question.columns
         self.required_columns = self._text.required_columns | self._question.required_columns
         self.reads_all = self._text.reads_all or self._question.reads_all
+        self._encoding = TextEncoding(
+            render=self._rendered, encode=self._encode, check=self._windowed, num_chars=_num_chars
+        )
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
-        return each(self._windowed, together(self._encode, each(self._rendered, rows)))
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        return self._encoding.of_rows(rows, pace)
 
     def _rendered(self, row: Row) -> tuple[str, str]:
         question, text = self._question.render(row), self._text.render(row)
@@ -77,11 +86,15 @@ class QuestionEncoder:
     def _encode(self, pairs: list[tuple[str, str]]) -> Sequence[Encoding]:
         return self._tokenizer.encode_with_offsets([question for question, _ in pairs], [text for _, text in pairs])
 
-    def _windowed(self, encoded: tuple[tuple[str, str], Encoding]) -> EncodedRow:
-        (_, text), encoding = encoded
+    def _windowed(self, asked: tuple[str, str], encoding: Encoding) -> EncodedRow:
+        text = asked[1]
         document = Document.of(encoding, sequence=1)
         parts = [document.part(window) for window in _windows(document, self._size)]
         return EncodedRow(pieces=tuple(map(_piece, parts)), text=text)
+
+
+def _num_chars(asked: tuple[str, str]) -> int:
+    return len(asked[0]) + len(asked[1])
 
 
 def _windows(document: Document, size: WindowSize) -> list[Window]:

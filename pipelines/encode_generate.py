@@ -9,11 +9,12 @@ from typing import Any
 
 from models.chat_content import ChatContent
 from models.text import Tokenizer
-from pipelines.encoding import EncodedRow, Row, each, of_tokens, protected, together, too_long
+from pipelines.encoding import EncodedRow, Row, TextEncoding, each, of_tokens, protected, too_long
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import GenerateTask
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
+from pipelines.pace import Pace
 from pipelines.templates import RowTemplate
 
 # What chat templates get in another way.
@@ -40,9 +41,10 @@ class PromptEncoder:
         self.columns = frozenset[str]().union(*(template.columns for template in self._templates))
         self.required_columns = frozenset[str]().union(*(template.required_columns for template in self._templates))
         self.reads_all = any(template.reads_all for template in self._templates)
+        self._encoding = TextEncoding(render=self._rendered, encode=self._encode, check=self._checked, num_chars=len)
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
-        return each(self._checked, together(self._encode, each(self._rendered, rows)))
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        return self._encoding.of_rows(rows, pace)
 
     def _rendered(self, row: Row) -> str:
         return self._render(row if self._task.allow_special_tokens else protected(row, self._tokenizer))
@@ -50,8 +52,8 @@ class PromptEncoder:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self._tokenizer.encode_batch(texts, add_special_tokens=self._task.prompt is not None)
 
-    def _checked(self, encoded: tuple[str, list[int]]) -> EncodedRow:
-        token_ids = encoded[1]
+    def _checked(self, text: str, token_ids: list[int]) -> EncodedRow:
+        del text
         if not token_ids:
             raise RowError(EMPTY_TEXT, "the prompt has no tokens")
         return of_tokens(checked_length(token_ids, self._limit, self._task))
@@ -112,7 +114,8 @@ class TokenIdsEncoder:
         self.columns = self.required_columns = frozenset({column})
         self.reads_all = False
 
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]:
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        del pace  # there is nothing of a stranger's to run
         return each(self._checked, rows)
 
     def _checked(self, row: Row) -> EncodedRow:

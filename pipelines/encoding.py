@@ -1,12 +1,12 @@
 """What every kind of task does to turn rows into model requests, and what it makes.
 
-A task's encoder takes the rows of a unit as column name to Python value, renders its templates and tokenizes all texts in one call.
+A task's encoder takes the rows of a unit as column name to Python value, renders its templates and tokenizes many texts in one call.
 What is wrong with one row stands, from there on, in its place as a `RowError`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from models.errors import RequestError, TemplateError
 from models.text import Tokenizer
 from pipelines.errors import RowError
 from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOO_LONG
+from pipelines.pace import Pace
 from pipelines.row_mapping import ProtectedRow
 
 Row = Mapping[str, Any]
@@ -49,7 +50,7 @@ class RowEncoder(Protocol):
     def required_columns(self) -> frozenset[str]: ...
     @property
     def reads_all(self) -> bool: ...
-    def encode_rows(self, rows: Sequence[Row | RowError]) -> list[EncodedRow | RowError]: ...
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]: ...
 
 
 def of_tokens(token_ids: Sequence[int]) -> EncodedRow:
@@ -62,24 +63,56 @@ def each(function: Callable[[In], Out], items: Sequence[In | RowError]) -> list[
     return [item if isinstance(item, RowError) else _attempt(function, item) for item in items]
 
 
-def together(
-    function: Callable[[list[In]], Sequence[Out]], items: Sequence[In | RowError]
-) -> list[tuple[In, Out] | RowError]:
-    """Every item that is no `RowError` with its result from one call of `function` for all of them, or its own error."""
-    good = [item for item in items if not isinstance(item, RowError)]
-    results = iter(_together_or_alone(function, good) if good else ())
-    return [item if isinstance(item, RowError) else _paired(item, next(results)) for item in items]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextEncoding(Generic[In, Out]):
+    """The three parts of a task that has texts: `render` makes the text of a row (or what has a text in it), `encode` the tokens of
+    many such texts in one call, `check` the requests of a text and its tokens. `num_chars` is a text's length."""
 
+    render: Callable[[Row], In]
+    encode: Callable[[list[In]], Sequence[Out]]
+    check: Callable[[In, Out], EncodedRow]
+    num_chars: Callable[[In], int]
 
-def _together_or_alone(function: Callable[[list[In]], Sequence[Out]], items: list[In]) -> Sequence[Out | RowError]:
-    try:
-        return function(items)
-    except RequestError:  # of one of them
-        return each(lambda item: function([item])[0], items)
+    def of_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        """A unit's rows: all are rendered, then tokenized in slices. What is wrong with a row stands in its place."""
+        done: dict[int, EncodedRow | RowError] = {}
+        texts: dict[int, In] = {}
+        for position, row in enumerate(rows):
+            pace.at_template(position)
+            text = row if isinstance(row, RowError) else _attempt(self.render, row)
+            if isinstance(text, RowError):
+                done[position] = text
+            else:
+                texts[position] = text
+        for positions in self._slices(texts, pace.slice_chars):
+            some = {position: texts[position] for position in positions}
+            for position, tokens in self._tokens(some, pace).items():
+                pace.at_text(position, self.num_chars(some[position]))
+                done[position] = self._checked(some[position], tokens)
+        return [done[position] for position in range(len(rows))]
 
+    def _slices(self, texts: Mapping[int, In], slice_chars: int) -> Iterator[list[int]]:
+        """Positions of neighbouring texts that together have at most so many characters, or of a longer one."""
+        positions: list[int] = []
+        room = slice_chars
+        for position, text in texts.items():
+            if positions and self.num_chars(text) > room:
+                yield positions
+                positions, room = [], slice_chars
+            positions.append(position)
+            room -= self.num_chars(text)
+        if positions:
+            yield positions
 
-def _paired(item: In, result: Out | RowError) -> tuple[In, Out] | RowError:
-    return result if isinstance(result, RowError) else (item, result)
+    def _tokens(self, texts: Mapping[int, In], pace: Pace) -> dict[int, Out | RowError]:
+        pace.at_slice(list(texts), sum(map(self.num_chars, texts.values())))
+        try:
+            return dict(zip(texts, self.encode(list(texts.values())), strict=True))
+        except RequestError:  # of one of them
+            return dict(zip(texts, each(lambda text: self.encode([text])[0], list(texts.values())), strict=True))
+
+    def _checked(self, text: In, tokens: Out | RowError) -> EncodedRow | RowError:
+        return tokens if isinstance(tokens, RowError) else _attempt(lambda found: self.check(text, found), tokens)
 
 
 def _attempt(function: Callable[[In], Out], item: In) -> Out | RowError:

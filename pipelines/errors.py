@@ -10,6 +10,7 @@ PipelineError
 │   └── DamageError         what the output folder says of its run is not what was written
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
 ├── TaskError             the task does not fit the model, or contradicts itself: found before anything starts
+├── OverrunsError         rows of a unit keep going over the limits of preparing one; on unit after unit: the run stops
 ├── InternalError         our own code failed on unit after unit: the run stops
 ├── ClusterError          there is no such Ray cluster, it is too small, or this machine has no place for one
 ├── ClusterLostError      the Ray cluster is gone, or a part of it that a run cannot do without
@@ -73,6 +74,10 @@ class TaskError(PipelineError):
 
     def __reduce__(self) -> tuple[type["TaskError"], tuple[str, str]]:
         return TaskError, (self.place, self.message)
+
+
+class OverrunsError(PipelineError):
+    """Preparing rows keeps taking more time or memory than it may, or ending its process; the text says on which, and what to do."""
 
 
 class InternalError(PipelineError):

@@ -17,10 +17,10 @@ from models.footprint import footprint
 from models.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
+from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.job import GenerateTask, Job
 from pipelines.listing import PassedOver, SourceFile
 from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
-from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest
 from pipelines.sample import Sample, UnitPicker, sample_rows
@@ -86,7 +86,7 @@ class Inputs:
 
     config: ModelConfig
     checkpoint: Checkpoint
-    preparer: Preparer
+    preparer: IsolatedPreparer
     sources: Sequence[SourceFile]
     passed_over: PassedOver = field(default_factory=PassedOver)
 
@@ -117,7 +117,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     plan = plan_units(
         inputs.sources,
         job.input,
-        preparer.columns,
+        preparer.fitted.columns,
         unit_rows=unit_rows,
         sink=picker,
         limit=job.limit,
@@ -126,7 +126,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
-    probe = probe_engine(job_settings(job, preparer.label_ids), sample.rows, budget_s=PROBE_S)
+    probe = probe_engine(job_settings(job, preparer.fitted.label_ids), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
         plan=replace(plan, passed_over=inputs.passed_over),

@@ -23,6 +23,7 @@ from pipelines.watch import EngineWatch
 
 WAIT_S = 0.2
 SHOW_S = 0.5
+_OVERRUN = "overrun"
 
 
 class Follower:
@@ -50,6 +51,7 @@ class Follower:
         Raises:
             EngineError: engines keep dying.
             InternalError: unit after unit meets the same fault of ours.
+            OverrunsError: unit after unit is given up, as its rows go over the limits of preparing them.
             OutputError: results cannot be written, or the output folder is lost.
             LeaseError: the lease is lost.
             ClusterLostError: the Ray cluster is gone.
@@ -100,8 +102,15 @@ class Follower:
 
 
 def _faults_of(failed: UnreadableUnit) -> list[Fault]:
-    """The fault of a unit that failed as a whole, if it is ours."""
-    if not failed.is_fault:
+    """The fault of a unit that failed as a whole, if it is ours or its rows'."""
+    if not (failed.is_fault or failed.is_overrun):
         return []
-    place = failed.unit.path, failed.unit.first_row
-    return [Fault(name=fault_name(failed.message), message=failed.message, path=place[0], row=place[1])]
+    return [
+        Fault(
+            name=_OVERRUN if failed.is_overrun else fault_name(failed.message),
+            message=failed.message,
+            path=failed.unit.path,
+            row=failed.unit.first_row,
+            is_overrun=failed.is_overrun,
+        )
+    ]

@@ -17,6 +17,9 @@ INVALID_VALUE: Final = "invalid_value"
 TEMPLATE_ERROR: Final = "template_error"
 """A template failed on this row in another way, or went over its limits."""
 
+TOKENIZER_ERROR: Final = "tokenizer_error"
+"""The checkpoint's tokenizer failed on this row's text, or went over its limits."""
+
 EMPTY_TEXT: Final = "empty_text"
 """The rendered text has no tokens, and there is nothing to answer."""
 

@@ -15,6 +15,7 @@ from pipelines.encoding import EncodedRow, RowEncoder
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job, Task
+from pipelines.pace import SLICE_CHARS, Pace
 from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
 from pipelines.schema import Columns
 from pipelines.seeds import row_seed
@@ -41,9 +42,13 @@ class Preparer:
         )
         self.label_ids = encoder.label_ids if isinstance(encoder, LabelEncoder) else ()
 
-    def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
-        """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds."""
-        encoded = self._encoder.encode_rows(rows.rows.values(self.columns.read))
+    def prepare(self, rows: UnitRows, *, relative_path: str, slice_chars: int = SLICE_CHARS) -> PreparedUnit:
+        """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds. Texts are
+        tokenized in slices of `slice_chars`, or one by one."""
+        pace = Pace(rows.row_numbers.tolist(), slice_chars=slice_chars)
+        pace.at_unit(rows.unit.num_bytes)
+        encoded = self._encoder.encode_rows(rows.rows.values(self.columns.read), pace)
+        pace.at_unit(rows.unit.num_bytes)
         good = [row for row in encoded if isinstance(row, EncodedRow)]
         is_good = np.array([isinstance(row, EncodedRow) for row in encoded], np.bool_)
         row_numbers = rows.row_numbers[is_good]

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-MEANT: Final = (SourceError, OutputError, LeaseError)
-"""What a stage raises on purpose, about its unit or about the run."""
+MEANT: Final = (SourceError, OutputError, LeaseError, MemoryError)
+"""What a stage raises about its unit or about the run, and not because of a row."""
 
 MAX_TEXT: Final = 300
 _OURS: Final = Path(__file__).parents[1]

@@ -17,21 +17,29 @@ from ray.exceptions import RayError
 
 from actors.owner import ReplicaOwner, ReplicaShape
 from models.config import ModelConfig
-from models.text import Tokenizer
 from pipelines.attempts import Attempts
 from pipelines.chatter import Chatter, quiet_ray
 from pipelines.cluster import Room, check_place, connected, will_start_one
 from pipelines.cluster_watch import ClusterWatch, watching_cluster
 from pipelines.conclude import FinishAndCommit
 from pipelines.digest import with_digests
-from pipelines.errors import ClusterLostError, EngineError, GraphError, InternalError, LeaseError, OutputError
+from pipelines.errors import (
+    ClusterLostError,
+    EngineError,
+    GraphError,
+    InternalError,
+    LeaseError,
+    OutputError,
+    OverrunsError,
+)
 from pipelines.execution import Execution
-from pipelines.facts import ModelFacts
 from pipelines.fingerprint import fingerprint_of
 from pipelines.follow import Follower
 from pipelines.graph import Stages, build_graph, fair_calls
 from pipelines.infer import MakeEngine, load_engine
 from pipelines.interrupts import INTERRUPTED, interrupts
+from pipelines.isolated_preparer import IsolatedPreparer
+from pipelines.isolated_work import FittedTask
 from pipelines.job import Job
 from pipelines.last_resort import LastResort
 from pipelines.ledger import Ledger
@@ -42,7 +50,6 @@ from pipelines.overlap import check_apart
 from pipelines.permit import Permit
 from pipelines.plan_tasks import map_in_tasks
 from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
-from pipelines.prepare import Preparer
 from pipelines.progress import ExitStatus, Progress, RunSummary
 from pipelines.reading import UnitReader
 from pipelines.result_names import check_names
@@ -102,16 +109,13 @@ class _Model:
     """
 
     job: Job
-    facts: ModelFacts
-    preparer: Preparer
+    fitted: FittedTask
 
     @classmethod
     def of(cls, job: Job) -> "_Model":
         folder = job.model.find("description").folder
-        tokenizer = Tokenizer.from_pretrained(folder, now=job.now)
-        config = ModelConfig.from_pretrained(folder)
-        facts = ModelFacts.from_config(config, tokenizer, job.engine.max_model_len)
-        return cls(job=job, facts=facts, preparer=Preparer(job, tokenizer, facts))
+        with contextlib.closing(IsolatedPreparer(job, folder, ModelConfig.from_pretrained(folder))) as preparer:
+            return cls(job=job, fitted=preparer.fitted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +198,7 @@ class Driver:
             yield _Cluster(room=room, chatter=chatter, watch=watch)
 
     def _plan(self, sources: Sources, model: _Model, sink: Sink) -> Plan:
-        job, preparer, num_rows = self._job, model.preparer, 0
+        job, num_rows = self._job, 0
 
         def count(units: Sequence[Unit]) -> None:
             nonlocal num_rows
@@ -205,13 +209,13 @@ class Driver:
         plan = plan_units(
             sources.files,
             job.input,
-            preparer.columns,
+            model.fitted.columns,
             unit_rows=unit_rows_of(job),
             limit=job.limit,
             map_tasks=map_in_tasks,
             sink=count,
         )
-        check_names(job, model.facts, plan.schema.names)
+        check_names(job, model.fitted.facts, plan.schema.names)
         return replace(plan, passed_over=sources.passed_over)
 
     def _take_stock(self, ledger: Ledger) -> Tally:
@@ -228,16 +232,16 @@ class Driver:
             declared=frozenset(job.input.schema or ()),
             storage=Storage.of(job.input),
         )
-        settings, make_engine = job_settings(job, model.preparer.label_ids), self._make_engine
+        settings, make_engine = job_settings(job, model.fitted.label_ids), self._make_engine
         if job.engine.service is not None:
             from pipelines.service_engine import find_model, service_engine  # Serve takes a second to import
 
             make_engine = partial(service_engine, find_model(job.engine.service, settings))
         return Stages(
-            read=ReadSettings(job=job, facts=model.facts, reader=reader, permit=Permit(committer=committer)),
+            read=ReadSettings(job=job, reader=reader, permit=Permit(committer=committer)),
             engine=settings,
             make_engine=make_engine,
-            conclude=FinishAndCommit(job=job, facts=model.facts, committer=committer),
+            conclude=FinishAndCommit(job=job, facts=model.fitted.facts, committer=committer),
         )
 
     def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, cluster: _Cluster) -> Ending:
@@ -263,7 +267,7 @@ class Driver:
                 execution = Execution(graph)
             with owner, execution:
                 follower.follow(execution)
-        except (ClusterLostError, EngineError, InternalError, OutputError, LeaseError) as error:
+        except (ClusterLostError, EngineError, InternalError, OutputError, OverrunsError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
         except GraphError as error:
             logger.info("Ray gave the graph up; its messages are in %s", chatter.path, exc_info=True)

@@ -11,15 +11,18 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.errors import SourceError
-from pipelines.prepare import Preparer
+from pipelines.errors import OverrunsError, SourceError
 from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest, PreparedUnit, UnitRows
 from pipelines.units import Unit, UnreadableUnit
+
+MAX_OVERRUNS = 3
+"""Rows that go over the limits of preparing one, after which no more are sampled."""
 
 
 class UnitPicker:
@@ -50,12 +53,13 @@ class Sample:
     """Some rows of a corpus as the engine would get them.
 
     `prompt_tokens` has one value a good row: the tokens of all its windows. `failures` counts the others by kind. `rows` holds the
-    requests of each good row, in the order of the corpus.
+    requests of each good row, in the order of the corpus. `cut_short` says why there are fewer rows than were wanted.
     """
 
     prompt_tokens: npt.NDArray[np.int64]
     failures: Mapping[str, int]
     rows: Sequence[Sequence[ModelRequest]]
+    cut_short: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -67,8 +71,17 @@ class Sample:
         return float(self.prompt_tokens.sum()) / self.num_rows if self.num_rows else 0.0
 
 
-def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: Preparer, *, num_rows: int) -> Sample:
-    """Takes about `num_rows` rows, evenly from `units`.
+class UnitPreparer(Protocol):
+    """Prepares units, and counts the rows that went over its limits; see `IsolatedPreparer`."""
+
+    @property
+    def num_overruns(self) -> int: ...
+    def prepare(self, rows: UnitRows) -> PreparedUnit: ...
+
+
+def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: UnitPreparer, *, num_rows: int) -> Sample:
+    """Takes about `num_rows` rows, evenly from `units`; fewer where rows keep going over the preparer's limits, which takes seconds
+    for each.
 
     Raises:
         SourceError: a unit cannot be read.
@@ -76,15 +89,23 @@ def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: Preparer, *
     total = sum(unit.num_rows for unit in units)
     rows: list[Sequence[ModelRequest]] = []
     failures: Counter[str] = Counter()
+    cut_short = None
     for read in reader.read_units(units):
         if isinstance(read, UnreadableUnit):
             raise SourceError(read.message)
         wanted = max(1, round(num_rows * read.unit.num_rows / total)) if total else 0
-        prepared = preparer.prepare(_thinned(read, wanted), relative_path=read.unit.relative_path)
+        try:
+            prepared = preparer.prepare(_thinned(read, wanted))
+        except OverrunsError as error:
+            cut_short = str(error)
+            break
         failures.update(failure.kind for failure in prepared.failures)
         rows += _by_row(prepared)
+        if preparer.num_overruns >= MAX_OVERRUNS:
+            cut_short = f"{preparer.num_overruns} rows went over the limits of preparing one"
+            break
     tokens = [sum(len(request.token_ids) for request in requests) for requests in rows]
-    return Sample(prompt_tokens=np.array(tokens, np.int64), failures=dict(failures), rows=rows)
+    return Sample(prompt_tokens=np.array(tokens, np.int64), failures=dict(failures), rows=rows, cut_short=cut_short)
 
 
 def _thinned(read: UnitRows, wanted: int) -> UnitRows:

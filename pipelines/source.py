@@ -1,6 +1,7 @@
 """The first operator: units are read and prepared, one block a unit, a few units a task.
 
-Reading and preparing share an operator because every operator costs time for every unit. A unit that cannot be read goes through the graph
+Reading and preparing share an operator because every operator costs time for every unit. Units are read in this process and prepared in a
+child of it with limits (`pipelines.isolated_preparer`), which makes the block. A unit that cannot be read goes through the graph
 as what it is, without work for the engine.
 """
 
@@ -14,18 +15,16 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from models.text import Tokenizer
+from models.config import ModelConfig
 from pipelines.blocks import PREPARED, WORK, block_of
-from pipelines.facts import ModelFacts
-from pipelines.infer import work_of
+from pipelines.errors import OverrunsError
+from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.job import Job
 from pipelines.outcomes import LeftOut
 from pipelines.permit import Permit
-from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader, group_units
-from pipelines.row_guard import guarded, unit_fault
+from pipelines.row_guard import unit_fault
 from pipelines.rows import UnitRows
-from pipelines.set_apart import kept_rows_of, with_failed_rows
 from pipelines.units import Unit, UnreadableUnit
 
 UNITS_PER_TASK = 4
@@ -38,7 +37,6 @@ class ReadSettings:
     """What a task needs to read and prepare any unit of the run."""
 
     job: Job
-    facts: ModelFacts
     reader: UnitReader
     permit: Permit
 
@@ -97,32 +95,42 @@ def read_and_prepare(settings: bytes, units: bytes) -> Iterator[pa.Table]:
         if isinstance(found, UnreadableUnit):
             yield block_of(**{PREPARED: found, WORK: None})
         else:
-            yield _prepared_block(_preparer(settings), found)
+            yield _prepared_block(PREPARERS.of(settings), found)
     yield block_of(**{PREPARED: LeftOut(), WORK: None})
 
 
-def _prepared_block(preparer: Preparer, found: UnitRows) -> pa.Table:
+def _prepared_block(preparer: IsolatedPreparer, found: UnitRows) -> pa.Table:
     """The block of a unit that could be read."""
-
-    def prepared(rows: UnitRows) -> pa.Table:
-        unit = preparer.prepare(rows, relative_path=rows.unit.relative_path)
-        return block_of(**{PREPARED: unit, WORK: work_of(unit)})
-
     try:
-        return guarded(
-            found.rows.num_rows,
-            lambda faulty: prepared(with_failed_rows(found, faulty)),
-            lambda keep: prepared(kept_rows_of(found, keep)),
-        )
+        return preparer.block(found)
+    except OverrunsError as error:
+        failed = UnreadableUnit(unit=found.unit, message=str(error), is_overrun=True)
     except Exception as error:  # noqa: BLE001 - the unit boundary
         failed = UnreadableUnit(unit=found.unit, message=unit_fault(error), is_fault=True)
-        return block_of(**{PREPARED: failed, WORK: None})
+    return block_of(**{PREPARED: failed, WORK: None})
 
 
-@functools.lru_cache(maxsize=1)
-def _preparer(settings: bytes) -> Preparer:
-    """Loading a tokenizer takes up to seconds; a worker process does it once a run."""
-    known: ReadSettings = pickle.loads(settings)  # noqa: S301
-    job = known.job
-    tokenizer = Tokenizer.from_pretrained(job.model.find("description").folder, now=job.now)
-    return Preparer(job, tokenizer, known.facts)
+class KeptPreparer:
+    """The preparer of the run that this process last worked for: loading a tokenizer takes up to seconds, and is done once a run."""
+
+    def __init__(self) -> None:
+        self._settings = b""
+        self._preparer: IsolatedPreparer | None = None
+
+    def of(self, settings: bytes) -> IsolatedPreparer:
+        """The preparer of a run's pickled `ReadSettings`; that of another run is closed."""
+        if self._preparer is None or settings != self._settings:
+            self.close()
+            known: ReadSettings = pickle.loads(settings)  # noqa: S301
+            folder = known.job.model.find("description").folder
+            self._preparer = IsolatedPreparer(known.job, folder, ModelConfig.from_pretrained(folder))
+            self._settings = settings
+        return self._preparer
+
+    def close(self) -> None:
+        if self._preparer is not None:
+            self._preparer.close()
+            self._preparer = None
+
+
+PREPARERS = KeptPreparer()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipelines.errors import InternalError
+from pipelines.errors import InternalError, OverrunsError
 
 MAX_UNITS = 3
 
@@ -16,6 +16,7 @@ class Fault:
     message: str
     path: str
     row: int
+    is_overrun: bool = False
 
 
 class FaultStreak:
@@ -29,12 +30,18 @@ class FaultStreak:
 
         Raises:
             InternalError: it is the third in a row with the same one.
+            OverrunsError: it is the third in a row whose rows went over the limits of preparing them.
         """
         met = {fault.name: fault for fault in faults}
         self._lengths = {name: self._lengths.get(name, 0) + 1 for name in met}
         for name, length in self._lengths.items():
             if length >= MAX_UNITS:
                 fault = met[name]
+                if fault.is_overrun:
+                    raise OverrunsError(
+                        f"{length} units in a row were given up, the last in {fault.path} from row {fault.row} on: {fault.message}; "
+                        "what is committed stays"
+                    )
                 raise InternalError(
                     f"{length} units in a row met the same fault of Millrace, the last in {fault.path}, row {fault.row}: "
                     f"{fault.message}; what is committed stays. Please report it with that row"

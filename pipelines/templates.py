@@ -68,6 +68,8 @@ class RowTemplate:
             raise RowError(NULL_VALUE, f"{self.place}: {error.message}; {_NULL_ALLOWED}") from error
         except UndefinedError as error:
             raise RowError(MISSING_VALUE, f"{self.place}: {error.message}; {_ABSENCE_ALLOWED}") from error
+        except MemoryError:  # of the process that this runs in, not of the row
+            raise
         except Exception as error:  # the row boundary: a template can raise whatever Python's types raise
             raise RowError(TEMPLATE_ERROR, f"{self.place}: {_describe(error)}") from error
 

@@ -44,8 +44,9 @@ class Unit:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableUnit:
     """A unit that could not be read, or whose file is no longer the one that was planned, and why. With `is_fault` the reason is a failure
-    of our own code."""
+    of our own code; with `is_overrun` its rows could be read, and went over the limits of preparing them."""
 
     unit: Unit
     message: str
     is_fault: bool = False
+    is_overrun: bool = False

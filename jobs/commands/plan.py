@@ -1,6 +1,7 @@
 """`millrace plan`: what a job would cost, before it is started."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from jobs.boundary import complain
@@ -38,7 +39,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
         sources=found.sources,
         passed_over=found.passed_over,
     )
-    with placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
+    with closing(found.preparer), placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
     typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores))
     return 0

@@ -45,6 +45,7 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
     from pipelines.run import run as run_job
 
     found = check_before_run(loaded, today=today())
+    found.preparer.close()
     if found.outcome == "regression":
         complain(f"{job.model.path} is {found.meaning_of_scores}")
     with placed_errors(loaded), progress_display(sys.stderr) as show:

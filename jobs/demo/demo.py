@@ -174,7 +174,7 @@ def _load(job: DemoJob, out: Path) -> LoadedSpec:
 
 def _run(spec: LoadedSpec, console: Console) -> tuple[int, Progress]:
     """Runs a job on the cluster that is connected and writes its report; the exit status and the last numbers."""
-    check_before_run(spec)
+    check_before_run(spec).preparer.close()
     with progress_display(sys.stderr) as show:
         summary = run(spec.job, on_progress=show)
     write_report(spec.job.output)

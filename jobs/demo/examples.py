@@ -24,6 +24,7 @@ from pipelines.encode_generate import PromptEncoder
 from pipelines.encoding import EncodedRow, Piece, RowEncoder
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
+from pipelines.pace import Pace
 
 TAGS = ("O", *(f"{position}-{label}" for label in SPAN_LABELS for position in "BI"))
 IGNORED = -100
@@ -130,7 +131,7 @@ def _answer_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
 
 def _pieces(encoder: RowEncoder, ticket: Ticket) -> tuple[Piece, ...]:
     """The ticket's requests; none if it is too long for the task, which makes a dead letter of it in a run too."""
-    encoded = encoder.encode_rows([row_of(ticket)])[0]
+    encoded = encoder.encode_rows([row_of(ticket)], Pace([0]))[0]
     return encoded.pieces if isinstance(encoded, EncodedRow) else ()
 
 

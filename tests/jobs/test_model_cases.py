@@ -7,7 +7,8 @@ over the same files.
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,23 @@ def loaded(case: str, model: Path, tmp_path: Path, **changes: str) -> LoadedSpec
 
 def run(spec: LoadedSpec) -> Rows:
     """The rows that a job writes, computed in this process."""
+    with opened(spec) as found:
+        return _run(spec, found)
+
+
+@contextmanager
+def opened(spec: LoadedSpec) -> Iterator[Preflight]:
+    """A spec that is as it should be, with what was opened on the way."""
     found = check_before_run(spec)
+    with closing(found.preparer):
+        yield found
+
+
+def _run(spec: LoadedSpec, found: Preflight) -> Rows:
     job = spec.job
     rows: Rows = []
     for unit in Corpus(*map(Path, job.input.paths)).read():
-        prepared = found.preparer.prepare(unit, relative_path=unit.unit.relative_path)
+        prepared = found.preparer.prepare(unit)
         results = compute(spec, found, [request.token_ids.tolist() for request in prepared.requests])
         finished = finish(job, found.facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
         assert finished.failures == ()
@@ -127,7 +140,7 @@ def run(spec: LoadedSpec) -> Rows:
 
 def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[Any]:
     assert not isinstance(spec.job.task, GenerateTask)
-    assert not found.preparer.label_ids
+    assert not found.preparer.fitted.label_ids
     return [logits.numpy() for logits in Scorer.from_pretrained(spec.job.model.path, dtype="float32").score(token_ids)]
 
 
@@ -220,9 +233,9 @@ def test_parts_give_the_prompts_that_text_gives(tmp_path: Path) -> None:
     model = made(tmp_path / "model", "causal", only_strings)
     theirs: Any = AutoTokenizer.from_pretrained(model)
     spec = loaded("qwen3-content-parts", model, tmp_path)
-    found = check_before_run(spec)
     [unit] = Corpus(*map(Path, spec.job.input.paths)).read()
-    prepared = found.preparer.prepare(unit, relative_path=unit.unit.relative_path)
+    with opened(spec) as found:
+        prepared = found.preparer.prepare(unit)
     for request, row in zip(prepared.requests, inputs("qwen3-content-parts"), strict=True):
         messages = [{"role": "user", "content": row["body"]}]
         assert request.token_ids.tolist() == theirs.apply_chat_template(messages, add_generation_prompt=True).input_ids

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,18 +42,23 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def check(write_spec: SpecWriter, corpus: Path) -> Checker:
+def check(write_spec: SpecWriter, corpus: Path) -> Iterator[Checker]:
     """A function (model folder, task, ...) that writes a spec and checks it; problems name the spec `spec.yaml`."""
+
+    found: list[Preflight] = []
 
     def run(model: Path | str, task: str, *, extra: str = "{}", engine: str = "{}", paths: Path = corpus) -> Preflight:
         text = SPEC.format(model=model, task=task, corpus=paths, extra=extra, engine=engine).replace("  {}\n", "")
         path = write_spec(text.replace("engine:\n", "") if engine == "{}" else text)
         try:
-            return check_before_run(load_spec(path))
+            found.append(check_before_run(load_spec(path)))
+            return found[-1]
         except SpecError as error:
             raise SpecError([problem.replace(str(path), "spec.yaml") for problem in error.problems]) from error
 
-    return run
+    yield run
+    for one in found:
+        one.preparer.close()
 
 
 def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:

@@ -36,6 +36,7 @@ from pipelines.source import ReadSettings, read_and_prepare
 from pipelines.streak import Fault, FaultStreak
 from pipelines.templates import RowTemplate
 from pipelines.units import UnreadableUnit
+from tests.pipelines.here_pool import HerePool
 from tests.pipelines.running import job_of, logits, rows_in
 
 POISON = "POISON"
@@ -52,6 +53,11 @@ class TrippedError(Exception):
 def trip_on(value: object) -> None:
     if POISON in str(value):
         raise TrippedError("it tripped")
+
+
+@pytest.fixture(autouse=True)
+def prepared_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.isolated_preparer.IsolatedPool", HerePool)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +90,7 @@ def outcomes_of(job: Job) -> list[Outcome]:
         sources = list_sources(job.input)
         record = ledger.write_plan(lambda sink: plan_units(sources, job.input, columns, unit_rows=UNIT_ROWS, sink=sink))
         committer = ledger.committer()
-        settings = ReadSettings(
-            job=job, facts=facts, reader=UnitReader(schema=record.schema), permit=Permit(committer=committer)
-        )
+        settings = ReadSettings(job=job, reader=UnitReader(schema=record.schema), permit=Permit(committer=committer))
         units = tuple(ledger.pending_units(ledger.survey()))
         conclude = FinishAndCommit(job=job, facts=facts, committer=committer)
         blocks = read_and_prepare(pickle.dumps(settings), pickle.dumps(units))

@@ -120,9 +120,7 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
     facts = make_facts("sequence-classification", names=("a", "b"))
     committer = Committer(store=open_store(job.output), format="jsonl", token=LeaseToken(owner="o", epoch=1))
     stages = Stages(
-        read=ReadSettings(
-            job=job, facts=facts, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)
-        ),
+        read=ReadSettings(job=job, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)),
         engine=job_settings(job, ()),
         make_engine=load_engine,
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),

@@ -6,34 +6,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import SourceError
+from pipelines.errors import OverrunsError, SourceError
 from pipelines.job import InputSpec
 from pipelines.listing import list_sources
 from pipelines.planning import plan_units
-from pipelines.prepare import Preparer
 from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
-from pipelines.sample import Sample, UnitPicker, sample_rows
+from pipelines.sample import MAX_OVERRUNS, Sample, UnitPicker, sample_rows
 from pipelines.schema import Columns
 from pipelines.units import Unit
 
 
-class LengthPreparer(Preparer):
-    """A row's `n` is the number of its tokens; a row of 13 fails."""
+class LengthPreparer:
+    """A row's `n` is the number of its tokens; a row of 13 fails, and one of 666 goes over the limits."""
 
     def __init__(self) -> None:
-        pass
+        self.num_overruns = 0
 
-    def prepare(self, rows: UnitRows, *, relative_path: str) -> PreparedUnit:
+    def prepare(self, rows: UnitRows) -> PreparedUnit:
         lengths: list[int] = np.asarray(rows.rows.as_arrow().table["n"]).tolist()
-        is_good = np.array([length != 13 for length in lengths])
+        self.num_overruns += lengths.count(666)
+        if lengths.count(666) > MAX_OVERRUNS:
+            raise OverrunsError("this unit is given up")
+        is_good = np.array([length not in (13, 666) for length in lengths])
         numbers = rows.row_numbers.tolist()
         bad = [
             RowFailure(row=row, kind="unlucky", message="", input={})
             for row, good in zip(numbers, is_good, strict=True)
             if not good
         ]
-        good_lengths = [length for length in lengths if length != 13]
+        good_lengths = [length for length in lengths if length not in (13, 666)]
         return PreparedUnit(
             unit=rows.unit,
             rows=rows.rows.kept(is_good),
@@ -115,3 +117,21 @@ def test_file_that_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_text("changed")
     with pytest.raises(SourceError, match="has changed since it was planned"):
         sample_rows(picker.units, UnitReader(schema=plan.schema), LengthPreparer(), num_rows=1)
+
+
+def test_sampling_ends_with_the_rows_that_go_over_the_limits(tmp_path: Path) -> None:
+    """One in each unit of 50: the sample ends with the third, and tells of the rows until then."""
+    lengths = [666 if row % 50 == 7 else 5 for row in range(400)]
+    sample = sampled(write_corpus(tmp_path / "c.jsonl", lengths), num_rows=400)
+    assert sample.failures == {"unlucky": MAX_OVERRUNS}
+    assert sample.num_rows == 50 * MAX_OVERRUNS
+    assert sample.cut_short == "3 rows went over the limits of preparing one"
+
+
+def test_sampling_ends_with_a_unit_that_is_given_up(tmp_path: Path) -> None:
+    sample = sampled(write_corpus(tmp_path / "c.jsonl", [5] * 50 + [666] * 50 + [5] * 50), num_rows=150)
+    assert (sample.num_rows, sample.cut_short) == (50, "this unit is given up")
+
+
+def test_a_whole_sample_is_not_cut_short(tmp_path: Path) -> None:
+    assert sampled(write_corpus(tmp_path / "c.jsonl", [5] * 40), num_rows=40).cut_short is None
