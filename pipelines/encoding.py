@@ -14,7 +14,7 @@ import numpy.typing as npt
 from models.errors import RequestError, TemplateError
 from models.text import Tokenizer
 from pipelines.errors import RowError
-from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOO_LONG
+from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOKENIZER_ERROR, TOO_LONG
 from pipelines.pace import Pace
 from pipelines.row_mapping import ProtectedRow
 
@@ -108,11 +108,27 @@ class TextEncoding(Generic[In, Out]):
         pace.at_slice(list(texts), sum(map(self.num_chars, texts.values())))
         try:
             return dict(zip(texts, self.encode(list(texts.values())), strict=True))
-        except RequestError:  # of one of them
-            return dict(zip(texts, each(lambda text: self.encode([text])[0], list(texts.values())), strict=True))
+        except Exception as error:
+            if not (isinstance(error, RequestError) or _is_tokenizers(error)):
+                raise
+            return dict(zip(texts, each(self._tokens_alone, list(texts.values())), strict=True))
+
+    def _tokens_alone(self, text: In) -> Out:
+        """Raises RowError if it is this text that cannot be tokenized."""
+        try:
+            return self.encode([text])[0]
+        except Exception as error:
+            if not _is_tokenizers(error):
+                raise
+            raise RowError(TOKENIZER_ERROR, f"the checkpoint's tokenizer failed on this row's text: {error}") from error
 
     def _checked(self, text: In, tokens: Out | RowError) -> EncodedRow | RowError:
         return tokens if isinstance(tokens, RowError) else _attempt(lambda found: self.check(text, found), tokens)
+
+
+def _is_tokenizers(error: Exception) -> bool:
+    """Whether it is what the tokenizers library raises of its own, such as for a word that a vocabulary has no token for."""
+    return type(error) is Exception
 
 
 def _attempt(function: Callable[[In], Out], item: In) -> Out | RowError:

@@ -69,15 +69,6 @@ class Answers:
     seconds: float
 
 
-def work_of(prepared: PreparedUnit) -> EngineWork:
-    """A prepared unit's requests as an engine takes them."""
-    return EngineWork.of(
-        f"unit-{prepared.unit.index}",
-        [request.token_ids for request in prepared.requests],
-        [request.seed for request in prepared.requests],
-    )
-
-
 def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
     """A prepared unit with its answers; rows with a request that has none are dead letters."""
     pairs = list(zip(prepared.requests, answers.answers, strict=True))

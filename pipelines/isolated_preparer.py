@@ -27,9 +27,9 @@ from pipelines.pace import SLICE_CHARS, Doing, Place
 from pipelines.rows import PreparedUnit, UnitRows
 from pipelines.set_apart import kept_rows_of, with_failed_rows
 
-LIMITS: Final = Limits(memory_bytes=2 << 30, step_cpu_s=8.0, step_s=600.0)
-"""Of a row's templates, and of tokenizing its text beside what the text's length adds. The budget of templates runs out in half of that
-time on a slow machine; the clock is for what neither computes nor ends."""
+LIMITS: Final = Limits(memory_bytes=2 << 30, step_cpu_s=5.0, step_s=600.0)
+"""Of a row's templates, and of tokenizing its text beside what the text's length adds. Templates run out of steps sooner, unless the
+machine is slow; the clock is for what neither computes nor ends."""
 
 MAX_OVERRUNS: Final = 16
 """Rows of one unit. If there are more of them, then rows are not what is wrong: the unit is given up."""

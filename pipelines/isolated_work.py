@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from actors.work import EngineWork
 from models.config import ModelConfig
 from models.text import Tokenizer
 from pipelines.blocks import PREPARED, WORK, block_of
 from pipelines.facts import ModelFacts
-from pipelines.infer import work_of
 from pipelines.job import Job
 from pipelines.prepare import Preparer
 from pipelines.row_guard import guarded, unit_fault
@@ -70,7 +70,7 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
 
     def block(some: UnitRows) -> pa.Table:
         prepared = prepare_unit(bench, some, slice_chars)
-        return block_of(**{PREPARED: prepared, WORK: work_of(prepared)})
+        return block_of(**{PREPARED: prepared, WORK: _engine_work(prepared)})
 
     try:
         return guarded(
@@ -83,3 +83,12 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
     except Exception as error:  # noqa: BLE001 - the unit boundary
         failed = UnreadableUnit(unit=rows.unit, message=unit_fault(error), is_fault=True)
         return block_of(**{PREPARED: failed, WORK: None})
+
+
+def _engine_work(prepared: PreparedUnit) -> EngineWork:
+    """A prepared unit's requests as an engine takes them."""
+    return EngineWork.of(
+        f"unit-{prepared.unit.index}",
+        [request.token_ids for request in prepared.requests],
+        [request.seed for request in prepared.requests],
+    )

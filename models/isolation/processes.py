@@ -22,6 +22,8 @@ _CLOSE_S: Final = 5.0
 _TOLD_CHARS: Final = 500
 # What these processes may know of their caller's environment: no keys, no tokens.
 _ENVIRONMENT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "RAYON_NUM_THREADS", "TMPDIR", "TZ")
+# Arrow's own allocator takes a gigabyte of addresses at once, which the kernel counts against the limit of memory.
+_FRUGAL: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 # What Rust's runtime writes before it ends a process that got no memory.
 _NO_MEMORY: Final = "memory allocation of"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -120,7 +122,7 @@ class Worker:
     def __init__(self, server: Server, pid: int, channel: Connection, steps: SharedSteps, errors: int) -> None:
         self._server, self.pid, self.channel, self.steps, self._errors = server, pid, channel, steps, errors
         self.exit_code: int | None = None
-        self._base_bytes = self._data_bytes()
+        self._base_bytes = self._held_bytes()
 
     def cpu_s(self) -> float:
         """Seconds of computing so far, in all its threads; 0 once it is dead."""
@@ -128,8 +130,8 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / _TICKS if fields else 0.0
 
     def grown_bytes(self) -> int:
-        """Memory that it holds beyond what it began with."""
-        return self._data_bytes() - self._base_bytes
+        """Memory that it holds beyond what it began with, as far as it has written to it."""
+        return self._held_bytes() - self._base_bytes
 
     def is_waiting(self) -> bool:
         """Whether it waits for a call; one that has died has closed its channel, which can be read then."""
@@ -157,9 +159,10 @@ class Worker:
             os.close(self._errors)
         return self.exit_code
 
-    def _data_bytes(self) -> int:
+    def _held_bytes(self) -> int:
+        """Of no file: all that is resident without what is shared with files."""
         fields = self._read("statm").split()
-        return int(fields[5]) * _PAGE_BYTES if fields else 0
+        return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES if fields else 0
 
     def _read(self, name: str) -> bytes:
         try:
@@ -184,4 +187,4 @@ def _told(errors: int) -> str:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return {**kept, **_FRUGAL, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

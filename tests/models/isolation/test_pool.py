@@ -67,6 +67,12 @@ def test_memory_that_a_worker_keeps_is_not_missing_in_the_next_call(pool: Isolat
     assert [pool.run(work.keep, 20 * MIB) for _ in range(8)] == [None] * 8
 
 
+def test_a_worker_is_kept_that_takes_addresses_and_no_memory(pool: IsolatedPool) -> None:
+    """As allocators and threads do: what counts is what has been written to."""
+    workers = {pool.run(work.reserve, 24 * MIB) for _ in range(6)}
+    assert len(workers) <= 2
+
+
 def test_more_time_than_the_limit_is_an_overrun_at_its_step(hasty: IsolatedPool) -> None:
     begun = time.monotonic()
     with pytest.raises(OverrunError, match=r"more than 0.5 s$") as overrun:

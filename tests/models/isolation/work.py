@@ -1,5 +1,6 @@
 """Work for the tests of isolation. It is pickled by name, so it is here and not in the tests."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from models.errors import TemplateError
 from models.isolation import step
 
 _kept: list[bytearray] = []
+_reserved: list[mmap.mmap] = []
 
 
 class UnpicklableError(Exception):
@@ -70,6 +72,12 @@ def allocate(_: int | None, num_bytes: int) -> int:
 
 def keep(_: int, num_bytes: int) -> None:
     _kept.append(bytearray(num_bytes))
+
+
+def reserve(_: int, num_bytes: int) -> int:
+    """Takes memory and does not write to it, until the next call; the worker's process id."""
+    _reserved[:] = [mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)]
+    return os.getpid()
 
 
 def explode_in_rust(_: int) -> int:
