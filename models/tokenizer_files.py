@@ -93,7 +93,7 @@ def readable_tokenizer(file: Path) -> Iterator[None]:
     try:
         with panics_as_errors():
             yield
-    except (TokenizerError, KeyboardInterrupt):
+    except (TokenizerError, MemoryError):
         raise
     except Exception as error:  # the library raises nothing narrower
         text = cut(f"{error}")
