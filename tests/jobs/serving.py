@@ -1,5 +1,6 @@
 """`millrace serve` as people start it, in a process of its own on a Ray cluster of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,6 +57,16 @@ class Service:
 @contextmanager
 def started_service(folder: Path, models: Sequence[Mapping[str, Any]]) -> Iterator[Service]:
     """A service of these models, with its home in `folder`. It is interrupted at the end, and has to end as it should."""
+    with running_service(folder, models) as service:
+        yield service
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(PATIENCE_S) == 130, service.log.read_text()
+        assert not (folder / ".millrace/services/tests.json").exists()
+
+
+@contextmanager
+def running_service(folder: Path, models: Sequence[Mapping[str, Any]]) -> Iterator[Service]:
+    """The same, killed at the end with all that is below it, if it has not ended by then."""
     port = free_port()
     keys = folder / "keys.txt"
     keys.touch(mode=0o600)
@@ -73,8 +84,14 @@ def started_service(folder: Path, models: Sequence[Mapping[str, Any]]) -> Iterat
                 wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, "the service")
                 assert process.poll() is None, log.read_text()
                 yield found
-                process.send_signal(signal.SIGINT)
-                assert process.wait(PATIENCE_S) == 130, log.read_text()
-                assert not (folder / ".millrace/services/tests.json").exists()
             finally:
-                process.kill()
+                _kill(process)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a service that has not ended, and to all below it: what stands still ends in no other way."""
+    if process.poll() is not None:
+        return
+    for pid in [process.pid, *(one.pid for one in below(process.pid))]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
