@@ -45,6 +45,8 @@ def status_of(answer: httpx.Response) -> str:
     """The status, with the error's code or field where it is in OpenAI's shape."""
     if answer.status_code < 400:
         return str(answer.status_code)
+    if answer.headers["content-type"] != "application/json":
+        return f"{answer.status_code} in another shape"
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}, error
     assert len(answer.content) < 4096, "an error does not give back what it was given"

@@ -81,7 +81,7 @@ def kill_kind(service: int, kind: str) -> None:
 def _kind(title: str) -> str | None:
     for start, name in KINDS.items():
         if title.startswith(start):
-            return name or title.removeprefix(start).split()[0]
+            return name or title.removeprefix(start).split()[0].partition(".")[0]  # what it does stands after a dot
     return "" if title.startswith("ray::") else None
 
 
