@@ -87,7 +87,6 @@ def slow(attack: Attack, cost: Cost) -> list[str]:
 def test_the_job_beside_all_of_them_has_lost_nothing(site: Site) -> None:
     """The last test of the module: jobs went on through all attacks."""
     site.service()
-    assert site.job is not None
-    pause = site.job.finish()
+    pause = site.finish()
     logger.info("the job's longest pause between two units was %.1f s", pause)
     assert pause < MAX_PAUSE_S

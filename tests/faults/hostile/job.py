@@ -18,7 +18,7 @@ from tests.jobs.serving import Service
 from tests.pipelines.killing import PATIENCE_S, wait_until
 from tests.pipelines.running import WORDS, rows_in
 
-NUM_ROWS, UNIT_ROWS = 12_000, 50
+NUM_ROWS, UNIT_ROWS = 6_000, 50
 GREEDY: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0}
 _DRAW = random.Random(12)
 BODIES = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(2, 9))) for _ in range(64)]

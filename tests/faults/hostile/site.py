@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobs.demo import CHECKPOINTS
 from tests.faults.hostile.checkpoints import save_folding, save_hostile, save_long
 from tests.faults.hostile.client import HEADERS
 from tests.faults.hostile.job import JobBeside
+from tests.faults.hostile.processes import MemoryCount
 from tests.free_port import free_port
 from tests.jobs.serving import Service, running_service
 from tests.pipelines.killing import wait_until
@@ -20,36 +22,61 @@ from tests.pipelines.killing import wait_until
 ENGINE = {"max_num_seqs": 16, "cache_bytes": 64 << 20}
 TEXT, LONG, HEAD, ANSWERS, HOSTILE, FOLDING = "text", "long", "head", "answers", "hostile", "folding"
 ALIVE_S = 5.0
+KEPT_BYTES = 100_000_000
+"""What a service may keep of what attacks had it take, before it is started again."""
 
 
 class Site:
-    """The service is started again where an attack has ended it or left it deaf, so that each attack is seen on its own."""
+    """The service is started again where an attack has ended it, left it deaf, or had it keep much memory, so that each attack is seen on
+    its own: memory that was taken before would be taken again unseen."""
 
     def __init__(self, folder: Path, noise_url: str) -> None:
         self._folder, self.noise_url = folder, noise_url
         self._open = ExitStack()
         self._num_started = 0
-        self._service: Service | None = None
-        self.job: JobBeside | None = None
+        self._running: _Running | None = None
+        self._pauses = [0.0]
 
     def service(self) -> Service:
         """One that answers, with a job on it."""
-        if self._service is None or not _is_alive(self._service):
+        running = self._running
+        if running is not None and not _is_alive(running.service):
             self.close()
-            self._num_started += 1
-            folder = self._folder / str(self._num_started)
-            folder.mkdir()
-            self._service = self._open.enter_context(running_service(folder, models(self._folder)))
-            _warm_up(self._service)
-            self.job = self._open.enter_context(JobBeside(self._service, folder))
-        assert self.job is not None
-        self.job.keep_running()
-        return self._service
+        elif running is not None and _own_bytes(running.service) > running.rest_bytes + KEPT_BYTES:
+            self._pauses.append(running.job.finish())
+            self.close()
+        if self._running is None:
+            self._running = self._start()
+        self._running.job.keep_running()
+        return self._running.service
+
+    def finish(self) -> float:
+        """Waits for the job, which has to end as it should; the longest time, of all jobs, in which nothing was committed."""
+        assert self._running is not None
+        return max(*self._pauses, self._running.job.finish())
 
     def close(self) -> None:
         """Ends the service."""
         self._open.close()
-        self._service = None
+        self._running = None
+
+    def _start(self) -> "_Running":
+        self._num_started += 1
+        folder = self._folder / str(self._num_started)
+        folder.mkdir()
+        service = self._open.enter_context(running_service(folder, models(self._folder)))
+        _warm_up(service)
+        job = self._open.enter_context(JobBeside(service, folder))
+        return _Running(service, job, _own_bytes(service))
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A service, the job on it, and the memory that it took before anybody attacked it."""
+
+    service: Service
+    job: JobBeside
+    rest_bytes: int
 
 
 @contextmanager
@@ -77,6 +104,10 @@ def models(folder: Path) -> list[dict[str, Any]]:
         FOLDING: folder / FOLDING,
     }
     return [{"name": name, "path": str(path), "dtype": "float32", "engine": ENGINE} for name, path in paths.items()]
+
+
+def _own_bytes(service: Service) -> int:
+    return sum(MemoryCount().of(service.process.pid).values())
 
 
 def _is_alive(service: Service) -> bool:
