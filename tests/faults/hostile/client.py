@@ -10,6 +10,10 @@ import httpx
 from tests.jobs.serving import KEY, Service
 
 TIMEOUT_S = 90.0
+MAX_ERROR_BYTES = 4096
+NO_ANSWER, OTHER_SHAPE, TOO_LONG = "no answer", "in another shape", "an error"
+"""What no client may be told: `TOO_LONG` gives back what it was given."""
+
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
 
@@ -18,7 +22,7 @@ def post(service: Service, path: str, body: bytes) -> str:
     try:
         answer = httpx.post(service.url + path, content=body, headers=HEADERS, timeout=TIMEOUT_S)
     except httpx.TransportError as error:
-        return f"no answer: {type(error).__name__}"
+        return f"{NO_ANSWER}: {type(error).__name__}"
     return status_of(answer)
 
 
@@ -46,10 +50,11 @@ def status_of(answer: httpx.Response) -> str:
     if answer.status_code < 400:
         return str(answer.status_code)
     if answer.headers["content-type"] != "application/json":
-        return f"{answer.status_code} in another shape"
+        return f"{answer.status_code} {OTHER_SHAPE}"
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}, error
-    assert len(answer.content) < 4096, "an error does not give back what it was given"
+    if len(answer.content) > MAX_ERROR_BYTES:
+        return f"{answer.status_code} {TOO_LONG} of {len(answer.content)} bytes"
     return " ".join(str(part) for part in (answer.status_code, error["code"] or error["param"]) if part)
 
 
