@@ -41,12 +41,12 @@ def at_rest(service: Service, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def rendering_a_bomb(service: Service, folder: Path) -> Iterator[None]:
-    """A template compares shared lists."""
+    """A template computes 10 to the 20 millionth."""
     body = bodies.of_json(
         model=HOSTILE,
         messages=[{"role": "user", "content": "hello"}],
         max_tokens=1,
-        chat_template_kwargs={checkpoints.BOMB: "is eq"},
+        chat_template_kwargs={checkpoints.BOMB: "round"},
     )
     with asking(lambda: client.post(service, "/v1/chat/completions", body())):
         yield

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.faults.hostile import bodies, checkpoints, client, connections
-from tests.faults.hostile.site import ANSWERS, FOLDING, HEAD, HOSTILE, LONG
+from tests.faults.hostile.site import ANSWERS, HEAD, HOSTILE, LONG
 from tests.jobs.serving import KEY, Service
-from tests.template_bombs import TEMPLATE_BOMBS
+from tests.models.template_bombs import BOMBS
 
 Who = Literal["a stranger", "a key holder", "a checkpoint's author"]
 CHAT = "/v1/chat/completions"
 LEAVES_S = 1.0
 HELD_S = 15.0
 BODY_BYTES = 8_000_000
-ATTACKED = frozenset({LONG, HEAD, ANSWERS, HOSTILE, FOLDING, "proxy", "_http"})
+ATTACKED = frozenset({LONG, HEAD, ANSWERS, HOSTILE, "proxy", "_http"})
 """Kinds of processes that do nothing but what an attack has them do."""
 
 
@@ -116,9 +116,8 @@ def _tokenizers() -> Iterable[Attack]:
 
 
 def _templates() -> Iterable[Attack]:
-    for name in TEMPLATE_BOMBS:
+    for name in BOMBS:
         yield _of_checkpoint(f"a chat template: {name}", CHAT, _chat(HOSTILE, {checkpoints.BOMB: name}))
-    yield _of_checkpoint("a chat template that computes while it is compiled", CHAT, _chat(FOLDING, {}))
 
 
 def _chat(model: str, variables: dict[str, str]) -> bodies.Body:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.demo import CHECKPOINTS
-from tests.template_bombs import TEMPLATE_BOMBS
+from tests.models.template_bombs import BOMBS
 
 BOMB = "bomb"
 """The variable of `chat_template_kwargs` that names the template to be rendered."""
@@ -38,20 +38,13 @@ def save_long(folder: Path, *, num_positions: int) -> Path:
 def save_hostile(folder: Path) -> Path:
     """A causal model that answers as the demo's does, until it is asked for a bomb."""
     _copied("causal", folder)
-    cases = "".join(f"{{% elif {BOMB} == {name!r} %}}{source}" for name, source in TEMPLATE_BOMBS.items())
+    cases = "".join(f"{{% elif {BOMB} == {name!r} %}}{source}" for name, source in BOMBS.items())
     template = f"{{% if {BOMB} is not defined %}}{_PLAIN}{cases}{{% endif %}}"
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [tokenizer["normalizer"], _EXPLOSION]}
     tokenizer["pre_tokenizer"]["pretokenizers"].insert(0, _RETRIES)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return folder
-
-
-def save_folding(folder: Path) -> Path:
-    """A causal model whose chat template computes without end while it is compiled."""
-    _copied("causal", folder)
-    (folder / "chat_template.jinja").write_text("{{ 1|round(20000000, 'ceil') }}")
     return folder
 
 

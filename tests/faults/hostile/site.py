@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from jobs.demo import CHECKPOINTS
-from tests.faults.hostile.checkpoints import save_folding, save_hostile, save_long
+from tests.faults.hostile.checkpoints import save_hostile, save_long
 from tests.faults.hostile.client import HEADERS
 from tests.faults.hostile.job import JobBeside
 from tests.faults.hostile.processes import MemoryCount
@@ -20,7 +20,7 @@ from tests.jobs.serving import Service, running_service
 from tests.pipelines.killing import wait_until
 
 ENGINE = {"max_num_seqs": 16, "cache_bytes": 64 << 20}
-TEXT, LONG, HEAD, ANSWERS, HOSTILE, FOLDING = "text", "long", "head", "answers", "hostile", "folding"
+TEXT, LONG, HEAD, ANSWERS, HOSTILE = "text", "long", "head", "answers", "hostile"
 ALIVE_S = 5.0
 KEPT_BYTES = 100_000_000
 """What a service may keep of what attacks had it take, before it is started again."""
@@ -84,7 +84,6 @@ def open_site(folder: Path) -> Iterator[Site]:
     """A site whose service starts when it is asked for."""
     save_long(folder / LONG, num_positions=16_384)
     save_hostile(folder / HOSTILE)
-    save_folding(folder / FOLDING)
     with _idle_server(folder) as url:
         site = Site(folder, url)
         try:
@@ -101,7 +100,6 @@ def models(folder: Path) -> list[dict[str, Any]]:
         HEAD: CHECKPOINTS / "sequence-classification",
         ANSWERS: CHECKPOINTS / "question-answering",
         HOSTILE: folder / HOSTILE,
-        FOLDING: folder / FOLDING,
     }
     return [{"name": name, "path": str(path), "dtype": "float32", "engine": ENGINE} for name, path in paths.items()]
 
