@@ -12,7 +12,6 @@ from time import monotonic, sleep
 
 import pytest
 
-from actors.service import DRAIN_S
 from jobs.demo import CHECKPOINTS
 from tests.faults.hostile import bodies, checkpoints, client, connections
 from tests.faults.hostile.job import JobBeside
@@ -24,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-HARD_END_S = 10.0
-"""After the draining."""
+DRAIN_S, HARD_END_S = 30.0, 10.0
+"""For how long what runs may come to its end, and within how long after that the service has ended whatever runs."""
 
 BEGUN_S = 2.0
 """What is sent has arrived by then."""
