@@ -47,7 +47,7 @@ def attacks() -> Iterable[Attack]:
 
 
 def _shapes() -> Iterable[Attack]:
-    for name, (path, body) in bodies.SHAPES.items():
+    for name, (path, body) in {**bodies.SHAPES, **bodies.BOUNDS}.items():
         yield _request(name, path, body)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from actors.limits import Limits
 from tests.faults.hostile.site import ANSWERS, HEAD, LONG, TEXT
 
 MAX_BYTES = 8 << 20
@@ -21,6 +22,15 @@ def filled(before: str, item: str, after: str, *, num_bytes: int = MAX_BYTES) ->
     def make() -> bytes:
         room = num_bytes - len(before) - len(after)
         return (before + ",".join([item] * (room // (len(item) + 1))) + after).encode()
+
+    return make
+
+
+def counted(before: str, item: str, after: str, *, count: int) -> Body:
+    """`before`, then `item` so many times with commas between, then `after`."""
+
+    def make() -> bytes:
+        return (before + ",".join([item] * count) + after).encode()
 
     return make
 
@@ -138,3 +148,47 @@ SHAPES: Mapping[str, tuple[str, Body]] = {
     "8 MB that is no JSON": ("/v1/completions", repeated("", "\x00", "")),
 }
 """A body that fits no schema, or only just: what it is, the path, and the body."""
+
+_MANY, _PARTS = Limits().max_values - 64, Limits().max_parts - 64
+"""Nearly as many numbers, and as many texts, lists and objects, as a body may hold."""
+
+BOUNDS: Mapping[str, tuple[str, Body]] = {
+    "as many floats as prompt as there may be": (
+        "/v1/completions",
+        counted(_prompt(TEXT) + "[", "0.5", "]}", count=_MANY),
+    ),
+    "as many wrong token ids as there may be": (
+        "/v1/completions",
+        counted(_prompt(TEXT) + "[", "99999999", "]}", count=Limits().max_request_tokens),
+    ),
+    "as many token ids as there may be": (
+        "/v1/completions",
+        counted(_prompt(TEXT) + "[", "1", "]}", count=Limits().max_request_tokens),
+    ),
+    "as many token ids to detokenize as there may be": (
+        "/detokenize",
+        counted(f'{{"model":"{TEXT}","tokens":[', "1", "]}", count=Limits().max_request_tokens),
+    ),
+    "as many texts as prompt as there may be": (
+        "/v1/completions",
+        counted(_prompt(TEXT) + "[", '"a"', "]}", count=_PARTS),
+    ),
+    "as many lists as prompt as there may be": (
+        "/v1/completions",
+        counted(_prompt(TEXT) + "[", "[1]", "]}", count=_PARTS),
+    ),
+    "as many objects as messages as there may be": (
+        "/v1/chat/completions",
+        counted(_chat(TEXT) + "[", "{}", "]}", count=_PARTS),
+    ),
+    "as many numbers as messages as there may be": (
+        "/v1/chat/completions",
+        counted(_chat(TEXT) + "[", "1", "]}", count=_MANY),
+    ),
+    "4,096 messages": ("/v1/chat/completions", counted(_chat(LONG) + "[", _USER, "]}", count=4096)),
+    "2,048 inputs of one token to embed": (
+        "/v1/embeddings",
+        counted(f'{{"model":"{LONG}","input":[', "[1]", "]}", count=2048),
+    ),
+}
+"""A body that only just is within the bounds of bodies: what it is, the path, and the body."""
