@@ -7,7 +7,6 @@ simple templates over one corpus. Prints rows/s of both (the best of the repeats
 import argparse
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from models import SamplingParams
 from models.config import ModelConfig
+from models.config_types import Head
 from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.isolated_work import Workbench, prepare_block
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
@@ -35,7 +35,7 @@ _CHAT = (
 )
 _SAMPLING = SamplingParams(max_tokens=1)
 _MESSAGES = ({"role": "system", "content": "Answer shortly."}, {"role": "user", "content": "{{ body }}"})
-TASKS: dict[str, tuple[str, Task]] = {
+TASKS: dict[str, tuple[Head, Task]] = {
     "generate, prompt": ("causal", GenerateTask(prompt="{{ body }}", sampling=_SAMPLING)),
     "generate, messages": ("causal", GenerateTask(messages=_MESSAGES, sampling=_SAMPLING)),
     "classify, head": ("sequence-classification", ClassifyTask(text="{{ body }}")),
@@ -94,4 +94,4 @@ def rows_per_s(way: Callable[[UnitRows], pa.Table], units: Sequence[UnitRows]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
