@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from actors.limits import MAX_DOCUMENT_CHARS, max_text_chars
 from actors.online_engine import LocalModel
 from actors.served import ServedModel
 from actors.sse import ClientGoneError
+from actors.text_pool import Lane
 from actors.turns import admitted
 from models.text import Tokenizer
 from tests.actors.serving import client_of, load, served
@@ -80,19 +82,40 @@ def test_documents_and_questions_are_refused_unread(reader_path: Path, body: dic
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
 
 
-def test_a_question_that_leaves_no_room_is_refused_before_its_texts_are_read(reader_path: Path) -> None:
+def work_on(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what the model's processes are asked to do from now on."""
+    asked: list[str] = []
+    run = model.texts.run
+
+    async def noting(lane: Lane, function: Callable[..., Any], *args: Any, param: str) -> Any:
+        asked.append(function.__name__)
+        return await run(lane, function, *args, param=param)
+
+    monkeypatch.setattr(model.texts, "run", noting)
+    return asked
+
+
+def test_a_question_that_leaves_no_room_is_refused_before_its_texts_are_read(
+    reader_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load(reader_path)
     reader = served("m", reader_path, model)
-    body = {"model": "m", "question": "word " * 1000, "input": ["\ud800"]}  # which could not be read
+    asked = work_on(reader, monkeypatch)
+    body = {"model": "m", "question": "word " * 1000, "input": ["a text"]}
     [(status, answer)] = answers(reader, "v1/extract", body)
     model.close()
+    assert asked == ["encode_question"]
     assert (status, answer["error"]["param"]) == (400, "question")
     assert "the question has" in answer["error"]["message"]
 
 
-def test_labels_around_which_no_text_fits_are_refused_before_the_texts_are_read(chat_model: ServedModel) -> None:
+def test_labels_around_which_no_text_fits_are_refused_before_the_texts_are_read(
+    chat_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels = [f"label number {number}" for number in range(500)]
-    [(status, answer)] = answers(chat_model, "v1/classify", {"model": "m", "input": ["\ud800"], "labels": labels})
+    asked = work_on(chat_model, monkeypatch)
+    [(status, answer)] = answers(chat_model, "v1/classify", {"model": "m", "input": ["a text"], "labels": labels})
+    assert asked == ["encode_labels"]
     assert (status, answer["error"]["param"]) == (400, "labels")
     assert "the question and the labels have" in answer["error"]["message"]
 

@@ -54,7 +54,7 @@ def one_slow_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
             mark.write(str(os.getpid()))
     except FileExistsError:
         return Signing(Path(settings.path), 0.05)
-    return Signing(Path(settings.path), 2.0)
+    return Signing(Path(settings.path), 10.0)
 
 
 @pytest.fixture
