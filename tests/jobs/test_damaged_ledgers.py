@@ -257,6 +257,7 @@ def damages_of_lease(out: Path) -> Iterator[Damage]:
     yield "a folder in its place", "lease.json", None
 
 
+@pytest.mark.timeout(900)  # a hundred runs begin, each with two processes that prepare rows
 @pytest.mark.parametrize("name", ["run.json", RECEIPT])
 def test_a_run_stops_at_every_kind_of_damage_of_its_records(place: Path, out: Path, name: str) -> None:
     """Of the changes of single values, every seventh: a run takes longer to begin than a check."""
