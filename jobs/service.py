@@ -117,6 +117,9 @@ def _served(spec: ServiceSpec, last_resort: LastResort) -> Iterator[ServiceRecor
         yield record
     except RuntimeError as error:
         raise FailedError(f"the service {spec.name!r} did not come up: {error}") from error
+    except KeyboardInterrupt:  # what listens for signals may come to this one later than the main thread
+        last_resort.set(after_s=GRACE.first_s, status=130, message=GRACE.message)
+        raise
     finally:
         last_resort.set(after_s=GRACE.first_s, status=1, message=GRACE.message)
         record.remove()

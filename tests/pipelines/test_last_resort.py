@@ -65,3 +65,12 @@ def test_it_can_be_called_off(last_resort: LastResort, ended: Ended) -> None:
     last_resort.set(after_s=0.2, status=130, message="interrupted")
     last_resort.call_off()
     assert not ended.happened.wait(0.5)
+
+
+def test_it_can_come_earlier_but_not_later(last_resort: LastResort, ended: Ended) -> None:
+    last_resort.set(after_s=3600.0, status=130, message="draining")
+    last_resort.bring_forward(after_s=7200.0, status=1, message="later")
+    assert not ended.happened.wait(0.2)
+    last_resort.bring_forward(after_s=0.0, status=130, message="now")
+    assert ended.happened.wait(PATIENCE_S)
+    assert (ended.words, ended.status) == (["now"], 130)
