@@ -32,6 +32,11 @@ LONGEST = (
 """Modules that take a minute or more alone."""
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes go by the name of their argument: compressed ones may hold the time, and every process has to name a test alike."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first, so that no process is left with one at the end; then those on the shared cluster, in a row."""
     places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
