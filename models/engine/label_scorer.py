@@ -20,26 +20,30 @@ from models.registry import LoadedModel
 LOGIT_ROWS = 64  # rows of vocabulary-wide logits that exist at a time
 CONTEXT_TOKENS = 1 << 17  # of prompts that labels look back at together, as some backends gather them for each
 CACHE_PER_TOKEN = 4  # places of the scratch cache that may be reserved for each token of a pack's budget
+SHARED_TOKENS = 256  # of a prompt's, once for each of its labels: from here it pays to say that they share them
+
+Pair = tuple[int, int]  # a prompt and a label of more than one token, by their numbers
 
 
 class LabelScorer:
-    """Scores the same labels (token id lists, none empty) after many prompts."""
+    """Scores the same labels (token id lists, none empty) after many prompts, packed by a budget of tokens."""
 
-    def __init__(self, loaded: LoadedModel, labels: Sequence[Sequence[int]]) -> None:
+    def __init__(self, loaded: LoadedModel, labels: Sequence[Sequence[int]], budget: int) -> None:
         self._loaded, self._labels = loaded, [list(label) for label in labels]
         self._long = [index for index, label in enumerate(self._labels) if len(label) > 1]
         self._num_more = sum(len(label) - 1 for label in self._labels)
         self._longest = max(len(label) for label in self._labels)
         self._block_size = loaded.backend.block_size
         self._specs = loaded.model.decoder.cache_specs
-        self._state_bytes = caches.state_bytes(self._specs, loaded.dtype)
+        token_bytes = max(1, caches.token_bytes(self._specs, loaded.dtype))
+        self._state_places = -(-caches.state_bytes(self._specs, loaded.dtype) // token_bytes)
+        self._max_places = CACHE_PER_TOKEN * budget
         self._caches: list[Cache] = []
         self._num_blocks = self._num_slots = 0
 
     def weight(self, num_prompt: int) -> int:
-        """What a prompt of this many tokens takes of a pack's token budget, its labels and their cache included."""
-        num_full, num_own = self._blocks_of(num_prompt)
-        num_places = (num_full + num_own * len(self._long)) * self._block_size + self._places_of_states()
+        """What a prompt of this many tokens takes of a pack's token budget, its labels and its place in the cache included."""
+        num_places = self._num_blocks_of(num_prompt) * self._block_size + self._state_places if self._long else 0
         return max(num_prompt + self._num_more, -(-num_places // CACHE_PER_TOKEN))
 
     def score(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -47,35 +51,63 @@ class LabelScorer:
         on the CPU."""
         if not self._long:
             return self._prefill(prompts, None)
-        tables = self._allocate(prompts)
-        return self._prefill(prompts, tables) + self._continue(prompts, tables)
+        parts = list(self._parts(prompts))
+        homes, num_home = self._homes(prompts)
+        num_own = max(sum(self._num_own(prompts, pair) for pair in part) for part in parts)
+        self._reserve(num_home + num_own, len(prompts) + max(map(len, parts)) if self._state_places else 0)
+        total = self._prefill(prompts, homes)
+        for part in parts:
+            tables = self._tables(prompts, homes, num_home, part)
+            self._copy_last_blocks(prompts, homes, tables, part)
+            self._add_continued(total, prompts, tables, part)
+        return total
 
-    def _blocks_of(self, num_prompt: int) -> tuple[int, int]:
-        """Full blocks of a prompt, which its long labels share, and how many more each of these has of its own."""
-        num_full = num_prompt // self._block_size if self._long else 0
-        num_own = -(-(num_prompt + self._longest - 1) // self._block_size) - num_full if self._long else 0
-        return num_full, num_own
+    def _num_blocks_of(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_size)
 
-    def _places_of_states(self) -> int:
-        """How many tokens of cache take the room of one prompt's states, the copies for its long labels included."""
-        if not self._long:
-            return 0
-        num_bytes = (1 + len(self._long)) * self._state_bytes
-        return -(-num_bytes // max(1, caches.token_bytes(self._specs, self._loaded.dtype)))
+    def _num_own(self, prompts: Sequence[Sequence[int]], pair: Pair) -> int:
+        """How many blocks a label has of its own behind the full ones of its prompt."""
+        row, column = pair
+        num_tokens = len(prompts[row]) + len(self._labels[column]) - 1  # nothing follows the last one
+        return self._num_blocks_of(num_tokens) - len(prompts[row]) // self._block_size
 
-    def _allocate(self, prompts: Sequence[Sequence[int]]) -> IntArray:
-        """Block tables of every (prompt, long label) pair [N, long labels, blocks]; a prompt's own blocks are those of
-        the first one."""
-        sizes = [self._blocks_of(len(prompt)) for prompt in prompts]
-        tables = np.zeros((len(prompts), len(self._long), max(map(sum, sizes))), dtype=np.int64)
-        next_block = 0
-        for index, (num_full, num_own) in enumerate(sizes):
-            tables[index, :, :num_full] = np.arange(next_block, next_block + num_full)
-            next_block += num_full
-            own = np.arange(num_own * len(self._long)).reshape(len(self._long), num_own)
-            tables[index, :, num_full : num_full + num_own] = next_block + own
-            next_block += own.size
-        self._reserve(next_block, len(prompts) * (1 + len(self._long)) if self._state_bytes else 0)
+    def _parts(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[Pair]]:
+        """The pairs that are continued together: with at most `CONTEXT_TOKENS` of context, and what they take of the cache within
+        its bound, or one alone."""
+        pairs = [(row, column) for row in range(len(prompts)) for column in self._long]
+        pairs.sort(key=lambda pair: len(self._labels[pair[1]]) > 2)  # single tokens first, as a layout wants it
+        part: list[Pair] = []
+        context = places = 0
+        for pair in pairs:
+            more_context = len(prompts[pair[0]]) + len(self._labels[pair[1]])
+            more_places = self._num_own(prompts, pair) * self._block_size + self._state_places
+            is_full = context + more_context > CONTEXT_TOKENS or places + more_places > self._max_places
+            if part and is_full:
+                yield part
+                part, context, places = [], 0, 0
+            part.append(pair)
+            context, places = context + more_context, places + more_places
+        yield part
+
+    def _homes(self, prompts: Sequence[Sequence[int]]) -> tuple[IntArray, int]:
+        """The blocks of the prompts themselves [N, blocks], one after the other, and how many they are."""
+        sizes = np.array([self._num_blocks_of(len(prompt)) for prompt in prompts])
+        firsts = np.cumsum(sizes) - sizes
+        place = np.arange(sizes.max())
+        return np.where(place < sizes[:, None], firsts[:, None] + place, 0), int(sizes.sum())
+
+    def _tables(
+        self, prompts: Sequence[Sequence[int]], homes: IntArray, num_home: int, part: Sequence[Pair]
+    ) -> IntArray:
+        """The blocks of each pair of a part [pairs, blocks]: the full ones of its prompt, then its own behind all prompts'."""
+        num_full = [len(prompts[row]) // self._block_size for row, _ in part]
+        num_own = [self._num_own(prompts, pair) for pair in part]
+        tables = np.zeros((len(part), max(map(sum, zip(num_full, num_own, strict=True)))), dtype=np.int64)
+        next_block = num_home
+        for table, (row, _), full, own in zip(tables, part, num_full, num_own, strict=True):
+            table[:full] = homes[row, :full]
+            table[full : full + own] = np.arange(next_block, next_block + own)
+            next_block += own
         return tables
 
     def _reserve(self, num_blocks: int, num_slots: int) -> None:
@@ -96,32 +128,58 @@ class LabelScorer:
         for pages in caches.pages_of(self._caches):  # what an earlier pack left there may be an overflow
             pages.zero_()
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], tables: IntArray | None) -> torch.Tensor:
-        """The log probabilities of the labels' first tokens [N, L]. Fills the prompts' blocks, where there are some,
-        and copies each last one for every long label."""
+    def _prefill(self, prompts: Sequence[Sequence[int]], homes: IntArray | None) -> torch.Tensor:
+        """The log probabilities of the labels' first tokens [N, L]. Fills the prompts' blocks, where there are some."""
         counts = np.array([len(prompt) for prompt in prompts])
         layout = Layout(
             counts=counts,
             starts=np.zeros_like(counts),
-            tables=None if tables is None else tables[:, 0],
+            tables=homes,
             block_size=self._block_size,
-            slots=None if tables is None else np.arange(len(prompts)),
+            slots=None if homes is None else np.arange(len(prompts)),
         )
         batch = batch_of(self._loaded, prompts, layout, np.cumsum(counts) - 1, num_later=self._longest - 1)
-        hidden = self._loaded.model(batch, None if tables is None else self._caches)  # [N, H]
-        if tables is not None:
-            self._copy_last_blocks(counts, tables)
+        hidden = self._loaded.model(batch, None if homes is None else self._caches)  # [N, H]
         firsts = [label[0] for label in self._labels]
         rows = np.repeat(np.arange(len(prompts)), len(firsts))
         return self._logprobs(hidden, rows, np.tile(firsts, len(prompts))).view(len(prompts), -1)
 
-    def _copy_last_blocks(self, counts: IntArray, tables: IntArray) -> None:
-        place = counts // self._block_size
-        is_partial = counts % self._block_size > 0
-        blocks = tables[np.arange(counts.size), :, np.minimum(place, tables.shape[2] - 1)][is_partial]  # [N', L]
-        sources = torch.from_numpy(np.repeat(blocks[:, 0], blocks.shape[1] - 1)).to(self._loaded.device)
-        targets = torch.from_numpy(blocks[:, 1:].ravel()).to(self._loaded.device)
+    def _add_continued(
+        self, total: torch.Tensor, prompts: Sequence[Sequence[int]], tables: IntArray, part: Sequence[Pair]
+    ) -> None:
+        """Adds the log probabilities of the further tokens of a part's pairs to `total` [N, L]."""
+        inputs = [self._labels[column][:-1] for _, column in part]
+        counts = np.array([len(ids) for ids in inputs])
+        starts = np.array([len(prompts[row]) for row, _ in part])
+        layout = Layout(
+            counts=counts,
+            starts=starts,
+            tables=tables,
+            block_size=self._block_size,
+            slots=self._copy_states(np.array([row for row, _ in part]), len(prompts)),
+            families=_families(part, starts // self._block_size, self._block_size),
+        )
+        batch = batch_of(self._loaded, inputs, layout, None, num_later=self._longest - 1)
+        hidden = self._loaded.model(batch, self._caches)  # [T, H]
+        targets = np.concatenate([self._labels[column][1:] for _, column in part])
+        logprobs = self._logprobs(hidden, np.arange(targets.size), targets)
+        rows, columns = (torch.from_numpy(np.repeat(np.array(side), counts)) for side in zip(*part, strict=True))
+        total.index_put_((rows, columns), logprobs, accumulate=True)
+
+    def _copy_last_blocks(
+        self, prompts: Sequence[Sequence[int]], homes: IntArray, tables: IntArray, part: Sequence[Pair]
+    ) -> None:
+        """Gives each pair a copy of its prompt's last block, where that is only partly filled. What an earlier part left in the
+        other blocks goes: it may be an overflow, and some backends multiply it by 0."""
+        num_tokens = np.array([len(prompts[row]) for row, _ in part])
+        rows, place = np.array([row for row, _ in part]), num_tokens // self._block_size
+        is_partial = num_tokens % self._block_size > 0
+        own = slice(int(homes.max()) + 1, int(tables.max()) + 1)
+        sources = torch.from_numpy(homes[rows, np.minimum(place, homes.shape[1] - 1)][is_partial])
+        targets = torch.from_numpy(tables[np.arange(rows.size), place][is_partial])
+        sources, targets = sources.to(self._loaded.device), targets.to(self._loaded.device)
         for pages in caches.pages_of(self._caches):
+            pages[own].zero_()
             pages.index_copy_(0, targets, pages.index_select(0, sources))
 
     def _copy_states(self, rows: IntArray, num_prompts: int) -> IntArray:
@@ -133,36 +191,6 @@ class LabelScorer:
             if isinstance(cache, StateCache):
                 cache.copy_rows(sources, targets)
         return slots
-
-    def _continue(self, prompts: Sequence[Sequence[int]], tables: IntArray) -> torch.Tensor:
-        """The summed log probabilities of the labels' further tokens [N, L]; zero for labels of one token."""
-        total = torch.zeros(len(prompts), len(self._labels))
-        pairs = [(row, column) for row in range(len(prompts)) for column in self._long]
-        pairs.sort(key=lambda pair: len(self._labels[pair[1]]) > 2)  # single tokens first, as a layout wants it
-        for start, end in _parts([len(prompts[row]) + self._longest for row, _ in pairs]):
-            self._add_continued(total, prompts, tables, pairs[start:end])
-        return total
-
-    def _add_continued(
-        self, total: torch.Tensor, prompts: Sequence[Sequence[int]], tables: IntArray, pairs: Sequence[tuple[int, int]]
-    ) -> None:
-        """Adds the log probabilities of these (prompt, label) pairs to `total`."""
-        table_of = {column: place for place, column in enumerate(self._long)}
-        inputs = [self._labels[column][:-1] for _, column in pairs]
-        counts = np.array([len(ids) for ids in inputs])
-        layout = Layout(
-            counts=counts,
-            starts=np.array([len(prompts[row]) for row, _ in pairs]),
-            tables=np.stack([tables[row, table_of[column]] for row, column in pairs]),
-            block_size=self._block_size,
-            slots=self._copy_states(np.array([row for row, _ in pairs]), len(prompts)),
-        )
-        batch = batch_of(self._loaded, inputs, layout, None, num_later=self._longest - 1)
-        hidden = self._loaded.model(batch, self._caches)  # [T, H]
-        targets = np.concatenate([self._labels[column][1:] for _, column in pairs])
-        logprobs = self._logprobs(hidden, np.arange(targets.size), targets)
-        rows, columns = (torch.from_numpy(np.repeat(np.array(side), counts)) for side in zip(*pairs, strict=True))
-        total.index_put_((rows, columns), logprobs, accumulate=True)
 
     def _logprobs(self, hidden: torch.Tensor, rows: IntArray, targets: IntArray) -> torch.Tensor:
         """Log softmax of the logits of hidden[rows[i]] at targets[i], float32 on the CPU. `rows` do not descend."""
@@ -176,13 +204,12 @@ class LabelScorer:
         return torch.cat(parts)
 
 
-def _parts(contexts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Neighbours with together at most `CONTEXT_TOKENS` of context, or one that has more alone: from and to (exclusive)."""
-    start = num_tokens = 0
-    for place, context in enumerate(contexts):
-        if place > start and num_tokens + context > CONTEXT_TOKENS:
-            yield start, place
-            start, num_tokens = place, 0
-        num_tokens += context
-    if contexts:
-        yield start, len(contexts)
+def _families(part: Sequence[Pair], num_full: IntArray, block_size: int) -> tuple[tuple[int, int, int], ...]:
+    """The runs of pairs behind one prompt, where it pays to name them; see `Layout`."""
+    rows = np.array([row for row, _ in part])
+    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+    afters = np.append(firsts[1:], rows.size)
+    num_tokens = (afters - firsts) * num_full[firsts] * block_size
+    if not num_full[firsts].all() or num_tokens.mean() < SHARED_TOKENS:
+        return ()
+    return tuple(zip(firsts.tolist(), afters.tolist(), num_full[firsts].tolist(), strict=True))

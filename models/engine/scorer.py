@@ -144,7 +144,7 @@ class Scorer:
         self._check_vocabulary("sequence", prompts)
         self._check_vocabulary("label", labels)
         self._call("score_labels", prompts, labels)
-        scorer = LabelScorer(self._loaded, labels)
+        scorer = LabelScorer(self._loaded, labels, self._budget)
         scores = torch.empty(len(prompts), len(labels))
         for members in self._packs([scorer.weight(len(prompt)) for prompt in prompts]):
             scores[members] = scorer.score([prompts[index] for index in members])

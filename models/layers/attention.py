@@ -51,6 +51,9 @@ class Layout:
     `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None: nothing is cached, every
     sequence is whole. `slots` [S] are the rows of its states in layers that keep any; None where nothing is cached.
     `num_given` [S] of its tokens were given, the later ones generated; None: all are given.
+    `families` are runs of sequences (first, one after the last, n) whose tables begin with the same n blocks, which are full and
+    which no sequence of this step writes to: a backend may look at these blocks once for all of a run. Runs do not overlap, and
+    hold no sequence that is not in one; empty: nothing is said.
     """
 
     counts: IntArray
@@ -59,6 +62,7 @@ class Layout:
     block_size: int = 0
     slots: IntArray | None = None
     num_given: IntArray | None = None
+    families: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def num_decodes(self) -> int:

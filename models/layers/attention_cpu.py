@@ -8,10 +8,13 @@ afterwards (the split of Flash-Decoding, Dao et al. 2023). A block that several 
 for each further sequence.
 
 Prefill pads: sequences of similar length form a group, which is one call of torch's fused attention.
+
+Where a layout names families, the blocks that all of a family begin with are the keys of one product with the queries of all of
+them (Hydragen, Juravsky et al. 2024): they are neither gathered nor read once a sequence.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -56,11 +59,13 @@ class Group:
     tables: torch.Tensor | None
     mask: torch.Tensor | None
     window: int | None
+    prefix: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuPlan:
-    """One step's attention: where the new keys and values go, what decodes visit, and the prefill groups."""
+    """One step's attention: where the new keys and values go, what decodes visit, and the prefill groups. `num_decodes` is 0 where
+    the layout names families: groups hold all then."""
 
     num_decodes: int
     blocks: torch.Tensor | None  # [T] cache block of each token
@@ -88,14 +93,20 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 
 def plan(layout: Layout, device: torch.device, window: int | None = None) -> CpuPlan:
     """The tensors of one step, the same for every layer with this window."""
-    num_decodes = layout.num_decodes
+    families = layout.families if window is None else ()  # a window may begin in what they share
+    num_decodes = 0 if families else layout.num_decodes
+    groups = [group for family in families for group in _family(layout, *family, device)]
+    if not families:
+        for members in _similar(layout, np.arange(num_decodes, layout.counts.size)):
+            is_cached = bool(layout.starts[members].any())
+            groups.append(_group(layout, members, window, device, is_cached=is_cached))
     blocks, offsets = _places(layout)
     return CpuPlan(
         num_decodes=num_decodes,
         blocks=None if blocks is None else torch.from_numpy(blocks).to(device),
         offsets=None if offsets is None else torch.from_numpy(offsets).to(device),
         visits=_visits(layout, num_decodes, window, device) if num_decodes else (),
-        groups=tuple(_group(layout, members, window, device) for members in _similar(layout, num_decodes)),
+        groups=tuple(groups),
     )
 
 
@@ -119,7 +130,12 @@ def attend(
         assert cache is not None
         out[: plan.num_decodes] = _decode(q[: plan.num_decodes], cache, plan, scale)
     for group in plan.groups:
-        out.index_copy_(0, group.tokens, _prefill(fused, q, k, v, cache, group, scale))
+        if group.prefix is None:
+            found = _prefill(fused, q, k, v, cache, group, scale)
+        else:
+            assert cache is not None
+            found = _behind_prefix(q, cache, group, scale)
+        out.index_copy_(0, group.tokens, found)
     return out
 
 
@@ -192,6 +208,33 @@ def _prefill(
         is_tiled = q.dtype == torch.bfloat16 or group.window is not None
         heads = _causal_in_tiles(*whole, scale, group.window) if is_tiled else fused(*whole, None, scale)
     return heads.transpose(1, 2).flatten(0, 1).index_select(0, group.rows)
+
+
+def _behind_prefix(q: torch.Tensor, cache: KvCache, group: Group, scale: float) -> torch.Tensor:
+    """The outputs of a family's real tokens [tokens, Q, D]: one softmax over the shared keys and the sequence's own. Scores are
+    rounded to the model's dtype before it, as in `_causal_in_tiles`."""
+    assert group.prefix is not None
+    assert group.tables is not None
+    assert group.mask is not None
+    num_kv_heads = cache.k.shape[1]
+    queries = (padded(q, group) * scale).unflatten(1, (num_kv_heads, -1)).transpose(0, 1)  # [K, b, G, Tq, D]
+    num_own = group.mask.shape[-1]
+    own_keys, own_values = (
+        _gathered(pages, group.tables, group.size).transpose(0, 1) for pages in (cache.k, cache.v)
+    )  # [K, b, Tk, D]
+    keys, values = (
+        pages.index_select(0, group.prefix).transpose(0, 1).flatten(1, 2) for pages in (cache.k, cache.v)
+    )  # [K, P, D]
+    per_sequence = queries.flatten(2, 3)  # [K, b, G * Tq, D]
+    of_own = torch.matmul(per_sequence, own_keys.transpose(2, 3)).unflatten(2, queries.shape[2:4])  # [K, b, G, Tq, Tk]
+    of_own = of_own + group.mask.to(q.dtype)
+    of_prefix = torch.bmm(queries.flatten(1, 3), keys.transpose(1, 2))  # [K, b * G * Tq, P]
+    scores = torch.cat([of_prefix, of_own.flatten(1, 3)], dim=-1)
+    weights = torch.softmax(scores, dim=-1)
+    heads = torch.bmm(weights[..., :-num_own], values).view(queries.shape)
+    own_weights = weights[..., -num_own:].reshape(*per_sequence.shape[:3], num_own)
+    heads = heads + torch.matmul(own_weights, own_values).view(queries.shape)  # [K, b, G, Tq, D]
+    return heads.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1).index_select(0, group.rows)
 
 
 def _causal_in_tiles(
@@ -301,11 +344,10 @@ def _visit_plan(
     )
 
 
-def _similar(layout: Layout, num_decodes: int) -> list[IntArray]:
-    """The prefill sequences, grouped so that little is padded: fresh ones apart from continued ones, then by
+def _similar(layout: Layout, members: IntArray) -> list[IntArray]:
+    """Sequences, grouped so that little is padded: fresh ones apart from continued ones, then by
     length."""
     starts, counts = layout.starts, layout.counts
-    members = np.arange(num_decodes, counts.size)
     order = members[np.lexsort((counts[members] + starts[members], counts[members], starts[members] > 0))]
     groups: list[list[int]] = []
     for index in order.tolist():
@@ -318,7 +360,21 @@ def _similar(layout: Layout, num_decodes: int) -> list[IntArray]:
     return [np.array(group) for group in groups]
 
 
-def _group(layout: Layout, members: IntArray, window: int | None, device: torch.device) -> Group:
+def _family(layout: Layout, first: int, after: int, num_shared: int, device: torch.device) -> list[Group]:
+    """The groups of a family: what they share, and the rest of each sequence as if it began behind that."""
+    assert layout.tables is not None
+    prefix = torch.from_numpy(layout.tables[first, :num_shared].copy()).to(device)
+    behind = replace(
+        layout, starts=layout.starts - num_shared * layout.block_size, tables=layout.tables[:, num_shared:]
+    )
+    return [
+        replace(_group(behind, members, None, device, is_cached=True), prefix=prefix)
+        for members in _similar(layout, np.arange(first, after))
+    ]
+
+
+def _group(layout: Layout, members: IntArray, window: int | None, device: torch.device, *, is_cached: bool) -> Group:
+    """`is_cached` says that its keys are looked up in the cache, those of this step as well."""
     counts, starts = layout.counts[members], layout.starts[members]
     first = (np.cumsum(layout.counts) - layout.counts)[members]
     width = int(counts.max())
@@ -326,7 +382,7 @@ def _group(layout: Layout, members: IntArray, window: int | None, device: torch.
     queries = first[:, None] + np.minimum(place, counts[:, None] - 1)
     is_real = place < counts[:, None]
     tables, mask = None, None
-    if starts.any():
+    if is_cached:
         assert layout.tables is not None
         size, first_block = layout.block_size, _first_seen(starts, window) // layout.block_size
         last_block = (starts + counts - 1) // size

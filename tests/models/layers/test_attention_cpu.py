@@ -87,6 +87,45 @@ def test_attention_is_exact_for_any_step(
     torch.testing.assert_close(step.run(BACKEND).double(), step.expected(), atol=2e-5, rtol=0)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sequences=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), min_size=1, max_size=12),
+    block_size=st.sampled_from([1, 2, 4, 7]),
+    heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (6, 3)]),
+    num_shared=st.integers(1, 4),
+    window=st.sampled_from([None, None, 1, 5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_family_looks_at_what_it_shares_and_at_its_own(
+    sequences: list[tuple[int, int]],
+    block_size: int,
+    heads: tuple[int, int],
+    num_shared: int,
+    window: int | None,
+    seed: int,
+) -> None:
+    shape = Shape(
+        sequences=[(num_shared * block_size + more, count) for more, count in sequences],
+        block_size=block_size,
+        num_query_heads=heads[0],
+        num_kv_heads=heads[1],
+        num_shared=num_shared,
+        window=window,
+        seed=seed,
+    )
+    step = make_step(shape)
+    for families in ((), ((0, len(sequences), num_shared),), _halves(len(sequences), num_shared)):
+        told = replace(step, layout=replace(step.layout, families=families))
+        torch.testing.assert_close(told.run(BACKEND).double(), step.expected(), atol=2e-5, rtol=0)
+
+
+def _halves(size: int, num_shared: int) -> tuple[tuple[int, int, int], ...]:
+    """Two families that know of less."""
+    return tuple(
+        (first, after, max(1, num_shared - 1)) for first, after in ((0, size // 2), (size // 2, size)) if after > first
+    )
+
+
 @pytest.mark.parametrize("name", list(SHAPES))
 def test_new_keys_and_values_are_written_to_their_places_and_nowhere_else(name: str) -> None:
     step = make_step(SHAPES[name])
