@@ -8,7 +8,9 @@ The same bounds stand in two processes (see `actors.proxy`): each holds what the
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +19,17 @@ from actors.limits import Limits
 from actors.openai_errors import ApiError, api_error
 from actors.sse import ClientGoneError
 
+BODY_PATHS: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/classify",
+    "/v1/extract",
+    "/tokenize",
+    "/detokenize",
+)
+"""Where a POST has a body; nothing else does. Serve's proxy, which does not have the app, has to know as well."""
+
 LINGER_S = 1.0
 """How long the rest of a body is thrown away before its connection is closed."""
 
@@ -24,21 +37,20 @@ GONE: Message = {"type": "http.disconnect"}
 CLOSE = (b"connection", b"close")
 
 
+def takes_body(scope: Scope) -> bool:
+    """Whether a request's route takes a body, wherever the app is mounted; for any other it is as if there were none."""
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.endswith(BODY_PATHS)
+
+
 class BodyBounds:
     """Hands bodies on as they come. What breaks a bound is answered here, with 408, 413 or 429; the app is told that its client has
     gone."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limits: Limits,
-        takes_body: Callable[[Scope], bool],
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        """`takes_body` says whether a request's route takes a body; for any other it is as if there were none."""
-        self._app, self._limits, self._takes_body, self._clock = app, limits, takes_body, clock
+    def __init__(self, app: ASGIApp, *, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+        self._app, self._limits, self._clock = app, limits, clock
         self._in_flight = BytesInFlight(limits.max_bodies_bytes)
+        self._leftovers = Leftovers(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,9 +58,9 @@ class BodyBounds:
             return
         with self._in_flight.counting() as count:
             body = IncomingBody(scope, receive, limits=self._limits, count=count, clock=self._clock)
-            answer = ClosingAnswer(body, send)
+            answer = ClosingAnswer(body, send, self._leftovers)
             try:
-                await self._app(scope, body.receive if self._takes_body(scope) else body.receive_nothing, answer.send)
+                await self._app(scope, body.receive if takes_body(scope) else body.receive_nothing, answer.send)
             except ClientGoneError:
                 if body.refusal is None:
                     raise
@@ -127,23 +139,22 @@ class IncomingBody:
             return GONE
 
     async def receive_nothing(self) -> Message:
-        """No body at first; then that the client has gone, when it has."""
+        """No body at first; then that the client has gone, when it has. Who sends a body all the same is not watched: it would have to
+        be read."""
         if self._deadline is None:
             self._deadline = self._clock()
             return {"type": "http.request", "body": b"", "more_body": False}
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return message
+        if not self.is_read:
+            await asyncio.Event().wait()  # until the answer is sent, which cancels this
+        return await self._receive()
 
-    async def discard(self) -> None:
-        """Throws the rest away, for a moment."""
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while (message := await self._receive())["type"] == "http.request" and message.get("more_body", False):
-                    pass
-        except TimeoutError:
-            pass
+    async def discard(self, max_bytes: int) -> None:
+        """Throws the rest away, up to so many bytes."""
+        while max_bytes > 0:
+            message = await self._receive()
+            max_bytes -= len(message.get("body", b""))
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return
 
     async def _next(self) -> Message:
         limits, now = self._limits, self._clock()
@@ -181,11 +192,30 @@ class IncomingBody:
         return ApiError(408, f"{said}: send it faster, or in several requests", code="body_too_slow")
 
 
+class Leftovers:
+    """Throws away the rests of bodies that are answered already: each for a moment, and no more of them at once than may be read."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_bytes, self._room = limits.max_body_bytes, limits.max_bodies_bytes // limits.max_body_bytes
+
+    async def discard(self, body: IncomingBody) -> None:
+        """Throws away the rest of a body, where there is room for one more."""
+        if not self._room:
+            return
+        self._room -= 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await body.discard(self._max_bytes)
+        finally:
+            self._room += 1
+
+
 class ClosingAnswer:
     """The answer to one request. It closes the connection if the body has not been read when it begins."""
 
-    def __init__(self, body: IncomingBody, send: Send) -> None:
-        self._body, self._send = body, send
+    def __init__(self, body: IncomingBody, send: Send, leftovers: Leftovers) -> None:
+        self._body, self._send, self._leftovers = body, send, leftovers
         self.has_begun = self._closes = False
 
     async def send(self, message: Message) -> None:
@@ -201,6 +231,6 @@ class ClosingAnswer:
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
         elif self._closes and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
-            await self._body.discard()
+            await self._leftovers.discard(self._body)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)

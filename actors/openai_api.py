@@ -15,11 +15,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
-from starlette.types import Scope
 
 from actors.body_bounds import BodyBounds
 from actors.body_json import route_class_of
-from actors.gate import OPEN_PATHS, Accounting, KeyCheck, is_trusted, note_of, path_of
+from actors.gate import OPEN_PATHS, Accounting, KeyCheck, is_trusted, note_of
 from actors.labelling_schema import (
     ClassificationList,
     ClassifyBody,
@@ -72,18 +71,8 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     install_error_answers(app, retry_after_s=chosen.retry_after_s)
     document = _document(app, has_keys=keys is not None)
     paths = frozenset(path for path in document["paths"] if "{" not in path)
-    with_body = frozenset(
-        (method.upper(), path)
-        for path, operations in document["paths"].items()
-        for method, operation in operations.items()
-        if "requestBody" in operation
-    )
-
-    def takes_body(scope: Scope) -> bool:
-        return (scope["method"], path_of(scope)) in with_body
-
     app.add_middleware(KeyCheck, keys=keys)
-    app.add_middleware(BodyBounds, limits=chosen, takes_body=takes_body)
+    app.add_middleware(BodyBounds, limits=chosen)
     app.add_middleware(Accounting, metrics=service.metrics, endpoints=paths)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app

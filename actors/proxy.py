@@ -5,7 +5,6 @@ that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names (see `jobs.serve_environm
 """
 
 from starlette.middleware import Middleware
-from starlette.types import Scope
 from uvicorn.config import HTTP_PROTOCOLS
 
 from actors.body_bounds import BodyBounds
@@ -16,9 +15,4 @@ def middlewares() -> list[Middleware]:
     """The middlewares of Serve's proxy. Called in its process, this also has its server use our connections: it runs uvicorn with the
     protocol that uvicorn chooses by itself, and has no setting for another."""
     HTTP_PROTOCOLS["auto"] = "actors.connections:BoundedConnection"
-    return [Middleware(BodyBounds, limits=Limits(), takes_body=_may_have_one)]
-
-
-def _may_have_one(_: Scope) -> bool:
-    """Which routes take a body is known to the service alone: it answers at once where none does."""
-    return True
+    return [Middleware(BodyBounds, limits=Limits())]

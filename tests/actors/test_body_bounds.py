@@ -1,14 +1,19 @@
 """Bodies are read where a route takes one, after the key, in time, and so many bytes of all at once."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope, Send
 
+from actors.body_bounds import BODY_PATHS, BodyBounds
 from actors.limits import Limits
 from actors.online_engine import LocalModel
+from actors.openai_api import create_app
 from actors.security import ApiKeys
 from tests.actors.raw_http import connection, error_of, head, status_of, until_closed
 from tests.actors.serving import served, serving
@@ -60,6 +65,15 @@ def test_where_no_body_is_taken_a_half_sent_one_is_not_waited_for(
     assert b"connection: close" in answer.partition(b"\r\n\r\n")[0].lower()
 
 
+def test_bodies_are_read_where_a_route_has_one_and_nowhere_else() -> None:
+    """The paths that Serve's proxy knows as well are those of the OpenAPI document."""
+    paths = create_app([]).openapi()["paths"]
+    found = [
+        (path, method) for path, methods in paths.items() for method, one in methods.items() if "requestBody" in one
+    ]
+    assert sorted(found) == [(path, "post") for path in sorted(BODY_PATHS)]
+
+
 def test_a_body_of_which_nothing_comes_is_not_waited_for_either(patient: str) -> None:
     with connection(patient) as found:
         found.sendall(head("GET", "/health", length=MEGABYTES))
@@ -79,6 +93,39 @@ def test_the_whole_answer_reaches_a_client_that_sends_all_of_its_body_first(pati
     assert response.json() == {"status": "ok"}
     refused = httpx.post(f"{patient}/v1/completions", content=b"x" * MEGABYTES, timeout=60)
     assert refused.json()["error"]["code"] == "missing_api_key"
+
+
+def test_what_is_thrown_away_of_all_bodies_at_once_has_a_bound() -> None:
+    """A flood of bodies that no route takes is cut, all the bodies of it together."""
+    num_taken, chunk = 0, bytes(1 << 16)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async def receive() -> Message:
+        nonlocal num_taken
+        await asyncio.sleep(0)  # the next one's turn
+        num_taken += len(chunk)
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def flood(size: int, limits: Limits) -> int:
+        bounds = BodyBounds(answer, limits=limits)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/health",
+            "headers": [(b"content-length", b"%d" % MEGABYTES)],
+        }
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await asyncio.gather(*(bounds(scope, receive, send) for _ in range(size)))
+        return sum(message["type"] == "http.response.start" for message in sent)
+
+    assert asyncio.run(flood(16, Limits(max_bodies_bytes=2 * MEGABYTES))) == 16
+    assert num_taken <= 2 * MEGABYTES + 16 * len(chunk)
 
 
 def test_an_answer_after_the_body_keeps_the_connection(patient: str) -> None:
