@@ -10,10 +10,22 @@ from actors.schema_types import MAX_FIELDS
 from jobs import yaml_reading
 from models import budget, channel, config_limits, entrance, handshake, sandbox, template_source, whole_files
 from pipelines import isolated_preparer
+from tests.faults.hostile.attacks import attacks
 
 PAGE = Path("docs/security.md").read_text()
 ROWS = {line.split("|")[1].strip(): line for line in PAGE.splitlines() if line.startswith("|")}
 HTTP = Limits()
+
+
+def test_every_attack_has_its_figures_on_the_page() -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("|")]
+    found = {row[0]: row[1:] for row in rows if len(row) == 11}
+    names = {attack.name: attack.who for attack in attacks()}
+    assert found.keys() - {"attack", "---"} == names.keys()
+    for name, who in names.items():
+        by, *_, outcome, seconds, stall, memory, neighbour, computing = found[name]
+        assert (by, bool(outcome)) == (who, True), name
+        assert all(float(figure) >= 0 for figure in (seconds, stall, memory, neighbour, computing)), name
 
 
 def mib(num_bytes: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tests.faults.hostile import bodies, checkpoints, client, connections
 from tests.faults.hostile.site import ANSWERS, HEAD, HOSTILE, LONG
@@ -13,6 +13,9 @@ Who = Literal["a stranger", "a key holder", "a checkpoint's author"]
 CHAT = "/v1/chat/completions"
 LEAVES_S = 1.0
 HELD_S = 15.0
+FLOOD_STALL_S = 2.0
+"""What hundreds of requests at once may do, each of which is little: they wait for each other, and `/health` for them."""
+
 BODY_BYTES = 8_000_000
 ATTACKED = frozenset({LONG, HEAD, ANSWERS, HOSTILE, "proxy", "_http"})
 """Kinds of processes that do nothing but what an attack has them do."""
@@ -20,12 +23,15 @@ ATTACKED = frozenset({LONG, HEAD, ANSWERS, HOSTILE, "proxy", "_http"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attack:
-    """`max_s` is within how many seconds its request has its answer, where there is a bar."""
+    """`max_s` is within how many seconds its request has its answer, where there is a bar; `max_stall_s` is how long `/health` may
+    stall. `crashes` says that it ends the process it is worked on in, which is a 500 of the service's own."""
 
     name: str
     who: Who
     prepare: Callable[[], "Prepared"]
     max_s: float | None = None
+    max_stall_s: float = 0.5
+    crashes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +63,12 @@ def _work() -> Iterable[Attack]:
         yield _left(f"{name}, the client leaves", path, body)
 
 
-def _request(
-    name: str, path: str, body: bodies.Body, *, who: Who = "a key holder", max_s: float | None = None
-) -> Attack:
+def _request(name: str, path: str, body: bodies.Body, *, who: Who = "a key holder", **bars: Any) -> Attack:
     def prepare() -> Prepared:
         content = body()
         return Prepared(num_bytes=len(content), act=lambda service: client.post(service, path, content))
 
-    return Attack(name=name, who=who, prepare=prepare, max_s=max_s)
+    return Attack(name=name, who=who, prepare=prepare, **bars)
 
 
 def _left(name: str, path: str, body: bodies.Body) -> Attack:
@@ -89,10 +93,13 @@ def _connections() -> Iterable[Attack]:
 
 
 def _held(name: str, who: Who, head: bytes, *, body_bytes: int, count: int) -> Attack:
+    """Requests that do not end. What a stranger sends is nothing that the service has to hold."""
+    num_bytes = count * body_bytes if who == "a key holder" else 0
+
     def act(service: Service) -> str:
         return connections.hold(service.url, head, bytes(body_bytes), count=count, seconds=HELD_S)
 
-    return Attack(name=name, who=who, prepare=lambda: Prepared(act=act))
+    return _flood(name, who, act, num_bytes=num_bytes)
 
 
 def _floods() -> Iterable[Attack]:
@@ -103,16 +110,22 @@ def _floods() -> Iterable[Attack]:
         body = {"model": LONG, "prompt": "a", "stream": True, "max_tokens": 4000}
         return client.stream_and_leave(service, body, 200, after_s=LEAVES_S)
 
-    yield Attack(name="200 requests for /ready at once", who="a stranger", prepare=lambda: Prepared(act=ask))
-    yield Attack(name="200 streams whose clients leave", who="a key holder", prepare=lambda: Prepared(act=stream))
+    yield _flood("200 requests for /ready at once", "a stranger", ask)
+    yield _flood("200 streams whose clients leave", "a key holder", stream)
+
+
+def _flood(name: str, who: Who, act: Callable[[Service], str], *, num_bytes: int = 0) -> Attack:
+    prepared = Prepared(act=act, num_bytes=num_bytes)
+    return Attack(name=name, who=who, prepare=lambda: prepared, max_stall_s=FLOOD_STALL_S)
 
 
 def _tokenizers() -> Iterable[Attack]:
-    for name, text in (
-        ("a tokenizer that panics", checkpoints.PANICKING_TEXT),
-        ("a tokenizer that makes 4 GB of 4 kB", checkpoints.EXPLODING_TEXT),
-    ):
-        yield _of_checkpoint(name, "/v1/completions", bodies.of_json(model=HOSTILE, prompt=text, max_tokens=1))
+    panicking, exploding = (
+        bodies.of_json(model=HOSTILE, prompt=text, max_tokens=1)
+        for text in (checkpoints.PANICKING_TEXT, checkpoints.EXPLODING_TEXT)
+    )
+    yield _of_checkpoint("a tokenizer that panics", "/v1/completions", panicking, crashes=True)
+    yield _of_checkpoint("a tokenizer that makes 4 GB of 4 kB", "/v1/completions", exploding)
 
 
 def _templates() -> Iterable[Attack]:
@@ -125,5 +138,5 @@ def _chat(model: str, variables: dict[str, str]) -> bodies.Body:
     return bodies.of_json(model=model, messages=messages, max_tokens=1, chat_template_kwargs=variables)
 
 
-def _of_checkpoint(name: str, path: str, body: bodies.Body) -> Attack:
-    return _request(name, path, body, who="a checkpoint's author", max_s=6.0)
+def _of_checkpoint(name: str, path: str, body: bodies.Body, *, crashes: bool = False) -> Attack:
+    return _request(name, path, body, who="a checkpoint's author", max_s=6.0, crashes=crashes)

@@ -159,7 +159,7 @@ BOUNDS: Mapping[str, tuple[str, Body]] = {
     ),
     "as many wrong token ids as there may be": (
         "/v1/completions",
-        counted(_prompt(TEXT) + "[", "99999999", "]}", count=Limits().max_request_tokens),
+        counted(_prompt(TEXT) + "[", "999999", "]}", count=Limits().max_request_tokens),
     ),
     "as many token ids as there may be": (
         "/v1/completions",

@@ -32,7 +32,7 @@ def hold(url: str, head: bytes, body: bytes, *, count: int, seconds: float) -> s
             _pump(lines)
     sent = sum(line.num_sent for line in lines)
     answered, ended = (sum(getattr(line, name) for line in lines) for name in ("has_answer", "has_ended"))
-    return f"{count} held, {sent / 1e6:.0f} MB taken, {answered} answered, {ended} ended by the service"
+    return f"all {count} held, {sent / 1e6:.0f} MB taken, {answered} answered, {ended} ended by the service"
 
 
 @contextmanager
