@@ -26,8 +26,8 @@ from pipelines.job import EngineSpec, ModelSpec
 
 def check_model(
     model: ModelSpec, engine: EngineSpec, places: Places, *, base: KeyPath = (), model_at: KeyPath = ("model",)
-) -> tuple[ModelConfig, Path]:
-    """The configuration of a checkpoint that can be loaded as the spec says, and the folder of its description. Its keys stand under
+) -> tuple[ModelConfig, FoundCheckpoint]:
+    """The configuration of a checkpoint that can be loaded as the spec says, and where its description is. Its keys stand under
     `model_at`, the engine's under `base`.
 
     Raises:
@@ -46,7 +46,7 @@ def check_model(
     if given is not None and given > longest:
         text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
         raise SpecError([places.problem((*base, "engine", "max_model_len"), text)])
-    return config, found.folder
+    return config, found
 
 
 def _described(found: FoundCheckpoint) -> ModelConfig:

@@ -6,7 +6,7 @@ Reads headers only, in a second or two. Every problem comes with its place in th
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.errors import SpecError
 from jobs.key_paths import KeyPath, key_path
@@ -23,10 +23,12 @@ from pipelines.facts import ModelFacts
 from pipelines.finish import result_columns
 from pipelines.hive import folder_values
 from pipelines.isolated_preparer import IsolatedPreparer
-from pipelines.job import ClassifyTask, Task
+from pipelines.isolated_work import FittedTask
+from pipelines.job import ClassifyTask
 from pipelines.json_lines import parse_object
 from pipelines.layout import check_text
-from pipelines.listing import PassedOver, SourceFile, find_sources
+from pipelines.listing import SourceFile, Sources, find_sources
+from pipelines.opened import OpenedJob
 from pipelines.overlap import check_apart
 from pipelines.parquet import read_names
 from pipelines.sample import MAX_OVERRUNS
@@ -41,19 +43,21 @@ MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """What was opened on the way, for a plan to go on with; `preparer` is to be closed."""
+    """What was opened on the way, for a plan or a run to go on with; `preparer` is to be closed."""
 
+    opened: OpenedJob
     config: ModelConfig
     preparer: IsolatedPreparer
-    facts: ModelFacts
-    sources: tuple[SourceFile, ...]
-    passed_over: PassedOver
-    task: Task
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.opened.fitted.facts
 
     @property
     def outcome(self) -> Outcome | None:
         """What the scores of the checkpoint's own classes will be; None where the job asks for something else."""
-        is_of_classes = isinstance(self.task, ClassifyTask) and self.task.labels is None
+        task = self.opened.job.task
+        is_of_classes = isinstance(task, ClassifyTask) and task.labels is None
         return self.facts.outcome if is_of_classes else None
 
     @property
@@ -69,22 +73,24 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     Raises:
         SpecError: something is wrong.
     """
-    job, places = spec.job, spec.places
-    config, folder = check_model(job.model, job.engine, places)
-    preparer = IsolatedPreparer(job.dated(today), folder, config, max_overruns=MAX_OVERRUNS)
+    config, found = check_model(spec.job.model, spec.job.engine, spec.places)
+    job = replace(spec.job, model=replace(spec.job.model, version=found.version))
+    dated = job.dated(today)
+    preparer = IsolatedPreparer(dated, found.folder, config, max_overruns=MAX_OVERRUNS)
     with ExitStack() as on_error:
         on_error.callback(preparer.close)
-        found = _checked_with(preparer, spec, config)
+        fitted, sources = _checked_with(preparer, spec)
         on_error.pop_all()
-    return found
+    opened = OpenedJob(job=job, date=dated.date, fitted=fitted, sources=sources)
+    return Preflight(opened=opened, config=config, preparer=preparer)
 
 
-def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec, config: ModelConfig) -> Preflight:
+def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec) -> tuple[FittedTask, Sources]:
     job, places = spec.job, spec.places
     with problems_at(places, MODEL):
         preparer.load()
     with problems_at(places, ("task",)):
-        facts = preparer.fitted.facts
+        fitted = preparer.fitted
     check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
@@ -94,15 +100,8 @@ def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec, config: ModelCon
         sources = find_sources(job.input)
         first = next((source for source in sources.files if source.size), sources.files[0])
         columns = _columns(first, Storage.of(job.input))
-    check_columns(spec, columns, [field.name for field in result_columns(job, facts)])
-    return Preflight(
-        config=config,
-        preparer=preparer,
-        facts=facts,
-        sources=sources.files,
-        passed_over=sources.passed_over,
-        task=job.task,
-    )
+    check_columns(spec, columns, [field.name for field in result_columns(job, fitted.facts)])
+    return fitted, sources
 
 
 @contextmanager

@@ -93,9 +93,9 @@ def _check_models(service: LoadedService) -> None:
     """Opens every model, before anything starts."""
     for index, model in enumerate(service.spec.models):
         at = ("models", index)
-        _, folder = check_model(model.model, model.engine, service.places, base=at, model_at=at)
+        _, found = check_model(model.model, model.engine, service.places, base=at, model_at=at)
         with problems_at(service.places, (*at, "path")):
-            check_tokenizer(folder)
+            check_tokenizer(found.folder)
 
 
 @contextmanager

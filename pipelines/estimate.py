@@ -8,7 +8,7 @@ The probe runs sampled rows through the engine a run would use, in this process.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
@@ -19,7 +19,7 @@ from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
 from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.job import GenerateTask, Job
-from pipelines.listing import PassedOver, SourceFile
+from pipelines.listing import Sources
 from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
 from pipelines.reading import UnitReader
 from pipelines.rows import ModelRequest
@@ -87,8 +87,7 @@ class Inputs:
     config: ModelConfig
     checkpoint: Checkpoint
     preparer: IsolatedPreparer
-    sources: Sequence[SourceFile]
-    passed_over: PassedOver = field(default_factory=PassedOver)
+    sources: Sources
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +114,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
     unit_rows = unit_rows_of(job)
     plan = plan_units(
-        inputs.sources,
+        inputs.sources.files,
         job.input,
         preparer.fitted.columns,
         unit_rows=unit_rows,
@@ -129,7 +128,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     probe = probe_engine(job_settings(job, preparer.fitted.label_ids), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
-        plan=replace(plan, passed_over=inputs.passed_over),
+        plan=replace(plan, passed_over=inputs.sources.passed_over),
         unit_rows=unit_rows,
         sample=sample,
         memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),

@@ -16,7 +16,6 @@ from functools import partial
 from ray.exceptions import RayError
 
 from actors.owner import ReplicaOwner, ReplicaShape
-from models.config import ModelConfig
 from pipelines.attempts import Attempts
 from pipelines.chatter import Chatter, quiet_ray
 from pipelines.cluster import Room, check_place, connected, will_start_one
@@ -38,15 +37,12 @@ from pipelines.follow import Follower
 from pipelines.graph import Stages, build_graph, fair_calls
 from pipelines.infer import MakeEngine, load_engine
 from pipelines.interrupts import INTERRUPTED, interrupts
-from pipelines.isolated_preparer import IsolatedPreparer
-from pipelines.isolated_work import FittedTask
 from pipelines.job import Job
 from pipelines.last_resort import LastResort
 from pipelines.ledger import Ledger
 from pipelines.leftovers import end_leftovers
-from pipelines.listing import Sources, find_sources
 from pipelines.local_place import temporary_folder
-from pipelines.overlap import check_apart
+from pipelines.opened import OpenedJob
 from pipelines.permit import Permit
 from pipelines.plan_tasks import map_in_tasks
 from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
@@ -73,20 +69,22 @@ def run(
     on_progress: ShowProgress | None = None,
     last_words: Callable[[str], None] = logger.error,
     today: dt.date | None = None,
+    opened: OpenedJob | None = None,
 ) -> RunSummary:
     """Runs a job, or goes on with it where it stopped, until every unit is committed or the run has to end.
 
     `address` is local, auto or HOST:PORT of a Ray cluster; None: `RAY_ADDRESS` if set, else a local cluster of its own.
     `last_words` takes the one sentence of a run that could not be ended in order, before this process ends: interrupted in a call that
     does not come back, or without its cluster. `today` is what chat templates are told if neither the job nor an earlier run into the
-    same output has a date.
+    same output has a date. `opened` is the job where it was opened before, as it then was.
 
     Raises:
         PipelineError: the run cannot be started: the output belongs to another run, the input cannot be planned, the task does not fit
             the model, there is no such cluster. What goes wrong later is in the summary.
         ModelError: the checkpoint cannot be used.
     """
-    return Driver(job, show=on_progress or _show_nothing, last_words=last_words, today=today).run(address)
+    show = on_progress or _show_nothing
+    return Driver(job, show=show, last_words=last_words, today=today, opened=opened).run(address)
 
 
 def _show_nothing(progress: Progress) -> None:
@@ -99,23 +97,6 @@ class Ending:
 
     exit_status: ExitStatus
     message: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Model:
-    """What the driver and the workers know of the checkpoint; the engines alone load its weights.
-
-    `job` is the run's with everything settled: which version of the checkpoint, and which date.
-    """
-
-    job: Job
-    fitted: FittedTask
-
-    @classmethod
-    def of(cls, job: Job) -> "_Model":
-        folder = job.model.find("description").folder
-        with contextlib.closing(IsolatedPreparer(job, folder, ModelConfig.from_pretrained(folder))) as preparer:
-            return cls(job=job, fitted=preparer.fitted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +119,10 @@ class Driver:
         make_engine: MakeEngine = load_engine,
         last_words: Callable[[str], None] = logger.error,
         today: dt.date | None = None,
+        opened: OpenedJob | None = None,
     ) -> None:
         self._job, self._show, self._make_engine, self._today = job, show, make_engine, today
+        self._opened = opened
         self._last_resort = LastResort(last_words)
         self._tally: Tally | None = None
 
@@ -158,19 +141,17 @@ class Driver:
         )
 
     def _run(self, address: str | None, take_signals: Callable[[], None]) -> Ending:
-        check_apart(self._job.input, self._job.output)
-        sources = find_sources(self._job.input)
-        self._show(Progress(phase="planning", passed_over=sources.passed_over))
-        sources = replace(sources, files=with_digests(sources.files))
-        job = self._job = replace(self._job, model=self._job.model.pinned())
-        model = _Model.of(job.dated(self._today))
+        opened = self._opened or OpenedJob.of(self._job, self._today)
+        self._show(Progress(phase="planning", passed_over=opened.sources.passed_over))
+        opened = replace(opened, sources=replace(opened.sources, files=with_digests(opened.sources.files)))
+        job = self._job = opened.job
         check_place(address)
         with (
-            Ledger.open(job, fingerprint_of(job, sources.files)) as ledger,
+            Ledger.open(job, fingerprint_of(job, opened.sources.files)) as ledger,
             self._last_resort.giving_back(ledger.lease.release),
         ):
-            if ledger.record is not None and ledger.record.date != model.job.date:
-                model = _Model.of(job.dated(ledger.record.date))
+            if ledger.record is not None:
+                opened = opened.on(ledger.record.date)
             tally = None if ledger.record is None else self._take_stock(ledger)
             if tally is not None and tally.is_over(self._job.max_failed):
                 return _crossed(tally)
@@ -179,9 +160,9 @@ class Driver:
             with self._cluster(address) as cluster:
                 take_signals()
                 if tally is None:
-                    ledger.write_plan(lambda sink: self._plan(sources, model, sink), date=model.job.date)
+                    ledger.write_plan(lambda sink: self._plan(opened, sink), date=opened.date)
                     tally = self._take_stock(ledger)
-                return self._compute(ledger, tally, self._stages(ledger, model), cluster)
+                return self._compute(ledger, tally, self._stages(ledger, opened), cluster)
 
     @contextlib.contextmanager
     def _cluster(self, address: str | None) -> Iterator[_Cluster]:
@@ -197,8 +178,8 @@ class Driver:
             watch = stack.enter_context(watching_cluster(self._last_resort, is_own=is_own))
             yield _Cluster(room=room, chatter=chatter, watch=watch)
 
-    def _plan(self, sources: Sources, model: _Model, sink: Sink) -> Plan:
-        job, num_rows = self._job, 0
+    def _plan(self, opened: OpenedJob, sink: Sink) -> Plan:
+        job, sources, num_rows = self._job, opened.sources, 0
 
         def count(units: Sequence[Unit]) -> None:
             nonlocal num_rows
@@ -209,13 +190,13 @@ class Driver:
         plan = plan_units(
             sources.files,
             job.input,
-            model.fitted.columns,
+            opened.fitted.columns,
             unit_rows=unit_rows_of(job),
             limit=job.limit,
             map_tasks=map_in_tasks,
             sink=count,
         )
-        check_names(job, model.fitted.facts, plan.schema.names)
+        check_names(job, opened.fitted.facts, plan.schema.names)
         return replace(plan, passed_over=sources.passed_over)
 
     def _take_stock(self, ledger: Ledger) -> Tally:
@@ -224,15 +205,15 @@ class Driver:
         self._tally = Tally(ledger.record.plan, ledger.survey())
         return self._tally
 
-    def _stages(self, ledger: Ledger, model: _Model) -> Stages:
-        job, committer = model.job, ledger.committer()
+    def _stages(self, ledger: Ledger, opened: OpenedJob) -> Stages:
+        job, committer = opened.dated_job, ledger.committer()
         assert ledger.record is not None, "stages are made once the run is planned"
         reader = UnitReader(
             schema=ledger.record.schema,
             declared=frozenset(job.input.schema or ()),
             storage=Storage.of(job.input),
         )
-        settings, make_engine = job_settings(job, model.fitted.label_ids), self._make_engine
+        settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
         if job.engine.service is not None:
             from pipelines.service_engine import find_model, service_engine  # Serve takes a second to import
 
@@ -241,7 +222,7 @@ class Driver:
             read=ReadSettings(job=job, reader=reader, permit=Permit(committer=committer)),
             engine=settings,
             make_engine=make_engine,
-            conclude=FinishAndCommit(job=job, facts=model.fitted.facts, committer=committer),
+            conclude=FinishAndCommit(job=job, facts=opened.fitted.facts, committer=committer),
         )
 
     def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, cluster: _Cluster) -> Ending:

@@ -36,8 +36,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
         config=found.config,
         checkpoint=checkpoint,
         preparer=found.preparer,
-        sources=found.sources,
-        passed_over=found.passed_over,
+        sources=found.opened.sources,
     )
     with closing(found.preparer), placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)

@@ -49,7 +49,7 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
     if found.outcome == "regression":
         complain(f"{job.model.path} is {found.meaning_of_scores}")
     with placed_errors(loaded), progress_display(sys.stderr) as show:
-        summary = run_job(job, address=address, on_progress=show, last_words=complain, today=today())
+        summary = run_job(job, address=address, on_progress=show, last_words=complain, opened=found.opened)
     complain(summary.message)
     if summary.exit_status != INTERRUPTED:
         _report(job)

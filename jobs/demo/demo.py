@@ -174,9 +174,10 @@ def _load(job: DemoJob, out: Path) -> LoadedSpec:
 
 def _run(spec: LoadedSpec, console: Console) -> tuple[int, Progress]:
     """Runs a job on the cluster that is connected and writes its report; the exit status and the last numbers."""
-    check_before_run(spec).preparer.close()
+    found = check_before_run(spec)
+    found.preparer.close()
     with progress_display(sys.stderr) as show:
-        summary = run(spec.job, on_progress=show)
+        summary = run(spec.job, on_progress=show, opened=found.opened)
     write_report(spec.job.output)
     if summary.exit_status != 0:
         console.print(summary.message, style="red", markup=False)

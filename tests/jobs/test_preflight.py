@@ -1,8 +1,10 @@
 """What is found wrong before anything starts."""
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from jobs.errors import SpecError
 from jobs.preflight import Preflight, check_before_run
 from jobs.spec import load_spec
+from pipelines.opened import OpenedJob
 from pipelines.store_s3 import S3Store
 
 SpecWriter = Callable[[str], Path]
@@ -64,7 +67,20 @@ def check(write_spec: SpecWriter, corpus: Path) -> Iterator[Checker]:
 def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
     found = check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id]")
     assert found.facts.head == "sequence-classification"
-    assert [source.relative_path for source in found.sources] == ["tickets.parquet"]
+    assert [source.relative_path for source in found.opened.sources.files] == ["tickets.parquet"]
+
+
+def test_what_a_check_opens_is_what_a_run_would_open(
+    write_spec: SpecWriter, corpus: Path, tiny_checkpoint: CheckpointMaker
+) -> None:
+    """A run that is given it opens nothing again."""
+    task = "{kind: classify, text: '{{ body }}', labels: [good, bad news]}"
+    text = SPEC.format(model=tiny_checkpoint("causal"), task=task, corpus=corpus, extra="", engine="{}")
+    spec, today = load_spec(write_spec(text)), dt.date(2026, 2, 28)
+    found = check_before_run(spec, today=today)
+    found.preparer.close()
+    assert found.opened == OpenedJob.of(spec.job, today)
+    assert found.opened.dated_job == replace(spec.job, date=today)
 
 
 def test_another_quantization_than_the_checkpoints_is_refused(
@@ -147,7 +163,7 @@ def test_a_column_whose_name_is_no_word_is_named_through_row(
     pq.write_table(pa.table({"id": [1], name: ["The parcel is late"]}), path)
     model = tiny_checkpoint("sequence-classification")
     written = f'{{{{ row["{name}"] }}}}'
-    assert check(model, f"{{kind: classify, text: '{written}'}}", paths=path).sources
+    assert check(model, f"{{kind: classify, text: '{written}'}}", paths=path).opened.sources.files
     with pytest.raises(SpecError) as caught:
         check(model, f"{{kind: classify, text: '{{{{ {name} }}}}'}}", paths=path)
     assert caught.value.problems[0].startswith("spec.yaml:4: task.text: ")
@@ -160,7 +176,7 @@ def test_a_column_with_spaces_of_a_csv_is_named_through_row(
     path = tmp_path / "t.csv"
     path.write_text("Ticket ID,Ticket Text\n1,The parcel is late\n")
     model = tiny_checkpoint("sequence-classification")
-    assert check(model, "{kind: classify, text: '{{ row[\"Ticket Text\"] }}'}", paths=path).sources
+    assert check(model, "{kind: classify, text: '{{ row[\"Ticket Text\"] }}'}", paths=path).opened.sources.files
     with pytest.raises(
         SpecError, match=r"task.text: the input has no column 'Ticket Txt'; .*did you mean Ticket Text\?"
     ):
@@ -169,7 +185,7 @@ def test_a_column_with_spaces_of_a_csv_is_named_through_row(
 
 def test_column_with_a_default_may_be_missing(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
     task = "{kind: classify, text: \"{{ body }} {{ x | default('') }}\"}"
-    assert check(tiny_checkpoint("sequence-classification"), task).sources
+    assert check(tiny_checkpoint("sequence-classification"), task).opened.sources.files
 
 
 def test_missing_carried_column_is_named(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
@@ -257,7 +273,7 @@ def test_a_store_that_does_not_answer_now_is_left_to_the_run(
 
     monkeypatch.setattr(S3Store, "_files", lambda _self: Files())
     monkeypatch.setitem(globals(), "SPEC", SPEC.replace("path: out", "path: 's3://bucket/out'"))
-    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="format: parquet").sources
+    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="format: parquet").opened.sources.files
     assert "output.path: cannot read s3://bucket/out/run.json" in caplog.text
 
 
@@ -285,7 +301,7 @@ def test_carried_column_with_the_name_of_a_result_is_refused_without_a_prefix(
         SpecError, match=r"^spec.yaml:8: output: the input's column label has the name of a result column"
     ):
         check(model, CLASSIFY, extra="schema: {body: string}", paths=path)
-    assert check(model, CLASSIFY, extra="columns: [body]", paths=path).sources
+    assert check(model, CLASSIFY, extra="columns: [body]", paths=path).opened.sources.files
 
 
 def test_an_output_within_the_input_is_refused_at_its_key(
@@ -306,7 +322,8 @@ def test_a_template_may_name_a_column_of_folders(
     (folder / "notes.txt").touch()
     task = "{kind: classify, text: '{{ body }} {{ day }}'}"
     found = check(tiny_checkpoint("sequence-classification"), task, extra="columns: [day]", paths=tmp_path / "in")
-    assert (found.passed_over.num_files, found.passed_over.examples) == (1, ("day=1/notes.txt",))
+    passed_over = found.opened.sources.passed_over
+    assert (passed_over.num_files, passed_over.examples) == (1, ("day=1/notes.txt",))
 
 
 @pytest.mark.parametrize(
@@ -330,4 +347,4 @@ def test_an_empty_first_part_hides_no_columns(check: Checker, tiny_checkpoint: C
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "part-0.csv").touch()
     (tmp_path / "in" / "part-1.csv").write_text("body\na\n")
-    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "in").sources
+    assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "in").opened.sources.files
