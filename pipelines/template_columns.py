@@ -6,11 +6,12 @@ them. jinja2's own compiler says which names are the row's and which are the tem
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.compiler import Frame
+from jinja2.visitor import NodeVisitor
 
 from models.template_source import UnfoldingGenerator, syntax_errors
 from pipelines.row_mapping import ROW, in_row
@@ -32,14 +33,17 @@ class TemplateColumns:
 
 
 def columns_of(parsed: nodes.Template, environment: Environment) -> TemplateColumns:
-    """The columns of a template. Those that jinja2 has a function of the same name for (`range`) can be left out."""
-    reads = _Reads(environment)
+    """The columns of a template. Those that jinja2 has a function of the same name for (`range`) can be left out, and those that the
+    template may have set itself where it reads them (`{% if x %}{% set y = 1 %}{% endif %}{{ y }}`)."""
+    reads, before_set = _Reads(environment), _ReadBeforeSet()
     with syntax_errors():
         reads.visit(parsed)
+        before_set.visit(parsed)
     by_name = reads.undeclared_identifiers - {ROW}
+    own = (environment.globals.keys() | (by_name - before_set.names)) & by_name
     return TemplateColumns(
         named=frozenset(by_name | reads.named),
-        optional=frozenset(reads.optional | (by_name & environment.globals.keys() - reads.named)),
+        optional=frozenset(reads.optional | (own - reads.named)),
         is_all=reads.is_all,
         uses_row=ROW in reads.undeclared_identifiers,
         prints_row=reads.prints_row,
@@ -140,6 +144,70 @@ class _Reads(UnfoldingGenerator):
     def _note_optional(self, name: str) -> None:
         self.named.add(name)
         self.optional.add(name)
+
+
+class _ReadBeforeSet(NodeVisitor):
+    """The `names` that a template reads where no `set`, loop or macro of its own can have given them a value."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._set: frozenset[str] = frozenset()
+
+    def visit_Name(self, node: nodes.Name) -> None:  # noqa: N802
+        if node.ctx == "load" and node.name not in self._set:
+            self.names.add(node.name)
+
+    def visit_Assign(self, node: nodes.Assign) -> None:  # noqa: N802
+        self.visit(node.node)
+        self._add(node.target)
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> None:  # noqa: N802
+        self._visit_scope(*([] if node.filter is None else [node.filter]), *node.body)
+        self._add(node.target)
+
+    def visit_If(self, node: nodes.If) -> None:  # noqa: N802
+        self.visit(node.test)
+        before, after = self._set, self._set
+        for branch in (node.body, node.elif_, node.else_):
+            self._set = before
+            self._visit_all(branch)
+            after |= self._set
+        self._set = after
+
+    def visit_For(self, node: nodes.For) -> None:  # noqa: N802
+        self.visit(node.iter)
+        self._visit_scope(*node.else_)
+        tests = [] if node.test is None else [node.test]
+        self._visit_scope(*tests, *node.body, own=[node.target])
+
+    def visit_Macro(self, node: nodes.Macro | nodes.CallBlock) -> None:  # noqa: N802
+        self._visit_all(node.defaults)
+        if isinstance(node, nodes.CallBlock):
+            self.visit(node.call)
+        else:
+            self._set |= {node.name}
+        self._visit_scope(*node.body, own=node.args)
+
+    visit_CallBlock = visit_Macro  # noqa: N815
+
+    def visit_With(self, node: nodes.With) -> None:  # noqa: N802
+        self._visit_all(node.values)
+        self._visit_scope(*node.body, own=node.targets)
+
+    def _visit_all(self, children: Iterable[nodes.Node]) -> None:
+        for child in children:
+            self.visit(child)
+
+    def _visit_scope(self, *children: nodes.Node, own: Iterable[nodes.Node] = ()) -> None:
+        """Visits what has names of its own, which are gone afterwards."""
+        before = self._set
+        for target in own:
+            self._add(target)
+        self._visit_all(children)
+        self._set = before
+
+    def _add(self, target: nodes.Node) -> None:
+        self._set |= {name.name for name in (target, *target.find_all(nodes.Name)) if isinstance(name, nodes.Name)}
 
 
 def _text(node: nodes.Node) -> str | None:

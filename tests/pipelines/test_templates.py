@@ -1,4 +1,5 @@
 import datetime as dt
+import itertools
 import json
 from decimal import Decimal
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 
 from pipelines.errors import RowError, TaskError
 from pipelines.templates import RowTemplate
@@ -258,6 +260,51 @@ def test_columns_are_known_however_they_are_named(
     assert template.columns == columns
     assert template.required_columns == required
     assert template.reads_all == reads_all
+
+
+@pytest.mark.parametrize(
+    ("source", "required"),
+    [
+        ("{% if a %}{% set b = 1 %}{{ b }}{% endif %}", {"a"}),
+        ("{% if a %}{% set b = 1 %}{% else %}{% set b = 2 %}{% endif %}{{ b }}", {"a"}),
+        ("{% if a %}{% set b = 1 %}{% elif c %}{% set b = 2 %}{{ b }}{% endif %}", {"a", "c"}),
+        ("{% if a %}{% set b %}x{% endset %}{{ b }}{% endif %}", {"a"}),
+        ("{% if a %}{% set n = namespace(x=0) %}{% for i in 'ab' %}{% set n.x = i %}{% endfor %}{{ n.x }}{% endif %}", {"a"}),
+        ("{% if a %}{% macro b(c) %}{{ c }}{% endmacro %}{{ b(1) }}{% endif %}", {"a"}),
+        ("{% if a %}{% set b, c = 1, 2 %}{{ b + c }}{% endif %}", {"a"}),
+        ("{% for b in a %}{{ b }}{% endfor %}{% if c %}{% set b = 1 %}{{ b }}{% endif %}", {"a", "c"}),
+        ("{% set b = b | upper %}{{ b }}", {"b"}),
+        ("{% if a %}{% set b = b | upper %}{% endif %}{{ b }}", {"a", "b"}),
+        ("{{ b }}{% if a %}{% set b = 1 %}{% endif %}", {"a", "b"}),
+        ("{% if a %}{{ b }}{% else %}{% set b = 1 %}{% endif %}", {"a", "b"}),
+        ("{% for b in a %}{{ b }}{% endfor %}{{ b }}", {"a", "b"}),
+        ("{% for i in a %}{% set b = i %}{% endfor %}{{ b }}", {"a", "b"}),
+        ("{% with b = a %}{{ b }}{% endwith %}{{ b }}", {"a", "b"}),
+        ("{% macro m(b) %}{{ b }}{{ c }}{% endmacro %}{{ m(1) }}{{ b }}", {"b", "c"}),
+        ("{% macro m() %}{{ caller(1) }}{% endmacro %}{% call(b) m() %}{{ b }}{% endcall %}{{ b }}", {"b"}),
+        ("{% filter upper %}{{ b }}{% endfilter %}", {"b"}),
+        ("{{ a if c else b }}", {"a", "b", "c"}),
+    ],
+)  # fmt: skip
+def test_what_a_template_sets_itself_is_no_column_that_it_needs(source: str, required: set[str]) -> None:
+    """jinja2 itself finds nothing missing where all required columns are given, and something where one is not."""
+    assert RowTemplate(source, place="task.text").required_columns == required
+    plain = Environment(undefined=StrictUndefined).from_string(source)
+    rows = [dict(zip("abc", values, strict=True)) for values in itertools.product(["", "xy"], repeat=3)]
+
+    def fails(names: set[str]) -> bool:
+        return any(_is_undefined(plain, {name: row[name] for name in names}) for row in rows)
+
+    assert not fails(required)
+    assert all(fails(required - {name}) for name in required)
+
+
+def _is_undefined(template: Template, row: dict[str, str]) -> bool:
+    try:
+        template.render(row)
+    except UndefinedError:
+        return True
+    return False
 
 
 def test_a_missing_column_is_named_when_it_is_read_through_row() -> None:
