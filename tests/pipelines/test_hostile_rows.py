@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +30,13 @@ def corpus_of(path: Path, names: Iterable[str]) -> Path:
     return path
 
 
-def dispatching(variable: str) -> str:
+ROW_BOMBS = {name: source for name, source in BOMBS.items() if "strftime_now" not in source}
+"""Those that are templates of a row: the function is one of chat templates alone."""
+
+
+def dispatching(variable: str, bombs: Mapping[str, str]) -> str:
     """A template that is each of the hostile ones for the rows of its name, and prints what it is given for the others."""
-    first, *rest = [f"if {variable} == {name!r} %}}{source}" for name, source in BOMBS.items()]
+    first, *rest = [f"if {variable} == {name!r} %}}{source}" for name, source in bombs.items()]
     return f"{{% {first}" + "".join(f"{{% el{each}" for each in rest) + "{% else %}"
 
 
@@ -66,23 +70,23 @@ def test_one_row_with_a_hostile_template_is_a_dead_letter_of_the_run(
 
 @pytest.mark.faults
 def test_every_known_hostile_template_costs_its_own_row(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    corpus = corpus_of(tmp_path / "rows.jsonl", BOMBS)
+    corpus = corpus_of(tmp_path / "rows.jsonl", ROW_BOMBS)
     model = tiny_checkpoint("sequence-classification")
-    text = dispatching("bomb") + "{{ body }}{% endif %}"
+    text = dispatching("bomb", ROW_BOMBS) + "{{ body }}{% endif %}"
     job = job_of(ClassifyTask(text=text), model=model, corpus=corpus, out=tmp_path / "out", unit_rows=8)
     expected = expected_of(job, ClassifyTask(text="{{ body }}"), tmp_path)
     found = results(job)
     assert {number: row for number, row in found.items() if number % 2} == expected
     letters = rows_in(tmp_path / "out", "errors")
     assert {letter["kind"] for letter in letters} == {"template_error"}
-    assert len(letters) + len(found) == 2 * len(BOMBS)
+    assert len(letters) + len(found) == 2 * len(ROW_BOMBS)
 
 
 @pytest.mark.faults
 def test_every_known_hostile_chat_template_costs_its_own_row(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     """The template is the checkpoint's: it looks for the name in the message."""
     folder = shutil.copytree(tiny_checkpoint("causal"), tmp_path / "model")
-    (folder / "chat_template.jinja").write_text(dispatching("messages[0].content") + CHAT + "{% endif %}")
+    (folder / "chat_template.jinja").write_text(dispatching("messages[0].content", BOMBS) + CHAT + "{% endif %}")
     corpus = corpus_of(tmp_path / "rows.jsonl", BOMBS)
     message = {"role": "user", "content": "{{ bomb or body }}"}
     task = GenerateTask(messages=(message,), sampling=SamplingParams(max_tokens=2, temperature=0.0))
