@@ -16,7 +16,7 @@ from actors.loading import engine_of, scorer_of
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
 from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
-from models.engine.shards import LocalShards, StartShards
+from models.engine.shard_processes import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, RequestError
 

@@ -10,7 +10,7 @@ from actors.online import OnlineDelta, OnlineRequest
 from actors.openai_errors import ApiError
 from actors.openai_schema import CachedTokens, FinishReason, Usage
 from actors.served import ServedModel, Service
-from models.engine.request import TokenLogprobs
+from models.engine.scheduling.request import TokenLogprobs
 from models.errors import EngineError
 
 

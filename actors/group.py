@@ -16,12 +16,12 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.work import EngineSettings, OnFailure
-from models.choices import choose_device
 from models.engine.follower import follow
-from models.engine.shards import END_S, ShardWork, StartShards, tell_to_end
+from models.engine.shard_processes import END_S, ShardWork, StartShards, tell_to_end
 from models.errors import EngineError
-from models.parallel import TensorParallel
-from models.rendezvous import Invitation, Meeting, leave
+from models.loading.choices import choose_device
+from models.parallel.rendezvous import Invitation, Meeting, leave
+from models.parallel.tensor_parallel import TensorParallel
 
 LOOK_S = 1.0
 

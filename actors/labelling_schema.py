@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from actors.limits import MAX_REQUEST_TOKENS
 from actors.openai_schema import Answer, Messages
 from actors.schema_types import Body, Inputs, ModelName, Text, Texts, TokenId
-from models.labels import Outcome
+from models.tasks.labels import Outcome
 
 MAX_LABELS = 1024
 

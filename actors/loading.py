@@ -5,7 +5,7 @@ from pathlib import Path
 
 from actors.work import EngineSettings
 from models import Engine, Scorer
-from models.engine.shards import StartShards
+from models.engine.shard_processes import StartShards
 from models.engine.watchdog import Watchdog
 
 

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from actors.online import Done, OnlineStats
-from models.engine.request import Priority
+from models.engine.scheduling.request import Priority
 
 _BY = ("model", "priority")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

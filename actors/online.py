@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.config import ModelConfig
-from models.config_types import Head
-from models.engine.request import FinishReason, Priority, SamplingParams, TokenLogprobs
-from models.labels import Outcome, outcome_of
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.config.types import Head
+from models.engine.scheduling.request import FinishReason, Priority, SamplingParams, TokenLogprobs
+from models.tasks.labels import Outcome, outcome_of
+from models.text.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 

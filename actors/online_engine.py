@@ -20,10 +20,10 @@ from actors.loading import engine_of, scorer_of
 from actors.online import Done, FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
 from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, SamplingParams, Scorer
-from models.config import ModelConfig
-from models.engine.live import Delta
-from models.engine.scorer import Pooling
-from models.engine.shards import SCORED_TOKENS, LocalShards, StartShards
+from models.config.model_config import ModelConfig
+from models.engine.live_request import Delta
+from models.engine.scoring.scorer import Pooling
+from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
 

@@ -28,7 +28,7 @@ from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
 from actors.turns import admitted
-from models.engine.request import TokenLogprobs
+from models.engine.scheduling.request import TokenLogprobs
 
 
 async def answer_chat(service: Service, request: Request, body: ChatBody) -> Response:

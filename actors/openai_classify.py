@@ -1,6 +1,6 @@
 """POST /v1/classify: each input's class, by a classification head or by a causal model that is asked for one of the request's labels.
 
-The rules are those of a job's `classify` task without windows (`models.labels`).
+The rules are those of a job's `classify` task without windows (`models.tasks.labels`).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from actors.responses import json_response
 from actors.scoring import check_finite, check_lengths, scored, usage_of
 from actors.served import ServedModel, Service
 from actors.turns import admitted
-from models.labels import DEFAULT_QUESTION, MULTI_LABEL_THRESHOLD, Outcome, class_values
+from models.tasks.labels import DEFAULT_QUESTION, MULTI_LABEL_THRESHOLD, Outcome, class_values
 
 
 async def answer_classify(service: Service, request: Request, body: ClassifyBody) -> Response:

@@ -22,7 +22,7 @@ from actors.responses import json_response
 from actors.served import ServedModel, Service
 from actors.sse import EventStream, until_gone
 from actors.turns import admitted
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
 

@@ -1,6 +1,6 @@
 """POST /v1/extract: spans of a token-classification head, or the answer of a question-answering head; character offsets in the input.
 
-The rules are those of a job's `extract` task with its default windows (`models.document`, `models.spans`, `models.answers`).
+The rules are those of a job's `extract` task with its default windows (`models.tasks.document`, `models.tasks.spans`, `models.tasks.answers`).
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from actors.responses import json_response
 from actors.scoring import check_finite, scored, usage_of
 from actors.served import ServedModel, Service
 from actors.turns import admitted
-from models.answers import find_answer
-from models.document import Document, DocumentPart
-from models.spans import TaggedTokens, TagScheme, find_spans
-from models.windows import Window
+from models.tasks.answers import find_answer
+from models.tasks.document import Document, DocumentPart
+from models.tasks.spans import TaggedTokens, TagScheme, find_spans
+from models.tasks.windows import Window
 
 OVERLAP_DIVISOR = 4
 """Neighbouring windows share this part of a window, as a job's do by default."""

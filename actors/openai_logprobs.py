@@ -4,8 +4,8 @@ import codecs
 from collections.abc import Sequence
 
 from actors.openai_schema import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
-from models.engine.request import TokenLogprobs
-from models.text import Tokenizer
+from models.engine.scheduling.request import TokenLogprobs
+from models.text.tokenizer import Tokenizer
 
 LOWEST = -9999.0
 """Stands for log 0, which JSON cannot say."""

@@ -10,7 +10,7 @@ from actors.limits import Limits
 from actors.online import ModelCard, OnlineRequest
 from actors.openai_errors import ApiError
 from actors.openai_schema import SamplingBody
-from models.engine.request import Priority, SamplingParams
+from models.engine.scheduling.request import Priority, SamplingParams
 
 SEED_BITS = 63
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.schema_types import Body, Inputs, ModelName, NoList, NoMap, NoText, Text, TokenId
-from models.engine.request import MAX_LOGPROBS
+from models.engine.scheduling.request import MAX_LOGPROBS
 
 MAX_STOPS = 64
 MAX_STOP_TOKEN_IDS = 1024

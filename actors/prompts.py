@@ -14,7 +14,7 @@ from actors.openai_errors import ApiError, too_long
 from actors.openai_schema import ChatMessage
 from actors.served import ServedModel
 from models.errors import TemplateError
-from models.tokenizer_files import SPECIAL_TOKEN_NAMES
+from models.text.tokenizer_files import SPECIAL_TOKEN_NAMES
 
 _RESERVED = frozenset(
     {"self", "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "now", "strftime_now"}

@@ -10,9 +10,9 @@ from actors.metrics import Metrics, RequestNote
 from actors.online import ModelCard, OnlineModel, OnlineStats
 from actors.openai_errors import ApiError, api_error
 from actors.text_pool import TextPool
-from models.config import TWO_WAY
-from models.config_types import Head
-from models.text import Tokenizer
+from models.config.model_config import TWO_WAY
+from models.config.types import Head
+from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -28,11 +28,11 @@ from actors.online_engine import LocalModel
 from actors.owner import Packing
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.config import ModelConfig
-from models.engine.request import Priority
+from models.config.model_config import ModelConfig
+from models.engine.scheduling.request import Priority
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

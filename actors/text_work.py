@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.document import Document
 from models.errors import RequestError
 from models.isolation import step
-from models.labels import fault_of_labels, label_prompt, label_token_ids
-from models.text import Tokenizer
+from models.tasks.document import Document
+from models.tasks.labels import fault_of_labels, label_prompt, label_token_ids
+from models.text.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
 Message = Mapping[str, Any]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
-from models.config_quantization import QuantizationConfig
+from models.checkpoint.place import FoundCheckpoint, Parts, find_checkpoint
+from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
-from models.engine.request import SamplingParams, TokenLogprobs
+from models.engine.scheduling.request import SamplingParams, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class EngineSettings:
     """What an engine process is made from; a restart makes the same one again.
 
     `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
-    `models.checkpoint_place`).
+    `models.checkpoint.place`).
 
     `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
     each of `labels` (token ids). None leaves a size to the checkpoint or the device. `num_threads` is what one matrix product uses
@@ -73,7 +73,7 @@ class EngineSettings:
         return EngineOptions(**{size.name: getattr(self, size.name) for size in fields(EngineOptions)})
 
     def find(self, parts: Parts = "whole") -> FoundCheckpoint:
-        """These parts of the checkpoint on this machine; see `models.checkpoint_place.find_checkpoint`.
+        """These parts of the checkpoint on this machine; see `models.checkpoint.place.find_checkpoint`.
 
         Raises:
             CheckpointError: it cannot be read, or is another version by now.

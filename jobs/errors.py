@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.terminal import in_a_line
-from models.url_secrets import redacted
+from models.checkpoint.url_secrets import redacted
 
 MAX_SHOWN_CHARS = 60
 

@@ -11,15 +11,15 @@ from actors.errors import ServiceError
 from jobs.errors import SpecError
 from jobs.key_paths import KeyPath, key_path
 from jobs.places import Places
-from models.checkpoint_files import why_it_is_no_folder
-from models.checkpoint_place import FoundCheckpoint
-from models.config import ModelConfig
-from models.config_agreement import check_agreement
-from models.config_quantization import choose_quantization
+from models.checkpoint.files import why_it_is_no_folder
+from models.checkpoint.place import FoundCheckpoint
+from models.checkpoint.stored_tensors import stored_tensors
+from models.config.agreement import check_agreement
+from models.config.mamba_clamp import choose_dt_clamp
+from models.config.model_config import ModelConfig
+from models.config.quantization import choose_quantization
+from models.config.shard_sizes import check_size
 from models.errors import CheckpointError, ModelError
-from models.mamba_clamp import choose_dt_clamp
-from models.shard_sizes import check_size
-from models.stored_tensors import stored_tensors
 from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.job import EngineSpec, ModelSpec
 

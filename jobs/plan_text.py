@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.progress import duration
-from models.byte_text import byte_text
+from models.checkpoint.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import GenerateTask, Job
 from pipelines.sample import Sample

@@ -14,9 +14,9 @@ from jobs.model_check import check_model, problems_at
 from jobs.output_check import check_output
 from jobs.spec import LoadedSpec
 from jobs.templates import required_columns
-from models.config import ModelConfig
+from models.config.model_config import ModelConfig
 from models.errors import ConfigError
-from models.labels import Outcome, outcome_text
+from models.tasks.labels import Outcome, outcome_text
 from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.facts import ModelFacts

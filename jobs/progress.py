@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs.terminal import drawing_on, escape_standard_streams, in_a_line
-from models.byte_text import byte_text
+from models.checkpoint.byte_text import byte_text
 from models.engine.memory import MemoryPlan
 from pipelines.progress import Progress
 

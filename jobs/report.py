@@ -15,10 +15,10 @@ from jobs.report_facts import ReportFacts, timeline
 from jobs.report_page import report_page
 from jobs.report_rows import MAX_SAMPLE_ROWS, MAX_UNITS, failure_kinds, row_facts, sample_of, spread
 from jobs.report_source import RunOutput
-from models.checkpoint_place import is_local, local_folder
-from models.config import ModelConfig
+from models.checkpoint.place import is_local, local_folder
+from models.checkpoint.stored_tensors import stored_tensors
+from models.config.model_config import ModelConfig
 from models.errors import ModelError
-from models.stored_tensors import stored_tensors
 from pipelines.job import OutputSpec
 from pipelines.receipts import RECEIPTS
 from pipelines.run_record import read_record

@@ -20,8 +20,8 @@ from jobs.spec_errors import problems_of
 from jobs.spec_fields import FILE, MAX_COUNT, NAME_TEXT, Bytes, Count, Name, Place, Size, Strict, Text, is_whole, wrong
 from jobs.spec_task import ClassifyYaml, ExtractYaml, GenerateYaml
 from jobs.templates import template_problems
-from models.checkpoint_place import is_local
-from models.config_quantization import QuantizationConfig
+from models.checkpoint.place import is_local
+from models.config.quantization import QuantizationConfig
 from models.errors import CheckpointError, ConfigError
 from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.key_paths import KeyPath, dotted
 from jobs.yaml_reading import SECRETS
-from models.url_secrets import has_secret
+from models.checkpoint.url_secrets import has_secret
 
 _SECRET_NAME = re.compile(
     r"secret|passw|token|credential|signature|(^|_)(key|sas|pwd|auth)$|connection_string|private", re.IGNORECASE

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from jobs.spec_fields import MAX_COUNT, Count, Strict, Text, wrong
-from models.engine.request import SamplingParams
+from models.engine.scheduling.request import SamplingParams
 from models.errors import RequestError
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask
 

@@ -23,7 +23,7 @@ import yaml
 from jobs.errors import FailedError, UsageError
 from jobs.spec import absolute, load_spec
 from jobs.spec_secrets import secret_keys
-from models.checkpoint_place import is_local
+from models.checkpoint.place import is_local
 
 SPEC_FILE = "spec.yaml"
 POLL_S = 0.5

@@ -11,7 +11,7 @@ import re
 import sys
 from typing import TextIO
 
-from models.url_secrets import redacted
+from models.checkpoint.url_secrets import redacted
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LAYOUT = "\n\t"

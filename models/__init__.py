@@ -6,17 +6,21 @@ does not import torch.
 
 from typing import TYPE_CHECKING, Any
 
-from models.engine.request import Output, SamplingParams
+from models.engine.scheduling.request import Output, SamplingParams
 from models.errors import ModelError
 
 if TYPE_CHECKING:
     from models.engine.engine import Engine
-    from models.engine.scorer import Scorer
+    from models.engine.scoring.scorer import Scorer
     from models.engine.stream import AsyncEngine
 
 __all__ = ["AsyncEngine", "Engine", "ModelError", "Output", "SamplingParams", "Scorer"]
 
-_LAZY = {"Engine": "models.engine.engine", "AsyncEngine": "models.engine.stream", "Scorer": "models.engine.scorer"}
+_LAZY = {
+    "Engine": "models.engine.engine",
+    "AsyncEngine": "models.engine.stream",
+    "Scorer": "models.engine.scoring.scorer",
+}
 
 
 def __getattr__(name: str) -> Any:

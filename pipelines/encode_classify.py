@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.labels import DEFAULT_QUESTION, fault_of_labels, label_prompt, label_token_ids
-from models.text import Tokenizer
-from models.windows import cut_windows
+from models.tasks.labels import DEFAULT_QUESTION, fault_of_labels, label_prompt, label_token_ids
+from models.tasks.windows import cut_windows
+from models.text.tokenizer import Tokenizer
 from pipelines.encoding import (
     EncodedRow,
     Int32Array,

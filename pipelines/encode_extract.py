@@ -5,9 +5,9 @@ Special-token strings are always text here, in templates too, so that offsets co
 
 from collections.abc import Sequence
 
-from models.document import Document, DocumentPart
-from models.text import Encoding, Tokenizer
-from models.windows import Window
+from models.tasks.document import Document, DocumentPart
+from models.tasks.windows import Window
+from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.encoding import EncodedRow, Piece, Row, TextEncoding, too_long
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts

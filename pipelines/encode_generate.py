@@ -7,8 +7,8 @@ roles and nested content parts included, are templates each.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from models.chat_content import ChatContent
-from models.text import Tokenizer
+from models.text.chat_content import ChatContent
+from models.text.tokenizer import Tokenizer
 from pipelines.encoding import EncodedRow, Row, TextEncoding, each, of_tokens, protected, too_long
 from pipelines.errors import RowError, TaskError
 from pipelines.facts import ModelFacts

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import RequestError, TemplateError
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError
 from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOKENIZER_ERROR, TOO_LONG
 from pipelines.pace import Pace

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from actors.engine_actor import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
-from models.config import ModelConfig
-from models.footprint import footprint
-from models.weights import Checkpoint
+from models.config.model_config import ModelConfig
+from models.loading.footprint import footprint
+from models.weights.weights import Checkpoint
 from pipelines.cluster import Room
 from pipelines.graph import concurrent_calls
 from pipelines.isolated_preparer import IsolatedPreparer

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from models.config import ModelConfig
-from models.config_types import Head, ProblemType
-from models.labels import Outcome, outcome_of
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.config.types import Head, ProblemType
+from models.tasks.labels import Outcome, outcome_of
+from models.text.tokenizer import Tokenizer
 from pipelines.errors import TaskError
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from models.checkpoint_files import DESCRIPTION_FILES, TEMPLATE_FOLDER
-from models.checkpoint_place import FoundCheckpoint
-from models.stored_tensors import MAX_HEADER_BYTES
+from models.checkpoint.files import DESCRIPTION_FILES, TEMPLATE_FOLDER
+from models.checkpoint.place import FoundCheckpoint
+from models.checkpoint.stored_tensors import MAX_HEADER_BYTES
 from pipelines.digest import block_starts
 from pipelines.errors import PlanError
 from pipelines.job import Job

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from actors.work import Generated
-from models.labels import Outcome
+from models.tasks.labels import Outcome
 from pipelines.answered import AnsweredRows, RawResult
 from pipelines.arrow_rows import ArrowRows
 from pipelines.errors import RowError

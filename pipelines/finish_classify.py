@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
+from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
 from pipelines.answered import AnsweredRows
 from pipelines.job import ClassifyTask
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.answers import find_answer
-from models.spans import Int32Array, Span, TaggedTokens, TagScheme, find_spans
+from models.tasks.answers import find_answer
+from models.tasks.spans import Int32Array, Span, TaggedTokens, TagScheme, find_spans
 from pipelines.answered import AnsweredRows
 from pipelines.job import ExtractTask
 from pipelines.rows import ModelRequest

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.engine.request import TokenLogprobs
+from models.engine.scheduling.request import TokenLogprobs
 from pipelines.answered import AnsweredRows
 from pipelines.job import GenerateTask
 

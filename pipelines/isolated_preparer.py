@@ -5,7 +5,7 @@
         prepared = preparer.prepare(rows)
 
 A row that goes over the limits, or ends the process, is a dead letter, and the others come out as if it was not there. The limit of
-time is one of computing, so that a busy machine makes no difference; templates have one of steps before it (`models.budget`).
+time is one of computing, so that a busy machine makes no difference; templates have one of steps before it (`models.templates.budget`).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from models.config import ModelConfig
+from models.config.model_config import ModelConfig
 from models.errors import OverrunError, TokenizerError
 from models.isolation import IsolatedPool, Limits
 from pipelines.errors import OverrunsError, RowError, TaskError

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from actors.work import EngineWork
-from models.config import ModelConfig
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
 from pipelines.blocks import PREPARED, WORK, block_of
 from pipelines.facts import ModelFacts
 from pipelines.job import Job

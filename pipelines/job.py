@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from models.checkpoint_place import FoundCheckpoint, Parts, find_checkpoint
-from models.config_quantization import QuantizationConfig
-from models.engine.request import SamplingParams
+from models.checkpoint.place import FoundCheckpoint, Parts, find_checkpoint
+from models.config.quantization import QuantizationConfig
+from models.engine.scheduling.request import SamplingParams
 
 Format = Literal["parquet", "jsonl", "csv"]
 OutputFormat = Literal["parquet", "jsonl"]

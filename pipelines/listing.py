@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.url_secrets import public_url, redacted
+from models.checkpoint.url_secrets import public_url, redacted
 from pipelines.errors import PlanError, SourceError
 from pipelines.job import InputSpec
 from pipelines.storage import (

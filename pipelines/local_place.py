@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from models.byte_text import byte_text
+from models.checkpoint.byte_text import byte_text
 from pipelines.errors import ClusterError
 
 MAX_SOCKET_PATH_BYTES: Final = 107

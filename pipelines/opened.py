@@ -8,7 +8,7 @@ import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Self
 
-from models.config import ModelConfig
+from models.config.model_config import ModelConfig
 from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.isolated_work import FittedTask
 from pipelines.job import Job

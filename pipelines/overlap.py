@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from models.url_secrets import redacted
+from models.checkpoint.url_secrets import redacted
 from pipelines.errors import PlanError
 from pipelines.job import InputSpec, OutputSpec
 from pipelines.storage import is_remote

@@ -5,9 +5,9 @@ Nothing here depends on which rows share a unit. The kinds of failure are in `pi
 
 import numpy as np
 
-from models.config import TWO_WAY
-from models.config_types import Head
-from models.text import Tokenizer
+from models.config.model_config import TWO_WAY
+from models.config.types import Head
+from models.text.tokenizer import Tokenizer
 from pipelines.encode_classify import LabelEncoder, TextEncoder
 from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
 from pipelines.encode_generate import PromptEncoder, TokenIdsEncoder

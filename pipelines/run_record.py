@@ -18,7 +18,7 @@ from typing import Any, get_args
 import orjson
 import pyarrow as pa
 
-from models.url_secrets import public_url
+from models.checkpoint.url_secrets import public_url
 from pipelines.errors import DamageError
 from pipelines.job import Job, OutputFormat
 from pipelines.json_fields import Fields

@@ -18,7 +18,7 @@ from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.utils import missing, pass_eval_context
 
-from models.sandbox import BudgetedEnvironment
+from models.templates.sandbox import BudgetedEnvironment
 from pipelines import guards
 from pipelines.row_mapping import RowMapping
 

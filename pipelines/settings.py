@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 from actors.work import EngineSettings
 from models.engine.options import EngineOptions
-from models.engine.request import SamplingParams
+from models.engine.scheduling.request import SamplingParams
 from pipelines.cluster import engine_threads
 from pipelines.job import EngineSpec, GenerateTask, Job, ModelSpec
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from models.config import ModelConfig
+from models.config.model_config import ModelConfig
 from pipelines.blocks import PREPARED, WORK, block_of
 from pipelines.errors import OverrunsError
 from pipelines.isolated_preparer import IsolatedPreparer

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import fsspec
 
-from models.checkpoint_remote import tag_of
-from models.url_secrets import public_url, redacted
+from models.checkpoint.remote import tag_of
+from models.checkpoint.url_secrets import public_url, redacted
 from pipelines.decompress import Compression, decompressed
 from pipelines.errors import LastingSourceError, PipelineError, SourceError
 from pipelines.job import InputSpec

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from models.url_secrets import has_secret
+from models.checkpoint.url_secrets import has_secret
 from pipelines.errors import OutputError, PlanError
 from pipelines.job import OutputSpec
 from pipelines.lasting import is_expired

@@ -13,7 +13,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.compiler import Frame
 from jinja2.visitor import NodeVisitor
 
-from models.template_source import UnfoldingGenerator, syntax_errors
+from models.templates.source import UnfoldingGenerator, syntax_errors
 from pipelines.row_mapping import ROW, in_row
 
 _NO_OWN_NAME = re.compile(r"[{}|()\[\]\"'~]")

@@ -1,4 +1,4 @@
-"""The windows that a task asks for: how long they are, and how much of a document neighbours share. `models.windows` cuts them."""
+"""The windows that a task asks for: how long they are, and how much of a document neighbours share. `models.tasks.windows` cuts them."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.config_types import Head
-from tests.models.tiny_tokenizers import KINDS
+from models.config.types import Head
+from tests.helpers.models.tiny_tokenizers import KINDS
 from tests.shared_cluster import SharedCluster
 from tests.tiny_checkpoints import save_with_tokenizer
 
@@ -27,7 +27,7 @@ LONGEST = (
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",
     "k8s/test_commands.py",
-    "models/engine/test_shards.py",
+    "models/engine/test_shard_processes.py",
 )
 """Modules that take a minute or more alone."""
 

@@ -17,17 +17,17 @@ import torch
 
 NUMERIC = (
     "tests/models/layers",
-    "tests/models/test_parity.py",
-    "tests/models/test_quantization.py",
-    "tests/models/test_quantized_families.py",
-    "tests/models/test_registry.py",
-    "tests/models/test_two_way.py",
-    "tests/models/test_zamba2.py",
-    "tests/models/engine/test_embeddings.py",
+    "tests/models/networks/test_parity.py",
+    "tests/models/loading/test_quantization.py",
+    "tests/models/networks/test_quantized_families.py",
+    "tests/models/loading/test_load.py",
+    "tests/models/networks/test_two_way.py",
+    "tests/models/networks/test_zamba2.py",
+    "tests/models/engine/scoring/test_embeddings.py",
     "tests/models/engine/test_engine.py",
     "tests/models/engine/test_engine_states.py",
-    "tests/models/engine/test_logprobs.py",
-    "tests/models/engine/test_scorer.py",
+    "tests/models/engine/sampling/test_logprobs.py",
+    "tests/models/engine/scoring/test_scorer.py",
     "tests/models/engine/test_windows_and_regimes.py",
 )
 CAPABILITY = "import torch; print(torch.backends.cpu.get_cpu_capability())"

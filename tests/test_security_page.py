@@ -8,7 +8,11 @@ from actors import connections, readiness, text_pool, text_work
 from actors.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, Limits
 from actors.schema_types import MAX_FIELDS
 from jobs import yaml_reading
-from models import budget, channel, config_limits, entrance, handshake, sandbox, template_source, whole_files
+from models.checkpoint import whole_files
+from models.config import limits as config_limits
+from models.parallel import channel, entrance, handshake
+from models.templates import budget, sandbox
+from models.templates import source as template_source
 from pipelines import isolated_preparer
 from tests.faults.hostile.attacks import attacks
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from models.config_types import Head
-from tests.models import tiny_tokenizers
-from tests.models.tiny_zamba2 import save_zamba2
+from models.config.types import Head
+from tests.helpers.models import tiny_tokenizers
+from tests.helpers.models.tiny_zamba2 import save_zamba2
 
 TINY = {
     "vocab_size": 96,

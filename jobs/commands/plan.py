@@ -25,7 +25,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
     from jobs.plan_text import plan_text
     from jobs.preflight import check_before_run, placed_errors
     from jobs.spec import load_spec
-    from models.weights import Checkpoint
+    from models.weights.weights import Checkpoint
     from pipelines.estimate import Inputs, estimate_job
     from pipelines.planning_place import planning_place
 

@@ -16,8 +16,8 @@ from jobs.demo import SPECS
 from jobs.demo import vocabulary as words
 from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
 from jobs.spec import load_spec
-from models.config import ModelConfig
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
 from pipelines.encode_classify import LabelEncoder, TextEncoder
 from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
 from pipelines.encode_generate import PromptEncoder

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from models.errors import ConfigError
-from models.free_memory import free_memory
-from models.layers.attention import AttentionBackend, KvCache, KvSpec
+from models.layers.attention.attention import AttentionBackend, KvCache, KvSpec
 from models.layers.state import Cache, Spec, StateCache, StateSpec
+from models.loading.free_memory import free_memory
 
 logger = logging.getLogger(__name__)
 

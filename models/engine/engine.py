@@ -15,22 +15,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from models.checkpoint_place import local_folder
-from models.config_quantization import QuantizationConfig
-from models.engine.blocks import BlockPool
+from models.checkpoint.place import local_folder
+from models.config.quantization import QuantizationConfig
 from models.engine.intake import Intake
-from models.engine.live import Delta, LiveRequest
+from models.engine.live_request import Delta, LiveRequest
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
-from models.engine.request import Output, Priority, SamplingParams
 from models.engine.runner import LaunchedStep, Runner
-from models.engine.scheduler import Progress, Scheduler, StepResult
-from models.engine.scorer import Scorer
-from models.engine.shards import LocalShards, Shards, ShardWork, StartShards, start_shards
-from models.engine.stats import EngineStats
+from models.engine.scheduling.block_pool import BlockPool
+from models.engine.scheduling.request import Output, Priority, SamplingParams
+from models.engine.scheduling.scheduler import Progress, Scheduler, StepResult
+from models.engine.scheduling.stats import EngineStats
+from models.engine.scoring.scorer import Scorer
+from models.engine.shard_processes import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import EngineError, RequestError
-from models.registry import LoadedModel, load_model, load_tokenizer, require_causal
-from models.text import Tokenizer
+from models.loading.load import LoadedModel, load_model, load_tokenizer, require_causal
+from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Engine:
         launcher: ThreadPoolExecutor | None = None,
         **settings: int | float | None,
     ) -> "Engine":
-        """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint_place`); see `load_model`.
+        """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint.place`); see `load_model`.
         `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only. `start` makes the other
         shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends. `launcher` is a thread for
         the model to be loaded and computed in, which `close` ends too.

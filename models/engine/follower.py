@@ -8,14 +8,14 @@ import sys
 
 import torch
 
-from models.calls import CallReceiver
-from models.choices import choose_device
 from models.engine.runner import Runner
-from models.engine.scorer import Scorer
-from models.engine.shards import ShardWork
-from models.parallel import TensorParallel
-from models.registry import load_model
-from models.rendezvous import Invitation, join, leave
+from models.engine.scoring.scorer import Scorer
+from models.engine.shard_processes import ShardWork
+from models.loading.choices import choose_device
+from models.loading.load import load_model
+from models.parallel.calls import CallReceiver
+from models.parallel.rendezvous import Invitation, join, leave
+from models.parallel.tensor_parallel import TensorParallel
 
 
 def follow(work: ShardWork, invitation: Invitation) -> None:

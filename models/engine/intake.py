@@ -6,10 +6,10 @@ Whether it fits the model and the cache is the scheduler's to say.
 import random
 from collections.abc import Sequence
 
-from models.config import ModelConfig
-from models.engine.request import Priority, Request, SamplingParams
+from models.config.model_config import ModelConfig
+from models.engine.scheduling.request import Priority, Request, SamplingParams
 from models.errors import RequestError
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 
 SEED_BITS = 63
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.decoder import Batch
 from models.engine import caches
-from models.engine.logprobs import LogprobTable, logprob_table
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
-from models.engine.plan import LAST_TOKEN, StepPlan
-from models.engine.sampler import SamplingRow, is_plain_greedy, likeliest, sample
-from models.engine.scheduler import StepResult
+from models.engine.sampling.logprobs import LogprobTable, logprob_table
+from models.engine.sampling.sampler import SamplingRow, is_plain_greedy, likeliest, sample
+from models.engine.scheduling.plan import LAST_TOKEN, StepPlan
+from models.engine.scheduling.scheduler import StepResult
 from models.errors import ConfigError
-from models.layers.attention import Layout
-from models.registry import LoadedModel
+from models.layers.attention.attention import Layout
+from models.loading.load import LoadedModel
+from models.networks.decoder import Batch
 
 CPU_TOKEN_BUDGET = 1024
 GPU_TOKEN_BUDGET = 8192

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
 from models.engine.engine import Engine
-from models.engine.live import Delta
+from models.engine.live_request import Delta
 from models.engine.memory import MemoryPlan
-from models.engine.request import Output, Priority, SamplingParams
-from models.engine.stats import EngineStats
+from models.engine.scheduling.request import Output, Priority, SamplingParams
+from models.engine.scheduling.stats import EngineStats
 from models.errors import EngineError, ModelError
 
 logger = logging.getLogger(__name__)

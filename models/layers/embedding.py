@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.kernels import packed_product
+from models.layers.kernels.kernels import packed_product
 from models.layers.linear import Linear, Part
-from models.layers.loadable import Loadable, Range, Slot, unallocated
-from models.parallel import TensorParallel
+from models.parallel.tensor_parallel import TensorParallel
+from models.weights.loadable import Loadable, Range, Slot, unallocated
 
 
 def vocab_rows(vocab_size: int, tp: TensorParallel) -> tuple[Range, int]:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.kernels import Product, packed_product
-from models.layers.loadable import Loadable, Range, Slot, unallocated, whole
-from models.parallel import TensorParallel
+from models.layers.kernels.kernels import Product, packed_product
+from models.parallel.tensor_parallel import TensorParallel
+from models.weights.loadable import Loadable, Range, Slot, unallocated, whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

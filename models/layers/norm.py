@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.loadable import Loadable, Slot, unallocated, whole
+from models.weights.loadable import Loadable, Slot, unallocated, whole
 
 
 def rms_normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.layers.attention import KvCache, KvSpec
+from models.layers.attention.attention import KvCache, KvSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,8 +19,8 @@ from actors.security import ApiKeys
 from actors.served import ServedModel
 from actors.text_pool import TextPool
 from actors.work import EngineSettings
-from models.config import ModelConfig
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
 
 START_S = 30
 MAX_SEQS = 8

@@ -7,7 +7,7 @@ import pytest
 
 from actors.coalesce import coalesced, joined
 from actors.online import OnlineDelta, OnlineEnd
-from models.engine.request import TokenLogprobs
+from models.engine.scheduling.request import TokenLogprobs
 from models.errors import EngineError
 
 END = OnlineEnd(finish_reason="length", num_cached_tokens=0)

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from actors.online_engine import LocalModel
 from tests.actors.hostile import FRIENDLY, chat_under
-from tests.models.jinja_grammar import templates
-from tests.models.template_bombs import BOMBS
+from tests.helpers.models.jinja_grammar import templates
+from tests.helpers.models.template_bombs import BOMBS
 
 SLACK_S = 20.0
 """On a machine that others use: a template is ended after 3 s, and answered in under 6 s where two cores are free."""

@@ -13,8 +13,8 @@ import pytest
 
 from actors.online_engine import LocalModel
 from models import Scorer
-from models.config import ModelConfig
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
 from pipelines.facts import ModelFacts
 from pipelines.finish import finish
 from pipelines.job import ClassifyTask, ExtractTask

@@ -13,7 +13,7 @@ from actors.online import FloatArray, OnlineRequest
 from actors.online_engine import LocalModel
 from actors.work import EngineSettings
 from models import SamplingParams, Scorer
-from models.engine.label_scorer import LabelScorer
+from models.engine.scoring.label_scorer import LabelScorer
 from models.engine.watchdog import Watchdog
 from models.errors import ConfigError, EngineError
 from tests.actors.serving import load

@@ -27,7 +27,7 @@ from actors.online import (
     OnlineStats,
 )
 from actors.online_engine import LocalModel
-from models.engine.request import SamplingParams
+from models.engine.scheduling.request import SamplingParams
 from models.errors import EngineError
 from tests.actors.serving import load, served, serving
 

@@ -18,7 +18,7 @@ from actors.served import ServedModel
 from actors.sse import ClientGoneError
 from actors.text_pool import Lane
 from actors.turns import admitted
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 from tests.actors.serving import client_of, load, served
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.text_work import encode_documents, encode_messages, encode_question
-from models.document import Document
 from models.errors import RequestError, TemplateError
-from models.text import Tokenizer
-from tests.models.tiny_tokenizers import KINDS, qwen
+from models.tasks.document import Document
+from models.text.tokenizer import Tokenizer
+from tests.helpers.models.tiny_tokenizers import KINDS, qwen
 from tests.pipelines.making import word_tokenizer
 
 PARTS = [{"type": "text", "text": "w1 "}, {"type": "text", "text": "w2"}]

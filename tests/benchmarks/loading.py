@@ -61,9 +61,9 @@ def load_here(folder: str, dtype: str) -> Loading:
     """Loads a checkpoint in this process, whose peak must not be behind it yet."""
     import torch
 
-    from models.layers.kernels import packed_product
-    from models.registry import load_model
-    from models.weights import Checkpoint
+    from models.layers.kernels.kernels import packed_product
+    from models.loading.load import load_model
+    from models.weights.weights import Checkpoint
 
     torch.set_num_threads(1)
     packed_product(torch.ones(64, 64), None)  # what the libraries allocate at their first product is not the weights'

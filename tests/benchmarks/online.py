@@ -263,7 +263,7 @@ def standard_work(folder: Path) -> tuple[Path, Path, str]:
 
 def small_work(folder: Path) -> tuple[Path, Path, str]:
     """Short prompts for the demo's causal model."""
-    from models.text import Tokenizer
+    from models.text.tokenizer import Tokenizer
 
     tokenizer, draw = Tokenizer.from_pretrained(CAUSAL), random.Random(2)
     work = [

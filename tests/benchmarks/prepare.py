@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from models import SamplingParams
-from models.config import ModelConfig
-from models.config_types import Head
+from models.config.model_config import ModelConfig
+from models.config.types import Head
 from pipelines.isolated_preparer import IsolatedPreparer
 from pipelines.isolated_work import Workbench, prepare_block
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task

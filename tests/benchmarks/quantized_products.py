@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from bitsandbytes import functional
 
-from models.layers.four_bit import FourBitQuantizer
-from models.layers.int8 import Int8Quantizer
-from models.layers.kernels import packed_product
+from models.layers.kernels.kernels import packed_product
+from models.layers.quantization.four_bit import FourBitQuantizer
+from models.layers.quantization.int8 import Int8Quantizer
 
 SHAPE = (4096, 2560)
 ROWS = (1, 8, 32, 256, 1024)

@@ -17,9 +17,9 @@ import time
 import torch
 import torch.distributed as dist
 
-from models.calls import CallReceiver
-from models.engine.plan import LAST_TOKEN, StepPlan
-from models.rendezvous import Invitation, Meeting, join, leave
+from models.engine.scheduling.plan import LAST_TOKEN, StepPlan
+from models.parallel.calls import CallReceiver
+from models.parallel.rendezvous import Invitation, Meeting, join, leave
 
 CPU = torch.device("cpu")
 NUM_SEQS = 64

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.config_types import Head
+from models.config.types import Head
 from tests.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench
 from tests.pipelines.running import contents, receipts, short_folder
 

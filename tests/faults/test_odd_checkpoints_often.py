@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.models import odd_checkpoints as odd
-from tests.models import test_odd_checkpoints as fuzz
+from tests.helpers.models import odd_checkpoints as odd
+from tests.models.config import test_odd_checkpoints as fuzz
 
 CheckpointMaker = Callable[..., Path]
 

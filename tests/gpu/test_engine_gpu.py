@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from models import Engine, Output, SamplingParams, Scorer
-from models.layers import attention_cuda, kernels
-from models.layers.attention import AttentionBackend, KvCache
-from tests.models.engine.tiny import GREEDY, SHARP, logprobs, prompts, tokens
-from tests.models.layers.paged import Shape, make_step
+from models.layers.attention import cuda as attention_cuda
+from models.layers.attention.attention import AttentionBackend, KvCache
+from models.layers.kernels import kernels
+from tests.helpers.models.paged import Shape, make_step
+from tests.helpers.models.tiny_engine import GREEDY, SHARP, logprobs, prompts, tokens
 
 pytestmark = [
     pytest.mark.gpu,

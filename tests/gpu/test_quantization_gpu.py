@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from models import Engine, SamplingParams, Scorer
-from models.config_quantization import QuantizationConfig
-from models.layers.four_bit import FourBitQuantizer
-from models.layers.int8 import Int8Quantizer
-from tests.models.quantized import METHODS, save_quantized
+from models.config.quantization import QuantizationConfig
+from models.layers.quantization.four_bit import FourBitQuantizer
+from models.layers.quantization.int8 import Int8Quantizer
+from tests.helpers.models.quantized import METHODS, save_quantized
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from tests.models.odd_checkpoints import copied
+from tests.helpers.models.odd_checkpoints import copied
 from tests.pipelines.running import write_corpus
 
 CheckpointMaker = Callable[..., Path]

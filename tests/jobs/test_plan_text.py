@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from jobs.plan_text import plan_text
 from models import SamplingParams
-from models.labels import outcome_text
+from models.tasks.labels import outcome_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.listing import PassedOver

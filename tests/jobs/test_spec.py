@@ -8,8 +8,8 @@ import pytest
 
 from jobs.errors import SpecError
 from jobs.spec import LoadedSpec, load_spec
-from models.config_quantization import QuantizationConfig
-from models.engine.request import SamplingParams
+from models.config.quantization import QuantizationConfig
+from models.engine.scheduling.request import SamplingParams
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, MaxFailed
 
 SpecWriter = Callable[[str], Path]

@@ -18,7 +18,7 @@ from jobs.progress import progress_display
 from jobs.terminal import TerminalText, drawing_on, escape_standard_streams, escaped, in_a_line
 from pipelines.listing import PassedOver
 from pipelines.progress import Progress
-from tests.models.odd_checkpoints import copied
+from tests.helpers.models.odd_checkpoints import copied
 
 CheckpointMaker = Callable[..., Path]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.config_types import Head
-from models.layers import agreement, kernels
+from models.config.types import Head
+from models.layers.kernels import agreement, kernels
 from tests.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]

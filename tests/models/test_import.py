@@ -34,7 +34,8 @@ def test_importing_models_is_quick_and_loads_no_cluster_no_tables_and_no_other_n
 
 
 @pytest.mark.parametrize(
-    "module", ["models", "models.engine.request", "models.engine.scheduler", "models.engine.options"]
+    "module",
+    ["models", "models.engine.scheduling.request", "models.engine.scheduling.scheduler", "models.engine.options"],
 )
 def test_what_is_asked_and_planned_needs_no_torch(module: str) -> None:
     assert "torch" not in imported(f"import {module}")[1]

@@ -10,8 +10,8 @@ import pyarrow as pa
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
-from models.config_types import Head, ProblemType
-from models.text import Tokenizer
+from models.config.types import Head, ProblemType
+from models.text.tokenizer import Tokenizer
 from pipelines.arrow_rows import ArrowRows
 from pipelines.facts import ModelFacts
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec, Task

@@ -11,8 +11,8 @@ import pytest
 
 from actors.work import EngineSettings
 from models import SamplingParams
-from models.config import ModelConfig
-from models.weights import Checkpoint
+from models.config.model_config import ModelConfig
+from models.weights.weights import Checkpoint
 from pipelines.estimate import Probe, _last_of, cost_of, memory_needed, probe_engine
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
 from pipelines.planning import Plan

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models.config_quantization import QuantizationConfig
-from models.engine.request import SamplingParams
+from models.config.quantization import QuantizationConfig
+from models.engine.scheduling.request import SamplingParams
 from pipelines import fingerprint as fingerprint_module
 from pipelines.digest import with_digests
 from pipelines.errors import PlanError

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.work import Generated
-from models.engine.request import SamplingParams, TokenLogprobs
-from models.text import Tokenizer
+from models.engine.scheduling.request import SamplingParams, TokenLogprobs
+from models.text.tokenizer import Tokenizer
 from pipelines.facts import ModelFacts
 from pipelines.finish import finish, result_columns
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job

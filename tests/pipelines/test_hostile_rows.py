@@ -10,7 +10,7 @@ import pytest
 
 from models import SamplingParams
 from pipelines.job import ClassifyTask, GenerateTask, Job
-from tests.models.template_bombs import BOMBS
+from tests.helpers.models.template_bombs import BOMBS
 from tests.pipelines.running import drive, fake_engine, job_of, rows_in
 
 Checkpoint = Callable[..., Path]

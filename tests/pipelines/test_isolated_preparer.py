@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipelines.kinds
-from models.config import ModelConfig
-from models.engine.request import SamplingParams
+from models.config.model_config import ModelConfig
+from models.engine.scheduling.request import SamplingParams
 from models.errors import OverrunError, OverrunReason, TokenizerError
 from models.isolation import Limits
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 from pipelines.errors import OverrunsError, TaskError
 from pipelines.facts import ModelFacts
 from pipelines.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
@@ -27,8 +27,8 @@ from pipelines.job import GenerateTask
 from pipelines.pace import SLICE_CHARS, Doing, Place
 from pipelines.prepare import Preparer
 from pipelines.rows import PreparedUnit, UnitRows
-from tests.models.jinja_grammar import templates
-from tests.models.template_bombs import BOMBS
+from tests.helpers.models.jinja_grammar import templates
+from tests.helpers.models.template_bombs import BOMBS
 from tests.pipelines.making import make_job, make_rows
 
 CheckpointMaker = Callable[..., Path]

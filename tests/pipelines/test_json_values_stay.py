@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from actors.work import Generated
 from models import SamplingParams
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 from pipelines.finish import finish
 from pipelines.job import GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.listing import list_sources

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine.request import SamplingParams
-from models.text import Tokenizer
+from models.engine.scheduling.request import SamplingParams
+from models.text.tokenizer import Tokenizer
 from pipelines.errors import TaskError
 from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, InputSpec, Task
 from pipelines.prepare import Preparer
 from pipelines.rows import PreparedUnit, RowFailure
 from pipelines.seeds import row_seed
-from tests.models.tiny_tokenizers import qwen
+from tests.helpers.models.tiny_tokenizers import qwen
 from tests.pipelines.making import CHAT_TEMPLATE, make_facts, make_job, make_rows, word_tokenizer
 
 CLS, SEP, END = 1, 2, 3

@@ -13,8 +13,8 @@ import pytest
 import pipelines.conclude
 import pipelines.reading
 import pipelines.shards
-from models.config import ModelConfig
-from models.text import Tokenizer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
 from pipelines.blocks import ANSWERS, OUTCOME, WORK, value_in, with_value
 from pipelines.commit import Committer
 from pipelines.conclude import FinishAndCommit

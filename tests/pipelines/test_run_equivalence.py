@@ -10,7 +10,7 @@ import pytest
 from ray.data._internal.logical.optimizers import get_execution_plan
 
 from models import SamplingParams
-from models.config_types import Head
+from models.config.types import Head
 from pipelines.cluster import room_on
 from pipelines.commit import Committer
 from pipelines.conclude import FinishAndCommit

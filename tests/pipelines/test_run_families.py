@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.config_types import Head
+from models.config.types import Head
 from pipelines.job import ClassifyTask, ExtractTask, Task
 from tests.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
 from tests.tiny_checkpoints import FAMILIES
@@ -58,7 +58,7 @@ def test_a_family_answers_every_row(
 def test_a_family_generates_alike_over_shards(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, size: int
 ) -> None:
-    """A run of each takes half a minute on two cores; `tests/models/engine/test_shards.py` has them all without a run around them."""
+    """A run of each takes half a minute on two cores; `tests/models/engine/test_shard_processes.py` has them all without a run around them."""
     corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
     fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **WINDOWS.get(family, {})}
     job = job_of(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import Scorer
-from models.config_quantization import QuantizationConfig
-from models.registry import load_tokenizer
+from models.config.quantization import QuantizationConfig
+from models.loading.load import load_tokenizer
 from pipelines.errors import FingerprintError
 from pipelines.job import ClassifyTask, Job
 from tests.pipelines.running import contents, drive, job_of, rows_in, write_corpus

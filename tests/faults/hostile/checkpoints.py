@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.demo import CHECKPOINTS
-from tests.models.template_bombs import BOMBS
+from tests.helpers.models.template_bombs import BOMBS
 
 BOMB = "bomb"
 """The variable of `chat_template_kwargs` that names the template to be rendered."""

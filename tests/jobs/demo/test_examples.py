@@ -9,7 +9,7 @@ from jobs.demo.checkpoint import save_settings
 from jobs.demo.corpus import make_ticket, make_tickets
 from jobs.demo.examples import IGNORED, TAGS, Example, echo_examples, job_examples
 from jobs.demo.train import JOBS, LABELS, SHAPE
-from models.text import Tokenizer
+from models.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 
 from models import Engine, Output
 from models.engine.options import EngineOptions
-from models.registry import LoadedModel, load_model
-from models.text import Tokenizer
-from tests.models.engine.tiny import GREEDY, SHARP, MakeEngine, folder_of, prompts
+from models.loading.load import LoadedModel, load_model
+from models.text.tokenizer import Tokenizer
+from tests.helpers.models.tiny_engine import GREEDY, SHARP, MakeEngine, folder_of, prompts
 
 
 @pytest.fixture(scope="session")

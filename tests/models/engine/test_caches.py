@@ -8,9 +8,9 @@ import torch
 from models.engine import caches
 from models.engine.caches import allocate, default_bytes, num_blocks_for, num_slots_for, pages_of
 from models.errors import ConfigError
-from models.layers.attention import KvSpec
+from models.layers.attention.attention import KvSpec
 from models.layers.state import Spec, StateCache, StateSpec
-from tests.models.layers.paged import BACKEND
+from tests.helpers.models.paged import BACKEND
 
 SPECS = [KvSpec(num_kv_heads=2, head_dim=16), KvSpec(num_kv_heads=1, head_dim=8)]  # 288 bytes a token in float32
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
-from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, OVERLAPS, MakeEngine, blocks, logprobs, prompts, tokens
+from models.loading.load import LoadedModel
+from tests.helpers.models.tiny_engine import GREEDY, OVERLAPS, MakeEngine, blocks, logprobs, prompts, tokens
 
 SAMPLED = SamplingParams(max_tokens=20, temperature=0.9, top_k=40, top_p=0.97, ignore_eos=True)
 LAYOUTS: dict[str, dict[str, Any]] = {

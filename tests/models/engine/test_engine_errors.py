@@ -13,8 +13,8 @@ import pytest
 from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.errors import CheckpointError, ConfigError, EngineError, RequestError
-from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, MakeEngine, blocks, failing_after, prompts, tokens
+from models.loading.load import LoadedModel
+from tests.helpers.models.tiny_engine import GREEDY, MakeEngine, blocks, failing_after, prompts, tokens
 
 REFUSED: dict[str, tuple[list[int], dict[str, Any], str]] = {
     "empty": ([], {}, "no tokens"),

@@ -11,10 +11,10 @@ import pytest
 from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.errors import RequestError
-from models.registry import LoadedModel
+from models.loading.load import LoadedModel
+from tests.helpers.models.tiny_engine import GREEDY, OVERLAPS, MakeEngine, blocks, paused_after, prompts, tokens
 from tests.models.engine.test_engine_states import tight
 from tests.models.engine.test_stream import run, serving, until
-from tests.models.engine.tiny import GREEDY, OVERLAPS, MakeEngine, blocks, paused_after, prompts, tokens
 
 ONLINE_LENGTHS = (3, 11, 40, 5, 18)
 SAMPLED = SamplingParams(max_tokens=20, temperature=0.9, top_k=40, top_p=0.97, ignore_eos=True)

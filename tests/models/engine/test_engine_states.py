@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import Engine, Output, SamplingParams
-from models.engine.blocks import NO_PREFIX, BlockPool
 from models.engine.options import EngineOptions
+from models.engine.scheduling.block_pool import NO_PREFIX, BlockPool
 from models.layers.state import StateCache
-from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, LENGTHS, OVERLAPS, MakeEngine, logprobs, prompts, tokens
+from models.loading.load import LoadedModel
+from tests.helpers.models.tiny_engine import GREEDY, LENGTHS, OVERLAPS, MakeEngine, logprobs, prompts, tokens
 
 STATE_BYTES = 7 * 4 * (8 * 8 * 16 + 3 * (64 + 32))  # of a sequence: seven mixers
 TOKEN_BYTES = 2 * 4 * 2 * 64  # keys and values of the two hybrid layers

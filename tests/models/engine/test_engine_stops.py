@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from models import Engine, Output, SamplingParams
-from models.engine.live import Delta
-from models.registry import LoadedModel, load_model
-from models.text import Tokenizer
-from tests.models.engine.tiny import OVERLAPS, MakeEngine, folder_of, prompts
+from models.engine.live_request import Delta
+from models.loading.load import LoadedModel, load_model
+from models.text.tokenizer import Tokenizer
+from tests.helpers.models.tiny_engine import OVERLAPS, MakeEngine, folder_of, prompts
 
 FREE = SamplingParams(max_tokens=36, temperature=0.0)
 PROMPT = prompts((5,), seed=9)[0]

@@ -7,13 +7,13 @@ import torch
 
 from models import SamplingParams
 from models.engine.options import EngineOptions
-from models.engine.plan import LAST_TOKEN, Admission, StepPlan
 from models.engine.runner import Runner
-from models.engine.scheduler import StepResult
+from models.engine.scheduling.plan import LAST_TOKEN, Admission, StepPlan
+from models.engine.scheduling.scheduler import StepResult
 from models.errors import ConfigError
-from models.layers import attention_cuda
-from models.registry import LoadedModel
-from tests.models.engine.tiny import GREEDY, prompts
+from models.layers.attention import cuda as attention_cuda
+from models.loading.load import LoadedModel
+from tests.helpers.models.tiny_engine import GREEDY, prompts
 
 PROMPT = prompts()[2]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from models import Engine
-from models.engine.shards import LocalShards, ShardWork
-from models.rendezvous import Invitation
+from models.engine.shard_processes import LocalShards, ShardWork
+from models.parallel.rendezvous import Invitation
+from tests.helpers.models.takeover import take_over
+from tests.helpers.models.tiny_engine import GREEDY, SHARP, prompts, tokens
+from tests.helpers.models.warm_shards import FORKS
 from tests.models.conftest import CheckpointMaker
-from tests.models.engine.takeover import take_over
-from tests.models.engine.tiny import GREEDY, SHARP, prompts, tokens
-from tests.models.engine.warm_shards import FORKS
 from tests.strangers import WORDS, Scanner, family_of, listening
 
 PATIENCE_S = 60.0

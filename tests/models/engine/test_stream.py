@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from models import AsyncEngine, Engine, Output, SamplingParams
-from models.engine.live import Delta
+from models.engine.live_request import Delta
 from models.engine.options import EngineOptions
 from models.errors import EngineError, RequestError
-from models.registry import LoadedModel
-from models.text import Tokenizer
-from tests.models.engine.tiny import GREEDY, MakeEngine, blocks, failing_after, paused_after, prompts, tokens
+from models.loading.load import LoadedModel
+from models.text.tokenizer import Tokenizer
+from tests.helpers.models.tiny_engine import GREEDY, MakeEngine, blocks, failing_after, paused_after, prompts, tokens
 
 LONG = replace(GREEDY, max_tokens=100)
 PATIENCE_S = 60

@@ -8,16 +8,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from models import Engine, SamplingParams, Scorer
-from models.config_types import RopeRegimes
-from models.engine.blocks import BlockPool
-from models.engine.plan import StepPlan
-from models.engine.scheduler import Scheduler
-from models.engine.sequence import Sequence
+from models.config.types import RopeRegimes
+from models.engine.scheduling.block_pool import BlockPool
+from models.engine.scheduling.plan import StepPlan
+from models.engine.scheduling.scheduler import Scheduler
+from models.engine.scheduling.sequence import Sequence
+from tests.helpers.models.near_ties import assert_greedy
+from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
 from tests.models.conftest import CheckpointMaker
-from tests.models.engine.test_scheduler import answer, plan_of, request, run
-from tests.models.engine.tiny import SHARP, prompts, tokens
-from tests.models.near_ties import assert_greedy
-from tests.models.test_parity import LONGROPE
+from tests.models.engine.scheduling.test_scheduler import answer, plan_of, request, run
+from tests.models.networks.test_parity import LONGROPE
 
 SWITCH = RopeRegimes(kind="switch", limit=10)
 MODELS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ import pytest
 
 from models.errors import EngineError, OverrunError, TemplateError
 from models.isolation import IsolatedPool, Limits, step
-from tests.models.isolation import work
+from tests.helpers.models import isolation_work as work
 
 MIB = 1 << 20
 LIMITS = Limits(memory_bytes=64 * MIB, step_s=30.0)

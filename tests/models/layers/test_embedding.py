@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.layers.embedding import VocabEmbedding, VocabHead, vocab_rows
-from models.parallel import SINGLE, TensorParallel
-from tests.models.layers.ranks import loaded, on_ranks, write_checkpoint
+from models.parallel.tensor_parallel import SINGLE, TensorParallel
+from tests.helpers.models.ranks import loaded, on_ranks, write_checkpoint
 
 HIDDEN = 12
 # what divides, what does not, and so few tokens that the last rank has none

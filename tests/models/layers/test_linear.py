@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from models.errors import ConfigError
-from models.layers.kernels import packed_product
+from models.layers.kernels.kernels import packed_product
 from models.layers.linear import ColumnLinear, Linear, RowLinear, head_rows, replicated, split_rows
-from models.parallel import SINGLE, TensorParallel
-from tests.models.layers.ranks import CPU, loaded, on_ranks, write_checkpoint
+from models.parallel.tensor_parallel import SINGLE, TensorParallel
+from tests.helpers.models.ranks import CPU, loaded, on_ranks, write_checkpoint
 
 SIZES = [1, 2, 4]
 NUM_HEADS, HEAD_DIM, HIDDEN = 8, 4, 12

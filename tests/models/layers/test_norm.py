@@ -10,7 +10,7 @@ from transformers.models.helium.modeling_helium import HeliumRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from models.layers.norm import HeadNorm, RMSNorm
-from tests.models.layers.ranks import loaded, write_checkpoint
+from tests.helpers.models.ranks import loaded, write_checkpoint
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}  # one rounding in half precision
 

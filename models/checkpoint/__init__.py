@@ -1,0 +1,1 @@
+"""Where a checkpoint is, what files it has, and what is in their headers; no torch."""

@@ -1,0 +1,1 @@
+"""What a checkpoint says about itself, checked, in one form for all families."""

@@ -1,0 +1,1 @@
+"""The half of the engine that is integers: which tokens of which sequence a step computes, and where they are kept."""

@@ -1,0 +1,1 @@
+"""Work of one pass: task heads, embeddings, and how likely labels are."""

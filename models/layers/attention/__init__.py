@@ -1,0 +1,1 @@
+"""Attention over a packed step: what all backends share, and one file a backend."""

@@ -1,0 +1,1 @@
+"""Rotary position embeddings: how fast channels turn, and the turning."""

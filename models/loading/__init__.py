@@ -1,0 +1,1 @@
+"""From a checkpoint to a loaded model: what is chosen, whether it fits, and the loading."""

@@ -1,0 +1,1 @@
+"""The families of networks, and the task heads over any of them."""

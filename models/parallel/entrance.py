@@ -1,0 +1,161 @@
+"""Where the other ranks come in: rank 0 takes in those who prove that they know its secret, and waits past everybody else.
+
+Whoever connects is greeted in a thread of its own, so a stranger that says nothing, or too little, or the wrong thing delays nobody. It
+has `GREETING_S`; and where `MAX_PENDING` are being greeted already, the one that has taken the longest goes, so that strangers can fill
+neither memory nor the table of open files. A rank that had to go comes again.
+"""
+
+import contextlib
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from models.errors import EngineError
+from models.parallel.channel import Channel, hang_up, seconds_until
+from models.parallel.handshake import SECRET_BYTES, WELCOME, Seat, greet, introduce
+
+logger = logging.getLogger(__name__)
+
+GREETING_S = 10.0
+MAX_PENDING = 64
+CHECK_S = 0.05
+AGAIN_S = 0.1
+
+
+class Entrance:
+    """A listening socket of rank 0's, on the address that the others use and no other."""
+
+    def __init__(self, host: str) -> None:
+        """Listens on a free port of `host`. Whoever comes must know `secret`.
+
+        Raises:
+            OSError: `host` is no address of this machine.
+        """
+        self.secret = secrets.token_bytes(SECRET_BYTES)
+        self._listener = socket.create_server((host, 0), backlog=2 * MAX_PENDING)
+        self._listener.settimeout(CHECK_S)
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._pending: list[socket.socket] = []  # being greeted, the longest first
+        self._seats: dict[Seat, Channel | None] = {}  # those that are waited for, and who has come
+
+    def admit(self, seats: Iterable[Seat], timeout_s: float, *, check: Callable[[], None]) -> dict[Seat, Channel]:
+        """The channel of every one of `seats`, once all have come; nobody comes in after them. `check` is called while they
+        are waited for, and raises if one never will.
+
+        Raises:
+            EngineError: one did not come in time.
+        """
+        end = time.monotonic() + timeout_s
+        with self._lock:
+            self._seats = dict.fromkeys(seats)
+        try:
+            while missing := self._missing():
+                check()
+                if time.monotonic() > end:
+                    names = ", ".join(f"shard {rank}" for rank in sorted({seat.rank for seat in missing}))
+                    raise EngineError(f"{names} did not come within {timeout_s:.0f} s")
+                self._greet_next()
+            with self._lock:
+                come = {seat: channel for seat, channel in self._seats.items() if channel is not None}
+                self._seats = {}
+            return come
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets nobody in any more, and sends away who is waiting."""
+        self._listener.close()
+        with self._lock:
+            waiting, self._pending = self._pending, []
+            channels, self._seats = self._seats, {}
+        for connection in waiting:
+            hang_up(connection)
+        for channel in channels.values():
+            if channel is not None:
+                channel.close()
+
+    def _missing(self) -> list[Seat]:
+        with self._lock:
+            return [seat for seat, channel in self._seats.items() if channel is None]
+
+    def _greet_next(self) -> None:
+        try:
+            connection, address = self._listener.accept()
+        except TimeoutError:
+            return
+        except OSError as error:  # that one is gone already, or this process has too many files open
+            if self._listener.fileno() < 0:
+                raise EngineError("rank 0 was closed while it waited for its shards") from error
+            logger.warning("a connection to rank 0 could not be taken: %s", error)
+            time.sleep(CHECK_S)
+            return
+        with self._lock:
+            oldest = self._pending.pop(0) if len(self._pending) >= MAX_PENDING else None
+            self._pending.append(connection)
+        if oldest is not None:
+            hang_up(oldest)
+        threading.Thread(target=self._greet, args=(connection, address), name="millrace-greeting", daemon=True).start()
+
+    def _greet(self, connection: socket.socket, address: object) -> None:
+        try:
+            seat, channel = greet(connection, self.secret, end=time.monotonic() + GREETING_S)
+            if not self._is_still_pending(connection):
+                raise ConnectionError("too many others came after it")
+            channel.send(WELCOME)
+            self._give(seat, channel)
+        except (OSError, EngineError) as error:
+            logger.debug("a connection from %s was sent away: %s", address, error)
+            self._is_still_pending(connection)
+            connection.close()
+
+    def _is_still_pending(self, connection: socket.socket) -> bool:
+        """Ends its time among the pending, if that has not ended."""
+        with self._lock:
+            if is_pending := connection in self._pending:
+                self._pending.remove(connection)
+            return is_pending
+
+    def _give(self, seat: Seat, channel: Channel) -> None:
+        """A rank that comes again takes the place of the connection that it has given up."""
+        channel.set_patient()
+        with self._lock:
+            is_known = seat in self._seats
+            before = self._seats.get(seat)
+            if is_known:
+                self._seats[seat] = channel
+        for refused in (before, None if is_known else channel):
+            if refused is not None:
+                refused.close()
+
+
+def enter(host: str, port: int, secret: bytes, seat: Seat, timeout_s: float) -> Channel:
+    """Another rank's way in, to rank 0's `Entrance`. A connection that ends without an answer is tried again.
+
+    Raises:
+        EngineError: rank 0 is not there, who answers does not know the secret, or `timeout_s` went by.
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection = socket.create_connection((host, port), seconds_until(end))
+        except OSError as error:
+            raise EngineError(f"rank 0 does not answer at {host}:{port}: {error}") from error
+        with contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            try:
+                channel = introduce(connection, secret, seat, end=end)
+            except TimeoutError as error:
+                raise EngineError(f"rank 0 does not answer at {host}:{port} within {timeout_s:.0f} s") from error
+            except EngineError as error:
+                raise EngineError(f"who answers at {host}:{port} is not rank 0: {error}") from error
+            except OSError as error:
+                logger.debug("the connection to rank 0 at %s:%s ended, and is tried again: %s", host, port, error)
+            else:
+                stack.pop_all()
+                channel.set_patient()
+                return channel
+        time.sleep(AGAIN_S)

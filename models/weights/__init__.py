@@ -1,0 +1,1 @@
+"""Weights from safetensors files into layers that say what they need."""
