@@ -57,7 +57,7 @@ ENV PATH=/opt/millrace/bin:${PATH} \
     RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD=0 \
     RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0 \
     RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1000 \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=actors.proxy.middlewares \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=actors.serve.proxy.middlewares \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # by number, so that Kubernetes can see that it is not root

@@ -14,9 +14,9 @@ from ray.exceptions import RayTaskError
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from actors.security import ApiKeys, check_listen
-from actors.service import DRAIN_S
-from actors.text_pool import check_tokenizer
+from actors.http.security import ApiKeys, check_listen
+from actors.http.texts.text_pool import check_tokenizer
+from actors.serve.service import DRAIN_S
 from jobs.errors import FailedError, SpecError, UsageError
 from jobs.model_check import check_model, problems_at
 from jobs.service_record import ServiceRecord

@@ -4,8 +4,8 @@ from typing import Any
 
 from ray.serve import Application
 
-from actors.security import check_listen
-from actors.service import ModelDeployment, service_app
+from actors.http.security import check_listen
+from actors.serve.service import ModelDeployment, service_app
 from jobs.errors import UsageError
 from jobs.service_spec import ServiceSpec, service_from
 from pipelines.cluster import engine_cpus, nodes, packing_on

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import ray
 
-from actors.owner import Packing
+from actors.engine.owner import Packing
 from pipelines.cluster_address import check_address
 from pipelines.cluster_token import secure_token_file, warn_if_open
 from pipelines.errors import ClusterError

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from actors.engine_actor import EngineActor
+from actors.engine.core import EngineActor
 from actors.work import EngineSettings, EngineWork, Generated
 from models.config.model_config import ModelConfig
 from models.loading.footprint import footprint

@@ -43,8 +43,8 @@ MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
 
 def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
     """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
-    from actors.engine_actor import EngineActor
-    from actors.group import group_shards
+    from actors.engine.core import EngineActor
+    from actors.engine.shard_group import group_shards
 
     return EngineActor(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
 

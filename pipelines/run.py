@@ -15,7 +15,7 @@ from functools import partial
 
 from ray.exceptions import RayError
 
-from actors.owner import ReplicaOwner, ReplicaShape
+from actors.engine.owner import ReplicaOwner, ReplicaShape
 from pipelines.attempts import Attempts
 from pipelines.chatter import Chatter, quiet_ray
 from pipelines.cluster import Room, check_place, connected, will_start_one

@@ -4,7 +4,7 @@
     tp = shards.join()       rank 0's place among them, for `load_model`
     shards.close()
 
-`LocalShards` are processes of this machine. On a cluster the ranks are actors (`actors.group`).
+`LocalShards` are processes of this machine. On a cluster the ranks are actors (`actors.engine.shard_group`).
 """
 
 import logging

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.online_engine import LocalModel
-from tests.actors.serving import load
+from actors.online.local import LocalModel
+from tests.helpers.actors.serving import load
 
 MAX_MODEL_LEN = 512
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

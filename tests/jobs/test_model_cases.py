@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from actors.online_engine import LocalModel
+from actors.online.local import LocalModel
 from jobs.errors import SpecError
 from jobs.preflight import Preflight, check_before_run
 from jobs.spec import LoadedSpec, load_spec
@@ -27,7 +27,7 @@ from pipelines.finish import finish
 from pipelines.job import GenerateTask
 from pipelines.rows import InferredUnit
 from pipelines.shards import encode_results
-from tests.actors.serving import load, served, serving
+from tests.helpers.actors.serving import load, served, serving
 from tests.pipelines.test_reading import Corpus
 
 CASES = Path(__file__).parents[1] / "cases"

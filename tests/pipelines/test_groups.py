@@ -1,5 +1,5 @@
 """A run that is interrupted, and a shard that dies when it goes on: the output is that of one process, and nothing is left over. What
-else can happen to a shard is in `tests/faults`, and a rank 0 that hangs in `tests/actors/test_owner.py`.
+else can happen to a shard is in `tests/faults`, and a rank 0 that hangs in `tests/actors/engine/test_owner.py`.
 """
 
 from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.limits import Limits
+from actors.http.limits import Limits
 from tests.faults.hostile.site import ANSWERS, HEAD, LONG, TEXT
 
 MAX_BYTES = 8 << 20

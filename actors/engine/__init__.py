@@ -1,0 +1,1 @@
+"""An engine behind an async call, the shards of a replica as Ray actors, and who owns them."""

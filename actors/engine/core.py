@@ -1,0 +1,171 @@
+"""One engine behind an async call: requests in, answers out. The same class under Ray Data and under Serve.
+
+It knows no rows and no Ray. Whoever holds it decides what an error means: a request that cannot be served comes back as an answer
+that says so, anything else is raised and means that this engine is of no more use.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+import torch
+
+from actors.engine.loading import engine_of, scorer_of
+from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
+from models import AsyncEngine, Output, SamplingParams, Scorer
+from models.engine.memory import MemoryPlan
+from models.engine.shard_processes import LocalShards, StartShards
+from models.engine.watchdog import Watchdog
+from models.errors import EngineError, RequestError
+
+LAST_WORDS_S = 2.0
+"""How long the failure of an engine of several shards waits for a better reason than a broken connection."""
+
+
+class Backend(Protocol):
+    """What computes: a generation engine or a scorer."""
+
+    @property
+    def memory(self) -> MemoryPlan: ...
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+
+    def close(self) -> None: ...
+
+
+class EngineActor:
+    """Loads one model and answers for it until it is closed."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        start: StartShards = LocalShards,
+        on_hang: OnFailure | None = None,
+    ) -> None:
+        """Loads the model, with its other shards made by `start`. `on_hang` is called, from a thread of its own, when a step takes
+        longer than the settings allow; without it nobody looks.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded.
+        """
+        torch.set_num_threads(settings.num_threads)
+        self._watchdog = None if on_hang is None else Watchdog(settings.step_timeout_s, on_hang)
+        self._backend = load_backend(settings, start, self._watchdog)
+        self._is_alone = settings.tensor_parallel_size == 1
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What a shard of this engine takes, and what fits in."""
+        return self._backend.memory
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        """Answers each request of `work`, in its order. Any number of calls may run at once.
+
+        Raises:
+            EngineError: the engine failed; every call in flight is lost.
+        """
+        if not len(work.lengths):
+            return []
+        try:
+            return await self._backend.compute(work)
+        except EngineError:
+            if not self._is_alone:  # whoever watches the shards may know why, and end this process with it
+                await asyncio.sleep(LAST_WORDS_S)
+            raise
+
+    def close(self) -> None:
+        """Lets go of the model; calls in flight are lost."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self._backend.close()
+
+
+def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdog | None) -> Backend:
+    """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
+    folder = settings.find().folder
+    if settings.sampling is None:
+        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), labels=settings.labels)
+    return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), settings.sampling)
+
+
+class GeneratingBackend:
+    """Continuous batching: requests of all calls in flight share the engine's steps."""
+
+    def __init__(self, engine: AsyncEngine, sampling: SamplingParams) -> None:
+        self._engine, self._sampling = engine, sampling
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._engine.memory
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        seeds = work.seeds.tolist()
+        calls = [self._generate(f"{work.name}/{n}", ids, seeds[n]) for n, ids in enumerate(work.requests())]
+        return list(await asyncio.gather(*calls))
+
+    async def _generate(self, request_id: str, token_ids: list[int], seed: int) -> Generated:
+        try:
+            return _generated(await self._engine.generate(request_id, token_ids, self._sampling, seed=seed))
+        except RequestError as error:
+            return Generated.refused(str(error))
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _generated(output: Output) -> Generated:
+    return Generated(
+        text=output.text,
+        token_ids=output.token_ids,
+        finish_reason=output.finish_reason,
+        num_cached_tokens=output.num_cached_tokens,
+        logprobs=output.logprobs,
+    )
+
+
+class ScoringBackend:
+    """One forward pass a request, packed within one call only and in a fixed order: the answer does not depend on what else runs.
+
+    One thread loads the model and computes, one call after the other (a second one that multiplies would have OpenMP threads
+    of its own, more than there are cores); the event loop stays free to take in the next.
+    """
+
+    def __init__(self, load: Callable[[], Scorer], *, labels: Sequence[Sequence[int]] = ()) -> None:
+        self._labels = [list(label) for label in labels]
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+        self._scorer = self._thread.submit(load).result()
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._scorer.memory
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        return await scored_or_refused(self._scored, list(work.requests()))
+
+    async def _scored(self, requests: list[list[int]]) -> list[FloatArray]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, requests)
+
+    def _logits(self, requests: list[list[int]]) -> list[FloatArray]:
+        if self._labels:
+            return list(self._scorer.score_labels(requests, self._labels).numpy())
+        return [logits.numpy() for logits in self._scorer.score(requests)]
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._scorer.close()
+
+
+async def scored_or_refused(
+    score: Callable[[list[list[int]]], Awaitable[Iterable[FloatArray]]], requests: list[list[int]]
+) -> list[EngineAnswer]:
+    """What `score` says of each request. Where it refuses them, each is asked alone, so that only those that cannot be served are
+    refused."""
+    try:
+        return list(await score(requests))
+    except RequestError as error:
+        if len(requests) == 1:
+            return [Generated.refused(str(error))]
+        return [answer for request in requests for answer in await scored_or_refused(score, [request])]

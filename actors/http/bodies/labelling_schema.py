@@ -1,0 +1,200 @@
+"""Bodies of all that is no generation: models, embeddings, classes, extractions, tokens, and whether the service lives."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from actors.http.bodies.schema import Answer, Messages
+from actors.http.bodies.types import Body, Inputs, ModelName, Text, Texts, TokenId
+from actors.http.limits import MAX_REQUEST_TOKENS
+from models.tasks.labels import Outcome
+
+MAX_LABELS = 1024
+
+
+class ModelInfo(Answer):
+    """A served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "millrace"
+    max_model_len: int
+    head: str
+
+
+class ModelList(Answer):
+    """GET /v1/models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+class InputUsage(Answer):
+    """Tokens of all inputs, special tokens and what windows share included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsBody(Body):
+    """POST /v1/embeddings."""
+
+    model: ModelName
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+    dimensions: None = None
+
+
+class Embedding(Answer):
+    """The vector of one input: numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(Answer):
+    """The answer to an embeddings request."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: InputUsage
+
+
+class ClassifyBody(Body):
+    """POST /v1/classify. A causal model is asked `question` and answers one of `labels`; a classification head has classes of its own."""
+
+    model: ModelName
+    input: Texts
+    labels: Annotated[list[Text], Field(min_length=1, max_length=MAX_LABELS, fail_fast=True)] | None = None
+    question: Text | None = None
+
+
+class Classification(Answer):
+    """The classes of one input. `labels` are those with a score of at least a half, where each is decided on its own. A regression has no
+    `label`, and a `score` if it has one value; it is no probability."""
+
+    index: int
+    label: str | None
+    score: float | None
+    scores: dict[str, float]
+    labels: list[str] | None
+
+
+class ClassificationList(Answer):
+    """The answer to a classify request. `outcome` says what the scores mean: one class of several (softmax), each class on its own
+    (sigmoid), whether the only class holds (sigmoid), or a regression's values."""
+
+    object: Literal["list"] = "list"
+    model: str
+    outcome: Outcome
+    data: list[Classification]
+    usage: InputUsage
+
+
+class ExtractBody(Body):
+    """POST /v1/extract. A question-answering head needs `question`; a token-classification head takes none."""
+
+    model: ModelName
+    input: Texts
+    question: Text | None = None
+
+
+class ExtractedSpan(Answer):
+    """Characters `start` to `end` (exclusive) of the input."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+
+
+class ExtractedAnswer(Answer):
+    """Characters `start` to `end` (exclusive) of the input, and their probability as the answer."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Extraction(Answer):
+    """What was found in one input: spans, or the answer, if there is one."""
+
+    index: int
+    spans: list[ExtractedSpan] | None = None
+    answer: ExtractedAnswer | None = None
+
+
+class ExtractionList(Answer):
+    """The answer to an extract request."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Extraction]
+    usage: InputUsage
+
+
+class TokenizeTextBody(Body):
+    """POST /tokenize with a text, as a completion encodes it."""
+
+    model: ModelName
+    prompt: str
+    add_special_tokens: bool = True
+
+
+class TokenizeChatBody(Body):
+    """POST /tokenize with messages, as a chat encodes them."""
+
+    model: ModelName
+    messages: Messages
+    add_generation_prompt: bool = True
+
+
+def _kind_of_tokenize(given: Any) -> str:
+    return "TokenizeChatBody" if isinstance(given, dict) and "messages" in given else "TokenizeTextBody"
+
+
+TokenizeBody = Annotated[
+    Annotated[TokenizeTextBody, Tag("TokenizeTextBody")] | Annotated[TokenizeChatBody, Tag("TokenizeChatBody")],
+    Discriminator(_kind_of_tokenize),
+]
+"""POST /tokenize: with `messages` a chat, else a text."""
+
+
+class Tokens(Answer):
+    """Token ids, and how many the model takes."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizeBody(Body):
+    """POST /detokenize."""
+
+    model: ModelName
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_REQUEST_TOKENS, fail_fast=True)]
+
+
+class Detokenized(Answer):
+    """The text of token ids, special tokens as their strings."""
+
+    prompt: str
+
+
+class Health(Answer):
+    """GET /health: this process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Answer):
+    """GET /ready: every model can serve. Their names are for those who have a key."""
+
+    status: Literal["ready"] = "ready"
+    models: list[str] | None

@@ -1,0 +1,1 @@
+"""One file an endpoint, and what several of them share."""

@@ -1,0 +1,107 @@
+"""The sampling of a request's body, and the sequences it asks for."""
+
+import hashlib
+import itertools
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from actors.http.bodies.schema import SamplingBody
+from actors.http.errors import ApiError
+from actors.http.limits import Limits
+from actors.online.model import ModelCard, OnlineRequest
+from models.engine.scheduling.request import Priority, SamplingParams
+
+SEED_BITS = 63
+
+
+def sampling_of(
+    body: SamplingBody, *, max_tokens: int, logprobs: int | None, prompt_logprobs: int | None = None
+) -> SamplingParams:
+    """What a body says about drawing tokens; what it leaves out is as in OpenAI's API.
+
+    Raises:
+        ApiError: 400, values that do not go together.
+    """
+    if (body.min_tokens or 0) > max_tokens:
+        raise ApiError(
+            400, f"min_tokens was {body.min_tokens}; it must be at most max_tokens, {max_tokens}", param="min_tokens"
+        )
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=body.min_tokens or 0,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_k=body.top_k or 0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        min_p=body.min_p or 0.0,
+        stop=stop,
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        ignore_eos=bool(body.ignore_eos),
+        seed=body.seed,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def check_common(body: SamplingBody, limits: Limits) -> None:
+    """Refuses what no model could answer.
+
+    Raises:
+        ApiError: 400, naming the field.
+    """
+    if (body.n or 1) > limits.max_n:
+        raise ApiError(400, f"n was {body.n}; at most {limits.max_n} answers are possible", param="n")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options is for stream: true", param="stream_options")
+
+
+def check_length(num_prompt: int, max_tokens: int, card: ModelCard, *, param: str) -> None:
+    """Refuses a prompt that leaves too little room for its answer.
+
+    Raises:
+        ApiError: 400, with both numbers.
+    """
+    if num_prompt + max_tokens <= card.max_model_len:
+        return
+    raise ApiError(
+        400,
+        f"this model's maximum context length is {card.max_model_len} tokens; {num_prompt + max_tokens} were asked for, "
+        f"{num_prompt} in {param} and {max_tokens} to generate: shorten {param} or lower max_tokens",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
+def requests_of(
+    answer_id: str, prompts: Sequence[tuple[tuple[int, ...], SamplingParams]], num_each: int, priority: Priority
+) -> list[OnlineRequest]:
+    """`num_each` sequences a prompt, those of the first prompt first; each answer to a prompt has draws of its own."""
+    numbers = itertools.count()
+    return [
+        OnlineRequest(
+            request_id=f"{answer_id}/{next(numbers)}",
+            token_ids=token_ids,
+            params=_with_seed(params, answer),
+            priority=priority,
+        )
+        for token_ids, params in prompts
+        for answer in range(num_each)
+    ]
+
+
+def new_id(kind: str) -> str:
+    """A fresh id of an answer."""
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def _with_seed(params: SamplingParams, answer: int) -> SamplingParams:
+    return params if params.seed is None else replace(params, seed=derived_seed(params.seed, answer))
+
+
+def derived_seed(seed: int, answer: int) -> int:
+    """The seed of the answer of that number to one prompt; the first one's is the request's own."""
+    if answer == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{answer}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> (64 - SEED_BITS)

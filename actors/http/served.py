@@ -1,0 +1,96 @@
+"""The models of a service, as routes see them: name, card, tokenizer, and the way to the engine."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from actors.http.errors import ApiError, api_error
+from actors.http.limits import Admission, Limits
+from actors.http.texts.text_pool import TextPool
+from actors.online.metrics import Metrics, RequestNote
+from actors.online.model import ModelCard, OnlineModel, OnlineStats
+from models.config.model_config import TWO_WAY
+from models.config.types import Head
+from models.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+STATS_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """One model behind the HTTP side, which has its processes read texts for it, and lets in so much at once. `tokenizer` is only
+    asked what single tokens are called."""
+
+    card: ModelCard
+    tokenizer: Tokenizer
+    texts: TextPool
+    model: OnlineModel
+    admission: Admission = field(default_factory=Admission)
+
+    def require_head(self, *heads: Head) -> None:
+        """Refuses what this model's task head cannot do."""
+        if self.card.head not in heads:
+            has = f"no task head: {TWO_WAY}" if self.card.head == "embedding" else f"a {self.card.head} head"
+            raise ApiError(
+                400,
+                f"the model {self.card.name} has {has}; this endpoint needs {' or '.join(heads)}",
+                param="model",
+                code="model_not_supported",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """All that routes share."""
+
+    limits: Limits
+    metrics: Metrics
+    models: Mapping[str, ServedModel]
+
+    @classmethod
+    def of(cls, models: Iterable[ServedModel], limits: Limits) -> "Service":
+        """A service of these models."""
+        return cls(limits=limits, metrics=Metrics(), models={one.card.name: one for one in models})
+
+    def find(self, name: str, note: RequestNote) -> ServedModel:
+        """The model of that name.
+
+        Raises:
+            ApiError: 404, there is none.
+        """
+        served = self.models.get(name)
+        if served is None:
+            raise ApiError(
+                404,
+                f"there is no model {name!r}; this service has {', '.join(map(repr, self.models)) or 'none'}",
+                param="model",
+                code="model_not_found",
+            )
+        note.model = name
+        return served
+
+    def explain(self, error: Exception) -> ApiError:
+        """What a client is told of an error."""
+        return api_error(error, retry_after_s=self.limits.retry_after_s)
+
+    def close(self) -> None:
+        """Ends what is the models' here: the processes that read their texts."""
+        for served in self.models.values():
+            served.texts.close()
+
+    async def stats(self) -> dict[str, OnlineStats | None]:
+        """Each model's load; None for one that cannot serve, or does not say."""
+        found = await asyncio.gather(*(_stats_of(served) for served in self.models.values()))
+        return dict(zip(self.models, found, strict=True))
+
+
+async def _stats_of(served: ServedModel) -> OnlineStats | None:
+    try:
+        async with asyncio.timeout(STATS_TIMEOUT_S):
+            return await served.model.stats()
+    except Exception as error:  # noqa: BLE001 - the process boundary: why a model does not answer is its own matter
+        logger.warning("the model %s does not answer: %s", served.card.name, type(error).__name__)
+        return None

@@ -1,0 +1,1 @@
+"""Texts of requests to token ids, in processes that may be killed."""

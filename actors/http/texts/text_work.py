@@ -1,0 +1,160 @@
+"""What is done with the texts of requests, in processes of their own (`actors.http.texts.text_pool`): functions of a tokenizer.
+
+They are given plain values and give back plain values: token ids are int32 arrays. Text that spells special tokens stays text.
+"""
+
+import datetime as dt
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import RequestError
+from models.isolation import step
+from models.tasks.document import Document
+from models.tasks.labels import fault_of_labels, label_prompt, label_token_ids
+from models.text.tokenizer import Tokenizer
+
+Int32Array = npt.NDArray[np.int32]
+Message = Mapping[str, Any]
+
+CHARS_PER_S = 200_000
+"""Characters for which a worker has a second beside its limit: a fifth of what published tokenizers encode on one core."""
+
+MAX_LABEL_CHARS = 1 << 20
+"""Characters that are encoded for the labels of a request, where a tokenizer has to read the prompt again with each."""
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The context of a pool: a checkpoint's tokenizer with all that workers are to share."""
+    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer.prepare()
+    return tokenizer
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], add_special_tokens: bool) -> list[Int32Array]:
+    """Token ids of each text."""
+    _begin(sum(map(len, texts)))
+    return _encoded(tokenizer, [tokenizer.protect(text) for text in texts], add_special_tokens=add_special_tokens)
+
+
+def encode_messages(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any],
+    add_generation_prompt: bool,
+    now: dt.datetime,
+    max_chars: int,
+) -> Int32Array:
+    """Token ids of the chat template over these messages.
+
+    Raises:
+        TemplateError: there is no template, or it refuses these messages, or would lose them.
+        RequestError: the prompt has more than `max_chars` characters, or is not Unicode.
+    """
+    protected = [{**message, "content": _protected(message["content"], tokenizer)} for message in messages]
+    fitted = tokenizer.chat_content().fit(protected)
+    shown: dict[str, Any] = {
+        name: tokenizer.protect(value) if isinstance(value, str) else value for name, value in variables.items()
+    }
+    prompt = tokenizer.render_chat(fitted, add_generation_prompt=add_generation_prompt, now=now, **shown)
+    return _encode_rendered(tokenizer, [prompt], max_chars)[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedLabels:
+    """A request's labels as answers: the token ids of each, and how many tokens a prompt has around its text."""
+
+    token_ids: tuple[tuple[int, ...], ...]
+    num_around: int
+    fault: str | None
+
+
+def encode_labels(
+    tokenizer: Tokenizer, labels: Sequence[str], question: str, eos_token_ids: Sequence[int], max_chars: int
+) -> AskedLabels:
+    """The labels and question that all texts of a request share; `fault` says why labels cannot be told from each other.
+
+    Raises:
+        TemplateError: the chat template failed, or leaves out what is asked.
+        RequestError: they are too much for this tokenizer, or not Unicode.
+    """
+    _begin(sum(map(len, labels)))
+    shown = [tokenizer.protect(label) for label in labels]
+    token_ids = label_token_ids(tokenizer, shown, eos_token_ids=eos_token_ids, max_chars=MAX_LABEL_CHARS)
+    (around,) = encode_label_prompts(tokenizer, [""], labels, question, max_chars)
+    return AskedLabels(token_ids=token_ids, num_around=len(around), fault=fault_of_labels(labels, token_ids))
+
+
+def encode_label_prompts(
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str], question: str, max_chars: int
+) -> list[Int32Array]:
+    """Token ids of the prompt after which one of the labels is the answer, for each text.
+
+    Raises:
+        TemplateError: the chat template failed, or leaves out what is asked.
+        RequestError: a prompt has more than `max_chars` characters, or is not Unicode.
+    """
+    asked, shown = tokenizer.protect(question), [tokenizer.protect(label) for label in labels]
+    prompts = [label_prompt(tokenizer, text=tokenizer.protect(text), question=asked, labels=shown) for text in texts]
+    return _encode_rendered(tokenizer, prompts, max_chars, add_special_tokens=tokenizer.chat_template is None)
+
+
+def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], has_question: bool) -> list[Document]:
+    """The texts as documents; where a question is asked of them, without what stands around them then (`encode_question`)."""
+    _begin(sum(map(len, texts)))
+    if not has_question:
+        return [Document.of(encoding, sequence=0) for encoding in tokenizer.encode_with_offsets(texts)]
+    nothing = np.empty(0, np.int32)
+    pairs = tokenizer.encode_with_offsets([_ANY_TEXT] * len(texts), texts)
+    found = (Document.of(encoding, sequence=1) for encoding in pairs)
+    return [Document(before=nothing, token_ids=each.token_ids, after=nothing, offsets=each.offsets) for each in found]
+
+
+def encode_question(tokenizer: Tokenizer, question: str) -> Document:
+    """A document of some text that the question is asked of: what stands around it stands around every other."""
+    _begin(len(question))
+    (encoding,) = tokenizer.encode_with_offsets([question], [_ANY_TEXT])
+    return Document.of(encoding, sequence=1)
+
+
+def decode(tokenizer: Tokenizer, token_ids: Int32Array) -> str:
+    """The text of token ids, special tokens as their strings."""
+    _begin(len(token_ids))
+    return tokenizer.decode(token_ids.tolist(), skip_special_tokens=False)
+
+
+# Two texts of a pair are encoded each by itself, and special tokens put around both.
+_ANY_TEXT = "a"
+
+
+def _begin(num_chars: int) -> None:
+    """A part of the work begins that takes time by its size."""
+    step(0, num_chars / CHARS_PER_S)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every thread of the library takes memory of its own
+
+
+def _encode_rendered(
+    tokenizer: Tokenizer, prompts: Sequence[str], max_chars: int, *, add_special_tokens: bool = False
+) -> list[Int32Array]:
+    longest = max(map(len, prompts), default=0)
+    if longest > max_chars:
+        raise RequestError(f"the prompt has {longest} characters; at most {max_chars} are possible: shorten it")
+    _begin(sum(map(len, prompts)))
+    return _encoded(tokenizer, prompts, add_special_tokens=add_special_tokens)
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool) -> list[Int32Array]:
+    found = tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+    return [np.array(ids, np.int32) for ids in found]
+
+
+def _protected(content: str | Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> str | list[dict[str, str]]:
+    """A message's text, or its parts, protected."""
+    if isinstance(content, str):
+        return tokenizer.protect(content)
+    return [{**part, "text": tokenizer.protect(part["text"])} for part in content]

@@ -1,0 +1,185 @@
+"""One model in this process, for online requests: what a Serve deployment wraps, and what tests serve directly.
+
+A causal checkpoint generates, scores and embeds with one copy of its weights: passes of the scorer take turns with the engine's steps in
+the one thread that computes. Other heads score and embed.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+
+from actors.engine.core import GeneratingBackend, scored_or_refused
+from actors.engine.loading import engine_of, scorer_of
+from actors.online.model import Done, FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
+from actors.work import EngineAnswer, EngineSettings, EngineWork
+from models import AsyncEngine, SamplingParams, Scorer
+from models.config.model_config import ModelConfig
+from models.engine.live_request import Delta
+from models.engine.scoring.scorer import Pooling
+from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
+from models.engine.watchdog import Watchdog
+from models.errors import EngineError, ModelError, RequestError
+
+Result = TypeVar("Result")
+
+
+class LocalModel:
+    """An `OnlineModel` over a scorer, and for a causal model an engine on the same weights."""
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine | None,
+        scorer: Scorer,
+        thread: ThreadPoolExecutor,
+        max_pass_tokens: int = SCORED_TOKENS,
+        pooling: Pooling = "last",
+    ) -> None:
+        """`thread` is the one that computes; `max_pass_tokens` is how many tokens a caller may have in one turn of it."""
+        self._engine, self._scorer, self._thread = engine, scorer, thread
+        self._max_pass_tokens, self._pooling = max_pass_tokens, pooling
+        self._id = uuid.uuid4().hex
+        self.max_model_len = scorer.max_model_len
+
+    @classmethod
+    def load(
+        cls,
+        settings: EngineSettings,
+        *,
+        start: StartShards = LocalShards,
+        watchdog: Watchdog | None = None,
+        pooling: Pooling = "last",
+    ) -> "LocalModel":
+        """Loads a checkpoint with the sizes and threads of `settings`, whose sampling and labels every request brings along instead.
+        `start` makes its other shards. Blocks until it is loaded.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded.
+        """
+        torch.set_num_threads(settings.num_threads)
+        folder = settings.find().folder
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
+        if ModelConfig.from_pretrained(folder).head == "causal":
+            engine = engine_of(settings, folder, start, thread)
+            return cls(
+                engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread, pooling=pooling
+            )
+        scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
+        return cls(engine=None, scorer=scorer, thread=thread, pooling=pooling)
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether it makes text."""
+        return self._engine is not None
+
+    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+        """See `OnlineModel`."""
+        if self._engine is None:
+            raise RequestError("this model has no causal head; it makes no text")
+        stream = self._engine.stream(request.request_id, request.token_ids, request.params, priority=request.priority)
+        async with aclosing(cast("AsyncGenerator[Delta]", stream)) as deltas:
+            async for delta in deltas:
+                yield _online_delta(delta)
+
+    async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """See `OnlineModel`."""
+        score = self._scorer.score
+        parts = [await self._compute(partial(score, part)) for part in self._passes(token_ids)]
+        return [cast("FloatArray", logits.numpy()) for part in parts for logits in part]
+
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+        """See `OnlineModel`."""
+        score = self._scorer.score_labels
+        parts = [await self._compute(partial(score, part, labels)) for part in self._passes(token_ids)]
+        return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
+
+    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+        """See `OnlineModel`."""
+        scorer = self._scorer
+        parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
+        return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
+
+    async def compute(
+        self, work: EngineWork, *, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
+    ) -> list[EngineAnswer]:
+        """The answers to rows of a job, at batch priority; `sampling` and `labels` are those of `EngineSettings`. A request that cannot
+        be served is an answer that says so.
+
+        Raises:
+            EngineError: the engine failed; what it had is lost.
+        """
+        if sampling is None:
+            score = partial(self.score_labels, labels=labels) if labels else self.score
+            return await scored_or_refused(score, list(work.requests()))
+        if self._engine is None:
+            raise RequestError("this model has no causal head; it makes no text")
+        return await GeneratingBackend(self._engine, sampling).compute(work)
+
+    async def stats(self) -> OnlineStats:
+        """See `OnlineModel`."""
+        if self._engine is None:
+            return OnlineStats(loads={"online": Load(num_waiting=0, num_running=0)})
+        stats = self._engine.stats
+        return OnlineStats(
+            loads={
+                priority: Load(num_waiting=load.num_waiting, num_running=load.num_running)
+                for priority, load in stats.by_priority.items()
+            },
+            done={
+                priority: Done(
+                    num_prompt_tokens=lane.num_prompt_tokens,
+                    num_generated_tokens=lane.num_generated_tokens,
+                    num_preemptions=lane.num_preemptions,
+                )
+                for priority, lane in stats.by_priority.items()
+            },
+            num_blocks=stats.num_blocks,
+            num_blocks_held=stats.num_blocks_held,
+            engine_id=self._id,
+        )
+
+    def close(self) -> None:
+        """Lets go of the model; who still waits gets an EngineError."""
+        if self._engine is not None:
+            self._engine.close()
+        self._thread.shutdown(cancel_futures=True)
+        self._scorer.close()
+
+    def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+        """Neighbouring sequences that are computed in one turn."""
+        part: list[Sequence[int]] = []
+        for ids in token_ids:
+            if part and sum(map(len, part)) + len(ids) > self._max_pass_tokens:
+                yield part
+                part = []
+            part.append(ids)
+        if part:
+            yield part
+
+    async def _compute(self, call: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except ModelError:
+            raise
+        except Exception as error:  # the process boundary: out of memory, a lost device, a closed model
+            raise EngineError(f"a pass of the scorer failed: {type(error).__name__}") from error
+
+
+def _online_delta(delta: Delta) -> OnlineDelta:
+    output = delta.output
+    return OnlineDelta(
+        token_ids=tuple(delta.token_ids),
+        text=delta.text,
+        logprobs=None if delta.logprobs is None else tuple(delta.logprobs),
+        prompt_logprobs=None if delta.prompt_logprobs is None else tuple(delta.prompt_logprobs),
+        end=None
+        if output is None
+        else OnlineEnd(finish_reason=output.finish_reason, num_cached_tokens=output.num_cached_tokens),
+    )

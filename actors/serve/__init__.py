@@ -1,0 +1,1 @@
+"""The service on Ray Serve: deployments, their replicas, and what its proxy gets."""

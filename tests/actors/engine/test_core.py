@@ -1,0 +1,170 @@
+"""The shell around one engine: what it answers is what the engine in it answers."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.engine.core import EngineActor, GeneratingBackend, ScoringBackend
+from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
+from models import Engine, SamplingParams, Scorer
+from models.errors import EngineError, ModelError, RequestError
+
+PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
+GREEDY = SamplingParams(max_tokens=6, temperature=0.0)
+
+
+def work(
+    prompts: Sequence[Sequence[int]] = PROMPTS, *, name: str = "w", seeds: Sequence[int] | None = None
+) -> EngineWork:
+    return EngineWork.of(name, [np.array(ids, np.int32) for ids in prompts], seeds or [0] * len(prompts))
+
+
+def answers(settings: EngineSettings, *works: EngineWork) -> list[list[EngineAnswer]]:
+    """What one actor answers to calls that run at once."""
+
+    async def ask(actor: EngineActor) -> list[list[EngineAnswer]]:
+        return list(await asyncio.gather(*map(actor.compute, works)))
+
+    actor = EngineActor(settings)
+    try:
+        return asyncio.run(ask(actor))
+    finally:
+        actor.close()
+
+
+def logits(got: Sequence[EngineAnswer]) -> list[FloatArray]:
+    return [answer for answer in got if not isinstance(answer, Generated)]
+
+
+def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) -> None:
+    path = str(tiny_checkpoint("token-classification"))
+    (got,) = answers(EngineSettings(path=path, dtype="float32"), work())
+    expected = Scorer.from_pretrained(path, dtype="float32").score([list(ids) for ids in PROMPTS])
+    assert all(np.array_equal(mine, theirs.numpy()) for mine, theirs in zip(logits(got), expected, strict=True))
+
+
+def test_labels_are_scored_when_there_are_any(tiny_checkpoint: Callable[..., Path]) -> None:
+    path = str(tiny_checkpoint("causal"))
+    labels = ((20, 2), (21, 22, 2))
+    (got,) = answers(EngineSettings(path=path, dtype="float32", labels=labels), work())
+    expected = Scorer.from_pretrained(path, dtype="float32").score_labels([list(ids) for ids in PROMPTS], labels)
+    assert np.array_equal(np.stack(logits(got)), expected.numpy())
+
+
+@pytest.mark.parametrize("clamp", ["none", "prefill"])
+def test_step_sizes_have_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path], clamp: str) -> None:
+    floored = str(tiny_checkpoint("token-classification", family="zamba2"))
+    free = str(tiny_checkpoint("token-classification", family="zamba2", time_step_min=1e-9))  # the same weights
+    (got,) = answers(EngineSettings(path=floored, dtype="float32", mamba_dt_clamp=clamp), work())
+    expected = Scorer.from_pretrained(free, dtype="float32").score([list(ids) for ids in PROMPTS])
+    is_free = [np.array_equal(mine, theirs.numpy()) for mine, theirs in zip(logits(got), expected, strict=True)]
+    assert is_free == [clamp == "none"] * len(PROMPTS)
+
+
+def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path]) -> None:
+    floored = str(tiny_checkpoint(family="zamba2"))
+    sampling = replace(GREEDY, logprobs=0)
+    settings = EngineSettings(path=floored, dtype="float32", mamba_dt_clamp="none", sampling=sampling, max_num_seqs=4)
+    (got,) = answers(settings, work())
+    found = [answer.logprobs for answer in got if isinstance(answer, Generated)]
+    prompts = [list(ids) for ids in PROMPTS]
+    with Engine.from_pretrained(floored, dtype="float32", mamba_dt_clamp="none", max_num_seqs=4) as engine:
+        assert found == [output.logprobs for output in engine.generate(prompts, sampling)]
+    with Engine.from_pretrained(floored, dtype="float32", max_num_seqs=4) as engine:
+        assert found != [output.logprobs for output in engine.generate(prompts, sampling)]
+
+
+def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
+    path = str(tiny_checkpoint("causal"))
+    settings = EngineSettings(path=path, dtype="float32", sampling=GREEDY, max_num_seqs=4)
+    first, second = answers(settings, work(name="a"), work(name="b"))
+    engine = Engine.from_pretrained(path, dtype="float32", max_num_seqs=4)
+    expected = [output.token_ids for output in engine.generate([list(ids) for ids in PROMPTS], GREEDY)]
+    engine.close()
+    for got in (first, second):
+        assert [answer.token_ids for answer in got if isinstance(answer, Generated)] == expected
+
+
+def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:
+    sampling = replace(GREEDY, temperature=1.0)
+    settings = EngineSettings(path=str(tiny_checkpoint("causal")), dtype="float32", sampling=sampling)
+    together, alone = answers(settings, work(name="a", seeds=[1, 2, 3]), work(PROMPTS[1:2], name="b", seeds=[2]))
+    assert isinstance(together[1], Generated)
+    assert isinstance(alone[0], Generated)
+    assert together[1].token_ids == alone[0].token_ids
+
+
+@pytest.mark.parametrize("sampling", [None, GREEDY])
+def test_a_request_that_cannot_be_served_is_refused_alone(
+    tiny_checkpoint: Callable[..., Path], sampling: SamplingParams | None
+) -> None:
+    head = "sequence-classification" if sampling is None else "causal"
+    settings = EngineSettings(path=str(tiny_checkpoint(head)), dtype="float32", sampling=sampling, max_model_len=32)
+    (got,) = answers(settings, work([[5, 6], [7] * 40, [8]]))
+    errors = [answer.error if isinstance(answer, Generated) else None for answer in got]
+    assert errors[0] is None
+    assert errors[1] is not None
+    assert errors[2] is None
+
+
+def test_no_requests_are_answered_without_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
+    assert answers(EngineSettings(path=str(tiny_checkpoint("causal")), sampling=GREEDY), work([])) == [[]]
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        EngineActor(EngineSettings(path=str(tmp_path)))
+
+
+class _BrokenEngine:
+    """An async engine that fails, or refuses."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def generate(self, *args: object, **kwargs: object) -> None:
+        raise self._error
+
+    def close(self) -> None: ...
+
+
+def test_an_engine_that_fails_is_an_error_of_the_call() -> None:
+    backend = GeneratingBackend(_BrokenEngine(EngineError("lost")), GREEDY)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="lost"):
+        asyncio.run(backend.compute(work()))
+
+
+def test_a_refusal_of_the_engine_is_an_answer() -> None:
+    backend = GeneratingBackend(_BrokenEngine(RequestError("too long")), GREEDY)  # type: ignore[arg-type]
+    got = asyncio.run(backend.compute(work()))
+    assert [answer.error for answer in got if isinstance(answer, Generated)] == ["too long"] * 3
+
+
+class _SlowScorer:
+    """Notes how many calls are in it at once."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+
+    def score(self, token_ids: list[list[int]]) -> list[torch.Tensor]:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        scores = [torch.tensor([float(len(ids))]) for ids in token_ids]
+        self.running -= 1
+        return scores
+
+
+def test_one_call_is_scored_at_a_time() -> None:
+    scorer = _SlowScorer()
+    backend = ScoringBackend(lambda: scorer)  # type: ignore[arg-type, return-value]
+
+    async def ask() -> list[list[EngineAnswer]]:
+        return list(await asyncio.gather(*(backend.compute(work()) for _ in range(8))))
+
+    assert len(asyncio.run(ask())) == 8
+    assert scorer.most == 1

@@ -1,0 +1,166 @@
+"""Classes and extractions online are those of a job over the same texts."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.online.local import LocalModel
+from models import Scorer
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
+from pipelines.facts import ModelFacts
+from pipelines.finish import finish
+from pipelines.job import ClassifyTask, ExtractTask
+from pipelines.prepare import Preparer
+from pipelines.rows import InferredUnit
+from pipelines.shards import result_table
+from tests.helpers.actors.serving import load, served, serving
+from tests.pipelines.making import make_job, make_rows
+
+TEXTS = ("Hello world, how are you today?", "Zürich <|im_end|> 日本語の文章です。", "naïve café " * 40)
+SHORT = TEXTS[:2]
+QUESTION = "Which team?"
+LABELS = ["billing", "shipping", "other"]
+
+
+@pytest.fixture(scope="module")
+def regression_path(classifier_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier, were it a regression of as many values."""
+    folder = shutil.copytree(classifier_path, tmp_path_factory.mktemp("stars") / "stars")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "regression"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(
+    causal_path: Path,
+    causal: LocalModel,
+    classifier_path: Path,
+    tagger_path: Path,
+    reader_path: Path,
+    regression_path: Path,
+) -> Iterator[str]:
+    paths = {"classifier": classifier_path, "tagger": tagger_path, "reader": reader_path, "stars": regression_path}
+    loaded = {name: load(path) for name, path in paths.items()}
+    models = [served(name, paths[name], model) for name, model in loaded.items()]
+    with serving([served("causal", causal_path, causal), *models]) as found:
+        yield found
+    for model in loaded.values():
+        model.close()
+
+
+def of_a_job(path: Path, task: ClassifyTask | ExtractTask, texts: tuple[str, ...], *, max_model_len: int) -> pa.Table:
+    """The result columns of a job."""
+    tokenizer = Tokenizer.from_pretrained(path)
+    facts = ModelFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
+    job = make_job(task)
+    preparer = Preparer(job, tokenizer, facts)
+    prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
+    scorer = Scorer.from_pretrained(path, dtype="float32")
+    ids = [request.token_ids.tolist() for request in prepared.requests]
+    if isinstance(task, ClassifyTask) and task.labels is not None:
+        results: list[Any] = list(scorer.score_labels(ids, preparer.label_ids).numpy())
+    else:
+        results = [logits.numpy() for logits in scorer.score(ids)]
+    return result_table(finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0)))
+
+
+def post(address: str, path: str, **body: Any) -> httpx.Response:
+    return httpx.post(f"{address}/v1/{path}", json=body, timeout=60)
+
+
+def test_classes_of_a_head_are_those_of_a_job(address: str, classifier_path: Path) -> None:
+    task = ClassifyTask(text="{{ body }}")
+    expected = of_a_job(classifier_path, task, SHORT, max_model_len=128).to_pylist()
+    found = post(address, "classify", model="classifier", input=list(SHORT)).json()
+    assert [one["label"] for one in found["data"]] == [row["label"] for row in expected]
+    for one, row in zip(found["data"], expected, strict=True):
+        assert one["scores"] == pytest.approx(dict(row["scores"]), abs=1e-5)
+    assert found["usage"]["prompt_tokens"] == sum(row["prompt_tokens"] for row in expected)
+    assert found["outcome"] == "single_label"
+
+
+def test_a_regression_says_that_it_is_one(address: str, regression_path: Path) -> None:
+    expected = Scorer.from_pretrained(regression_path, dtype="float32").score(
+        [Tokenizer.from_pretrained(regression_path).encode("Hello")]
+    )[0]
+    found = post(address, "classify", model="stars", input="Hello").json()
+    assert found["outcome"] == "regression"
+    assert found["data"][0]["label"] is None
+    assert list(found["data"][0]["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_labels_of_a_causal_model_are_those_of_a_job(address: str, causal_path: Path) -> None:
+    task = ClassifyTask(text="{{ body }}", question=QUESTION, labels=tuple(LABELS))
+    expected = of_a_job(causal_path, task, SHORT, max_model_len=512).to_pylist()
+    found = post(address, "classify", model="causal", input=list(SHORT), labels=LABELS, question=QUESTION).json()
+    assert [one["label"] for one in found["data"]] == [row["label"] for row in expected]
+    for one, row in zip(found["data"], expected, strict=True):
+        assert one["scores"] == pytest.approx(dict(row["scores"]), abs=1e-5)
+        assert sum(one["scores"].values()) == pytest.approx(1)
+
+
+def test_spans_are_those_of_a_job_whose_windows_cut_a_long_text(address: str, tagger_path: Path) -> None:
+    expected = of_a_job(tagger_path, ExtractTask(text="{{ body }}"), TEXTS, max_model_len=128).to_pylist()
+    found = post(address, "extract", model="tagger", input=list(TEXTS)).json()["data"]
+    for one, row, text in zip(found, expected, TEXTS, strict=True):
+        shown = [{**span, "score": pytest.approx(span["score"], abs=1e-5)} for span in row["spans"]]
+        assert one["spans"] == shown
+        assert all(text[span["start"] : span["end"]] == span["text"] for span in one["spans"])
+        assert one["answer"] is None
+
+
+def test_answers_are_those_of_a_job(address: str, reader_path: Path) -> None:
+    task = ExtractTask(text="{{ body }}", question=QUESTION)
+    expected = of_a_job(reader_path, task, TEXTS, max_model_len=128).to_pylist()
+    found = post(address, "extract", model="reader", input=list(TEXTS), question=QUESTION).json()["data"]
+    for one, row in zip(found, expected, strict=True):
+        answer = row["answer"]
+        assert one["spans"] is None
+        assert one["answer"] == (answer and {**answer, "score": pytest.approx(answer["score"], abs=1e-5)})
+
+
+def test_an_empty_text_has_no_spans(address: str) -> None:
+    assert post(address, "extract", model="tagger", input="").json()["data"] == [
+        {"index": 0, "spans": [], "answer": None}
+    ]
+
+
+def test_a_classifier_embeds_too(address: str) -> None:
+    answer = post(address, "embeddings", model="classifier", input="Hello").json()
+    assert np.linalg.norm(answer["data"][0]["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("classify", {"model": "classifier", "input": "x", "labels": ["a"]}, "labels"),
+    ("classify", {"model": "classifier", "input": "x", "question": "q"}, "question"),
+    ("classify", {"model": "classifier", "input": ["x", ""]}, "input"),
+    ("classify", {"model": "classifier", "input": "x " * 400}, "input"),
+    ("classify", {"model": "causal", "input": "x"}, "labels"),
+    ("classify", {"model": "causal", "input": "x", "labels": ["a", "a"]}, "labels"),
+    ("classify", {"model": "causal", "input": "x", "labels": [""]}, "labels[0]"),
+    ("classify", {"model": "causal", "input": "x " * 600, "labels": ["a", "b"]}, "input"),
+    ("classify", {"model": "tagger", "input": "x"}, "model"),
+    ("extract", {"model": "tagger", "input": "x", "question": "q"}, "question"),
+    ("extract", {"model": "reader", "input": "x"}, "question"),
+    ("extract", {"model": "reader", "input": "x " * 200, "question": "q " * 200}, "question"),
+    ("extract", {"model": "causal", "input": "x"}, "model"),
+    ("extract", {"model": "tagger", "input": []}, "input"),
+    ("completions", {"model": "tagger", "prompt": "x"}, "model"),
+    ("chat/completions", {"model": "tagger", "messages": [{"role": "user", "content": "x"}]}, "model"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "param"), REFUSED)
+def test_what_a_model_cannot_do_is_refused_by_name(address: str, path: str, body: dict[str, Any], param: str) -> None:
+    response = post(address, path, **body)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == param

@@ -1,0 +1,52 @@
+"""The OpenAPI document is true: whatever it allows gets an answer that it describes, and whatever it does not is refused."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import positive_data_acceptance, unsupported_method
+
+from actors.http.app import create_app
+from actors.http.bodies.types import MAX_NAME
+from actors.http.limits import Limits
+from actors.online.local import LocalModel
+from tests.helpers.actors.serving import load, served, serving
+
+MANY = settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+SHORT = 64
+ANSWERS_OF_ITS_HEAD = {"/v1/classify": "classifier", "/v1/extract": "tagger"}
+
+
+@pytest.fixture(scope="module")
+def address(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path) -> Iterator[str]:
+    others = {"classifier": classifier_path, "tagger": tagger_path}
+    loaded = {name: load(path) for name, path in others.items()}
+    models = [served(name, others[name], model) for name, model in loaded.items()]
+    tiny = served("causal", causal_path, causal)
+    short = replace(tiny, card=replace(tiny.card, max_model_len=SHORT))  # so that answers without a limit are short
+    with serving([short, *models], limits=Limits(max_n=2)) as found:
+        yield found
+    for model in loaded.values():
+        model.close()
+
+
+schema = schemathesis.openapi.from_dict(create_app([]).openapi())
+
+
+@schema.parametrize()
+@MANY
+def test_every_answer_is_one_that_the_document_describes(case: schemathesis.Case[Any], address: str) -> None:
+    if isinstance(case.body, dict) and isinstance(model := case.body.get("model"), str) and len(model) <= MAX_NAME:
+        case.body["model"] = ANSWERS_OF_ITS_HEAD.get(case.path, "causal")
+    case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance, unsupported_method], timeout=60)

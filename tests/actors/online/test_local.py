@@ -1,0 +1,106 @@
+"""A model in this process, as it is loaded for online requests."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.online.local import LocalModel
+from actors.online.model import FloatArray, OnlineRequest
+from actors.work import EngineSettings
+from models import SamplingParams, Scorer
+from models.engine.scoring.label_scorer import LabelScorer
+from models.engine.watchdog import Watchdog
+from models.errors import ConfigError, EngineError
+from tests.helpers.actors.serving import load
+
+PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
+
+
+@pytest.mark.parametrize("head", ["causal", "token-classification"])
+@pytest.mark.parametrize("clamp", ["none", "prefill"])
+def test_step_sizes_have_the_floor_that_is_asked_for(
+    tiny_checkpoint: Callable[..., Path], head: str, clamp: str
+) -> None:
+    floored = str(tiny_checkpoint(head, family="zamba2"))
+    free = str(tiny_checkpoint(head, family="zamba2", time_step_min=1e-9))  # the same weights
+    model = LocalModel.load(EngineSettings(path=floored, dtype="float32", mamba_dt_clamp=clamp, max_num_seqs=4))
+    try:
+        found = asyncio.run(model.score(PROMPTS))
+    finally:
+        model.close()
+    expected = Scorer.from_pretrained(free, dtype="float32").score(PROMPTS)
+    is_free = [np.array_equal(mine, theirs.numpy()) for mine, theirs in zip(found, expected, strict=True)]
+    assert is_free == [clamp == "none"] * len(PROMPTS)
+
+
+def test_the_budget_of_online_steps_reaches_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
+    settings = EngineSettings(path=str(tiny_checkpoint()), max_num_batched_tokens=8, online_batched_tokens=9)
+    with pytest.raises(ConfigError, match="online_batched_tokens was 9; it must be at most max_num_batched_tokens"):
+        LocalModel.load(settings)
+
+
+@pytest.mark.parametrize("head", ["causal", "classifier"])
+def test_a_product_has_the_threads_of_the_settings(causal_path: Path, classifier_path: Path, head: str) -> None:
+    path, threads = causal_path if head == "causal" else classifier_path, torch.get_num_threads()
+    model = LocalModel.load(EngineSettings(path=str(path), dtype="float32", num_threads=threads + 1))
+    try:
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        model.close()
+
+
+def test_a_model_tells_whether_it_makes_text(causal: LocalModel, classifier_path: Path) -> None:
+    classifier = load(classifier_path)
+    assert (causal.is_generative, classifier.is_generative) == (True, False)
+    classifier.close()
+
+
+def test_a_model_over_two_shards_generates_scores_and_embeds_at_once(causal_path: Path) -> None:
+    prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
+    params = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
+
+    async def generate(model: LocalModel, index: int) -> list[int]:
+        request = OnlineRequest(request_id=f"r{index}", token_ids=tuple(prompts[index]), params=params)
+        return [token async for delta in model.stream(request) for token in delta.token_ids]
+
+    async def everything(model: LocalModel) -> tuple[list[list[int]], FloatArray, FloatArray]:
+        texts = asyncio.gather(*(generate(model, index) for index in range(len(prompts))))
+        labels = model.score_labels(prompts, [[3], [4, 5]])
+        return await asyncio.gather(texts, labels, model.embed(prompts))
+
+    found = []
+    for size in (1, 2):
+        model = LocalModel.load(EngineSettings(path=str(causal_path), dtype="float32", tensor_parallel_size=size))
+        try:
+            found.append(asyncio.run(everything(model)))
+        finally:
+            model.close()
+    assert found[0][0] == found[1][0]
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+    np.testing.assert_allclose(found[1][2], found[0][2], atol=1e-4)
+
+
+def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    causes: list[str] = []
+    is_told = threading.Event()
+
+    def on_hang(cause: str) -> None:
+        causes.append(cause)
+        is_told.set()
+
+    watchdog = Watchdog(0.2, on_hang)
+    model = LocalModel.load(EngineSettings(path=str(causal_path), dtype="float32"), watchdog=watchdog)
+    try:
+        monkeypatch.setattr(LabelScorer, "score", lambda self, prompts: is_told.wait(30) and 1 / 0)
+        with pytest.raises(EngineError, match="ZeroDivisionError"):
+            asyncio.run(model.score_labels([[5, 6]], [[3]]))
+    finally:
+        model.close()
+        watchdog.close()
+    assert len(causes) == 1
+    assert "engine.step_timeout_s" in causes[0]
