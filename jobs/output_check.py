@@ -12,10 +12,10 @@ from jobs.key_paths import KeyPath
 from jobs.model_check import problems_at
 from jobs.spec import LoadedSpec
 from pipelines.errors import OutputError
+from pipelines.io.inputs import is_remote
+from pipelines.io.outputs import open_store
 from pipelines.job import OutputSpec
-from pipelines.run_record import RUN
-from pipelines.storage import is_remote
-from pipelines.store import open_store
+from pipelines.ledger.run_record import RUN
 
 logger = logging.getLogger(__name__)
 

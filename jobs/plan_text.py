@@ -9,9 +9,9 @@ import pyarrow as pa
 from jobs.progress import duration
 from models.checkpoint.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import GenerateTask, Job
 from pipelines.sample import Sample
-from pipelines.schema import Columns, json_reason
 
 BAR_WIDTH = 40
 HISTOGRAM_ROWS = 10

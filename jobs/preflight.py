@@ -17,24 +17,24 @@ from jobs.templates import required_columns
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError
 from models.tasks.labels import Outcome, outcome_text
-from pipelines.csv_text import parse_header, read_first_record
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
-from pipelines.facts import ModelFacts
-from pipelines.finish import result_columns
-from pipelines.hive import folder_values
-from pipelines.isolated_preparer import IsolatedPreparer
-from pipelines.isolated_work import FittedTask
+from pipelines.formats.csv_text import parse_header, read_first_record
+from pipelines.formats.hive import folder_values
+from pipelines.formats.json_line import parse_object
+from pipelines.formats.parquet import read_names
+from pipelines.formats.schema import column_hint, parse_types, shown_names
+from pipelines.io.inputs import Content, Storage, reading
 from pipelines.job import ClassifyTask
-from pipelines.json_lines import parse_object
-from pipelines.layout import check_text
-from pipelines.listing import SourceFile, Sources, find_sources
 from pipelines.opened import OpenedJob
-from pipelines.overlap import check_apart
-from pipelines.parquet import read_names
 from pipelines.sample import MAX_OVERRUNS
-from pipelines.scanning import Ahead, what_is_wrong
-from pipelines.schema import column_hint, parse_types, shown_names
-from pipelines.storage import Content, Storage, reading
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.finish import result_columns
+from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.tasks.isolated_work import FittedTask
+from pipelines.units.layout import check_text
+from pipelines.units.listing import SourceFile, Sources, find_sources
+from pipelines.units.overlap import check_apart
+from pipelines.units.scanning import Ahead, what_is_wrong
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 1000

@@ -19,10 +19,10 @@ from models.checkpoint.place import is_local, local_folder
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.model_config import ModelConfig
 from models.errors import ModelError
+from pipelines.io.outputs import open_store
 from pipelines.job import OutputSpec
-from pipelines.receipts import RECEIPTS
-from pipelines.run_record import read_record
-from pipelines.store import open_store
+from pipelines.ledger.receipts import RECEIPTS
+from pipelines.ledger.run_record import read_record
 
 PAGE, NUMBERS = "report.html", "report.json"
 

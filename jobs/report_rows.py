@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from jobs.report_facts import FailureExample, FailureKind, Histogram, LabelCount, SampleRow, histogram
 from jobs.report_source import JsonRow, RunOutput
-from pipelines.json_values import RAW_KEY, dump_json
-from pipelines.units import Unit
+from pipelines.formats.json_values import RAW_KEY, dump_json
+from pipelines.units.unit import Unit
 
 MAX_UNITS = 200
 MAX_EXAMPLES = 3
@@ -72,7 +72,7 @@ def _columns_written(output: RunOutput) -> dict[str, str]:
 
 
 def _label_columns(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns in which a task says what it found, as `pipelines.finish` has them."""
+    """The columns in which a task says what it found, as `pipelines.tasks.finish` has them."""
     match task["kind"]:
         case "generate":
             return ("finish_reason",)

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 from jobs.errors import UsageError
 from jobs.report_facts import Floats
 from pipelines.errors import DamageError, OutputError, SourceError
+from pipelines.formats.json_line import parse_line
+from pipelines.formats.json_values import json_rows
+from pipelines.io.inputs import Storage
+from pipelines.io.outputs import Store, open_store
 from pipelines.job import OutputSpec
-from pipelines.json_lines import parse_line
-from pipelines.json_values import json_rows
-from pipelines.planned_units import planned_units, rows_of_units, shard_of_file
-from pipelines.reading import UnitReader
-from pipelines.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
-from pipelines.run_record import RUN, RunRecord, read_record
-from pipelines.storage import Storage
-from pipelines.store import Store, open_store
-from pipelines.units import Unit
-from pipelines.unreadable import read_unreadable
+from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_of_file
+from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
+from pipelines.ledger.run_record import RUN, RunRecord, read_record
+from pipelines.ledger.unreadable import read_unreadable
+from pipelines.rows.reading import UnitReader
+from pipelines.units.unit import Unit
 
 JsonRow = dict[str, Any]
 MAX_SKIPPED_BYTES = 64 << 20

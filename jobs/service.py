@@ -22,13 +22,13 @@ from jobs.model_check import check_model, problems_at
 from jobs.service_record import ServiceRecord
 from jobs.service_spec import LoadedService, ServiceSpec
 from jobs.serving import application
-from pipelines.chatter import quiet_ray
-from pipelines.cluster import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
-from pipelines.cluster_token import AUTH_MODE, TOKEN
-from pipelines.interrupts import Grace, interrupts
-from pipelines.last_resort import LastResort
-from pipelines.leftovers import end_leftovers
-from pipelines.local_place import temporary_folder
+from pipelines.cluster.connect import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
+from pipelines.cluster.interrupts import Grace, interrupts
+from pipelines.cluster.last_resort import LastResort
+from pipelines.cluster.leftovers import end_leftovers
+from pipelines.cluster.local_place import temporary_folder
+from pipelines.cluster.ray_output import quiet_ray
+from pipelines.cluster.token import AUTH_MODE, TOKEN
 
 WATCH_S = 5.0
 END_S = 6.0

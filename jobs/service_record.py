@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.errors import UsageError
-from pipelines.cluster_token import AUTH_MODE, TOKEN
+from pipelines.cluster.token import AUTH_MODE, TOKEN
 
 FOLDER = Path("~/.millrace/services")
 

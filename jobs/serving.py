@@ -8,8 +8,8 @@ from actors.http.security import check_listen
 from actors.serve.service import ModelDeployment, service_app
 from jobs.errors import UsageError
 from jobs.service_spec import ServiceSpec, service_from
-from pipelines.cluster import engine_cpus, nodes, packing_on
-from pipelines.settings import engine_settings
+from pipelines.cluster.connect import engine_cpus, nodes, packing_on
+from pipelines.cluster.engine_settings import engine_settings
 
 
 def build(args: dict[str, Any]) -> Application:

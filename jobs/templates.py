@@ -8,7 +8,7 @@ from jobs.key_paths import KeyPath, dotted
 from jobs.places import Places
 from pipelines.errors import TaskError
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
-from pipelines.templates import RowTemplate
+from pipelines.templates.templates import RowTemplate
 
 
 def templates_of(task: Task) -> Iterator[tuple[KeyPath, str]]:

@@ -15,17 +15,17 @@ from actors.work import EngineSettings, EngineWork, Generated
 from models.config.model_config import ModelConfig
 from models.loading.footprint import footprint
 from models.weights.weights import Checkpoint
-from pipelines.cluster import Room
-from pipelines.graph import concurrent_calls
-from pipelines.isolated_preparer import IsolatedPreparer
+from pipelines.cluster.connect import Room
+from pipelines.cluster.engine_settings import job_settings
+from pipelines.graph.graph import concurrent_calls
+from pipelines.io.inputs import Storage
 from pipelines.job import GenerateTask, Job
-from pipelines.listing import Sources
-from pipelines.planning import MapTasks, Plan, plan_units, unit_rows_of
-from pipelines.reading import UnitReader
-from pipelines.rows import ModelRequest
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import ModelRequest
 from pipelines.sample import Sample, UnitPicker, sample_rows
-from pipelines.settings import job_settings
-from pipelines.storage import Storage
+from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.units.listing import Sources
+from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
 
 SAMPLE_UNITS = 32
 SAMPLE_ROWS = 1000

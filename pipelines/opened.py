@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from models.config.model_config import ModelConfig
-from pipelines.isolated_preparer import IsolatedPreparer
-from pipelines.isolated_work import FittedTask
 from pipelines.job import Job
-from pipelines.listing import Sources, find_sources
-from pipelines.overlap import check_apart
+from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.tasks.isolated_work import FittedTask
+from pipelines.units.listing import Sources, find_sources
+from pipelines.units.overlap import check_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

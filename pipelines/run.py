@@ -16,12 +16,14 @@ from functools import partial
 from ray.exceptions import RayError
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
-from pipelines.attempts import Attempts
-from pipelines.chatter import Chatter, quiet_ray
-from pipelines.cluster import Room, check_place, connected, will_start_one
-from pipelines.cluster_watch import ClusterWatch, watching_cluster
-from pipelines.conclude import FinishAndCommit
-from pipelines.digest import with_digests
+from pipelines.cluster.connect import Room, check_place, connected, will_start_one
+from pipelines.cluster.engine_settings import job_settings
+from pipelines.cluster.interrupts import INTERRUPTED, interrupts
+from pipelines.cluster.last_resort import LastResort
+from pipelines.cluster.leftovers import end_leftovers
+from pipelines.cluster.local_place import temporary_folder
+from pipelines.cluster.ray_output import Chatter, quiet_ray
+from pipelines.cluster.watch import ClusterWatch, watching_cluster
 from pipelines.errors import (
     ClusterLostError,
     EngineError,
@@ -31,31 +33,29 @@ from pipelines.errors import (
     OutputError,
     OverrunsError,
 )
-from pipelines.execution import Execution
-from pipelines.fingerprint import fingerprint_of
-from pipelines.follow import Follower
-from pipelines.graph import Stages, build_graph, fair_calls
-from pipelines.infer import MakeEngine, load_engine
-from pipelines.interrupts import INTERRUPTED, interrupts
+from pipelines.graph.engine_stage import MakeEngine, load_engine
+from pipelines.graph.execution import Execution
+from pipelines.graph.finish_stage import FinishAndCommit
+from pipelines.graph.follow import Follower
+from pipelines.graph.graph import Stages, build_graph, fair_calls
+from pipelines.graph.read_stage import ReadSettings
+from pipelines.graph.watch import EngineWatch
+from pipelines.io.inputs import Storage
 from pipelines.job import Job
-from pipelines.last_resort import LastResort
-from pipelines.ledger import Ledger
-from pipelines.leftovers import end_leftovers
-from pipelines.local_place import temporary_folder
+from pipelines.ledger.attempts import Attempts
+from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.permit import Permit
+from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
+from pipelines.ledger.tally import Tally
+from pipelines.ledger.unreadable import UNREADABLE
 from pipelines.opened import OpenedJob
-from pipelines.permit import Permit
-from pipelines.plan_tasks import map_in_tasks
-from pipelines.planning import Plan, Sink, plan_units, unit_rows_of
-from pipelines.progress import ExitStatus, Progress, RunSummary
-from pipelines.reading import UnitReader
-from pipelines.result_names import check_names
-from pipelines.settings import job_settings
-from pipelines.source import ReadSettings
-from pipelines.storage import Storage
-from pipelines.tally import Tally
-from pipelines.units import Unit
-from pipelines.unreadable import UNREADABLE
-from pipelines.watch import EngineWatch
+from pipelines.rows.reading import UnitReader
+from pipelines.tasks.result_names import check_names
+from pipelines.units.digest import with_digests
+from pipelines.units.plan_on_ray import map_in_tasks
+from pipelines.units.planning import Plan, Sink, plan_units, unit_rows_of
+from pipelines.units.unit import Unit
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class Driver:
         )
         settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
         if job.engine.service is not None:
-            from pipelines.service_engine import find_model, service_engine  # Serve takes a second to import
+            from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
 
             make_engine = partial(service_engine, find_model(job.engine.service, settings))
         return Stages(

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import OverrunsError, SourceError
-from pipelines.reading import UnitReader
-from pipelines.rows import ModelRequest, PreparedUnit, UnitRows
-from pipelines.units import Unit, UnreadableUnit
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import ModelRequest, PreparedUnit, UnitRows
+from pipelines.units.unit import Unit, UnreadableUnit
 
 MAX_OVERRUNS = 3
 """Rows that go over the limits of preparing one, after which no more are sampled."""

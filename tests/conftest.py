@@ -22,7 +22,7 @@ CheckpointMaker = Callable[..., Path]
 CLUSTER = SharedCluster()
 
 LONGEST = (
-    "pipelines/test_groups.py",
+    "pipelines/runs/test_groups.py",
     "jobs/test_serve.py",
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",

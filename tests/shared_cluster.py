@@ -14,7 +14,7 @@ class SharedCluster:
     def join(self) -> None:
         """Starts it, unless it is up."""
         if self._stack is None:
-            from tests.pipelines.running import ray_cluster  # most tests do without Ray
+            from tests.helpers.pipelines.running import ray_cluster  # most tests do without Ray
 
             with ExitStack() as stack:
                 stack.enter_context(ray_cluster(num_cpus=SHARED_CPUS))

@@ -8,7 +8,7 @@ from jobs.boundary import FAILED
 from jobs.commands.options import OutputFolder, SpecOfStorage, StorageOptions
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.io.outputs import Store
 
 Repair = Annotated[
     bool,
@@ -24,8 +24,8 @@ def check(
 ) -> int:
     """Verify an output folder: receipts, sizes and hashes, every planned unit once, nothing beside. Exit status 1 if anything is wrong."""
     from jobs.output_place import output_place
-    from pipelines.check import check_run
-    from pipelines.store import open_store
+    from pipelines.io.outputs import open_store
+    from pipelines.ledger.check import check_run
 
     store = open_store(output_place(out, spec, storage_options or ()).output)
     if repair:
@@ -43,7 +43,7 @@ def check(
 
 
 def _repair(store: "Store") -> int:
-    from pipelines.repair import repair_run
+    from pipelines.ledger.repair import repair_run
 
     repaired = repair_run(store)
     for flaw in repaired.flaws:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jobs.boundary import complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
-from pipelines.interrupts import interrupts
-from pipelines.last_resort import LastResort
+from pipelines.cluster.interrupts import interrupts
+from pipelines.cluster.last_resort import LastResort
 
 
 def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -27,7 +27,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
     from jobs.spec import load_spec
     from models.weights.weights import Checkpoint
     from pipelines.estimate import Inputs, estimate_job
-    from pipelines.planning_place import planning_place
+    from pipelines.units.planning_place import planning_place
 
     loaded = load_spec(spec, overrides=overrides, limit=limit)
     found = check_before_run(loaded, today=today())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from jobs.boundary import INTERRUPTED, complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 from jobs.errors import SpecError, UsageError
-from pipelines.interrupts import interrupts
-from pipelines.last_resort import LastResort
+from pipelines.cluster.interrupts import interrupts
+from pipelines.cluster.last_resort import LastResort
 
 if TYPE_CHECKING:
     from pipelines.job import Job

@@ -28,9 +28,9 @@ from jobs.progress import progress_display, speed
 from jobs.report import write_report
 from jobs.spec import LoadedSpec, load_spec
 from jobs.terminal import drawing_on
-from pipelines.cluster import connected
+from pipelines.cluster.connect import connected
 from pipelines.job import EngineSpec
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
 from pipelines.run import run
 
 DEFAULT_OUT = Path("out/demo")

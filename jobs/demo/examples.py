@@ -18,13 +18,13 @@ from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
 from jobs.spec import load_spec
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
-from pipelines.encode_classify import LabelEncoder, TextEncoder
-from pipelines.encode_extract import DocumentEncoder, QuestionEncoder
-from pipelines.encode_generate import PromptEncoder
-from pipelines.encoding import EncodedRow, Piece, RowEncoder
-from pipelines.facts import ModelFacts
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
-from pipelines.pace import Pace
+from pipelines.tasks.encode_classify import LabelEncoder, TextEncoder
+from pipelines.tasks.encode_extract import DocumentEncoder, QuestionEncoder
+from pipelines.tasks.encode_generate import PromptEncoder
+from pipelines.tasks.encoding import EncodedRow, Piece, RowEncoder
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.pace import Pace
 
 TAGS = ("O", *(f"{position}-{label}" for label in SPAN_LABELS for position in "BI"))
 IGNORED = -100

@@ -25,7 +25,7 @@ from jobs.demo.network import Network, Shape, TaskHead
 from jobs.demo.tokenizer import END_OF_TEXT, train_tokenizer
 from jobs.demo.training import Course, train
 from pipelines.job import ClassifyTask, GenerateTask
-from pipelines.templates import RowTemplate
+from pipelines.templates.templates import RowTemplate
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.job import ClassifyTask
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
 from pipelines.run import run
 from tests.benchmarks.unit_overhead import make_classifier, say
-from tests.pipelines.running import job_of
+from tests.helpers.pipelines.running import job_of
 
 
 def write_rows(path: Path, num_rows: int) -> Path:

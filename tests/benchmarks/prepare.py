@@ -18,15 +18,15 @@ import pyarrow as pa
 from models import SamplingParams
 from models.config.model_config import ModelConfig
 from models.config.types import Head
-from pipelines.isolated_preparer import IsolatedPreparer
-from pipelines.isolated_work import Workbench, prepare_block
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
-from pipelines.pace import SLICE_CHARS
-from pipelines.planning import unit_rows_of
-from pipelines.rows import UnitRows
+from pipelines.rows.rows import UnitRows
+from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.tasks.isolated_work import Workbench, prepare_block
+from pipelines.tasks.pace import SLICE_CHARS
+from pipelines.units.planning import unit_rows_of
 from tests.benchmarks.unit_overhead import say
-from tests.pipelines.making import make_job, make_rows
-from tests.pipelines.running import WORDS
+from tests.helpers.pipelines.making import make_job, make_rows
+from tests.helpers.pipelines.running import WORDS
 from tests.tiny_checkpoints import save_with_tokenizer
 
 _CHAT = (

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from pipelines.job import ClassifyTask
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
 from pipelines.run import Driver
-from tests.pipelines.running import fake_engine, job_of, write_corpus
+from tests.helpers.pipelines.running import fake_engine, job_of, write_corpus
 
 
 class Clock:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.killing import GENERATE, Bench, Process, Run, below, processes_with, wait_until
-from tests.pipelines.running import rows_in, short_folder
+from tests.helpers.pipelines.killing import GENERATE, Bench, Process, Run, below, processes_with, wait_until
+from tests.helpers.pipelines.running import rows_in, short_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 

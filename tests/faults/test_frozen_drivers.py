@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.killing import GENERATE, Bench
-from tests.pipelines.running import receipts, short_folder
+from tests.helpers.pipelines.killing import GENERATE, Bench
+from tests.helpers.pipelines.running import receipts, short_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipelines.grouping import (
+from tests.helpers.pipelines.grouping import (
     NUM_ROWS,
     STEP_TIMEOUT_S,
     UNIT_ROWS,
@@ -19,8 +19,8 @@ from tests.pipelines.grouping import (
     check_disturbed,
     check_released,
 )
-from tests.pipelines.killing import GENERATE, PATIENCE_S, wait_until
-from tests.pipelines.running import contents
+from tests.helpers.pipelines.killing import GENERATE, PATIENCE_S, wait_until
+from tests.helpers.pipelines.running import contents
 
 pytestmark = [
     pytest.mark.faults,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.config.types import Head
-from tests.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench
-from tests.pipelines.running import contents, receipts, short_folder
+from tests.helpers.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench
+from tests.helpers.pipelines.running import contents, receipts, short_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

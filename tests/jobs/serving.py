@@ -16,8 +16,8 @@ import openai
 import yaml
 
 from tests.free_port import free_port
-from tests.pipelines.killing import below, wait_until
-from tests.pipelines.running import short_folder
+from tests.helpers.pipelines.killing import below, wait_until
+from tests.helpers.pipelines.running import short_folder
 
 PATIENCE_S = 120.0
 KEY = "a-key-of-this-test"

@@ -18,7 +18,7 @@ from models.errors import CheckpointError
 from models.errors import EngineError as ModelEngineError
 from pipelines.errors import ClusterError, FingerprintError, LeaseError, OutputError, PlanError
 from pipelines.job import Job
-from pipelines.progress import ExitStatus, Progress, RunSummary
+from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]

@@ -15,14 +15,14 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.spec import load_spec
-from pipelines.digest import with_digests
-from pipelines.fingerprint import fingerprint_of
-from pipelines.ledger import Ledger
-from pipelines.listing import list_sources
-from pipelines.planning import plan_units
-from pipelines.reading import UnitReader
-from pipelines.rows import FinishedUnit
-from pipelines.schema import Columns
+from pipelines.formats.schema import Columns
+from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.ledger.ledger import Ledger
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import FinishedUnit
+from pipelines.units.digest import with_digests
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
 
 NUM_ROWS, UNIT_ROWS = 24, 8
 RECEIPT = "receipts/part-00000001.json"

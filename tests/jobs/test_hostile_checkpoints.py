@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from tests.helpers.models.odd_checkpoints import copied
-from tests.pipelines.running import write_corpus
+from tests.helpers.pipelines.running import write_corpus
 
 CheckpointMaker = Callable[..., Path]
 

@@ -23,12 +23,12 @@ from jobs.errors import SpecError
 from jobs.preflight import Preflight, check_before_run
 from jobs.spec import LoadedSpec, load_spec
 from models import Scorer
-from pipelines.finish import finish
 from pipelines.job import GenerateTask
-from pipelines.rows import InferredUnit
-from pipelines.shards import encode_results
+from pipelines.ledger.unit_files import encode_results
+from pipelines.rows.rows import InferredUnit
+from pipelines.tasks.finish import finish
 from tests.helpers.actors.serving import load, served, serving
-from tests.pipelines.test_reading import Corpus
+from tests.pipelines.rows.test_reading import Corpus
 
 CASES = Path(__file__).parents[1] / "cases"
 DEMO = Path(__file__).parents[2] / "jobs/demo/checkpoints"

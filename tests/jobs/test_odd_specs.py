@@ -15,9 +15,9 @@ from jobs.cli import app
 from jobs.serve_environment import SERVE_ENVIRONMENT
 from jobs.spec import load_spec
 from jobs.submission import Submission
-from pipelines.fingerprint import fingerprint_of
 from pipelines.job import Job
-from pipelines.listing import list_sources
+from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.units.listing import list_sources
 from tests.free_port import free_port
 from tests.jobs.odd_specs import ODD, odd_specs, tree, yaml_of
 

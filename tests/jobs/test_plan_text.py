@@ -9,11 +9,11 @@ from jobs.plan_text import plan_text
 from models import SamplingParams
 from models.tasks.labels import outcome_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.formats.schema import json_field
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
-from pipelines.listing import PassedOver
-from pipelines.planning import Plan
 from pipelines.sample import Sample
-from pipelines.schema import json_field
+from pipelines.units.listing import PassedOver
+from pipelines.units.planning import Plan
 
 JOB = Job(
     name="label-tickets",

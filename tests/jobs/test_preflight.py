@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from jobs.errors import SpecError
 from jobs.preflight import Preflight, check_before_run
 from jobs.spec import load_spec
+from pipelines.io.s3 import S3Store
 from pipelines.opened import OpenedJob
-from pipelines.store_s3 import S3Store
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]

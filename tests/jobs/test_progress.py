@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from jobs.progress import duration, live_line, plain_line, progress_display
-from pipelines.listing import PassedOver
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
+from pipelines.units.listing import PassedOver
 
 RUNNING = Progress(
     phase="running",

@@ -18,15 +18,15 @@ from jobs.errors import UsageError
 from jobs.report import gather, write_report
 from jobs.report_facts import histogram, timeline
 from jobs.report_source import RunOutput
+from pipelines.formats.schema import Columns
+from pipelines.io.outputs import open_store
 from pipelines.job import ClassifyTask, GenerateTask, InputSpec, Job, ModelSpec, OutputFormat, OutputSpec, Task
-from pipelines.ledger import Ledger
-from pipelines.listing import list_sources
-from pipelines.planning import plan_units
-from pipelines.reading import UnitReader
-from pipelines.rows import FinishedUnit, RowFailure, UnitRows
-from pipelines.schema import Columns
-from pipelines.store import open_store
-from pipelines.units import UnreadableUnit
+from pipelines.ledger.ledger import Ledger
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import FinishedUnit, RowFailure, UnitRows
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
+from pipelines.units.unit import UnreadableUnit
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.report import gather
 from jobs.report_source import RunOutput
-from pipelines.arrow_rows import ArrowRows
+from pipelines.formats.schema import Columns
 from pipelines.job import (
     ClassifyTask,
     ExtractTask,
@@ -22,12 +22,12 @@ from pipelines.job import (
     OutputSpec,
     Task,
 )
-from pipelines.ledger import Ledger
-from pipelines.listing import list_sources
-from pipelines.planning import plan_units
-from pipelines.reading import UnitReader
-from pipelines.rows import FinishedUnit
-from pipelines.schema import Columns
+from pipelines.ledger.ledger import Ledger
+from pipelines.rows.arrow_rows import ArrowRows
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import FinishedUnit
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
 
 OWN: Mapping[str, Any] = {
     "answer": "forty-two",

@@ -12,8 +12,8 @@ import s3fs
 import yaml
 
 from jobs.spec import load_spec
-from tests.pipelines.killing import Run
-from tests.pipelines.running import contents, drive, rows_in, short_folder, write_corpus
+from tests.helpers.pipelines.killing import Run
+from tests.helpers.pipelines.running import contents, drive, rows_in, short_folder, write_corpus
 
 TEMPLATES = Path(__file__).parents[1] / "models/chat_templates"
 NUM_ROWS = 40

@@ -19,12 +19,12 @@ from jobs.spec import load_spec
 from jobs.spec_secrets import secret_keys
 from jobs.submission import Submission
 from pipelines.errors import PlanError
-from pipelines.fingerprint import fingerprint_of
+from pipelines.io.inputs import Storage
+from pipelines.io.outputs import open_store
 from pipelines.job import InputSpec, OutputSpec
-from pipelines.listing import find_sources
-from pipelines.storage import Storage
-from pipelines.store import open_store
-from tests.pipelines.running import GREEDY, drive, job_of, rows_in, write_corpus
+from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.units.listing import find_sources
+from tests.helpers.pipelines.running import GREEDY, drive, job_of, rows_in, write_corpus
 
 CheckpointMaker = Callable[..., Path]
 

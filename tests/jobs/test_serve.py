@@ -22,9 +22,9 @@ from jobs.serve_environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
 from tests.free_port import free_port
 from tests.helpers.actors.raw_http import connection, head, status_of, until_closed
+from tests.helpers.pipelines.killing import below, wait_until
+from tests.helpers.pipelines.running import rows_in, write_corpus
 from tests.jobs.serving import KEY, PATIENCE_S, Service, started_service
-from tests.pipelines.killing import below, wait_until
-from tests.pipelines.running import rows_in, write_corpus
 
 CAUSAL, LABELS = (CHECKPOINTS / name for name in ("causal", "sequence-classification"))
 PROMPTS = ["the invoice is wrong", "the parcel is late and broken", "please cancel my order"]

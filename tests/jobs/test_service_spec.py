@@ -7,7 +7,7 @@ import pytest
 
 from jobs.errors import SpecError
 from jobs.service_spec import ServedSpec, load_service
-from pipelines.settings import engine_settings
+from pipelines.cluster.engine_settings import engine_settings
 
 SpecWriter = Callable[[str], Path]
 

@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
+from pipelines.io.outputs import open_store
 from pipelines.job import ClassifyTask
-from pipelines.store import open_store
 from tests.jobs.test_report import Made, make_run
 
 

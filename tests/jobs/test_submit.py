@@ -18,8 +18,8 @@ import jobs
 from jobs.errors import SpecError, UsageError
 from jobs.submission import Submission, submit
 from tests.free_port import free_port
-from tests.pipelines.killing import below
-from tests.pipelines.running import short_folder, write_corpus
+from tests.helpers.pipelines.killing import below
+from tests.helpers.pipelines.running import short_folder, write_corpus
 
 Finished = subprocess.CompletedProcess[str]
 

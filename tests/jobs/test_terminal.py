@@ -16,8 +16,8 @@ import yaml
 
 from jobs.progress import progress_display
 from jobs.terminal import TerminalText, drawing_on, escape_standard_streams, escaped, in_a_line
-from pipelines.listing import PassedOver
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
+from pipelines.units.listing import PassedOver
 from tests.helpers.models.odd_checkpoints import copied
 
 CheckpointMaker = Callable[..., Path]

@@ -16,9 +16,9 @@ import pytest
 import s3fs
 import yaml
 
+from tests.helpers.pipelines.running import ray_cluster, short_folder
 from tests.k8s.kubernetes_api import KubernetesApi, kubernetes_api
 from tests.k8s.kustomize import BASE, FOLDERS, OVERLAYS, ROOT, Manifest, build
-from tests.pipelines.running import ray_cluster, short_folder
 
 SCHEDULED_JOB = "millrace-scheduled-29534520"  # as Kubernetes names it at 2026-02-26 02:00 UTC
 RUN_ID = "20260226t0200z"

@@ -15,9 +15,9 @@ from models.config.model_config import ModelConfig
 from models.weights.weights import Checkpoint
 from pipelines.estimate import Probe, _last_of, cost_of, memory_needed, probe_engine
 from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
-from pipelines.planning import Plan
-from pipelines.rows import ModelRequest
+from pipelines.rows.rows import ModelRequest
 from pipelines.sample import Sample
+from pipelines.units.planning import Plan
 
 CheckpointMaker = Callable[..., Path]
 

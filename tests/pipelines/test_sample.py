@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pipelines.errors import OverrunsError, SourceError
+from pipelines.formats.schema import Columns
 from pipelines.job import InputSpec
-from pipelines.listing import list_sources
-from pipelines.planning import plan_units
-from pipelines.reading import UnitReader
-from pipelines.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
+from pipelines.rows.reading import UnitReader
+from pipelines.rows.rows import ModelRequest, PreparedUnit, RowFailure, UnitRows
 from pipelines.sample import MAX_OVERRUNS, Sample, UnitPicker, sample_rows
-from pipelines.schema import Columns
-from pipelines.units import Unit
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
+from pipelines.units.unit import Unit
 
 
 class LengthPreparer:

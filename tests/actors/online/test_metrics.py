@@ -11,7 +11,7 @@ from actors.online.local import LocalModel
 from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import Done, Load, OnlineStats
 from tests.helpers.actors.serving import served, serving
-from tests.pipelines.killing import wait_until
+from tests.helpers.pipelines.killing import wait_until
 
 BY = {"model": "tiny", "priority": "online"}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.pipelines.killing import below
+from tests.helpers.pipelines.killing import below
 
 KINDS: Mapping[str, str] = {
     "ray::ProxyActor": "proxy",

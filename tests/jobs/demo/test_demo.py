@@ -13,7 +13,7 @@ from rich.table import Table
 from jobs.demo import CHECKPOINTS, SPECS
 from jobs.demo.demo import JOBS, Outcome, dead_letters_table, results_table, run_demo
 from jobs.spec import load_spec
-from pipelines.progress import Progress
+from pipelines.ledger.progress import Progress
 
 PROGRESS = Progress(
     phase="running", rows_done=3007, rows_failed=7, prompt_tokens=1_000_000, completion_tokens=200_000, seconds=60.0

@@ -17,7 +17,7 @@ from models.tasks.labels import (
 )
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import qwen, sentencepiece
-from tests.pipelines.making import word_tokenizer
+from tests.helpers.pipelines.making import word_tokenizer
 
 LABELS = ("hello", "hello world", "user")
 

@@ -12,7 +12,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from models.templates.sandbox import BudgetedEnvironment
 from models.templates.source import MAX_SOURCE_CHARS, MAX_TOKENS
 from pipelines.errors import TaskError
-from pipelines.templates import RowTemplate
+from pipelines.templates.templates import RowTemplate
 from tests.helpers.models.jinja_grammar import templates
 from tests.helpers.models.template_bombs import BOMBS
 

@@ -15,7 +15,7 @@ from models.tasks.labels import DEFAULT_QUESTION, label_prompt, label_token_ids
 from models.text.cuts import Cuts
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import KINDS
-from tests.pipelines.making import word_tokenizer
+from tests.helpers.pipelines.making import word_tokenizer
 
 PIECES = [
     "a",

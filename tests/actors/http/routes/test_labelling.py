@@ -15,14 +15,14 @@ from actors.online.local import LocalModel
 from models import Scorer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
-from pipelines.facts import ModelFacts
-from pipelines.finish import finish
 from pipelines.job import ClassifyTask, ExtractTask
-from pipelines.prepare import Preparer
-from pipelines.rows import InferredUnit
-from pipelines.shards import result_table
+from pipelines.ledger.unit_files import result_table
+from pipelines.rows.rows import InferredUnit
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.finish import finish
+from pipelines.tasks.prepare import Preparer
 from tests.helpers.actors.serving import load, served, serving
-from tests.pipelines.making import make_job, make_rows
+from tests.helpers.pipelines.making import make_job, make_rows
 
 TEXTS = ("Hello world, how are you today?", "Zürich <|im_end|> 日本語の文章です。", "naïve café " * 40)
 SHORT = TEXTS[:2]

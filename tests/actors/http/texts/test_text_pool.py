@@ -14,7 +14,7 @@ from actors.http.texts.text_work import encode_texts
 from models.errors import TokenizerError
 from models.isolation import Limits
 from tests.helpers.actors.text_functions import die, sleep, take_memory
-from tests.pipelines.making import word_tokenizer
+from tests.helpers.pipelines.making import word_tokenizer
 
 LONG_S = 600.0
 LIMITS = Limits(memory_bytes=64 << 20, step_s=1.0)

@@ -14,7 +14,7 @@ from models.errors import RequestError, TemplateError
 from models.tasks.document import Document
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import KINDS, qwen
-from tests.pipelines.making import word_tokenizer
+from tests.helpers.pipelines.making import word_tokenizer
 
 PARTS = [{"type": "text", "text": "w1 "}, {"type": "text", "text": "w2"}]
 PIECES = ["hello ", "w1", " ", "\n", "é", "e\u0301", "日本", "😀", "<|im_end|>", "</s>", "<mask>", "[SEP]", "\ufdd0"]

@@ -1,0 +1,105 @@
+"""Ctrl-C, SIGTERM and a terminal that hangs up as one `KeyboardInterrupt`, once: whoever cleans up after the first is not disturbed by
+a second. Where that does not end the process in time, because the main thread is in native code or cleaning up is stuck, the last
+resort does, if there is one.
+
+SIGHUP counts unless it was ignored when the process started, as under nohup.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from pipelines.cluster.last_resort import LastResort
+
+INTERRUPTED: Final = "interrupted; what is committed stays, run again to go on"
+
+SAME_S: Final = 1.0
+"""Signals that arrive within this time are one: a terminal and whoever started the process may both pass the same Ctrl-C on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grace:
+    """From the first signal to the last resort, from a second one to it, and what is said then."""
+
+    first_s: float
+    second_s: float
+    message: str
+
+
+RUN_GRACE: Final = Grace(first_s=3.5, second_s=3.5, message=INTERRUPTED)
+
+
+@contextlib.contextmanager
+def interrupts(last_resort: LastResort | None = None, grace: Grace = RUN_GRACE) -> Iterator[Callable[[], None]]:
+    """Handles the signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away.
+
+    Python delivers signals to the main thread; in any other the context does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    earlier = {number: signal.getsignal(number) for number in _signals()}
+    was_interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        nonlocal was_interrupted
+        if not was_interrupted:
+            was_interrupted = True
+            raise KeyboardInterrupt
+
+    def install() -> None:
+        for number in earlier:
+            signal.signal(number, interrupt)
+
+    with _arrivals(frozenset(earlier), last_resort, grace):
+        install()
+        try:
+            yield install
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
+
+
+@contextlib.contextmanager
+def _arrivals(numbers: frozenset[int], last_resort: LastResort | None, grace: Grace) -> Iterator[None]:
+    """A thread that learns of a signal the moment it arrives, whatever the main thread does, and whoever handles it there."""
+    if last_resort is None:
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        first: float | None = None
+        while arrived := os.read(reading, 1):
+            if arrived[0] not in numbers:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+                last_resort.set(after_s=grace.first_s, status=130, message=grace.message)
+            elif now - first > SAME_S:
+                last_resort.bring_forward(after_s=grace.second_s, status=130, message=grace.message)
+
+    thread = threading.Thread(target=listen, name="millrace-signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(earlier)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+        last_resort.call_off()

@@ -1,0 +1,69 @@
+"""The last operator: answers become columns, the unit is committed, and its outcome goes to the driver."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.errors import LeaseError, OutputError
+from pipelines.graph.engine_stage import Answers, inferred
+from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
+from pipelines.job import Job
+from pipelines.kinds import INTERNAL_ERROR
+from pipelines.ledger.commit import Committer
+from pipelines.ledger.unit_files import encode_results
+from pipelines.rows.blocks import ANSWERS, OUTCOME, PREPARED, block_of, value_in
+from pipelines.rows.row_guard import fault_name, guarded, unit_fault
+from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit
+from pipelines.rows.set_apart import kept_answers_of, with_failed_answers
+from pipelines.rows.streak import Fault
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.finish import finish
+from pipelines.units.unit import UnreadableUnit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishAndCommit:
+    """Concludes one unit a call."""
+
+    job: Job
+    facts: ModelFacts
+    committer: Committer
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return block_of(**{OUTCOME: self._outcome(block)})
+
+    def _outcome(self, block: pa.Table) -> Outcome:
+        prepared: PreparedUnit | UnreadableUnit | LeftOut = value_in(block, PREPARED)
+        if not isinstance(prepared, PreparedUnit):
+            return prepared
+        answers: Answers = value_in(block, ANSWERS)
+        try:
+            return self._concluded(inferred(prepared, answers))
+        except (OutputError, LeaseError) as error:
+            return Halted(message=str(error))
+        except Exception as error:  # noqa: BLE001 - the unit boundary
+            return UnreadableUnit(unit=prepared.unit, message=unit_fault(error), is_fault=True)
+
+    def _concluded(self, unit: InferredUnit) -> Committed:
+        return guarded(
+            unit.prepared.rows.num_rows,
+            lambda faulty: self._committed(finish(self.job, self.facts, with_failed_answers(unit, faulty))),
+            lambda keep: encode_results(
+                finish(self.job, self.facts, kept_answers_of(unit, keep)), self.job.output.format
+            ),
+        )
+
+    def _committed(self, finished: FinishedUnit) -> Committed:
+        return Committed(receipt=self.committer.commit(finished), faults=_faults_in(finished))
+
+
+def _faults_in(finished: FinishedUnit) -> tuple[Fault, ...]:
+    """The faults of ours among a unit's dead letters, the last of each kind."""
+    faults = {
+        fault_name(failure.message): (failure.message, failure.row)
+        for failure in finished.failures
+        if failure.kind == INTERNAL_ERROR
+    }
+    return tuple(
+        Fault(name=name, message=message, path=finished.unit.path, row=row) for name, (message, row) in faults.items()
+    )

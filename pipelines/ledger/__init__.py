@@ -1,0 +1,1 @@
+"""What an output folder holds: the plan, the lease, receipts, and the files that count."""

@@ -1,0 +1,26 @@
+"""Whether a worker may begin a unit: the driver says in the lease when it wants no new ones."""
+
+import logging
+from dataclasses import dataclass
+
+from pipelines.errors import LeaseError, OutputError
+from pipelines.ledger.commit import Committer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Permit:
+    """Asks the lease of the run that `committer` writes for. Picklable."""
+
+    committer: Committer
+
+    def is_given(self) -> bool:
+        """False once the run is draining or has lost its output folder. Where the lease cannot be read, committing will tell."""
+        try:
+            return not self.committer.is_draining()
+        except LeaseError:
+            return False
+        except OutputError as error:
+            logger.warning("the lease cannot be read, going on: %s", error)
+            return True

@@ -1,0 +1,176 @@
+"""`run.json`: what a run is, written once its plan is complete. A folder without it has no plan, whatever else it holds.
+
+    record = read_record(store)       # None before the plan is complete
+    record.schema, record.format      # what workers and reports need
+
+It holds the spec without storage options, the Arrow schema (for readers, and exactly), the fingerprint, the sizes of the plan, size and
+hash of its table of units, and the versions of what computes; and a seal over all of it.
+"""
+
+import base64
+import datetime as dt
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, get_args
+
+import orjson
+import pyarrow as pa
+
+from models.checkpoint.url_secrets import public_url
+from pipelines.errors import DamageError
+from pipelines.formats.json_values import dump_json
+from pipelines.io.outputs import Store
+from pipelines.job import Job, OutputFormat
+from pipelines.ledger.json_fields import Fields
+from pipelines.ledger.receipts import Shard
+from pipelines.ledger.sealed_json import sealed, unsealed
+from pipelines.units.listing import PassedOver
+from pipelines.units.planning import Plan
+
+RUN = "run.json"
+_SIZES = ("num_files", "num_units", "num_rows", "num_bytes")
+_PACKAGES = ("millrace", "torch", "ray", "pyarrow", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """The content of `run.json`. `spec` is the job as JSON values, without storage options; `units` is the table of units, None in a folder
+    of a version before; `date` is the one that chat templates take for today."""
+
+    name: str
+    spec: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    versions: Mapping[str, str]
+    plan: Plan
+    units: Shard | None = None
+    date: dt.date | None = None
+
+    @property
+    def format(self) -> OutputFormat:
+        """The format of the results."""
+        return "jsonl" if self.spec["output"]["format"] == "jsonl" else "parquet"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that units are read with."""
+        return self.plan.schema
+
+    @classmethod
+    def of(
+        cls, job: Job, fingerprint: Mapping[str, Any], plan: Plan, units: Shard, date: dt.date | None = None
+    ) -> "RunRecord":
+        return cls(
+            name=job.name,
+            spec=_spec(job),
+            fingerprint=fingerprint,
+            versions=_versions(),
+            plan=plan,
+            units=units,
+            date=date,
+        )
+
+    def to_json(self) -> bytes:
+        plan = self.plan
+        return sealed(
+            {
+                "name": self.name,
+                "spec": self.spec,
+                "schema": {field.name: str(field.type) for field in plan.schema},
+                "arrow_schema": base64.b64encode(plan.schema.serialize().to_pybytes()).decode(),
+                "plan": {name: getattr(plan, name) for name in _SIZES} | {"passed_over": asdict(plan.passed_over)},
+                "units": None if self.units is None else asdict(self.units),
+                "date": self.date,
+                "fingerprint": self.fingerprint,
+                "versions": self.versions,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "RunRecord":
+        """Raises:
+        ValueError: the content is no record of a run.
+        """
+        fields = Fields(unsealed(content))
+        try:
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields.text("arrow_schema"))))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"its arrow_schema is none: {error}") from error
+        _check_spec(fields.object("spec"))
+        fields.object("versions").text("millrace")
+        return cls(
+            name=fields.text("name"),
+            spec=fields.object("spec").values,
+            fingerprint=fields.object("fingerprint").values,
+            versions=fields.object("versions").values,
+            plan=_plan(schema, fields.object("plan")),
+            units=_units(fields),
+            date=_date(fields),
+        )
+
+
+def _check_spec(spec: Fields) -> None:
+    """What reports and checks read of the spec."""
+    spec.object("output").choice("format", get_args(OutputFormat))
+    spec.object("output").text("prefix")
+    spec.object("task").text("kind")
+    for name in ("path", "dtype"):
+        spec.object("model").text(name)
+    given = spec.object("input")
+    if not given.is_null("schema"):
+        given.object("schema")
+    if not given.is_null("columns"):
+        given.texts("columns")
+
+
+def _units(fields: Fields) -> Shard | None:
+    if "units" not in fields.values:
+        return None
+    units = fields.object("units")
+    return Shard(name=units.text("name"), num_bytes=units.count("num_bytes"), sha256=units.text("sha256"))
+
+
+def _date(fields: Fields) -> dt.date | None:
+    if "date" not in fields.values or fields.is_null("date"):
+        return None
+    return dt.date.fromisoformat(fields.text("date"))
+
+
+def _plan(schema: pa.Schema, fields: Fields) -> Plan:
+    passed_over = PassedOver()
+    if "passed_over" in fields.values:
+        given = fields.object("passed_over")
+        passed_over = PassedOver(num_files=given.count("num_files"), examples=given.texts("examples"))
+    return Plan(schema=schema, passed_over=passed_over, **{name: fields.count(name) for name in _SIZES})
+
+
+def read_record(store: Store) -> RunRecord | None:
+    """The record of the run in `store`, None if its plan is not complete.
+
+    Raises:
+        DamageError: it is not as it was written.
+        OutputError: it cannot be read.
+    """
+    content = store.read(RUN)
+    try:
+        return None if content is None else RunRecord.from_json(content)
+    except ValueError as error:
+        raise DamageError(
+            f"{store.location}/{RUN} is damaged: {error}; restore it, or use a new output.path"
+        ) from error
+
+
+def _spec(job: Job) -> dict[str, Any]:
+    fields = asdict(job)
+    fields["task"]["kind"] = type(job.task).__name__.removesuffix("Task").lower()
+    for place in ("model", "input", "output"):
+        del fields[place]["storage_options"]
+    fields["input"]["paths"] = [public_url(path) for path in job.input.paths]
+    del fields["model"]["version"]  # nobody's wish: it is in the fingerprint
+    spec: dict[str, Any] = orjson.loads(dump_json(fields))
+    return spec
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -1,0 +1,80 @@
+"""The bytes of a unit's files: results as Parquet or JSON lines, dead letters as JSON lines. Equal rows are equal bytes.
+
+Parquet is written with fixed settings, without metadata of its own, in one row group of one chunk, and dictionary columns with their
+values in order of appearance, so nothing of how a table was put together shows.
+"""
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.formats.json_values import dump_json, json_rows
+from pipelines.job import OutputFormat
+from pipelines.rows.rows import FinishedUnit, RowFailure
+from pipelines.rows.set_apart import unshown
+from pipelines.units.unit import Unit
+
+_MAX_ROW_GROUP_ROWS = 1 << 20
+
+
+def encode_results(finished: FinishedUnit, format: OutputFormat) -> bytes:
+    """A unit's result rows as the content of its shard; see `pipelines.formats.json_values` for how types look in JSON."""
+    if format == "jsonl":
+        rows = zip(finished.carried.as_json(), json_rows(finished.results), strict=True)
+        return b"".join(dump_json(carried | results) + b"\n" for carried, results in rows)
+    buffer = io.BytesIO()
+    pq.write_table(
+        _canonical(result_table(finished)),
+        buffer,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=_MAX_ROW_GROUP_ROWS,
+        data_page_size=1 << 20,
+        version="2.6",
+        use_dictionary=True,
+        write_statistics=True,
+        store_schema=True,
+    )
+    return buffer.getvalue()
+
+
+def result_table(finished: FinishedUnit) -> pa.Table:
+    """A unit's result rows as one table: carried columns first."""
+    carried = finished.carried.as_arrow().table
+    fields = [*carried.schema, *finished.results.schema]
+    return pa.Table.from_arrays([*carried.columns, *finished.results.columns], schema=pa.schema(fields))
+
+
+def _canonical(table: pa.Table) -> pa.Table:
+    table = table.replace_schema_metadata(None).combine_chunks()
+    for index, field in enumerate(table.schema):
+        if isinstance(field.type, pa.DictionaryType):
+            column: Any = table.column(index).cast(field.type.value_type).combine_chunks()
+            table = table.set_column(index, field, column.dictionary_encode().cast(field.type))
+    return table
+
+
+def encode_dead_letters(unit: Unit, failures: tuple[RowFailure, ...]) -> bytes:
+    """A unit's failed rows as JSON lines by row number."""
+    letters = (
+        {
+            "unit": unit.index,
+            "path": unit.path,
+            "row": failure.row,
+            "kind": failure.kind,
+            "message": failure.message,
+            "attempts": 0,
+            "input": failure.input,
+        }
+        for failure in sorted(failures, key=lambda failure: failure.row)
+    )
+    return b"".join(_letter_line(letter) + b"\n" for letter in letters)
+
+
+def _letter_line(letter: dict[str, Any]) -> bytes:
+    try:
+        return dump_json(letter)
+    except Exception as error:  # noqa: BLE001 - the row boundary: the letter says where the row is
+        return dump_json(letter | {"input": unshown(error)})

@@ -1,0 +1,136 @@
+"""What travels through the graph: a unit's rows as they are read, prepared, inferred and finished.
+
+One dataclass a stage; each carries everything the later stages need, because a stage runs in another process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from actors.work import Generated
+from pipelines.errors import RowError
+from pipelines.formats.json_values import JsonText
+from pipelines.units.unit import Unit
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+JsonRow = Mapping[str, Any] | JsonText
+"""A row as a JSON object: values by column name, or the text of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrowColumns:
+    """Rows as Arrow columns, and by position the errors of those that do not fit their types (and are null there)."""
+
+    table: pa.Table
+    misfits: Mapping[int, RowError]
+
+
+class Rows(Protocol):
+    """The readable rows of a unit in input order, held as their format has them. Picklable."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    def kept(self, keep: BoolArray) -> Self:
+        """The rows where `keep` [N] is true."""
+        ...
+
+    def carried(self, columns: tuple[str, ...] | None) -> Self:
+        """The rows with these columns alone (None: all)."""
+        ...
+
+    def values(self, columns: frozenset[str] | None) -> list[Mapping[str, Any] | RowError]:
+        """The rows' Python values of these columns (None: all) as far as a row has them; an error, unraised, where one cannot be read."""
+        ...
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The rows' JSON values by column name, as far as a row has them, for `dump_json`."""
+        ...
+
+    def as_given(self) -> list[JsonRow]:
+        """The rows whole, as close to how they came in as can be."""
+        ...
+
+    def as_arrow(self) -> ArrowColumns:
+        """The rows in the types of the run's schema."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowFailure:
+    """A row that became a dead letter: its number in its file, the kind and text of the error, the original input as JSON values."""
+
+    row: int
+    kind: str
+    message: str
+    input: JsonRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitRows:
+    """A unit as read: the readable rows in input order with their numbers in the file, and the rows that could not be read."""
+
+    unit: Unit
+    rows: Rows
+    row_numbers: Int64Array
+    failures: tuple[RowFailure, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """One thing for the model to compute: token ids, and which of the unit's good rows (by position) it belongs to.
+
+    A row has several when its text is read in windows, and none when an extraction's text is empty. `offsets` are character offsets
+    of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
+    also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
+    sampled row's draws.
+    """
+
+    row: int
+    token_ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int32] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedUnit:
+    """A unit ready for the engine: good rows with their requests, in row order, and every failure so far.
+
+    `texts` holds the rendered text of each good row for extraction (its offsets count characters there), else None.
+    """
+
+    unit: Unit
+    rows: Rows
+    row_numbers: Int64Array
+    failures: tuple[RowFailure, ...]
+    requests: tuple[ModelRequest, ...]
+    texts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferredUnit:
+    """A prepared unit with its raw results, one a request: `Generated`, or float32 logits as the scorer returns them
+    ([labels], [T, labels], [T, 2]; for a causal model with labels the labels' log probabilities [L])."""
+
+    prepared: PreparedUnit
+    results: tuple[Generated | npt.NDArray[np.float32], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedUnit:
+    """What is committed: carried columns and results of the good rows in input order, the dead letters by row number, token counts."""
+
+    unit: Unit
+    carried: Rows
+    results: pa.Table
+    failures: tuple[RowFailure, ...]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    seconds: float

@@ -1,0 +1,70 @@
+"""A unit's rows with the raw results of their requests, as finishing looks at them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.work import Generated
+from pipelines.rows.rows import ModelRequest
+
+Int64Array = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+RawResult = Generated | FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredRows:
+    """Rows 0 to `num_rows`, and their requests with one result each, in row order; `rows` [R] is the row of each request.
+
+    `texts` are the rows' texts where there is something to extract.
+    """
+
+    num_rows: int
+    rows: Int64Array
+    requests: Sequence[ModelRequest]
+    results: Sequence[RawResult]
+    texts: Sequence[str]
+
+    @property
+    def prompt_tokens(self) -> Int64Array:
+        """Tokens of all requests of each row."""
+        lengths = np.array([len(request.token_ids) for request in self.requests], np.int64)
+        return np.bincount(self.rows, weights=lengths, minlength=self.num_rows).astype(np.int64)
+
+    @property
+    def logits(self) -> list[FloatArray]:
+        """The results of a single-pass task."""
+        return cast("list[FloatArray]", list(self.results))
+
+    @property
+    def generated(self) -> list[Generated]:
+        """The results of a generation, one a row."""
+        return cast("list[Generated]", list(self.results))
+
+    def first_requests(self) -> Int64Array:
+        """Where each row's requests begin [num_rows + 1], the end of all last."""
+        return np.searchsorted(self.rows, np.arange(self.num_rows + 1))
+
+    def by_row(self) -> Iterator[slice]:
+        """The requests of each row."""
+        return (slice(start, end) for start, end in pairwise(self.first_requests().tolist()))
+
+    def without(self, bad: npt.NDArray[np.bool_]) -> "AnsweredRows":
+        """The same but for the rows where `bad` [num_rows] is true."""
+        if not bad.any():
+            return self
+        positions = np.cumsum(~bad) - 1  # [num_rows] a good row's new number
+        keep = np.flatnonzero(~bad[self.rows]).tolist()
+        return AnsweredRows(
+            num_rows=int(np.count_nonzero(~bad)),
+            rows=positions[self.rows[keep]],
+            requests=[self.requests[index] for index in keep],
+            results=[self.results[index] for index in keep],
+            texts=[text for text, is_bad in zip(self.texts, bad.tolist(), strict=True) if not is_bad]
+            if self.texts
+            else (),
+        )

@@ -1,0 +1,154 @@
+"""Raw results -> result columns, after the carried ones, which keep their types.
+
+    generate   text [, logprobs]
+    classify   label, score, scores [, labels]
+    extract    spans, or answer
+    and then   finish_reason, prompt_tokens, completion_tokens
+
+The last three are there for every task, so that all outputs can be read alike: a single-pass task generates nothing, so its
+`finish_reason` is null and its `completion_tokens` 0. `prompt_tokens` counts all windows of a row, special tokens and what neighbours
+share included.
+
+`logprobs` is there when the task samples with `logprobs`: {token_id, logprob, rank, top: list of {token_id, logprob}} for each token.
+`labels` is there when the checkpoint decides on every class apart (multi-label): all classes with a score of 0.5 or more. Of a head with
+one class `label` is that class and `score` its probability (sigmoid). Of a regression (`problem_type` in config.json) `label` is null,
+`score` the model's value (null if it has several), and `scores` all its values. A text's windows are put together class by class: the
+mean or maximum of the probabilities, of a regression the values.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from actors.work import Generated
+from models.tasks.labels import Outcome
+from pipelines.errors import RowError
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
+from pipelines.kinds import NOT_FINITE, REFUSED
+from pipelines.rows.arrow_rows import ArrowRows
+from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
+from pipelines.tasks.answered import AnsweredRows, RawResult
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.finish_classify import classify_columns, classify_fields
+from pipelines.tasks.finish_extract import extract_columns, extract_fields
+from pipelines.tasks.finish_generate import generate_columns, generate_fields
+
+BoolArray = npt.NDArray[np.bool_]
+
+_TOKEN_FIELDS = (
+    pa.field("finish_reason", pa.string()),
+    pa.field("prompt_tokens", pa.int64()),
+    pa.field("completion_tokens", pa.int64()),
+)
+
+
+def result_columns(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    """The columns that finishing adds to the carried ones, in order, with the output's prefix."""
+    fields = (*_task_fields(job, facts), *_TOKEN_FIELDS)
+    return [field.with_name(job.output.prefix + field.name) for field in fields]
+
+
+def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
+    """A unit's output table and dead letters."""
+    prepared = inferred.prepared
+    carried, misfits = _carried(job, prepared.rows)
+    everything = AnsweredRows(
+        num_rows=prepared.rows.num_rows,
+        rows=np.array([request.row for request in prepared.requests], np.int64),
+        requests=prepared.requests,
+        results=inferred.results,
+        texts=prepared.texts or (),
+    )
+    errors = dict(sorted((misfits | _errors(everything)).items()))
+    is_bad = np.zeros(everything.num_rows, np.bool_)
+    is_bad[list(errors)] = True
+    generated = everything.generated if isinstance(job.task, GenerateTask) else []
+    return FinishedUnit(
+        unit=prepared.unit,
+        carried=carried.kept(~is_bad),
+        results=_results(job, facts, everything.without(is_bad)),
+        failures=_failures(prepared, is_bad, errors),
+        prompt_tokens=int(everything.prompt_tokens.sum()),
+        cached_tokens=sum(result.num_cached_tokens for result in generated),
+        completion_tokens=sum(len(result.token_ids) for result in generated),
+        seconds=inferred.seconds,
+    )
+
+
+def _carried(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
+    """The carried columns as the output holds them, and the errors of rows that its types do not hold."""
+    carried = rows.carried(job.input.columns)
+    if job.output.format != "parquet":
+        return carried, {}
+    columns = carried.as_arrow()
+    return ArrowRows(table=columns.table), dict(columns.misfits)
+
+
+def _errors(rows: AnsweredRows) -> dict[int, RowError]:
+    """What went wrong in the model, by row, in row order."""
+    errors: dict[int, RowError] = {}
+    for row, result in zip(rows.rows.tolist(), rows.results, strict=True):
+        error = _error(result)
+        if error is not None:
+            errors.setdefault(row, error)
+    return errors
+
+
+def _error(result: RawResult) -> RowError | None:
+    if isinstance(result, Generated):
+        return None if result.error is None else RowError(REFUSED, result.error)
+    if np.isfinite(result).all():
+        return None
+    return RowError(NOT_FINITE, "the model answered with values that are not numbers; try dtype: float32")
+
+
+def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, RowError]) -> tuple[RowFailure, ...]:
+    """The failures so far and those of the model, by row number."""
+    inputs = prepared.rows.kept(is_bad).as_given()
+    new = [
+        RowFailure(row=int(prepared.row_numbers[row]), kind=error.kind, message=error.message, input=values)
+        for (row, error), values in zip(errors.items(), inputs, strict=True)
+    ]
+    return tuple(sorted((*prepared.failures, *new), key=lambda failure: failure.row))
+
+
+def _results(job: Job, facts: ModelFacts, rows: AnsweredRows) -> pa.Table:
+    """The result columns of the good rows."""
+    arrays: list[Any] = [*_task_columns(job, facts, rows), *_token_columns(job, rows)]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(result_columns(job, facts)))
+
+
+def _task_fields(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    match job.task:
+        case GenerateTask() as task:
+            return generate_fields(task)
+        case ClassifyTask() as task:
+            return classify_fields(_outcome(task, facts))
+        case ExtractTask() as task:
+            return extract_fields(task)
+
+
+def _task_columns(job: Job, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    match job.task:
+        case GenerateTask() as task:
+            return generate_columns(task, rows)
+        case ClassifyTask() as task:
+            return classify_columns(task, _outcome(task, facts), task.labels or facts.class_names, rows)
+        case ExtractTask() as task:
+            return extract_columns(task, facts.class_names, rows)
+
+
+def _outcome(task: ClassifyTask, facts: ModelFacts) -> Outcome:
+    return facts.outcome if task.labels is None else "single_label"
+
+
+def _token_columns(job: Job, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    """Why the text ended, and how many tokens were read and written."""
+    read = pa.array(rows.prompt_tokens, pa.int64())
+    if not isinstance(job.task, GenerateTask):
+        return [pa.nulls(rows.num_rows, pa.string()), read, pa.array(np.zeros(rows.num_rows), pa.int64())]
+    reasons = pa.array([result.finish_reason for result in rows.generated], pa.string())
+    return [reasons, read, pa.array([len(result.token_ids) for result in rows.generated], pa.int64())]

@@ -1,0 +1,72 @@
+"""Result columns of classification: the label, its score, every class's score.
+
+What a checkpoint's values mean is `ModelFacts.outcome`. Windows of one text are put together class by class.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
+from pipelines.job import ClassifyTask
+from pipelines.tasks.answered import AnsweredRows
+
+Float64Array = npt.NDArray[np.float64]
+
+SCORES = pa.map_(pa.string(), pa.float32())
+
+
+def classify_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
+    """The columns of a classification; those of a regression say in their metadata that they hold no probabilities."""
+    metadata = {"problem_type": "regression"} if outcome == "regression" else None
+    fields: list[pa.Field[Any]] = [
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32(), metadata=metadata),
+        pa.field("scores", SCORES, metadata=metadata),
+    ]
+    return [*fields, pa.field("labels", pa.list_(pa.string()))] if outcome == "multi_label" else fields
+
+
+def classify_columns(
+    task: ClassifyTask, outcome: Outcome, names: Sequence[str], rows: AnsweredRows
+) -> list["pa.Array[Any]"]:
+    """One array a field; `names` are the classes."""
+    values = _values(task, outcome, len(names), rows)  # [N, C]
+    shown = values.astype(np.float32)
+    scores = _score_maps(names, shown)
+    if outcome == "regression":
+        only = pa.array(shown[:, 0], pa.float32()) if len(names) == 1 else pa.nulls(rows.num_rows, pa.float32())
+        return [pa.nulls(rows.num_rows, pa.string()), only, scores]
+    best = values.argmax(axis=1)  # the first of equals
+    label = pa.array(names, pa.string()).take(best)
+    score = pa.array(np.take_along_axis(shown, best[:, None], axis=1)[:, 0], pa.float32())
+    return [label, score, scores, _chosen(names, shown)] if outcome == "multi_label" else [label, score, scores]
+
+
+def _values(task: ClassifyTask, outcome: Outcome, num_classes: int, rows: AnsweredRows) -> Float64Array:
+    """What the columns show of each class of each row [N, C]."""
+    if rows.num_rows == 0:
+        return np.empty((0, num_classes))
+    logits = np.stack(rows.logits)  # [R, C]
+    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], task.windows or "mean")
+
+
+def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":
+    num_rows, num_classes = shown.shape
+    keys = pa.array(names, pa.string()).take(np.tile(np.arange(num_classes), num_rows))
+    offsets: Any = pa.array(np.arange(num_rows + 1) * num_classes, pa.int32())
+    maps: pa.Array[Any] = pa.MapArray.from_arrays(offsets, keys, pa.array(shown.ravel(), pa.float32()))
+    return maps
+
+
+def _chosen(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":
+    """The classes over the threshold."""
+    is_chosen = shown >= MULTI_LABEL_THRESHOLD
+    offsets: Any = pa.array(np.concatenate([[0], np.cumsum(is_chosen.sum(axis=1))]), pa.int32())
+    lists: pa.Array[Any] = pa.ListArray.from_arrays(
+        offsets, pa.array(names, pa.string()).take(np.nonzero(is_chosen)[1])
+    )
+    return lists

@@ -1,0 +1,94 @@
+"""What a worker of `pipelines.tasks.isolated_preparer` does: the side of a job that runs strangers' templates and tokenizers.
+
+The tokenizer is read once, in the server that workers are forked from. All else, which renders and tokenizes already, is made in each
+worker when it is first asked for.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from actors.work import EngineWork
+from models.config.model_config import ModelConfig
+from models.text.tokenizer import Tokenizer
+from pipelines.formats.schema import Columns
+from pipelines.job import Job
+from pipelines.rows.blocks import PREPARED, WORK, block_of
+from pipelines.rows.row_guard import guarded, unit_fault
+from pipelines.rows.rows import PreparedUnit, UnitRows
+from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.prepare import Preparer
+from pipelines.units.unit import UnreadableUnit
+
+
+class Workbench:
+    """The context of the workers of one job.
+
+    Raises:
+        TokenizerError: the folder has no tokenizer that can be used.
+    """
+
+    def __init__(self, job: Job, folder: Path, config: ModelConfig) -> None:
+        self._job, self._config = job, config
+        self._tokenizer = Tokenizer.from_pretrained(folder, now=job.now)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        return ModelFacts.from_config(self._config, self._tokenizer, self._job.engine.max_model_len)
+
+    @cached_property
+    def preparer(self) -> Preparer:
+        return Preparer(self._job, self._tokenizer, self.facts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedTask:
+    """A task on its checkpoint: what `Preparer` tells of it."""
+
+    facts: ModelFacts
+    columns: Columns
+    label_ids: tuple[tuple[int, ...], ...]
+
+
+def fit_task(bench: Workbench) -> FittedTask:
+    """Raises TaskError if the task cannot be run on the checkpoint."""
+    preparer = bench.preparer
+    return FittedTask(facts=bench.facts, columns=preparer.columns, label_ids=preparer.label_ids)
+
+
+def prepare_unit(bench: Workbench, rows: UnitRows, slice_chars: int) -> PreparedUnit:
+    """A unit, prepared; see `Preparer.prepare`."""
+    return bench.preparer.prepare(rows, relative_path=rows.unit.relative_path, slice_chars=slice_chars)
+
+
+def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Table:
+    """A unit, prepared, as the block that the engine stage takes. Rows that our own code fails on are set apart; where it fails on
+    none in particular, the unit is one that could not be read."""
+
+    def block(some: UnitRows) -> pa.Table:
+        prepared = prepare_unit(bench, some, slice_chars)
+        return block_of(**{PREPARED: prepared, WORK: _engine_work(prepared)})
+
+    try:
+        return guarded(
+            rows.rows.num_rows,
+            lambda faulty: block(with_failed_rows(rows, faulty)),
+            lambda keep: block(kept_rows_of(rows, keep)),
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the unit boundary
+        failed = UnreadableUnit(unit=rows.unit, message=unit_fault(error), is_fault=True)
+        return block_of(**{PREPARED: failed, WORK: None})
+
+
+def _engine_work(prepared: PreparedUnit) -> EngineWork:
+    """A prepared unit's requests as an engine takes them."""
+    return EngineWork.of(
+        f"unit-{prepared.unit.index}",
+        [request.token_ids for request in prepared.requests],
+        [request.seed for request in prepared.requests],
+    )

@@ -1,0 +1,1 @@
+"""Templates of a job over the columns of a row."""

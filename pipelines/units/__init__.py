@@ -1,0 +1,1 @@
+"""The input cut into units: its files listed, its records counted, one schema for all."""

@@ -1,0 +1,247 @@
+"""The planning pass: from the job's input to numbered units and one Arrow schema.
+
+Usage:
+
+    files = list_sources(job.input)
+    plan = plan_units(files, job.input, Columns(carried=job.input.columns, required=...), unit_rows=unit_rows_of(job),
+                      limit=job.limit, map_tasks=map_tasks, sink=writer.write)
+
+`map_tasks(task, items)` runs `task` (picklable) on each item somewhere and yields the results in the order of the items. It takes
+items as it needs them and keeps a bounded number of results; `map_here` does so in this process. `sink` receives the units in
+batches. So the driver holds the list of files and a few results at a time, however large the corpus is.
+
+Units never span two files, row groups or chunks of a JSONL file. A column named by the job has to be in every Parquet and CSV file,
+and somewhere in a JSONL corpus. With a `limit` only the first rows are planned, and only what had to be looked at for that counts
+for the schema.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from pipelines.errors import PlanError
+from pipelines.formats.hive import check_folders, folder_field, folder_values, is_from_folders
+from pipelines.formats.json_shape import RowShape
+from pipelines.formats.merging import SchemaMerger
+from pipelines.formats.schema import Columns, parse_types, select_columns
+from pipelines.io.inputs import Storage
+from pipelines.job import GenerateTask, InputSpec, Job
+from pipelines.units.listing import PassedOver, SourceFile
+from pipelines.units.scanning import CHUNK_BYTES, Finding, Part, Scanner
+from pipelines.units.unit import Unit
+
+GENERATE_UNIT_ROWS = 256
+ONE_PASS_UNIT_ROWS = 4096
+
+_MAX_PARTS_PER_TASK = 64
+_FOOTER_BYTES = 2 << 20  # reading a Parquet footer counts as much as reading this much text
+_UNITS_PER_BATCH = 8192
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Sink = Callable[[Sequence[Unit]], None]
+
+
+class MapTasks(Protocol):
+    """Runs a task on each item and yields the results in order."""
+
+    def __call__(self, task: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
+
+
+def map_here(task: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+    """`MapTasks` in this process, one after the other."""
+    return map(task, items)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What was planned: the run's schema, how much there is, and the files passed over for their endings. `num_bytes` counts units'
+    bytes in memory or decompressed."""
+
+    schema: pa.Schema
+    num_files: int
+    num_units: int
+    num_rows: int
+    num_bytes: int
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+
+def unit_rows_of(job: Job) -> int:
+    """The most rows a unit of this job has."""
+    if job.unit_rows is not None:
+        return job.unit_rows
+    return GENERATE_UNIT_ROWS if isinstance(job.task, GenerateTask) else ONE_PASS_UNIT_ROWS
+
+
+def plan_units(
+    files: Sequence[SourceFile],
+    spec: InputSpec,
+    columns: Columns,
+    *,
+    unit_rows: int,
+    sink: Sink,
+    limit: int | None = None,
+    map_tasks: MapTasks = map_here,
+) -> Plan:
+    """Plans all units of `files`, or those of the first `limit` rows.
+
+    Raises:
+        PlanError: a file cannot be read, a column is missing, types conflict, or there are no rows at all.
+    """
+    declared = parse_types(spec.schema or {})
+    scanner = Scanner(
+        storage=Storage.of(spec),
+        columns=columns,
+        unit_rows=unit_rows,
+        declared=frozenset(declared),
+    )
+    schemas = _Schemas(columns=columns, declared=declared)
+    numbering = _Numbering(files=files, sink=sink, limit=limit)
+    for findings in map_tasks(scanner, _tasks(files)):
+        for finding in findings:
+            if finding.problem is not None:
+                raise PlanError(finding.problem)
+            schemas.add(finding, files[finding.file].path)
+            numbering.add(finding)
+            if numbering.is_full:
+                break
+        if numbering.is_full:
+            break
+    numbering.flush()
+    if numbering.num_rows == 0:
+        raise PlanError(_no_rows(files))
+    return Plan(
+        schema=schemas.settle(is_jsonl=files[0].format == "jsonl"),
+        num_files=len(files),
+        num_units=numbering.num_units,
+        num_rows=numbering.num_rows,
+        num_bytes=numbering.num_bytes,
+    )
+
+
+def _no_rows(files: Sequence[SourceFile]) -> str:
+    which = files[0].path if len(files) == 1 else f"all {len(files):,} files, of which the first is {files[0].path},"
+    what = "holds" if len(files) == 1 else "hold"
+    return f"the input has no rows: {which} {what} none; give files that do"
+
+
+def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[Part, ...]]:
+    """Parts in the order of the files, small ones together."""
+    task: list[Part] = []
+    weight = 0
+    for index, source in enumerate(files):
+        for part in _parts(index, source):
+            size = _FOOTER_BYTES if source.format == "parquet" else part.end - part.start
+            if task and (weight + size > CHUNK_BYTES or len(task) == _MAX_PARTS_PER_TASK):
+                yield tuple(task)
+                task, weight = [], 0
+            task.append(part)
+            weight += size
+    if task:
+        yield tuple(task)
+
+
+def _parts(index: int, source: SourceFile) -> Iterator[Part]:
+    if source.format != "jsonl" or not source.is_cuttable:
+        yield Part(file=index, source=source, start=0, end=source.size)
+        return
+    for start in range(0, source.size, CHUNK_BYTES):
+        yield Part(file=index, source=source, start=start, end=min(start + CHUNK_BYTES, source.size))
+
+
+@dataclass(slots=True)
+class _Schemas:
+    """Collects the columns of all findings."""
+
+    columns: Columns
+    declared: dict[str, pa.DataType]
+    _shape: RowShape = field(default_factory=RowShape)
+    _folders: dict[str, None] = field(default_factory=dict)  # columns that JSONL files' folders give
+    _merger: SchemaMerger | None = None
+
+    def add(self, finding: Finding, path: str) -> None:
+        if finding.shape is not None:
+            missing = [name for name in folder_values(path) if name not in finding.shape.columns]
+            check_folders(path, missing, self.declared)
+            self._folders |= dict.fromkeys(missing)
+            self._shape.merge(finding.shape)
+            self._shape.check_width()
+        if finding.schema is not None:
+            check_folders(path, [one.name for one in finding.schema if is_from_folders(one)], self.declared)
+            self._merger = self._merger or SchemaMerger(columns=self.columns, declared=self.declared)
+            self._merger.add(finding.schema, path)
+
+    def settle(self, *, is_jsonl: bool) -> pa.Schema:
+        schema = self._merger.schema if self._merger else pa.schema([])
+        if is_jsonl:
+            inferred = {one.name: one for one in self._shape.to_schema()}
+            declared = {name: pa.field(name, type) for name, type in self.declared.items()}
+            given = {
+                name: folder_field(name, self.declared.get(name, pa.string()))
+                for name in self._folders
+                if name not in inferred
+            }
+            schema = pa.schema((inferred | declared | given).values())
+        self.columns.check(tuple(schema.names), "the input")
+        return select_columns(schema, self.columns)
+
+
+@dataclass(slots=True)
+class _Numbering:
+    """Makes numbered units of findings that arrive in order."""
+
+    files: Sequence[SourceFile]
+    sink: Sink
+    limit: int | None
+    num_units: int = 0
+    num_rows: int = 0
+    num_bytes: int = 0
+    is_full: bool = False
+    _file: int = -1
+    _first_row: int = 0
+    _batch: list[Unit] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        if finding.file != self._file:
+            self._file, self._first_row = finding.file, 0
+        columns = (finding.row_groups, finding.offsets, finding.num_bytes, finding.num_rows)
+        for row_group, offset, num_bytes, num_rows in zip(*(column.tolist() for column in columns), strict=True):
+            if self.limit is not None:
+                num_rows = min(num_rows, self.limit - self.num_rows)
+            self._add_unit(row_group, offset, num_bytes, num_rows)
+            self.is_full = self.num_rows == self.limit
+            if self.is_full:
+                return
+
+    def _add_unit(self, row_group: int, offset: int, num_bytes: int, num_rows: int) -> None:
+        source = self.files[self._file]
+        unit = Unit(
+            index=self.num_units,
+            path=source.path,
+            relative_path=source.relative_path,
+            format=source.format,
+            row_group=row_group,
+            offset=offset,
+            first_row=self._first_row,
+            num_rows=num_rows,
+            num_bytes=num_bytes,
+            source_size=source.size,
+            source_tag=source.tag,
+            is_cuttable=source.is_cuttable,
+            source_digest=source.digest,
+        )
+        self._batch.append(unit)
+        self._first_row += num_rows
+        self.num_units += 1
+        self.num_rows += num_rows
+        self.num_bytes += num_bytes
+        if len(self._batch) == _UNITS_PER_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands on the units that wait."""
+        if self._batch:
+            self.sink(self._batch)
+            self._batch = []

@@ -1,0 +1,69 @@
+"""The table of units as a Parquet file, written and read in batches so that neither end ever holds all of it.
+
+`write_units(path)` gives a sink for `pipelines.units.planning`; `iter_units(file)` gives the units back, all or from one number on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.units.unit import Unit
+
+_UNITS_PER_BATCH = 8192
+_REPEATED = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64()),
+        pa.field("path", _REPEATED),
+        pa.field("relative_path", _REPEATED),
+        pa.field("format", _REPEATED),
+        pa.field("row_group", pa.int64()),
+        pa.field("offset", pa.int64()),
+        pa.field("first_row", pa.int64()),
+        pa.field("num_rows", pa.int64()),
+        pa.field("num_bytes", pa.int64()),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_tag", _REPEATED),
+        pa.field("is_cuttable", pa.bool_()),
+        pa.field("source_digest", _REPEATED),
+    ]
+)
+
+
+@contextmanager
+def write_units(path: Path) -> Iterator[Callable[[Sequence[Unit]], None]]:
+    """Opens a table of units for writing; the context's value adds units to it. The file is complete once the context has closed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        yield lambda units: writer.write_table(to_table(units))
+
+
+def to_table(units: Iterable[Unit]) -> pa.Table:
+    """Units as a table, one a row."""
+    return pa.Table.from_pylist([asdict(unit) for unit in units], schema=SCHEMA)
+
+
+def iter_units(file: BinaryIO, *, start: int = 0) -> Iterator[Unit]:
+    """The units of a table from number `start` on, in order."""
+    table = pq.ParquetFile(file)
+    first = 0
+    for group in range(table.num_row_groups):
+        num_units = table.metadata.row_group(group).num_rows
+        if first + num_units > start:
+            yield from _units(table, group, max(0, start - first))
+        first += num_units
+
+
+def _units(table: pq.ParquetFile, group: int, skip: int) -> Iterator[Unit]:
+    for batch in table.iter_batches(batch_size=_UNITS_PER_BATCH, row_groups=[group], use_threads=False):
+        for values in batch.slice(skip).to_pylist():
+            yield Unit(**values)
+        skip = max(0, skip - batch.num_rows)

@@ -1,0 +1,102 @@
+"""How a run's engines fit on a cluster, and which cluster that is."""
+
+import pytest
+
+from pipelines.cluster.connect import engine_threads, local_cpus, packing_on, room_on
+from pipelines.errors import ClusterError
+from pipelines.job import EngineSpec
+
+
+@pytest.mark.parametrize(
+    ("engine", "cores", "cpus"),
+    [
+        (EngineSpec(), 2, 3),
+        (EngineSpec(), 16, 16),
+        (EngineSpec(replicas=4), 2, 6),
+        (EngineSpec(replicas=2, num_cpus=4), 8, 10),
+        (EngineSpec(num_cpus=0.5), 2, 3),
+    ],
+)
+def test_a_local_cluster_keeps_two_cpus_from_the_engines(engine: EngineSpec, cores: int, cpus: int) -> None:
+    assert local_cpus(engine, cores) == cpus
+
+
+@pytest.mark.parametrize(("num_cpus", "threads"), [(None, 1), (0.5, 1), (1, 1), (3, 3)])
+def test_an_engine_computes_with_the_cpus_it_reserves(num_cpus: float | None, threads: int) -> None:
+    assert engine_threads(EngineSpec(num_cpus=num_cpus)) == threads
+
+
+def test_every_engine_gets_a_gpu_where_there_are_any() -> None:
+    assert room_on(EngineSpec(), [{"CPU": 8}]).engine_gpus == 0
+    assert room_on(EngineSpec(replicas=2), [{"CPU": 8, "GPU": 2}]).engine_gpus == 1
+
+
+def test_a_cluster_that_engines_would_fill_is_refused_with_the_numbers() -> None:
+    with pytest.raises(
+        ClusterError, match=r"4 engines of 1 CPUs take 4 of the cluster's 4 CPUs.* give the cluster 5 CPUs"
+    ):
+        room_on(EngineSpec(replicas=4), [{"CPU": 4}])
+
+
+def test_a_cluster_with_one_cpu_left_is_enough() -> None:
+    assert room_on(EngineSpec(replicas=3), [{"CPU": 4}]).replicas == 3
+
+
+def test_too_few_gpus_are_refused_with_the_numbers() -> None:
+    with pytest.raises(ClusterError, match="2 engines need a GPU each, and the cluster has 1"):
+        room_on(EngineSpec(replicas=2), [{"CPU": 8, "GPU": 1}])
+
+
+@pytest.mark.parametrize("spare_cpus", [1, 2, 8])
+@pytest.mark.parametrize("cpus", [0.4, 0.5, 0.8, 0.9, 1, 2])
+def test_a_reading_and_a_committing_task_fit_beside_the_engines(cpus: float, spare_cpus: float) -> None:
+    room = room_on(EngineSpec(num_cpus=cpus), [{"CPU": cpus + spare_cpus}])
+    assert room.read_cpus != room.engine_cpus
+    assert room.read_cpus + room.commit_cpus <= spare_cpus
+
+
+@pytest.mark.parametrize(
+    ("nodes", "packing"),
+    [
+        ([{"CPU": 8}], "STRICT_PACK"),
+        ([{"CPU": 2}, {"CPU": 4}], "STRICT_PACK"),
+        ([{"CPU": 2}, {"CPU": 2}, {"CPU": 2}], "PACK"),
+        ([{"CPU": 8, "GPU": 4}], "STRICT_PACK"),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}], "PACK"),
+    ],
+)
+def test_a_replica_is_on_one_node_unless_it_is_larger_than_any(nodes: list[dict[str, float]], packing: str) -> None:
+    engine = EngineSpec(tensor_parallel_size=4)
+    assert room_on(engine, nodes).packing == packing_on(engine, nodes) == packing
+
+
+@pytest.mark.parametrize(
+    ("engine", "nodes", "said"),
+    [
+        (EngineSpec(tensor_parallel_size=4), [{"CPU": 4}], "1 engines of 4 shards of 1 CPUs take 4 of the cluster's 4"),
+        (
+            EngineSpec(num_cpus=3),
+            [{"CPU": 2}, {"CPU": 2}],
+            "do not fit on the cluster's 2 nodes, which have room for 0",
+        ),
+        (
+            EngineSpec(tensor_parallel_size=2, replicas=2),
+            [{"CPU": 3}, {"CPU": 1}, {"CPU": 1}],
+            "2 engines of 2 shards of 1 CPUs do not fit .* room for 1",
+        ),
+        (
+            EngineSpec(tensor_parallel_size=2, replicas=2),
+            [{"CPU": 9, "GPU": 3}],
+            "the 2 shards of each of 2 engines need a GPU each, and the cluster has 3",
+        ),
+    ],
+)
+def test_what_the_nodes_have_no_room_for_is_refused(
+    engine: EngineSpec, nodes: list[dict[str, float]], said: str
+) -> None:
+    with pytest.raises(ClusterError, match=said):
+        room_on(engine, nodes)
+
+
+def test_a_local_cluster_has_room_for_every_shard() -> None:
+    assert local_cpus(EngineSpec(replicas=1, max_replicas=3, tensor_parallel_size=4, num_cpus=2), 2) == 26

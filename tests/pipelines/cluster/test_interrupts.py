@@ -1,0 +1,68 @@
+"""A run is interrupted once, by either signal."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from pipelines.cluster.interrupts import SAME_S, Grace, interrupts
+from pipelines.cluster.last_resort import LastResort
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_interrupts(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts():
+        os.kill(os.getpid(), number)
+
+
+def test_a_second_signal_does_not_disturb_the_cleaning_up() -> None:
+    cleaned = False
+    with interrupts():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned = True
+    assert cleaned
+
+
+@pytest.mark.parametrize(("pause_s", "ends"), [(0.0, False), (1.5 * SAME_S, True)], ids=["at once", "later"])
+def test_a_second_signal_brings_the_last_resort_forward_unless_it_is_the_first_again(
+    pause_s: float, ends: bool
+) -> None:
+    ended = threading.Event()
+    last_resort = LastResort(lambda _: None, end=lambda _: ended.set())
+    with interrupts(last_resort, Grace(first_s=3600.0, second_s=0.0, message="ended")):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(pause_s)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended.wait(30.0 if ends else 0.5) is ends
+
+
+def test_handlers_can_be_set_again_and_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts() as install:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        install()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    seen: list[object] = []
+
+    def enter() -> None:
+        with interrupts() as install:
+            install()
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [before]

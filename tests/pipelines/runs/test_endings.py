@@ -1,0 +1,81 @@
+"""How `millrace run` ends as a process: its status, in time, whatever has become of its streams, its signals and its cluster.
+
+Runs with clusters of their own that are killed are in `tests/faults`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.helpers.pipelines.killing import Bench
+from tests.helpers.pipelines.running import rows_in, short_folder
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+NUM_ROWS = 24
+
+
+@pytest.fixture(scope="module")
+def temp() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path], temp: Path) -> Bench:
+    task = {"kind": "classify", "text": "{{ body }}"}
+    folder = tmp_path_factory.mktemp("endings")
+    return Bench(folder, tiny_checkpoint("sequence-classification"), temp, task=task, num_rows=NUM_ROWS)
+
+
+def command(bench: Bench, name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "jobs", "run", str(bench.spec(name)), *arguments]
+
+
+@pytest.mark.cluster
+def test_a_run_that_nobody_can_hear_ends_well(bench: Bench) -> None:
+    """Stdout is closed, stderr a full disk; and what is missing is that somebody is told."""
+    address = ray.get_runtime_context().gcs_address
+    shell = 'exec "$@" >&- 2>/dev/full'
+    ended = subprocess.run(["sh", "-c", shell, "sh", *command(bench, "deaf", "--address", address)], check=False)
+    assert ended.returncode == 0
+    assert len(rows_in(bench.out("deaf"))) == NUM_ROWS
+    assert (bench.out("deaf") / "report.html").exists()
+
+
+def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str:
+    """What a run says that is refused with 2, in seconds and before it has taken anything."""
+    began = time.monotonic()
+    ended = subprocess.run(
+        command(bench, name, *arguments),
+        env={name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert time.monotonic() - began < 10.0
+    assert not bench.out(name).exists()
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_an_address_that_nobody_listens_at_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
+    said = refused(bench, "nobody", "--address", "127.0.0.1:1")
+    assert "millrace: nobody listens at the Ray cluster '127.0.0.1:1'" in said
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_refused_with_the_remedy(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / ("t" * 80)
+    folder.mkdir()
+    assert "set RAY_TMPDIR to a short folder" in refused(bench, "long", TMPDIR=str(folder))
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_refused_with_the_remedy(bench: Bench) -> None:
+    assert "set RAY_TMPDIR to a short folder" in refused(bench, "unwritable", RAY_TMPDIR="/proc/1/fdinfo")

@@ -1,0 +1,127 @@
+"""Several replicas: all start at once, each gets its share, and a slow one does not hold what others could do."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
+from pipelines.cluster.connect import room_on
+from pipelines.graph.graph import fair_calls
+from pipelines.job import ClassifyTask, EngineSpec, Job
+from tests.helpers.pipelines.running import FakeEngine, drive, job_of, rows_in, write_corpus
+
+CLASSIFY = ClassifyTask(text="{{ body }}")
+UNIT_ROWS = 10
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+class Signing(FakeEngine):
+    """Signs for every unit that it answers, after as many seconds as it is slow, and for how many it held at a time."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds, self._held = folder, seconds, 0
+        (folder / f"started-{os.getpid()}").touch()
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        self._held += 1
+        (self._folder / f"held-{self._held}").touch()
+        await asyncio.sleep(self._seconds)
+        self._held -= 1
+        (self._folder / f"answered-{os.getpid()}-{work.name.replace('/', '-')}").touch()
+        return await super().compute(work)
+
+
+def signing_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
+    del on_failure
+    return Signing(Path(settings.path), 0.05)
+
+
+def one_slow_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
+    """The first to come is the slow one."""
+    del on_failure
+    try:
+        with (Path(settings.path) / "slow").open("x") as mark:
+            mark.write(str(os.getpid()))
+    except FileExistsError:
+        return Signing(Path(settings.path), 0.05)
+    return Signing(Path(settings.path), 10.0)
+
+
+@pytest.fixture
+def job(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Job]:
+    """A function (units, **engine options) -> job on a checkpoint folder of its own."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in tiny_checkpoint("sequence-classification", num_labels=2).iterdir():
+        (model / path.name).symlink_to(path)
+
+    def make(num_units: int, **engine: Any) -> Job:
+        corpus = write_corpus(tmp_path / "rows.jsonl", num_units * UNIT_ROWS)
+        return job_of(
+            CLASSIFY,
+            model=model,
+            corpus=corpus,
+            out=tmp_path / "out",
+            unit_rows=UNIT_ROWS,
+            engine=EngineSpec(num_cpus=1, **engine),
+        )
+
+    return make
+
+
+def started(job: Job) -> int:
+    return len(list(Path(job.model.path).glob("started-*")))
+
+
+def answered(job: Job) -> Counter[str]:
+    """How many units each engine has answered."""
+    return Counter(path.name.split("-")[1] for path in Path(job.model.path).glob("answered-*"))
+
+
+def test_the_first_engine_to_be_ready_does_not_take_the_work_of_the_others(job: Callable[..., Job]) -> None:
+    small = job(6, replicas=3)
+    assert drive(small, make_engine=one_slow_engine).exit_status == 0
+    assert answered(small).total() == 6
+    assert max(int(path.name.split("-")[1]) for path in Path(small.model.path).glob("held-*")) <= 2
+
+
+@pytest.mark.parametrize(("num_units", "engines"), [(1, 1), (2, 2), (12, 3)])
+def test_there_are_no_more_engines_than_there_is_work_for(
+    job: Callable[..., Job], num_units: int, engines: int
+) -> None:
+    """There may be fewer: the first may have done it all before another is up."""
+    scaled = job(num_units, replicas=1, max_replicas=3)
+    assert drive(scaled, make_engine=signing_engine).exit_status == 0
+    assert 1 <= started(scaled) <= engines
+    assert answered(scaled).total() == num_units
+
+
+def test_a_slow_engine_leaves_the_work_to_the_others(job: Callable[..., Job]) -> None:
+    uneven = job(60, replicas=3)
+    assert drive(uneven, make_engine=one_slow_engine).exit_status == 0
+    assert len(rows_in(Path(uneven.output.path))) == 60 * UNIT_ROWS
+    counts = answered(uneven)
+    assert counts.total() == 60
+    assert counts[(Path(uneven.model.path) / "slow").read_text()] < 10
+
+
+@pytest.mark.parametrize(("num_units", "calls"), [(1, 1), (3, 1), (6, 2), (7, 3), (1000, 3)])
+def test_an_engine_is_given_its_share_of_what_there_is(job: Callable[..., Job], num_units: int, calls: int) -> None:
+    shared = job(1, replicas=3)
+    assert fair_calls(shared, room_on(shared.engine, [{"CPU": 8}]), num_units) == calls
+
+
+def test_no_more_engines_than_the_cluster_has_room_for(job: Callable[..., Job]) -> None:
+    engine = replace(job(1).engine, replicas=1, max_replicas=10)
+    assert room_on(engine, [{"CPU": 5}]).max_replicas == 4
+    assert room_on(replace(engine, tensor_parallel_size=2), [{"CPU": 5}]).max_replicas == 2

@@ -1,0 +1,389 @@
+"""Whole runs on a Ray cluster, with real engines on tiny checkpoints and with engines that misbehave."""
+
+import datetime as dt
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.report import write_report
+from pipelines.errors import FingerprintError, LeaseError, TaskError
+from pipelines.graph.engine_stage import MakeEngine
+from pipelines.io.outputs import open_store
+from pipelines.job import ClassifyTask, InputSpec, MaxFailed, OutputSpec
+from pipelines.ledger.lease import Lease
+from pipelines.ledger.progress import ExitStatus, Progress
+from pipelines.units.listing import PassedOver
+from pipelines.units.plan_on_ray import map_in_tasks
+from tests.faulty_store import Fault, FaultyStore, refuse
+from tests.helpers.pipelines.running import (
+    contents,
+    drive,
+    engine_that_cannot_come_back,
+    engine_that_dies_loading,
+    engine_that_dies_once,
+    failing_engine,
+    fake_engine,
+    helpless_engine,
+    job_of,
+    killed_engine,
+    patient_engine,
+    receipts,
+    rows_in,
+    tripping_engine,
+    unloadable_engine,
+    write_corpus,
+)
+
+CLASSIFY = ClassifyTask(text="{{ body }}")
+Checkpoint = Callable[..., Path]
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "rows.jsonl", 200)
+
+
+@pytest.fixture
+def classifier(tiny_checkpoint: Checkpoint) -> Path:
+    return tiny_checkpoint("sequence-classification")
+
+
+def test_every_row_comes_out_once_and_in_order(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    seen: list[Progress] = []
+    summary = drive(job, make_engine=fake_engine, seen=seen)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_done == summary.progress.rows_total == 200
+    assert [row["id"] for row in rows_in(tmp_path / "out")] == list(range(200))
+    assert rows_in(tmp_path / "out", "errors") == []
+    assert seen[0].phase == "planning"
+    assert seen[-1].units_done == 13
+    assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def test_a_run_that_is_done_starts_nothing(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out)
+    drive(job, make_engine=fake_engine)
+    before = receipts(out)
+    summary = drive(job, make_engine=unloadable_engine)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_resumed == 200
+    assert receipts(out) == before
+    with pytest.raises(FingerprintError, match="seed"):
+        drive(replace(job, seed=1), make_engine=fake_engine)
+
+
+def test_a_folder_that_another_run_holds_is_refused(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out")
+    store = open_store(job.output)
+    store.prepare(())
+    with Lease.take(store), pytest.raises(LeaseError, match="another run holds"):
+        drive(job, make_engine=fake_engine)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    drive(job_of(CLASSIFY, model=classifier, corpus=corpus, out=whole, unit_rows=4), make_engine=fake_engine)
+
+    class Interrupting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.units_done >= 1:
+                raise KeyboardInterrupt
+
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=parts, unit_rows=4)
+    summary = drive(job, make_engine=fake_engine, seen=Interrupting())
+    assert summary.exit_status == 130
+    before = receipts(parts)
+    assert 1 <= len(before) < 50
+    assert drive(job, make_engine=fake_engine).exit_status == 0
+    assert {name: receipts(parts)[name] for name in before} == before
+    assert contents(parts) == contents(whole)
+
+
+@pytest.fixture
+def own_classifier(classifier: Path, tmp_path: Path) -> Path:
+    """A checkpoint in which engines may leave their marks."""
+    return shutil.copytree(classifier, tmp_path / "model")
+
+
+def test_a_killed_engine_is_replaced_and_its_units_come_out_alike(
+    own_classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    outs = []
+    for make_engine in (engine_that_dies_once, fake_engine):
+        job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / make_engine.__name__, unit_rows=16)
+        assert drive(job, make_engine=make_engine).exit_status == 0
+        outs.append(contents(tmp_path / make_engine.__name__))
+    assert (own_classifier / "an-engine-died").exists()
+    assert outs[0] == outs[1]
+
+
+def test_an_engine_that_cannot_be_started_again_ends_the_run(
+    own_classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    summary = drive(job, make_engine=engine_that_cannot_come_back)
+    assert summary.exit_status == 1
+    assert "the weights are gone" in summary.message
+
+
+@pytest.mark.parametrize(
+    ("make_engine", "cause"),
+    [
+        pytest.param(
+            failing_engine,
+            "3 engines died without a new committed unit; .* RuntimeError: out of memory at unit-",
+            marks=pytest.mark.faults,
+        ),
+        (killed_engine, "3 engines died without a new committed unit; .* process [0-9]+ ended"),
+        pytest.param(
+            engine_that_dies_loading,
+            "3 engines died without a new committed unit; .* process [0-9]+ ended",
+            marks=pytest.mark.faults,
+        ),
+        (unloadable_engine, "an engine failed: the engine could not be started: RuntimeError: no room for the weights"),
+    ],
+)
+def test_engines_that_keep_dying_end_the_run_with_the_cause(
+    make_engine: object, cause: str, classifier: Path, corpus: Path, tmp_path: Path
+) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    summary = drive(job, make_engine=make_engine)  # type: ignore[arg-type]
+    assert summary.exit_status == 1
+    assert re.match(cause, summary.message), summary.message
+    assert receipts(tmp_path / "out") == {}
+
+
+BAD = {
+    7: b'{"id": 7, "body": null}',
+    17: b'{"id": 17}',
+    27: b"{nonsense",
+    37: b'{"id": 37, "body": "\xff\xfe"}',
+    47: json.dumps({"id": 47, "body": "x " * 500}).encode(),
+    57: b"[1, 2]",
+    77: b'{"id": 77, "body": ""}',
+}
+
+
+def test_every_bad_row_is_a_dead_letter_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 800, bad=BAD)
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
+    summary = drive(job, make_engine=fake_engine)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_failed == len(BAD)
+    dead = rows_in(out, "errors")
+    assert [letter["row"] for letter in dead] == sorted(BAD)
+    assert [row["id"] for row in rows_in(out)] == [row for row in range(800) if row not in BAD]
+    assert len({letter["kind"] for letter in dead}) >= 6
+
+
+def test_no_row_stops_a_run(classifier: Path, tmp_path: Path) -> None:
+    """Three hundred good rows; one nested 500 deep, which no output holds; one that the engine fails on."""
+    deep = b'{"id": 100, "body": "ok", "tree": ' + b"[" * 500 + b"]" * 500 + b"}"
+    long = json.dumps({"id": 200, "body": "x " * 60}).encode()
+    corpus = write_corpus(tmp_path / "rows.jsonl", 302, bad={100: deep, 200: long})
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
+    assert drive(job, make_engine=tripping_engine).exit_status == 0
+    assert [(letter["row"], letter["kind"]) for letter in rows_in(out, "errors")] == [
+        (100, "malformed_json"),
+        (200, "internal_error"),
+    ]
+    assert rows_in(out, "errors")[1]["input"] == json.loads(long)
+    assert [row["id"] for row in rows_in(out)] == [row for row in range(302) if row not in (100, 200)]
+
+
+def test_a_fault_in_unit_after_unit_ends_the_run_with_its_place(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=8)
+    summary = drive(job, make_engine=helpless_engine)
+    assert summary.exit_status == 1
+    assert re.search(
+        r"3 units in a row met the same fault of Millrace, the last in .*rows\.jsonl, row \d+", summary.message
+    )
+    assert "TypeError: not prepared for anything" in summary.message
+    assert 3 <= len(receipts(tmp_path / "out")) < 25
+
+
+def test_too_many_failures_start_no_more_units(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 800, bad=dict.fromkeys(range(8), b"{"))
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=4, max_failed=MaxFailed(count=5))
+    summary = drive(job, make_engine=partial(patient_engine, out))
+    assert summary.exit_status == 3
+    assert "max_failed was crossed" in summary.message
+    assert 0 < summary.progress.units_done < 200
+    assert len(receipts(out)) == summary.progress.units_done
+
+
+def test_a_run_over_its_max_failed_ends_with_3_again_until_the_limit_is_raised(
+    classifier: Path, tmp_path: Path
+) -> None:
+    """60 rows, 10 of them without a body, in units of 10: the limit is crossed on the way, and with the last of them."""
+    bad = {row: b'{"id": %d, "body": null}' % row for row in range(10)}
+    out = tmp_path / "out"
+    corpus = write_corpus(tmp_path / "rows.jsonl", 60, bad=bad)
+
+    def run(max_failed: MaxFailed, make_engine: MakeEngine) -> tuple[ExitStatus, int]:
+        job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=10, max_failed=max_failed)
+        summary = drive(job, make_engine=make_engine)
+        return summary.exit_status, summary.progress.rows_failed
+
+    assert run(MaxFailed(count=5), fake_engine) == (3, 10)
+    before = receipts(out)
+    assert run(MaxFailed(count=5), unloadable_engine) == (3, 10)
+    assert receipts(out) == before
+    assert run(MaxFailed(count=10), fake_engine) == (0, 10)
+    assert len(receipts(out)) == 6
+    assert run(MaxFailed(count=9), unloadable_engine) == (3, 10)
+
+
+def test_a_file_rewritten_under_the_run_is_listed_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
+    first, second = (write_corpus(tmp_path / name, 40) for name in ("a.jsonl", "b.jsonl"))
+
+    class Rewriting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "planning" and progress.rows_done:
+                write_corpus(second, 41, seed=1)
+
+    out = tmp_path / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=first, out=out, unit_rows=8)
+    job = replace(job, input=InputSpec(paths=(str(first), str(second))))
+    summary = drive(job, make_engine=fake_engine, seen=Rewriting())
+    assert summary.exit_status == 1
+    assert "5 units could not be read" in summary.message
+    assert summary.progress.units_done == summary.progress.units_failed == 5
+    listed = [json.loads(line) for line in (out / "errors" / "units.jsonl").read_bytes().splitlines()]
+    assert [line["unit"] for line in listed] == [5, 6, 7, 8, 9]
+    assert "has changed since it was planned" in listed[0]["message"]
+
+
+def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Path, tmp_path: Path) -> None:
+    """Touched while it is planned, and again before the next run; its folders give a column."""
+    folder, out = tmp_path / "in" / "day=1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    path = write_corpus(folder / "rows.jsonl", 40)
+    (folder / "notes.txt").touch()
+
+    class Touching(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            super().append(progress)
+            if progress.phase == "planning" and progress.rows_done:
+                os.utime(path, ns=(1, len(self)))
+
+    job = job_of(CLASSIFY, model=classifier, corpus=tmp_path / "in", out=out, unit_rows=8)
+    seen = Touching()
+    assert drive(job, make_engine=fake_engine, seen=seen).exit_status == 0
+    assert seen[0] == Progress(phase="planning", passed_over=PassedOver(num_files=1, examples=("day=1/notes.txt",)))
+    assert {row["day"] for row in rows_in(out)} == {"1"}
+    written = json.loads((out / "run.json").read_bytes())["plan"]["passed_over"]
+    assert written == {"num_files": 1, "examples": ["day=1/notes.txt"]}
+    os.utime(path, ns=(2, 2))
+    assert drive(job, make_engine=fake_engine).exit_status == 0
+
+
+def test_a_column_with_the_name_of_a_result_is_refused_however_late_it_comes(classifier: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", 20, bad={19: b'{"id": 19, "body": "ok", "label": "mine"}'})
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out")
+    with pytest.raises(TaskError, match=r"column label has the name of a result column; set output\.prefix"):
+        drive(job, make_engine=unloadable_engine)
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_place_that_cannot_be_written_ends_the_run(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Blocking(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "starting":
+                (out / "receipts" / "part-00000002.json" / "in the way").mkdir(parents=True, exist_ok=True)
+
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    summary = drive(job, make_engine=fake_engine, seen=Blocking())
+    assert summary.exit_status == 1
+    assert "part-00000002" in summary.message
+
+
+def test_a_bucket_that_refuses_all_results_ends_the_run_and_is_reported(
+    classifier: Path, corpus: Path, tmp_path: Path, s3_options: dict[str, Any]
+) -> None:
+    with FaultyStore(s3_options["client_kwargs"]["endpoint_url"]) as proxy:
+        proxy.add(Fault("PUT", "/data/", refuse(403, "AccessDenied")))
+        output = OutputSpec(path=f"s3://bucket/{tmp_path.name}", storage_options=proxy.options(s3_options))
+        job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path, unit_rows=16, output=output)
+        summary = drive(job, make_engine=fake_engine)
+        assert summary.exit_status == 1
+        assert re.match(
+            r"cannot write s3://bucket/.*/data/part-.*said the proxy; check the permissions", summary.message
+        )
+        write_report(output)
+        assert json.loads(open_store(output).read("report.json") or b"")["units_done"] == 0
+
+
+def test_a_run_that_loses_its_folder_ends(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Stealing(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            lease = out / "lease.json"
+            if progress.phase == "starting":
+                lease.write_bytes(lease.read_bytes().replace(b'"epoch": 1', b'"epoch": 2'))
+
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    summary = drive(job, make_engine=fake_engine, seen=Stealing())
+    assert summary.exit_status == 1
+    assert "lost" in summary.message
+    assert receipts(out) == {}
+
+
+def test_a_compressed_file_is_read_in_order_by_one_task(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(corpus.read_bytes()))
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    for path, place in ((corpus, plain), (packed, out)):
+        drive(job_of(CLASSIFY, model=classifier, corpus=path, out=place, unit_rows=16), make_engine=fake_engine)
+    assert contents(out) == contents(plain)
+
+
+def test_planning_in_tasks_keeps_the_order() -> None:
+    assert list(map_in_tasks(abs, range(-20, 0))) == list(range(20, 0, -1))
+    assert list(map_in_tasks(abs, [-3])) == [3]
+    assert list(map_in_tasks(abs, [])) == []
+
+
+def test_a_run_keeps_the_date_of_its_plan(tiny_checkpoint: Checkpoint, corpus: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_checkpoint(max_position_embeddings=512), tmp_path / "model")
+    shutil.copy(Path(__file__).parents[2] / "models/chat_templates/smollm3.jinja", model / "chat_template.jinja")
+    monday, tuesday = dt.date(2024, 2, 5), dt.date(2024, 2, 6)
+    task = ClassifyTask(text="{{ body }}", labels=("yes", "no"))
+
+    def run(name: str, today: dt.date, date: dt.date | None = None) -> dict[str, bytes]:
+        job = job_of(task, model=model, corpus=corpus, out=tmp_path / name, unit_rows=50, date=date)
+        assert drive(job, make_engine=fake_engine, today=today).exit_status == 0
+        return contents(tmp_path / name)
+
+    first = run("first", monday)
+    assert rows_in(tmp_path / "first", "errors") == []
+    assert json.loads((tmp_path / "first/run.json").read_bytes())["date"] == "2024-02-05"
+    for receipt in sorted((tmp_path / "first/receipts").iterdir())[1:]:
+        receipt.unlink()
+    assert run("first", tuesday) == first
+    assert run("second", tuesday) != first
+    assert run("third", tuesday, date=monday) == first
+    with pytest.raises(FingerprintError, match='date: "2024-02-05" -> "2024-02-06"'):
+        run("third", tuesday, date=tuesday)

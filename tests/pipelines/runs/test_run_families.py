@@ -1,0 +1,73 @@
+"""Every family through whole runs, with real engines."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.config.types import Head
+from pipelines.job import ClassifyTask, ExtractTask, Task
+from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
+from tests.tiny_checkpoints import FAMILIES
+
+TASKS: dict[str, tuple[Head, Task]] = {
+    "generate": ("causal", GREEDY),
+    "classify": ("sequence-classification", ClassifyTask(text="{{ body }}")),
+    "extract": ("token-classification", ExtractTask(text="{{ body }}")),
+}
+NUM_ROWS = 40
+WINDOWS = {"phi3": {"sliding_window": 8}}
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+FAULTS = pytest.mark.faults
+CASES = [
+    pytest.param("smollm3", "classify", marks=FAULTS),
+    pytest.param("helium", "extract", marks=FAULTS),
+    ("zamba2", "classify"),
+    ("phi3", "extract"),
+]
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_a_family_answers_every_row(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, kind: str
+) -> None:
+    head, task = TASKS[kind]
+    corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
+    model = tiny_checkpoint(head, family=family, max_position_embeddings=256, **WINDOWS.get(family, {}))
+    job = job_of(task, model=model, corpus=corpus, out=tmp_path / "one", unit_rows=16)
+    assert drive(job).exit_status == 0
+    assert len(rows_in(tmp_path / "one")) == NUM_ROWS
+
+
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [
+        ("zamba2", 2),
+        ("phi3", 2),
+        *(pytest.param(family, 2, marks=FAULTS) for family in FAMILIES if family not in ("zamba2", "phi3")),
+        *(pytest.param(family, 4, marks=FAULTS) for family in ("qwen3", "zamba2")),
+    ],
+)
+def test_a_family_generates_alike_over_shards(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, size: int
+) -> None:
+    """A run of each takes half a minute on two cores; `tests/models/engine/test_shard_processes.py` has them all
+    without a run around them."""
+    corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
+    fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **WINDOWS.get(family, {})}
+    job = job_of(
+        GREEDY, model=tiny_checkpoint(family=family, **fields), corpus=corpus, out=tmp_path / "1", unit_rows=16
+    )
+    assert drive(job).exit_status == 0
+    assert len(rows_in(tmp_path / "1")) == NUM_ROWS
+    out = replace(job.output, path=str(tmp_path / "split"))
+    summary = drive(replace(job, output=out, engine=replace(job.engine, tensor_parallel_size=size)))
+    assert summary.exit_status == 0, summary.message
+    assert contents(tmp_path / "split") == contents(tmp_path / "1")
