@@ -47,7 +47,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home millrace
 COPY --from=build /opt/millrace /opt/millrace
-# RAY_SERVE_...: see jobs/serve_environment.py. The last two let NVIDIA's container runtime hand GPUs to the cuda variant; elsewhere nothing reads them.
+# RAY_SERVE_...: see jobs/serve/environment.py. The last two let NVIDIA's container runtime hand GPUs to the cuda variant; elsewhere nothing reads them.
 ENV PATH=/opt/millrace/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -13,7 +13,7 @@ import typer
 
 from jobs.errors import FailedError, JobError
 from jobs.logs import set_up_logging
-from jobs.terminal import escape_standard_streams
+from jobs.show.terminal import escape_standard_streams
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 

@@ -21,7 +21,7 @@ from jobs.commands.report import report
 from jobs.commands.run import run
 from jobs.commands.serve import serve
 from jobs.commands.submit import submit
-from jobs.standard_streams import secure_standard_streams
+from jobs.show.standard_streams import secure_standard_streams
 
 LINGER_S: Final = 1.0
 

@@ -9,7 +9,7 @@ FailedError        exit status 1: a cluster or a service did not do what it was 
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.terminal import in_a_line
+from jobs.show.terminal import in_a_line
 from models.checkpoint.url_secrets import redacted
 
 MAX_SHOWN_CHARS = 60

@@ -1,6 +1,6 @@
 """A run, described: model, task, input, output and engine as frozen dataclasses.
 
-`jobs.spec` makes them from YAML and checks what strangers wrote; everything below takes them as they are.
+`jobs.spec.job` makes them from YAML and checks what strangers wrote; everything below takes them as they are.
 """
 
 import datetime as dt

@@ -23,7 +23,7 @@ CLUSTER = SharedCluster()
 
 LONGEST = (
     "pipelines/runs/test_groups.py",
-    "jobs/test_serve.py",
+    "jobs/serve/test_service.py",
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",
     "k8s/test_commands.py",

@@ -8,7 +8,7 @@ from actors.http import connections, readiness
 from actors.http.bodies.types import MAX_FIELDS
 from actors.http.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, Limits
 from actors.http.texts import text_pool, text_work
-from jobs import yaml_reading
+from jobs.spec import yaml_reading
 from models.checkpoint import whole_files
 from models.config import limits as config_limits
 from models.parallel import channel, entrance, handshake

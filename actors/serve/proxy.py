@@ -1,7 +1,7 @@
 """What the HTTP proxy of Ray Serve gets: bounds on connections and bodies, in the process that all bytes come to first.
 
 Serve's proxy hands a body on to the service as fast as it comes, and keeps what the service has not fetched yet. It asks the function
-that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names (see `jobs.serve_environment`) for middlewares, before it starts its server.
+that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names (see `jobs.serve.environment`) for middlewares, before it starts its server.
 """
 
 from starlette.middleware import Middleware

@@ -23,7 +23,7 @@ def check(
     out: OutputFolder, spec: SpecOfStorage = None, storage_options: StorageOptions = None, repair: Repair = False
 ) -> int:
     """Verify an output folder: receipts, sizes and hashes, every planned unit once, nothing beside. Exit status 1 if anything is wrong."""
-    from jobs.output_place import output_place
+    from jobs.spec.output_place import output_place
     from pipelines.io.outputs import open_store
     from pipelines.ledger.check import check_run
 

@@ -22,9 +22,9 @@ def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addre
 def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str | None) -> int:
     import typer
 
-    from jobs.plan_text import plan_text
-    from jobs.preflight import check_before_run, placed_errors
-    from jobs.spec import load_spec
+    from jobs.show.plan import plan_text
+    from jobs.spec.job import load_spec
+    from jobs.spec.preflight import check_before_run, placed_errors
     from models.weights.weights import Checkpoint
     from pipelines.estimate import Inputs, estimate_job
     from pipelines.units.planning_place import planning_place

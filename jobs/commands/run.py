@@ -29,8 +29,8 @@ def run(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, addres
 
 
 def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str | None) -> int:
-    from jobs.service_record import join_service
-    from jobs.spec import load_spec
+    from jobs.serve.record import join_service
+    from jobs.spec.job import load_spec
 
     loaded = load_spec(spec, overrides=overrides, limit=limit)
     job, address = loaded.job, address or loaded.cluster or os.environ.get("RAY_ADDRESS")
@@ -40,8 +40,8 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
         except UsageError as error:
             raise SpecError([loaded.places.problem(("engine", "service"), str(error))]) from error
 
-    from jobs.preflight import check_before_run, placed_errors  # these import Ray, which reads its settings then
-    from jobs.progress import progress_display
+    from jobs.show.progress import progress_display
+    from jobs.spec.preflight import check_before_run, placed_errors  # these import Ray, which reads its settings then
     from pipelines.run import run as run_job
 
     found = check_before_run(loaded, today=today())
@@ -60,7 +60,7 @@ def _report(job: "Job") -> None:
     """Writes the report of a run that has ended, which nothing that goes wrong here changes any more."""
     try:
         # plots take half a second to import; nobody waits at the start
-        from jobs.report import is_planned, write_report
+        from jobs.report.report import is_planned, write_report
 
         if is_planned(job.output):
             complain(f"report: {write_report(job.output, input_options=job.input.storage_options)}")

@@ -22,12 +22,12 @@ def serve(
     Exit status: 1 the service failed, 2 the spec is wrong or another service has the port, 130 interrupted.
     """
     from jobs.errors import UsageError
-    from jobs.serve_environment import set_serve_environment
+    from jobs.serve.environment import set_serve_environment
 
     set_serve_environment()
 
-    from jobs.service import run_service  # this imports Ray Serve
-    from jobs.service_spec import demo_service, load_service, service_of_checkpoint
+    from jobs.serve.service import run_service  # this imports Ray Serve
+    from jobs.serve.spec import demo_service, load_service, service_of_checkpoint
 
     if demo == (service is not None):
         raise UsageError("give a service spec or a checkpoint, or --demo alone")

@@ -23,11 +23,11 @@ from rich.text import Text
 from jobs.demo import CHECKPOINTS, SPECS, score
 from jobs.demo.files import HUGE_TICKETS, Corpus, CorpusFormat, make_corpus
 from jobs.demo.workplace import CORPUS, Marker, close_workplace, open_workplace
-from jobs.preflight import check_before_run
-from jobs.progress import progress_display, speed
-from jobs.report import write_report
-from jobs.spec import LoadedSpec, load_spec
-from jobs.terminal import drawing_on
+from jobs.report.report import write_report
+from jobs.show.progress import progress_display, speed
+from jobs.show.terminal import drawing_on
+from jobs.spec.job import LoadedSpec, load_spec
+from jobs.spec.preflight import check_before_run
 from pipelines.cluster.connect import connected
 from pipelines.job import EngineSpec
 from pipelines.ledger.progress import Progress

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from jobs.demo import SPECS
 from jobs.demo import vocabulary as words
 from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
-from jobs.spec import load_spec
+from jobs.spec.job import load_spec
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task

@@ -16,8 +16,8 @@ from jobs.demo import CHECKPOINTS
 from tests.faults.hostile import bodies, checkpoints, client, connections
 from tests.faults.hostile.job import JobBeside
 from tests.faults.hostile.site import ENGINE, HOSTILE, TEXT
+from tests.helpers.jobs.serving import KEY, Service, running_service
 from tests.helpers.pipelines.killing import below, wait_until
-from tests.jobs.serving import KEY, Service, running_service
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ import pytest
 
 from jobs.demo import CHECKPOINTS
 from models import Engine, SamplingParams
+from tests.helpers.jobs.serving import KEY, Service, started_service
 from tests.helpers.pipelines.killing import wait_until
 from tests.helpers.pipelines.running import WORDS
-from tests.jobs.serving import KEY, Service, started_service
 
 logger = logging.getLogger(__name__)
 

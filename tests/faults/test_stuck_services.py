@@ -11,8 +11,8 @@ import pytest
 
 from actors.work import INGRESS
 from jobs.demo import CHECKPOINTS
+from tests.helpers.jobs.serving import Service, started_service
 from tests.helpers.pipelines.killing import below, processes_with, wait_until
-from tests.jobs.serving import Service, started_service
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 

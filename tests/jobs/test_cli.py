@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import jobs.report
+import jobs.report.report
 import pipelines.run
 from jobs.boundary import at_boundary
 from jobs.cli import app
@@ -123,7 +123,7 @@ def test_a_report_that_fails_leaves_the_status_to_the_run(
         raise FileNotFoundError("bucket/out/receipts")
 
     monkeypatch.setattr(pipelines.run, "run", fake_run)
-    monkeypatch.setattr(jobs.report, "is_planned", fail)
+    monkeypatch.setattr(jobs.report.report, "is_planned", fail)
     result = invoke("run", spec)
     assert result.exit_code == status
     assert "the report could not be written (FileNotFoundError: bucket/out/receipts)" in result.stderr

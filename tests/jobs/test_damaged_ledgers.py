@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.spec import load_spec
+from jobs.spec.job import load_spec
 from pipelines.formats.schema import Columns
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.ledger.ledger import Ledger

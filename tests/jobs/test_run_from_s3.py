@@ -11,7 +11,7 @@ import pytest
 import s3fs
 import yaml
 
-from jobs.spec import load_spec
+from jobs.spec.job import load_spec
 from tests.helpers.pipelines.killing import Run
 from tests.helpers.pipelines.running import contents, drive, rows_in, short_folder, write_corpus
 

@@ -172,7 +172,7 @@ def test_a_raycronjob_names_its_output_after_the_rayjob(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_job_specs_are_valid(folder: Path, tmp_path: Path) -> None:
-    from jobs.spec import load_spec
+    from jobs.spec.job import load_spec
 
     load_spec(mounted(build(folder), tmp_path / "job") / "job-spec.yaml")
 
@@ -191,7 +191,7 @@ def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
 
     config = ServeDeploySchema.model_validate(serve_config(folder))
     (application,) = config.applications
-    assert application.import_path == "jobs.serving:build"
+    assert application.import_path == "jobs.serve.app:build"
     assert application.args["spec"]["http"] == {"host": config.http_options.host, "port": config.http_options.port}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs.serve_environment import SERVE_ENVIRONMENT
+from jobs.serve.environment import SERVE_ENVIRONMENT
 from tests.k8s.kustomize import FOLDERS, ROOT, build
 from tests.k8s.test_policies import containers
 

@@ -43,7 +43,7 @@ def test_what_is_asked_and_planned_needs_no_torch(module: str) -> None:
 
 def test_the_driver_of_a_run_and_its_report_need_no_torch() -> None:
     """It costs seconds, and hundreds of megabytes beside what a run keeps."""
-    assert "torch" not in imported("import jobs.preflight, jobs.report, pipelines.run")[1]
+    assert "torch" not in imported("import jobs.spec.preflight, jobs.report.report, pipelines.run")[1]
 
 
 def test_the_engine_and_the_scorer_load_nothing_that_only_others_need() -> None:

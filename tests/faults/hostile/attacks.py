@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from tests.faults.hostile import bodies, checkpoints, client, connections
 from tests.faults.hostile.site import ANSWERS, HEAD, HOSTILE, LONG
+from tests.helpers.jobs.serving import KEY, Service
 from tests.helpers.models.template_bombs import BOMBS
-from tests.jobs.serving import KEY, Service
 
 Who = Literal["a stranger", "a key holder", "a checkpoint's author"]
 CHAT = "/v1/chat/completions"

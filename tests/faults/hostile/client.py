@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.jobs.serving import KEY, Service
+from tests.helpers.jobs.serving import KEY, Service
 
 TIMEOUT_S = 90.0
 MAX_ERROR_BYTES = 4096

@@ -14,9 +14,9 @@ import yaml
 
 from jobs.demo import CHECKPOINTS
 from models import Engine, SamplingParams
+from tests.helpers.jobs.serving import Service
 from tests.helpers.pipelines.killing import PATIENCE_S, wait_until
 from tests.helpers.pipelines.running import WORDS, rows_in
-from tests.jobs.serving import Service
 
 NUM_ROWS, UNIT_ROWS = 6_000, 50
 GREEDY: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0}

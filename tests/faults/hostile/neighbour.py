@@ -7,7 +7,7 @@ from types import TracebackType
 import httpx
 
 from tests.faults.hostile.client import HEADERS, TIMEOUT_S, status_of
-from tests.jobs.serving import Service
+from tests.helpers.jobs.serving import Service
 
 EVERY_S = 0.25
 BODY = {"prompt": "the parcel is late and broken", "max_tokens": 4, "temperature": 0.0}

@@ -16,8 +16,8 @@ from tests.faults.hostile.client import HEADERS
 from tests.faults.hostile.job import JobBeside
 from tests.faults.hostile.processes import MemoryCount
 from tests.free_port import free_port
+from tests.helpers.jobs.serving import Service, running_service
 from tests.helpers.pipelines.killing import wait_until
-from tests.jobs.serving import Service, running_service
 
 ENGINE = {"max_num_seqs": 16, "cache_bytes": 64 << 20}
 TEXT, LONG, HEAD, ANSWERS, HOSTILE = "text", "long", "head", "answers", "hostile"

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from tests.faults.hostile.neighbour import Neighbour
 from tests.faults.hostile.processes import MemoryCount, cpu_seconds, kill_kind
 from tests.faults.hostile.stall import Prober
-from tests.jobs.serving import Service
+from tests.helpers.jobs.serving import Service
 
 LOOK_S = 0.1
 WINDOW_S = 0.5

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jobs.demo import CHECKPOINTS, SPECS
 from jobs.demo.demo import JOBS, Outcome, dead_letters_table, results_table, run_demo
-from jobs.spec import load_spec
+from jobs.spec.job import load_spec
 from pipelines.ledger.progress import Progress
 
 PROGRESS = Progress(

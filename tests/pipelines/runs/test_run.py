@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs.report import write_report
+from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
 from pipelines.graph.engine_stage import MakeEngine
 from pipelines.io.outputs import open_store

@@ -1,0 +1,203 @@
+"""What a report says about rows: lengths, labels, failures, a sample. Counted over a bounded number of units from all of the output."""
+
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount, SampleRow, histogram
+from jobs.report.source import JsonRow, RunOutput
+from pipelines.formats.json_values import RAW_KEY, dump_json
+from pipelines.units.unit import Unit
+
+MAX_UNITS = 200
+MAX_EXAMPLES = 3
+MAX_SAMPLE_ROWS = 12
+MAX_LABELS = 50
+MAX_CHARS = 600
+MAX_MESSAGE_CHARS = 300
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowFacts:
+    """Lengths and labels of `num_rows` rows."""
+
+    num_rows: int
+    prompt_lengths: Histogram | None
+    completion_lengths: Histogram | None
+    labels_of: str
+    labels: Sequence[LabelCount]
+
+
+def spread(units: npt.NDArray[Any], count: int) -> list[int]:
+    """At most `count` of `units`, at even distances."""
+    if len(units) <= count:
+        return [int(unit) for unit in units]
+    return [int(units[place]) for place in np.linspace(0, len(units) - 1, count).round().astype(int)]
+
+
+def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
+    """Counts over the results of `units`."""
+    written = _columns_written(output)
+    num_rows = 0
+    lengths: dict[str, list[int]] = {"prompt_tokens": [], "completion_tokens": []}
+    counter = _LabelCounter()
+    for unit in units:
+        for row in output.results(unit, list(written)):
+            result = {written[name]: value for name, value in row.items()}
+            num_rows += 1
+            for name, values in lengths.items():
+                values.append(result[name])
+            counter.add(_labels_in(result))
+    is_generated = output.task["kind"] == "generate"
+    return RowFacts(
+        num_rows=num_rows,
+        prompt_lengths=histogram(np.array(lengths["prompt_tokens"], np.int64)),
+        completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64)) if is_generated else None,
+        labels_of=_labels_of(output.task),
+        labels=counter.counts(),
+    )
+
+
+def _columns_written(output: RunOutput) -> dict[str, str]:
+    """The result columns that are counted: the name in the output, with its prefix, to the task's own name. `labels` is one only where a
+    checkpoint decides on every class apart, and may be carried elsewhere."""
+    names = ("prompt_tokens", "completion_tokens", *_label_columns(output.task))
+    named = {output.prefix + name: name for name in names}
+    return {name: own for name, own in named.items() if name not in output.carried}
+
+
+def _label_columns(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns in which a task says what it found, as `pipelines.tasks.finish` has them."""
+    match task["kind"]:
+        case "generate":
+            return ("finish_reason",)
+        case "extract":
+            return ("spans",) if task["question"] is None else ("answer",)
+    return ("label", "score", "labels")
+
+
+def _labels_in(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """The labels of a row with their scores: of its text, of its spans, whether it has an answer, or how its text ended. `result` holds
+    what the task wrote and nothing else."""
+    if "finish_reason" in result:
+        yield str(result["finish_reason"]), None
+    elif "spans" in result:
+        yield from ((span["label"], span["score"]) for span in result["spans"])
+    elif "answer" in result:
+        answer = result["answer"]
+        yield ("no answer", None) if answer is None else ("answer found", answer["score"])
+    elif "labels" in result:
+        yield from ((label, None) for label in result["labels"])
+    elif result["label"] is not None:
+        yield result["label"], result["score"]
+
+
+def _labels_of(task: Mapping[str, Any]) -> str:
+    match task["kind"]:
+        case "generate":
+            return "How texts ended"
+        case "extract":
+            return "Spans by label" if task["question"] is None else "Answers"
+    return "Labels of rows"
+
+
+class _LabelCounter:
+    """Counts labels, and adds up the scores of those that have one."""
+
+    def __init__(self) -> None:
+        self.num: Counter[str] = Counter()
+        self._scored: Counter[str] = Counter()
+        self._scores: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, labels: Iterable[tuple[str, float | None]]) -> None:
+        for label, score in labels:
+            self.num[label] += 1
+            if score is not None:
+                self._scored[label] += 1
+                self._scores[label] += score
+
+    def counts(self) -> list[LabelCount]:
+        """The most frequent labels, their shares of all."""
+        total = self.num.total()
+        return [
+            LabelCount(
+                label=shortened(label, 120),
+                count=count,
+                share=count / total,
+                mean_score=self._scores[label] / self._scored[label] if self._scored[label] else None,
+            )
+            for label, count in self.num.most_common(MAX_LABELS)
+        ]
+
+
+def failure_kinds(output: RunOutput, units: Sequence[int]) -> list[FailureKind]:
+    """The dead letters of `units` by kind, the most frequent first, and the units that could not be read."""
+    counts: Counter[str] = Counter()
+    examples: defaultdict[str, list[FailureExample]] = defaultdict(list)
+    for letter in output.letters_of_units(units):
+        counts[letter["kind"]] += 1
+        if len(examples[letter["kind"]]) < MAX_EXAMPLES:
+            examples[letter["kind"]].append(_example(letter, letter["row"], _text(letter["input"])))
+    kinds = [FailureKind(kind=kind, count=count, examples=examples[kind]) for kind, count in counts.most_common()]
+    unreadable = output.unreadable_units()
+    if unreadable:
+        shown = [_example(unit, unit["first_row"], f"{unit['num_rows']:,} rows") for unit in unreadable[:MAX_EXAMPLES]]
+        num_rows = sum(unit["num_rows"] for unit in unreadable)
+        kinds.append(FailureKind(kind="unreadable unit", count=num_rows, examples=shown))
+    return kinds
+
+
+def _example(letter: JsonRow, row: int, given: str) -> FailureExample:
+    return FailureExample(
+        path=letter["path"], row=row, message=shortened(letter["message"], MAX_MESSAGE_CHARS), input=given
+    )
+
+
+def sample_of(output: RunOutput, units: Mapping[int, Unit]) -> list[SampleRow]:
+    """Rows from all `units`, each with its input, read again where that is possible, else as far as it was carried."""
+    per_unit = max(1, MAX_SAMPLE_ROWS // max(1, len(units)))
+    return [row for unit in units.values() for row in _sample_rows(output, unit, per_unit)]
+
+
+def _sample_rows(output: RunOutput, unit: Unit, count: int) -> Iterator[SampleRow]:
+    results = output.results(unit.index)
+    failed = {letter["row"] for letter in output.dead_letters(unit.index)}
+    numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
+    inputs = output.inputs(unit)
+    start = unit.index * 7919  # other places in every unit
+    for place in sorted({(start + step * len(results) // count) % len(results) for step in range(count)}):
+        result, number = results[place], numbers[place]
+        carried = {name: value for name, value in result.items() if name in output.carried}
+        yield SampleRow(
+            path=unit.relative_path,
+            row=number,
+            inputs={name: _text(value) for name, value in inputs.get(number, carried).items()},
+            outputs={name: _text(value) for name, value in result.items() if name not in carried},
+        )
+
+
+def _text(value: Any) -> str:
+    """A JSON value as short text, raw bytes as what they spell; numbers with four digits after the point are enough."""
+    if isinstance(value, dict) and value.keys() == {RAW_KEY}:
+        value = base64.b64decode(value[RAW_KEY]).decode(errors="backslashreplace")
+    if isinstance(value, str):
+        return shortened(value, MAX_CHARS)
+    return shortened(dump_json(_rounded(value)).decode(errors="replace"), MAX_CHARS)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def shortened(text: str, max_chars: int) -> str:
+    """The beginning of a text, with a mark where it was cut."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"

@@ -1,0 +1,174 @@
+"""A run's output folder, read for a report: receipts as columns, and single units' results, dead letters and inputs as JSON values."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from jobs.errors import UsageError
+from jobs.report.facts import Floats
+from pipelines.errors import DamageError, OutputError, SourceError
+from pipelines.formats.json_line import parse_line
+from pipelines.formats.json_values import json_rows
+from pipelines.io.inputs import Storage
+from pipelines.io.outputs import Store, open_store
+from pipelines.job import OutputSpec
+from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_of_file
+from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
+from pipelines.ledger.run_record import RUN, RunRecord, read_record
+from pipelines.ledger.unreadable import read_unreadable
+from pipelines.rows.reading import UnitReader
+from pipelines.units.unit import Unit
+
+JsonRow = dict[str, Any]
+MAX_SKIPPED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceiptColumns:
+    """All receipts of a run, one value a unit in each array [units], in the order of the units.
+
+    `committed` is when each was committed, in seconds of some clock.
+    """
+
+    units: Floats
+    written: Floats
+    failed: Floats
+    prompt_tokens: Floats
+    cached_tokens: Floats
+    completion_tokens: Floats
+    seconds: Floats
+    committed: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOutput:
+    """An output folder with a run in it. `source` reads where the run's input is; without the job's storage options that may fail, and then
+    a report does without.
+    """
+
+    store: Store
+    record: RunRecord
+    source: Storage
+
+    @classmethod
+    def open(cls, spec: OutputSpec, *, input_options: Mapping[str, Any]) -> "RunOutput":
+        """Raises:
+        UsageError: there is no run.
+        """
+        store = open_store(spec)
+        record = read_record(store)
+        if record is None:
+            raise UsageError(f"{store.location} has no {RUN}: no run was planned there; give the output.path of a run")
+        return cls(store=store, record=record, source=Storage(input_options))
+
+    @property
+    def prefix(self) -> str:
+        return str(self.record.spec["output"]["prefix"])
+
+    @property
+    def task(self) -> Mapping[str, Any]:
+        """The task as the spec has it."""
+        task: Mapping[str, Any] = self.record.spec["task"]
+        return task
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """The columns of the results that are the input's own. The task wrote the others: no two have one name."""
+        columns = self.record.spec["input"]["columns"]
+        return frozenset(self.record.schema.names if columns is None else columns)
+
+    def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
+        """All receipts; `times` is when each receipt's file was written, by its name.
+
+        Raises:
+            DamageError: one is not as it was written.
+        """
+        rows = [
+            (
+                receipt.unit,
+                receipt.num_written,
+                receipt.num_failed,
+                receipt.prompt_tokens,
+                receipt.cached_tokens,
+                receipt.completion_tokens,
+                receipt.seconds,
+                times.get(receipt_name(receipt.unit).partition("/")[2], 0.0),
+            )
+            for receipt in iter_receipts(self.store, self.record.format, rows_of_units(self.store, self.record))
+        ]
+        columns = np.array(sorted(rows), dtype=np.float64).reshape(len(rows), 8).T
+        return ReceiptColumns(**dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=True)))
+
+    def units(self, indices: Collection[int]) -> dict[int, Unit]:
+        """The plan's units of these numbers."""
+        wanted = set(indices)
+        return {unit.index: unit for unit in planned_units(self.store, self.record) if unit.index in wanted}
+
+    def results(self, unit: int, columns: Sequence[str] | None = None) -> list[JsonRow]:
+        """A committed unit's rows, in input order; with `columns` those that exist of them.
+
+        Raises:
+            DamageError: its file is not what was committed.
+        """
+        with self._reading(self._receipt(unit).data) as file:
+            if self.record.format == "jsonl":
+                rows: list[JsonRow] = [parse_line(line) for line in file]
+                return rows if columns is None else [{key: row[key] for key in columns if key in row} for row in rows]
+            table = pq.ParquetFile(file)
+            names = [key for key in table.schema_arrow.names if columns is None or key in columns]
+            return json_rows(table.read(columns=names))
+
+    def dead_letters(self, unit: int) -> list[JsonRow]:
+        """A committed unit's failed rows.
+
+        Raises:
+            DamageError: its file is not what was committed.
+        """
+        with self._reading(self._receipt(unit).errors) as file:
+            return [parse_line(line) for line in file]
+
+    def _receipt(self, unit: int) -> Receipt:
+        name = receipt_name(unit)
+        try:
+            return Receipt.from_json(self.store.read(name) or b"", self.record.format)
+        except ValueError as error:
+            raise DamageError(f"{self.store.location}/{name} is damaged: {error}; {REPAIR}") from error
+
+    @contextmanager
+    def _reading(self, shard: Shard) -> Iterator[BinaryIO]:
+        """A file that a receipt names, if it is still the very one."""
+        place = f"{self.store.location}/{shard.name}"
+        try:
+            file = self.store.open(shard.name)
+        except OutputError as error:
+            raise DamageError(f"{error}; {REPAIR}") from error
+        with file:
+            if shard_of_file(shard.name, file) != shard:
+                raise DamageError(f"{place} is not what was committed; {REPAIR}")
+            file.seek(0)
+            yield file
+
+    def unreadable_units(self) -> list[JsonRow]:
+        """The units that could not be read, as `errors/units.jsonl` lists them."""
+        return read_unreadable(self.store)
+
+    def inputs(self, unit: Unit) -> dict[int, JsonRow]:
+        """A unit's rows as they came in, by row number; empty where reading them again is impossible or would take long."""
+        if not unit.is_cuttable and unit.offset > MAX_SKIPPED_BYTES:
+            return {}
+        declared = frozenset(self.record.spec["input"]["schema"] or ())
+        reader = UnitReader(schema=self.record.schema, declared=declared, storage=self.source)
+        try:
+            rows = reader.read_unit(unit)
+        except SourceError:
+            return {}
+        return dict(zip(rows.row_numbers.tolist(), rows.rows.as_json(), strict=True))
+
+    def letters_of_units(self, units: Sequence[int]) -> Iterator[JsonRow]:
+        """The dead letters of several units."""
+        for unit in units:
+            yield from self.dead_letters(unit)

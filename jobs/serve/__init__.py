@@ -1,0 +1,1 @@
+"""A service: its spec, its life, and the record by which jobs find it."""

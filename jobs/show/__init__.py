@@ -1,0 +1,1 @@
+"""What people are shown: progress, plans, and text that a terminal cannot be told anything by."""

@@ -1,0 +1,140 @@
+"""An estimate as a page of text: counts, a histogram of tokens, memory, time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.show.progress import duration
+from models.checkpoint.byte_text import byte_text
+from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.formats.schema import Columns, json_reason
+from pipelines.job import GenerateTask, Job
+from pipelines.sample import Sample
+
+BAR_WIDTH = 40
+HISTOGRAM_ROWS = 10
+MAX_NAMED = 20
+
+
+def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> str:
+    """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean."""
+    plan = estimate.plan
+    beside = [("passed over", str(plan.passed_over))] if plan.passed_over.num_files else []
+    sections = [
+        [f"{job.name}: the spec is valid"],
+        _lines(
+            "input",
+            [
+                ("files", f"{plan.num_files:,}"),
+                *beside,
+                ("rows", f"{plan.num_rows:,}"),
+                ("units", f"{plan.num_units:,} of at most {estimate.unit_rows:,} rows"),
+                ("bytes", byte_text(plan.num_bytes)),
+            ],
+        ),
+        *_json_columns(job, plan.schema),
+        *([] if classes is None else [[f"classes: {classes}"]]),
+        _sample_lines(estimate.sample),
+        _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
+    ]
+    if estimate.probe is not None and estimate.cost is not None:
+        sections.append(_lines("probe, one engine in this process", _probe_lines(job, estimate.probe)))
+        sections.append(_lines("the whole job, at the probe's speed", _cost_lines(job, estimate.cost, estimate.probe)))
+    else:
+        sections.append(["No sampled row can be computed, so there is no estimate of time."])
+    return "\n\n".join("\n".join(section) for section in sections)
+
+
+def _json_columns(job: Job, schema: pa.Schema) -> list[list[str]]:
+    """The columns that Parquet output holds as JSON text, as no Arrow type holds them exactly."""
+    reasons = [
+        (f"input.schema.{field.name}", reason)
+        for field in schema
+        if (reason := json_reason(field)) is not None and Columns(carried=job.input.columns).is_needed(field.name)
+    ]
+    if job.output.format != "parquet" or not reasons:
+        return []
+    lines = _lines("columns carried as JSON text, where this key gives them no other type", reasons[:MAX_NAMED])
+    return [lines if len(reasons) <= MAX_NAMED else [*lines, f"  and {len(reasons) - MAX_NAMED:,} more"]]
+
+
+def _lines(title: str, values: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in values)
+    return [title, *(f"  {name:<{width}}  {value}" for name, value in values)]
+
+
+def _sample_lines(sample: Sample) -> list[str]:
+    lines = [f"prompt tokens a row, {sample.num_rows:,} rows sampled"]
+    if sample.prompt_tokens.size:
+        mean, longest = sample.prompt_tokens.mean(), sample.prompt_tokens.max()
+        middle, p95 = (np.percentile(sample.prompt_tokens, share, method="lower") for share in (50, 95))
+        lines += _histogram(sample.prompt_tokens)
+        lines.append(f"  mean {mean:,.1f}   median {middle:,}   95% {p95:,}   longest {longest:,}")
+    for kind, count in sorted(sample.failures.items(), key=lambda failure: -failure[1]):
+        lines.append(f"  {count:,} of the sampled rows would fail: {kind}")
+    if sample.cut_short is not None:
+        lines.append(f"  sampling was cut short: {sample.cut_short}")
+    return lines
+
+
+def _histogram(tokens: npt.NDArray[np.int64]) -> list[str]:
+    """One line a range of lengths, with a bar."""
+    low, high = int(tokens.min()), int(tokens.max())
+    width = -(-(high - low + 1) // HISTOGRAM_ROWS)
+    edges = np.arange(low, high + width + 1, width)
+    counts, _ = np.histogram(tokens, bins=edges)
+    labels = [f"{start:,} - {start + width - 1:,}" if width > 1 else f"{start:,}" for start in edges[:-1].tolist()]
+    margin = max(map(len, labels))
+    return [
+        f"  {label:>{margin}}  {'█' * round(BAR_WIDTH * count / counts.max()):<{BAR_WIDTH}}  {count:,}"
+        for label, count in zip(labels, counts.tolist(), strict=True)
+    ]
+
+
+def _of_one(num_shards: int) -> str:
+    return "memory of one engine" if num_shards == 1 else f"memory of one of an engine's {num_shards} shards"
+
+
+def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
+    lines = [("weights", byte_text(memory.weights_bytes))]
+    if isinstance(job.task, GenerateTask):
+        seqs = f"{job.engine.max_num_seqs:,} sequences"
+        lines.append(
+            ("cache", f"{byte_text(memory.typical_cache_bytes)} for {seqs} of the sampled length and max_tokens")
+        )
+        lines.append(("", f"{byte_text(memory.full_cache_bytes)} for {seqs} of the longest length there can be"))
+        if job.engine.cache_bytes is not None:
+            lines.append(("", f"{byte_text(job.engine.cache_bytes)} are set (engine.cache_bytes)"))
+    return lines
+
+
+def _probe_lines(job: Job, probe: Probe) -> list[tuple[str, str]]:
+    lines = [
+        ("load", duration(probe.load_s)),
+        (
+            "speed",
+            f"{probe.rows_per_s:,.1f} rows/s, {probe.tokens_per_s:,.0f} tokens/s ({probe.num_rows:,} rows at once)",
+        ),
+    ]
+    if isinstance(job.task, GenerateTask):
+        lines.append(("completion", f"{probe.completion_tokens_per_row:,.1f} tokens a row"))
+    return lines
+
+
+def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
+    lines = [("prompt tokens", f"{cost.prompt_tokens:,}")]
+    if isinstance(job.task, GenerateTask):
+        lines.append(("completion tokens", f"{cost.completion_tokens:,}"))
+    lines.append(
+        (
+            "time",
+            f"{duration(cost.seconds)} with one engine like the one probed, plus {duration(probe.load_s)} to load it",
+        )
+    )
+    most = job.engine.max_replicas or job.engine.replicas
+    if most > 1:
+        lines.append(("", f"{duration(cost.seconds / most)} with {most} engines on machines of their own"))
+    lines.append(("after a kill", f"at most about {cost.tokens_at_risk:,} tokens would be computed again"))
+    return lines

@@ -1,0 +1,207 @@
+"""What can be known to be wrong before anything starts: the model's files, the task on that model, the input's columns.
+
+Reads headers only, in a second or two. Every problem comes with its place in the YAML.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from jobs.errors import SpecError
+from jobs.spec.job import LoadedSpec
+from jobs.spec.key_paths import KeyPath, key_path
+from jobs.spec.model_check import check_model, problems_at
+from jobs.spec.output_check import check_output
+from jobs.spec.templates import required_columns
+from models.config.model_config import ModelConfig
+from models.errors import ConfigError
+from models.tasks.labels import Outcome, outcome_text
+from pipelines.errors import PlanError, RowError, SourceError, TaskError
+from pipelines.formats.csv_text import parse_header, read_first_record
+from pipelines.formats.hive import folder_values
+from pipelines.formats.json_line import parse_object
+from pipelines.formats.parquet import read_names
+from pipelines.formats.schema import column_hint, parse_types, shown_names
+from pipelines.io.inputs import Content, Storage, reading
+from pipelines.job import ClassifyTask
+from pipelines.opened import OpenedJob
+from pipelines.sample import MAX_OVERRUNS
+from pipelines.tasks.facts import ModelFacts
+from pipelines.tasks.finish import result_columns
+from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.tasks.isolated_work import FittedTask
+from pipelines.units.layout import check_text
+from pipelines.units.listing import SourceFile, Sources, find_sources
+from pipelines.units.overlap import check_apart
+from pipelines.units.scanning import Ahead, what_is_wrong
+
+_HEAD_BYTES = 1 << 20
+_HEAD_LINES = 1000
+MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """What was opened on the way, for a plan or a run to go on with; `preparer` is to be closed."""
+
+    opened: OpenedJob
+    config: ModelConfig
+    preparer: IsolatedPreparer
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.opened.fitted.facts
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the scores of the checkpoint's own classes will be; None where the job asks for something else."""
+        task = self.opened.job.task
+        is_of_classes = isinstance(task, ClassifyTask) and task.labels is None
+        return self.facts.outcome if is_of_classes else None
+
+    @property
+    def meaning_of_scores(self) -> str | None:
+        """The same for people."""
+        return None if self.outcome is None else outcome_text(self.outcome, self.facts.class_names)
+
+
+def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:
+    """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names. `today` is what chat
+    templates are told if the job has no date.
+
+    Raises:
+        SpecError: something is wrong.
+    """
+    config, found = check_model(spec.job.model, spec.job.engine, spec.places)
+    job = replace(spec.job, model=replace(spec.job.model, version=found.version))
+    dated = job.dated(today)
+    preparer = IsolatedPreparer(dated, found.folder, config, max_overruns=MAX_OVERRUNS)
+    with ExitStack() as on_error:
+        on_error.callback(preparer.close)
+        fitted, sources = _checked_with(preparer, spec)
+        on_error.pop_all()
+    opened = OpenedJob(job=job, date=dated.date, fitted=fitted, sources=sources)
+    return Preflight(opened=opened, config=config, preparer=preparer)
+
+
+def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec) -> tuple[FittedTask, Sources]:
+    job, places = spec.job, spec.places
+    with problems_at(places, MODEL):
+        preparer.load()
+    with problems_at(places, ("task",)):
+        fitted = preparer.fitted
+    check_output(spec)
+    with problems_at(places, ("input", "schema")):
+        parse_types(job.input.schema or {})
+    with problems_at(places, ("output", "path")):
+        check_apart(job.input, job.output)
+    with _problems_of_paths(spec):
+        sources = find_sources(job.input)
+        first = next((source for source in sources.files if source.size), sources.files[0])
+        columns = _columns(first, Storage.of(job.input))
+    check_columns(spec, columns, [field.name for field in result_columns(job, fitted.facts)])
+    return fitted, sources
+
+
+@contextmanager
+def _problems_of_paths(spec: LoadedSpec) -> Iterator[None]:
+    """What is wrong with the input at the one of its paths that the error names, or at all of them."""
+    try:
+        yield
+    except (PlanError, SourceError) as error:
+        paths = enumerate(spec.job.input.paths)
+        index = next(((number,) for number, path in paths if path in str(error)), ())
+        raise SpecError([spec.places.problem((*PATHS, *index), str(error))]) from error
+
+
+@contextmanager
+def placed_errors(spec: LoadedSpec) -> Iterator[None]:
+    """What only planning and probing find out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
+    try:
+        yield
+    except TaskError as error:
+        raise SpecError([spec.places.problem(key_path(error.place), error.message)]) from error
+    except ConfigError as error:  # the checkpoint's own was read before
+        raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
+    except PlanError as error:
+        missing = str(error).partition("has no column ")[2].partition(";")[0].split(", ")
+        place = next((path for path, column in _named_columns(spec) if column in missing), PATHS)
+        raise SpecError([spec.places.problem(place, str(error))]) from error
+
+
+def _named_columns(spec: LoadedSpec) -> list[tuple[KeyPath, str]]:
+    carried = spec.job.input.columns or ()
+    return [
+        *required_columns(spec.job.task),
+        *((("input", "columns", index), name) for index, name in enumerate(carried)),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnsSeen:
+    """The columns at the head of a file; `is_all` unless others may follow, as in JSONL."""
+
+    names: tuple[str, ...]
+    place: str
+    is_all: bool
+
+
+def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
+    try:
+        names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
+    except SourceError as error:
+        raise PlanError(what_is_wrong(storage, source) or str(error)) from error
+    is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
+    names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
+    return ColumnsSeen(names=names, place=source.path, is_all=is_all)
+
+
+def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
+    content = storage.content(source.path)
+    try:
+        with reading(source.path):
+            content = Ahead(content)
+            check_text(source.path, content.head, source.format)
+            if source.format == "csv":
+                return parse_header(read_first_record(content), source.path)
+            return _jsonl_columns(content)
+    finally:
+        content.close()
+
+
+def _jsonl_columns(content: Content) -> tuple[str, ...]:
+    """The fields of the objects in the first bytes; lines that hold none are the run's affair."""
+    head = content.read(_HEAD_BYTES)
+    names: dict[str, None] = {}
+    for line in head.splitlines()[:_HEAD_LINES]:
+        try:
+            names.update(dict.fromkeys(parse_object(line)))
+        except RowError:
+            continue
+    return tuple(names)
+
+
+def check_columns(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[str]) -> None:
+    """Compares the input's columns with those that the spec names, and those it carries with the result columns.
+
+    Raises:
+        SpecError: a column is missing, or two have one name.
+    """
+    job, places = spec.job, spec.places
+    carried = job.input.columns
+    problems = []
+    if seen.is_all:
+        has = f"{seen.place} has {shown_names(seen.names) or 'no columns'}"
+        problems += [
+            places.problem(path, f"the input has no column {column!r}; {has}{column_hint(column, seen.names)}")
+            for path, column in _named_columns(spec)
+            if column not in seen.names
+        ]
+    taken = [name for name in (seen.names if carried is None else carried) if name in result_names]
+    if taken:
+        where = ("output", "prefix") if job.output.prefix else ("output",)
+        text = f"the input's column {', '.join(taken)} has the name of a result column; set output.prefix, such as prefix: out_"
+        problems.append(places.problem(where, text))
+    if problems:
+        raise SpecError(problems)

@@ -1,0 +1,103 @@
+"""What `millrace plan` prints."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.show.plan import plan_text
+from models import SamplingParams
+from models.tasks.labels import outcome_text
+from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.formats.schema import json_field
+from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.sample import Sample
+from pipelines.units.listing import PassedOver
+from pipelines.units.planning import Plan
+
+JOB = Job(
+    name="label-tickets",
+    model=ModelSpec(path="m"),
+    task=GenerateTask(prompt="x", sampling=SamplingParams(max_tokens=8)),
+    input=InputSpec(paths=("i",)),
+    output=OutputSpec(path="o"),
+    engine=EngineSpec(replicas=2),
+)
+ESTIMATE = Estimate(
+    plan=Plan(schema=pa.schema([]), num_files=3, num_units=10, num_rows=25_000, num_bytes=12_345_678),
+    unit_rows=4096,
+    sample=Sample(prompt_tokens=np.array([10, 12, 12, 15]), failures={"too_long": 1, "null_value": 3}, rows=[[]] * 4),
+    memory=Memory(weights_bytes=8_000_000_000, typical_cache_bytes=1_500_000_000, full_cache_bytes=90_000_000_000),
+    probe=Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000),
+    cost=Cost(prompt_tokens=2_500_000, completion_tokens=800_000, seconds=7300.0, tokens_at_risk=54_321),
+)
+
+
+def test_everything_estimated_is_on_the_page() -> None:
+    text = plan_text(JOB, ESTIMATE)
+    for part in (
+        "label-tickets: the spec is valid",
+        "files  3",
+        "rows   25,000",
+        "units  10 of at most 4,096 rows",
+        "bytes  12.3 MB",
+        "8 rows sampled",
+        "median 12   95% 12   longest 15",
+        "3 of the sampled rows would fail: null_value\n  1 of the sampled rows would fail: too_long",
+        "weights  8 GB",
+        "1.5 GB for 256 sequences of the sampled length",
+        "16.0 rows/s, 2,000 tokens/s (64 rows at once)",
+        "31.2 tokens a row",
+        "2 h 01 min with one engine like the one probed, plus 1 min 15 s to load it",
+        "1 h 00 min with 2 engines",
+        "at most about 54,321 tokens would be computed again",
+    ):
+        assert part in text
+
+
+def test_files_passed_over_for_their_endings_are_counted() -> None:
+    beside = PassedOver(num_files=12, examples=("a.txt", "b.md"))
+    text = plan_text(JOB, replace(ESTIMATE, plan=replace(ESTIMATE.plan, passed_over=beside)))
+    assert "files        3\n  passed over  12 files passed over for their endings (a.txt, b.md, ...)\n" in text
+    assert "passed over" not in plan_text(JOB, ESTIMATE)
+
+
+def test_histogram_counts_every_sampled_row_once() -> None:
+    text = plan_text(JOB, ESTIMATE)
+    bars = [line.split() for line in text.splitlines() if "█" in line or line.strip().startswith(("11", "13", "14"))]
+    assert [(bar[0], bar[-1]) for bar in bars] == [
+        ("10", "1"), ("11", "0"), ("12", "2"), ("13", "0"), ("14", "0"), ("15", "1"),
+    ]  # fmt: skip
+
+
+def test_columns_that_parquet_holds_as_json_text_are_named_with_the_way_out() -> None:
+    schema = pa.schema([pa.field("id", pa.int64()), json_field("order", "integers beside texts")])
+    estimate = replace(ESTIMATE, plan=replace(ESTIMATE.plan, schema=schema))
+    text = plan_text(JOB, estimate)
+    assert "JSON text, where this key gives them no other type\n  input.schema.order  integers beside texts\n" in text
+    for job in (
+        replace(JOB, output=replace(JOB.output, format="jsonl")),
+        replace(JOB, input=replace(JOB.input, columns=("id",))),
+    ):
+        assert "JSON text" not in plan_text(job, estimate)
+
+
+def test_single_pass_task_has_no_cache_and_no_completion() -> None:
+    text = plan_text(replace(JOB, task=ClassifyTask(text="x")), ESTIMATE)
+    assert "cache" not in text
+    assert "completion" not in text
+
+
+def test_sample_without_a_good_row_gives_no_time() -> None:
+    empty = Sample(prompt_tokens=np.array([], np.int64), failures={"null_value": 2}, rows=[])
+    text = plan_text(JOB, replace(ESTIMATE, sample=empty, probe=None, cost=None))
+    assert "No sampled row can be computed" in text
+    assert "2 of the sampled rows would fail: null_value" in text
+
+
+def test_what_the_scores_of_a_checkpoints_classes_mean_is_said() -> None:
+    job = replace(JOB, task=ClassifyTask(text="x"))
+    assert "classes: 2 classes, one of them a row (softmax)" in plan_text(
+        job, ESTIMATE, classes=outcome_text("single_label", ("a", "b"))
+    )
+    assert "classes" not in plan_text(job, ESTIMATE)

@@ -1,0 +1,36 @@
+"""Which columns a task needs, and which key needs them."""
+
+from jobs.spec.templates import required_columns
+from pipelines.job import ClassifyTask, ExtractTask, GenerateTask
+
+
+def test_columns_that_something_stands_in_for_are_not_required() -> None:
+    task = ClassifyTask(text="{{ b }} {{ a.x }} {{ c | default('') }} {% if d is defined %}{{ d }}{% endif %}")
+    assert required_columns(task) == [(("task", "text"), "a"), (("task", "text"), "b")]
+
+
+def test_columns_that_are_read_through_row_are_required_too() -> None:
+    task = ClassifyTask(text='{{ row["Ticket Text"] }} {{ row.b }} {{ row["c"] | default("") }}')
+    assert required_columns(task) == [(("task", "text"), "Ticket Text"), (("task", "text"), "b")]
+
+
+def test_every_message_says_what_it_needs() -> None:
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ body }}"})
+    assert required_columns(GenerateTask(messages=messages)) == [(("task", "messages", 1, "content"), "body")]
+
+
+def test_a_role_is_a_template_too() -> None:
+    messages = ({"role": "{{ speaker }}", "content": "{{ body }}"},)
+    assert required_columns(GenerateTask(messages=messages)) == [
+        (("task", "messages", 0, "role"), "speaker"),
+        (("task", "messages", 0, "content"), "body"),
+    ]
+
+
+def test_column_of_token_ids_is_required() -> None:
+    assert required_columns(GenerateTask(prompt_token_ids="ids")) == [(("task", "prompt_token_ids"), "ids")]
+
+
+def test_question_is_a_template_too() -> None:
+    task = ExtractTask(text="{{ body }}", question="What is {{ thing }}?")
+    assert required_columns(task) == [(("task", "text"), "body"), (("task", "question"), "thing")]
