@@ -12,8 +12,8 @@ import torch
 
 from models.config.types import Head
 from tests.helpers.models.tiny_tokenizers import KINDS
-from tests.shared_cluster import SharedCluster
-from tests.tiny_checkpoints import save_with_tokenizer
+from tests.helpers.shared_cluster import SharedCluster
+from tests.helpers.tiny_checkpoints import save_with_tokenizer
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for every cluster of the tests: it tells nobody about them
 

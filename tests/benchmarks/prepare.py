@@ -27,7 +27,7 @@ from pipelines.units.planning import unit_rows_of
 from tests.benchmarks.unit_overhead import say
 from tests.helpers.pipelines.making import make_job, make_rows
 from tests.helpers.pipelines.running import WORDS
-from tests.tiny_checkpoints import save_with_tokenizer
+from tests.helpers.tiny_checkpoints import save_with_tokenizer
 
 _CHAT = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"

@@ -58,7 +58,7 @@ def main() -> None:
 def make_classifier(folder: Path) -> None:
     """A tiny checkpoint, made in a process of its own: the driver that is measured imports no torch."""
     code = (
-        "import sys, pathlib; from tests.tiny_checkpoints import save_with_tokenizer as save; "
+        "import sys, pathlib; from tests.helpers.tiny_checkpoints import save_with_tokenizer as save; "
         "save(pathlib.Path(sys.argv[1]), 'qwen3', 'sequence-classification', {})"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, stderr=subprocess.DEVNULL)

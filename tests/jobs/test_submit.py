@@ -17,7 +17,7 @@ import yaml
 import jobs
 from jobs.errors import SpecError, UsageError
 from jobs.submission import Submission, submit
-from tests.free_port import free_port
+from tests.helpers.free_port import free_port
 from tests.helpers.pipelines.killing import below
 from tests.helpers.pipelines.running import short_folder, write_corpus
 

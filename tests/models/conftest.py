@@ -10,7 +10,7 @@ import torch
 
 from models.config.types import Head
 from models.layers.kernels import agreement, kernels
-from tests.tiny_checkpoints import save_checkpoint
+from tests.helpers.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]
 

@@ -12,7 +12,7 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
-from tests.shared_cluster import SHARED_CPUS
+from tests.helpers.shared_cluster import SHARED_CPUS
 
 PATIENCE_S = 60.0
 SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK", max_calls=1)

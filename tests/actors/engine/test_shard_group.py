@@ -12,7 +12,7 @@ from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.engine.shard_group import group_shards
 from actors.work import EngineSettings
 from models import Engine, SamplingParams
-from tests.strangers import WORDS, Scanner, family_of, listening
+from tests.helpers.strangers import WORDS, Scanner, family_of, listening
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)

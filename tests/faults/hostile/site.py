@@ -15,7 +15,7 @@ from tests.faults.hostile.checkpoints import save_hostile, save_long
 from tests.faults.hostile.client import HEADERS
 from tests.faults.hostile.job import JobBeside
 from tests.faults.hostile.processes import MemoryCount
-from tests.free_port import free_port
+from tests.helpers.free_port import free_port
 from tests.helpers.jobs.serving import Service, running_service
 from tests.helpers.pipelines.killing import wait_until
 

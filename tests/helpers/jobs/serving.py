@@ -15,7 +15,7 @@ import httpx
 import openai
 import yaml
 
-from tests.free_port import free_port
+from tests.helpers.free_port import free_port
 from tests.helpers.pipelines.killing import below, wait_until
 from tests.helpers.pipelines.running import short_folder
 

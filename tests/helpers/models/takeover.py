@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from tests.strangers import Touching, family_of, listening
+from tests.helpers.strangers import Touching, family_of, listening
 
 HOST = "127.0.0.1"
 SECRET = bytes(16)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.demo import CHECKPOINTS
 from jobs.serve.environment import SERVE_ENVIRONMENT
-from tests.free_port import free_port
+from tests.helpers.free_port import free_port
 
 LABELS = CHECKPOINTS / "sequence-classification"
 CANNOT_LISTEN = "cannot listen on 127.0.0.1:{port}"

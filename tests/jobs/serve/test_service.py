@@ -20,8 +20,8 @@ import yaml
 from jobs.demo import CHECKPOINTS
 from jobs.serve.environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
-from tests.free_port import free_port
 from tests.helpers.actors.raw_http import connection, head, status_of, until_closed
+from tests.helpers.free_port import free_port
 from tests.helpers.jobs.serving import KEY, PATIENCE_S, Service, started_service
 from tests.helpers.pipelines.killing import below, wait_until
 from tests.helpers.pipelines.running import rows_in, write_corpus

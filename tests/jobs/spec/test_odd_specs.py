@@ -18,7 +18,7 @@ from jobs.submission import Submission
 from pipelines.job import Job
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.units.listing import list_sources
-from tests.free_port import free_port
+from tests.helpers.free_port import free_port
 from tests.helpers.jobs.odd_specs import ODD, odd_specs, tree, yaml_of
 
 CheckpointMaker = Callable[..., Path]

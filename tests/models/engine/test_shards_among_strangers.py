@@ -13,8 +13,8 @@ from models.parallel.rendezvous import Invitation
 from tests.helpers.models.takeover import take_over
 from tests.helpers.models.tiny_engine import GREEDY, SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import FORKS
+from tests.helpers.strangers import WORDS, Scanner, family_of, listening
 from tests.models.conftest import CheckpointMaker
-from tests.strangers import WORDS, Scanner, family_of, listening
 
 PATIENCE_S = 60.0
 

@@ -15,7 +15,7 @@ from models.parallel.channel import Channel
 from models.parallel.entrance import Entrance, enter
 from models.parallel.handshake import Seat
 from tests.helpers.models.pairs import PATIENCE_S, Running
-from tests.strangers import WORDS, listening
+from tests.helpers.strangers import WORDS, listening
 
 HOST = "127.0.0.1"
 SEATS = [Seat("calls", 1), Seat("store", 1), Seat("calls", 2)]

@@ -16,7 +16,7 @@ from models.errors import EngineError
 from models.parallel.calls import Call, CallReceiver, CallSender
 from models.parallel.handshake import HELLO_BYTES, WELCOME, Seat, greet, introduce
 from tests.helpers.models.pairs import PATIENCE_S, SECRET, Running, connected, pair_of
-from tests.strangers import Touching
+from tests.helpers.strangers import Touching
 
 SEAT = Seat("calls", 3)
 REFUSED = (EngineError, OSError)

@@ -11,7 +11,7 @@ import models.parallel.rendezvous
 from models.errors import EngineError
 from models.parallel.rendezvous import Invitation, Meeting, join
 from tests.helpers.models.pairs import Running
-from tests.strangers import Touching
+from tests.helpers.strangers import Touching
 
 HOST, CPU = "127.0.0.1", torch.device("cpu")
 

@@ -16,7 +16,7 @@ from pipelines.ledger.check import check_run
 from pipelines.ledger.lease import LEASE, Lease, ensure_owned
 from pipelines.ledger.run_record import RUN
 from pipelines.units.listing import list_sources
-from tests.faulty_store import Act, Fault, FaultyStore, cut_body, lose_answer, lose_request, refuse
+from tests.helpers.faulty_store import Act, Fault, FaultyStore, cut_body, lose_answer, lose_request, refuse
 from tests.pipelines.ledger.test_ledger import make_job, messages, results, run
 
 DICE = 0.03

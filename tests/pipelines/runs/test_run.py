@@ -23,7 +23,7 @@ from pipelines.ledger.lease import Lease
 from pipelines.ledger.progress import ExitStatus, Progress
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
-from tests.faulty_store import Fault, FaultyStore, refuse
+from tests.helpers.faulty_store import Fault, FaultyStore, refuse
 from tests.helpers.pipelines.running import (
     contents,
     drive,

@@ -9,7 +9,7 @@ import pytest
 from models.config.types import Head
 from pipelines.job import ClassifyTask, ExtractTask, Task
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
-from tests.tiny_checkpoints import FAMILIES
+from tests.helpers.tiny_checkpoints import FAMILIES
 
 TASKS: dict[str, tuple[Head, Task]] = {
     "generate": ("causal", GREEDY),
