@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint.place import FoundCheckpoint, Parts, find_checkpoint
+from models.checkpoint.found import FoundCheckpoint, Parts
+from models.checkpoint.place import find_checkpoint
 from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from models.checkpoint.place import FoundCheckpoint, Parts, find_checkpoint
+from models.checkpoint.found import FoundCheckpoint, Parts
+from models.checkpoint.place import find_checkpoint
 from models.config.quantization import QuantizationConfig
 from models.engine.scheduling.request import SamplingParams
 

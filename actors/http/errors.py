@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from actors.errors import KeyFileError, OverloadedError
-from actors.http.bodies.schema import NEUTRAL_ONLY
 from models.errors import EngineError, RequestError, TemplateError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +23,16 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 _SIMPLE_TYPES = frozenset({"str", "int", "float", "bool", "none", "dict", "list"})
 _MAX_SHOWN = 64
 """Characters of a field's name that an error repeats."""
+
+_NEUTRAL_ONLY = frozenset(
+    {
+        "audio", "best_of", "frequency_penalty", "function_call", "functions", "logit_bias", "metadata", "modalities",
+        "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "response_format", "service_tier",
+        "store", "suffix", "tool_call_id", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
+        "annotations", "refusal", "name", "dimensions",
+    }
+)  # fmt: skip
+"""Fields of which only a value that asks for nothing is taken."""
 
 
 class ErrorDetail(BaseModel):
@@ -114,7 +123,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     is_extra = first["type"] == "extra_forbidden"
     param = _param(first["loc"], ends_with_field=is_extra)
     field = None if param is None else param.partition("[")[0]
-    if is_extra or field in NEUTRAL_ONLY:
+    if is_extra or field in _NEUTRAL_ONLY:
         return unsupported((param if is_extra else field) or "a field")
     if first["type"] == "json_invalid":
         return ApiError(

@@ -24,7 +24,7 @@ def check(
 ) -> int:
     """Verify an output folder: receipts, sizes and hashes, every planned unit once, nothing beside. Exit status 1 if anything is wrong."""
     from jobs.spec.output_place import output_place
-    from pipelines.io.outputs import open_store
+    from pipelines.io.open_output import open_store
     from pipelines.ledger.check import check_run
 
     store = open_store(output_place(out, spec, storage_options or ()).output)

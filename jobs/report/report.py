@@ -19,7 +19,7 @@ from models.checkpoint.place import is_local, local_folder
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.model_config import ModelConfig
 from models.errors import ModelError
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
 from pipelines.ledger.receipts import RECEIPTS
 from pipelines.ledger.run_record import read_record

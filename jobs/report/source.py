@@ -14,7 +14,8 @@ from pipelines.errors import DamageError, OutputError, SourceError
 from pipelines.formats.json_line import parse_line
 from pipelines.formats.json_values import json_rows
 from pipelines.io.inputs import Storage
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
 from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_of_file
 from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name

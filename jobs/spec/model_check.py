@@ -12,7 +12,7 @@ from jobs.errors import SpecError
 from jobs.spec.key_paths import KeyPath, key_path
 from jobs.spec.places import Places
 from models.checkpoint.files import why_it_is_no_folder
-from models.checkpoint.place import FoundCheckpoint
+from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.agreement import check_agreement
 from models.config.mamba_clamp import choose_dt_clamp

@@ -13,7 +13,7 @@ from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import problems_at
 from pipelines.errors import OutputError
 from pipelines.io.inputs import is_remote
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
 from pipelines.ledger.run_record import RUN
 

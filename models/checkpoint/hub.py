@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.checkpoint.files import DESCRIPTION_FILES, INDEX_FILE, TEMPLATE_FOLDER, weight_files, why_there_is_no_config
-from models.checkpoint.place import FoundCheckpoint, HubId, Parts
+from models.checkpoint.found import FoundCheckpoint, HubId, Parts
 from models.errors import CheckpointError
 
 _DESCRIPTION = (*DESCRIPTION_FILES, f"{TEMPLATE_FOLDER}/*.jinja")

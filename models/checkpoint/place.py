@@ -9,56 +9,20 @@ configuration, tokenizer and templates, which is what a driver or a reading task
 """
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from models.checkpoint.files import INDEX_FILE, weight_files
+from models.checkpoint.found import FoundCheckpoint, HubId, Parts
 from models.checkpoint.shown import shown
 from models.checkpoint.url_secrets import has_secret
 from models.checkpoint.whole_files import read_whole
 from models.errors import CheckpointError
 
-Parts = Literal["whole", "description"]
-
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
 _MAIN = "main"
 _FILE = "file://"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundCheckpoint:
-    """A checkpoint on this machine.
-
-    `version` pins what is not a folder of the user's own: given again, on any machine, it finds the same files or fails. `weights`
-    tells the weights from others without reading them: file, or "revision", to identity. `names` are the files of the place that
-    was asked for, whether they are here or not. All three are empty for a local folder, whose files speak for themselves.
-    """
-
-    place: str
-    folder: Path
-    version: str | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
-    names: Collection[str] = ()
-
-    def check_weights(self) -> None:
-        """Says before anything is downloaded whether the place holds weights at all.
-
-        Raises:
-            CheckpointError: it does not, or its index names shards that are not there.
-        """
-        if self.version is not None:
-            weight_files(self.place, self.names, self.folder / INDEX_FILE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HubId:
-    """A repository of the hub and one of its branches, tags or commits."""
-
-    repo: str
-    revision: str
 
 
 def find_checkpoint(

@@ -27,7 +27,7 @@ from typing import Any
 
 from models.checkpoint.byte_text import byte_text
 from models.checkpoint.files import INDEX_FILE, is_description, weight_files
-from models.checkpoint.place import FoundCheckpoint, Parts
+from models.checkpoint.found import FoundCheckpoint, Parts
 from models.checkpoint.remote import NUM_THREADS, PIECE_BYTES, Manifest, Remote, RemoteFile
 from models.checkpoint.whole_files import OversizeError, check_size_of
 from models.errors import CheckpointError

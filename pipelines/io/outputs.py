@@ -1,24 +1,22 @@
 """The output folder as a place for files that are complete or absent.
 
-`open_store(job.output)` gives a `Store`; both kinds are picklable. A local folder (also a shared one) writes into `tmp/`, syncs and
-renames: `pipelines.io.local`. An S3 bucket takes one atomic PUT a file: `pipelines.io.s3`. Names are relative, with slashes.
+`open_store(job.output)` (`pipelines.io.open_output`) gives a `Store`; both kinds are picklable. A local folder (also a shared one)
+writes into `tmp/`, syncs and renames: `pipelines.io.local`. An S3 bucket takes one atomic PUT a file: `pipelines.io.s3`. Names
+are relative, with slashes.
 
 `create` and `replace` are what the lease and receipts stand on: of several writers exactly one succeeds.
 """
 
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from models.checkpoint.url_secrets import has_secret
-from pipelines.errors import OutputError, PlanError
+from pipelines.errors import OutputError
 from pipelines.io.inputs import describe
 from pipelines.io.lasting import is_expired
-from pipelines.job import OutputSpec
 
 TMP = "tmp"
 
@@ -85,32 +83,6 @@ class Store(Protocol):
 def put(store: Store, name: str, found: Versioned | None, content: bytes) -> str | None:
     """Writes a file in the place of exactly what was found; None if that is no longer what is there."""
     return store.create(name, content) if found is None else store.replace(name, found.version, content)
-
-
-def open_store(spec: OutputSpec) -> Store:
-    """The store of a job's output; makes and reads nothing yet.
-
-    Raises:
-        PlanError: the path is a URL of a kind that is not supported.
-    """
-    if re.search(r"://[^/@]*@", spec.path) or has_secret(spec.path):
-        raise PlanError(
-            "the path of the output holds a user name, a password or a signature; give them in output.storage_options instead"
-        )
-    path = spec.path.removeprefix("file://")
-    scheme = re.match(r"([a-z0-9+.-]+)://", path, re.IGNORECASE)
-    if scheme is None:
-        from pipelines.io.local import LocalStore
-
-        return LocalStore.at(path)
-    if scheme[1].lower() in ("s3", "s3a"):
-        from pipelines.io.s3 import S3Store
-
-        return S3Store(url="s3://" + path.split("://", 1)[1].rstrip("/"), options=spec.storage_options)
-    raise PlanError(
-        f"{path!r} is a {scheme[1]}:// URL; results can be written to a folder (also a shared "
-        "one) and to s3://, whose conditional writes keep two runs apart"
-    )
 
 
 def output_error(action: str, place: str, error: BaseException) -> OutputError:

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from models.checkpoint.files import DESCRIPTION_FILES, TEMPLATE_FOLDER
-from models.checkpoint.place import FoundCheckpoint
+from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import MAX_HEADER_BYTES
 from pipelines.errors import PlanError
 from pipelines.formats.json_values import dump_json

@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import FingerprintError
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.committed_files import CommittedFiles, FoundFiles, left_over

@@ -29,16 +29,6 @@ class Answer(BaseModel):
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1)]
 
-NEUTRAL_ONLY = frozenset(
-    {
-        "audio", "best_of", "frequency_penalty", "function_call", "functions", "logit_bias", "metadata", "modalities",
-        "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "response_format", "service_tier",
-        "store", "suffix", "tool_call_id", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
-        "annotations", "refusal", "name", "dimensions",
-    }
-)  # fmt: skip
-"""Fields of which only a value that asks for nothing is taken."""
-
 
 class StreamOptions(Body):
     """`include_usage` asks for a last event with the usage."""

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from models import Engine, SamplingParams
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
 from pipelines.ledger.check import check_run
 from tests.helpers.pipelines.running import contents, rows_in, write_corpus

@@ -24,7 +24,7 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
 from pipelines.graph.engine_stage import MakeEngine, load_engine
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
 from pipelines.ledger.lease import read_lease
 from pipelines.ledger.progress import Progress, RunSummary

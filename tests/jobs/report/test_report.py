@@ -19,7 +19,7 @@ from jobs.report.facts import histogram, timeline
 from jobs.report.report import gather, write_report
 from jobs.report.source import RunOutput
 from pipelines.formats.schema import Columns
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import ClassifyTask, GenerateTask, InputSpec, Job, ModelSpec, OutputFormat, OutputSpec, Task
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.reading import UnitReader

@@ -20,7 +20,7 @@ from jobs.spec.secrets import secret_keys
 from jobs.submission import Submission
 from pipelines.errors import PlanError
 from pipelines.io.inputs import Storage
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, OutputSpec
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.units.listing import find_sources

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import ClassifyTask
 from tests.jobs.report.test_report import Made, make_run
 

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.errors import OutputError, SourceError
 from pipelines.io.inputs import Storage, with_retries
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import InputSpec, OutputSpec
 from pipelines.ledger.check import check_run
 from pipelines.ledger.lease import LEASE, Lease, ensure_owned

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.errors import LeaseError, OutputError
 from pipelines.formats.schema import Columns
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import Job
 from pipelines.ledger.lease import LeaseToken
 from pipelines.ledger.part_names import PartName

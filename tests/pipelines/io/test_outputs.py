@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.errors import OutputError, PlanError
 from pipelines.io.local import LocalStore
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
 
 

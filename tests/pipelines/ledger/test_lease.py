@@ -15,7 +15,8 @@ import pytest
 
 from pipelines.errors import LeaseError, OutputError
 from pipelines.io.local import LocalStore
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
 from pipelines.ledger import lease as lease_module
 from pipelines.ledger.lease import LEASE, Lease, LeaseState, LeaseToken, ensure_owned, read_lease

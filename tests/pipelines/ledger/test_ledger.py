@@ -17,7 +17,8 @@ from pipelines.errors import DamageError, FingerprintError, LeaseError, PlanErro
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Storage
 from pipelines.io.local import LocalStore
-from pipelines.io.outputs import Store, open_store
+from pipelines.io.open_output import open_store
+from pipelines.io.outputs import Store
 from pipelines.job import GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.check import check_run
 from pipelines.ledger.commit import Committer

@@ -17,7 +17,7 @@ import pytest
 from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
 from pipelines.graph.engine_stage import MakeEngine
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import ClassifyTask, InputSpec, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
 from pipelines.ledger.progress import ExitStatus, Progress

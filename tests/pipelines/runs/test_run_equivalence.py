@@ -17,7 +17,7 @@ from pipelines.graph.engine_stage import load_engine
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.graph import Stages, build_graph, concurrent_calls
 from pipelines.graph.read_stage import ReadSettings
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 from pipelines.job import ClassifyTask, EngineSpec, ExtractTask, Job, Task
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.lease import LeaseToken
