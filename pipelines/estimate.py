@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from actors.engine.core import EngineActor
+from actors.engine.core import EngineCore
 from actors.work import EngineSettings, EngineWork, Generated
 from models.config.model_config import ModelConfig
 from models.loading.footprint import footprint
@@ -169,7 +169,7 @@ def probe_engine(settings: EngineSettings, rows: Sequence[Sequence[ModelRequest]
     if not asked:
         return None
     start = time.monotonic()
-    engine = EngineActor(settings)
+    engine = EngineCore(settings)
     load_s = time.monotonic() - start
     try:
         return _last_of(_batches(engine, asked, load_s), budget_s)
@@ -188,7 +188,7 @@ def _last_of(probes: Iterator[Probe], budget_s: float) -> Probe:
     return last
 
 
-def _batches(engine: EngineActor, rows: Sequence[Sequence[ModelRequest]], load_s: float) -> Iterator[Probe]:
+def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s: float) -> Iterator[Probe]:
     """A first batch to warm up, which counts only if nothing better comes, then ever larger ones; rows are taken at even distances."""
     size = min(FIRST_PROBE_ROWS, len(rows))
     while True:

@@ -1,4 +1,5 @@
-"""One engine behind an async call: requests in, answers out. The same class under Ray Data and under Serve.
+"""One engine behind an async call: whole lists of requests in, answers out. A run's engine stage and a plan's probe have one; a service's
+models are asked one request at a time (`actors.online`).
 
 It knows no rows and no Ray. Whoever holds it decides what an error means: a request that cannot be served comes back as an answer
 that says so, anything else is raised and means that this engine is of no more use.
@@ -35,7 +36,7 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-class EngineActor:
+class EngineCore:
     """Loads one model and answers for it until it is closed."""
 
     def __init__(

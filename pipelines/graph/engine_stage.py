@@ -1,6 +1,6 @@
 """The engine stage: what Ray Data runs in every engine process, fed with blocks of one unit each.
 
-It stands between units and the `EngineActor`, which knows only requests, and it is the process boundary of an engine: when the engine
+It stands between units and the `EngineCore`, which knows only requests, and it is the process boundary of an engine: when the engine
 fails, the cause is journalled and the process ends, so that Ray starts a fresh one and gives it the same units again.
 """
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class AnswersRequests(Protocol):
-    """What answers requests: an `EngineActor`."""
+    """What answers requests: an `EngineCore`."""
 
     @property
     def memory(self) -> MemoryPlan | None: ...
@@ -43,10 +43,10 @@ MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
 
 def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
     """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
-    from actors.engine.core import EngineActor
+    from actors.engine.core import EngineCore
     from actors.engine.shard_group import group_shards
 
-    return EngineActor(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
+    return EngineCore(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
 
 
 OF_A_REQUEST: Final = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine.core import EngineActor, GeneratingBackend, ScoringBackend
+from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
 from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
@@ -27,10 +27,10 @@ def work(
 def answers(settings: EngineSettings, *works: EngineWork) -> list[list[EngineAnswer]]:
     """What one actor answers to calls that run at once."""
 
-    async def ask(actor: EngineActor) -> list[list[EngineAnswer]]:
+    async def ask(actor: EngineCore) -> list[list[EngineAnswer]]:
         return list(await asyncio.gather(*map(actor.compute, works)))
 
-    actor = EngineActor(settings)
+    actor = EngineCore(settings)
     try:
         return asyncio.run(ask(actor))
     finally:
@@ -118,7 +118,7 @@ def test_no_requests_are_answered_without_the_engine(tiny_checkpoint: Callable[.
 
 def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
-        EngineActor(EngineSettings(path=str(tmp_path)))
+        EngineCore(EngineSettings(path=str(tmp_path)))
 
 
 class _BrokenEngine:

@@ -1,0 +1,65 @@
+"""The house is as its pages say: what they name is there, every room says what it is for, and a commit's subject is checked."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("models", "actors", "pipelines", "jobs")
+NAMED = re.compile(r"`((?:models|actors|pipelines|jobs|tests|k8s|docs)/[\w./-]*)`")
+
+
+def rooms() -> list[Path]:
+    folders = [path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return sorted(set(folders))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    assert [name for name in NAMED.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
+def test_every_room_says_what_lives_there() -> None:
+    silent = [room for room in rooms() if not (room / "__init__.py").read_text().startswith('"""')]
+    assert silent == []
+
+
+def test_every_room_is_on_the_map() -> None:
+    """Those that stand in a package; what is in a room of theirs is its own affair."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = {str(room.relative_to(ROOT)) for room in rooms() if len(room.relative_to(ROOT).parts) == 2}
+    assert {room for room in named if f"`{room}/`" not in page} == set()
+
+
+def test_no_room_is_a_list() -> None:
+    """A folder of more files than a reader takes in at once wants rooms of its own."""
+    sizes = {str(room.relative_to(ROOT)): len(list(room.glob("*.py"))) - 1 for room in rooms()}
+    assert {room: size for room, size in sizes.items() if size > 24} == {}
+
+
+@pytest.mark.parametrize(
+    ("message", "is_taken"),
+    [
+        ("Mend the reader of CSV\n", True),
+        ("Mend the reader of CSV\n\nIt lost a row.\n", True),
+        (f"M{'e' * 71}\n", True),
+        (f"M{'e' * 72}\n", False),
+        ("mend the reader of CSV\n", False),
+        ("Mend the reader of CSV.\n", False),
+        ("Mend the reader of CSV\nIt lost a row.\n", False),
+        ("\nMend the reader\n", False),
+    ],
+)
+def test_the_subject_of_a_commit_is_checked(tmp_path: Path, message: str, is_taken: bool) -> None:
+    path = tmp_path / "message"
+    path.write_text(message)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    [hook] = [hook for hook in hooks if hook["id"] == "subject"]
+    assert (hook["language"], hook["stages"]) == ("pygrep", ["commit-msg"])
+    command = [sys.executable, "-m", "pre_commit.languages.pygrep", *hook["args"], hook["entry"], str(path)]
+    assert (subprocess.run(command, check=False).returncode == 0) == is_taken
