@@ -21,8 +21,8 @@ from pipelines.cluster.engine_settings import job_settings
 from pipelines.cluster.interrupts import INTERRUPTED, interrupts
 from pipelines.cluster.last_resort import LastResort
 from pipelines.cluster.leftovers import end_leftovers
-from pipelines.cluster.local_place import temporary_folder
 from pipelines.cluster.ray_output import Chatter, quiet_ray
+from pipelines.cluster.ray_private import default_temporary_folder
 from pipelines.cluster.watch import ClusterWatch, watching_cluster
 from pipelines.errors import (
     ClusterLostError,
@@ -170,7 +170,7 @@ class Driver:
         is_own = will_start_one(address)
         with contextlib.ExitStack() as stack:
             if is_own:
-                end_processes = partial(end_leftovers, temporary_folder())
+                end_processes = partial(end_leftovers, default_temporary_folder())
                 stack.enter_context(self._last_resort.giving_back(end_processes))
             chatter = stack.enter_context(quiet_ray())
             room = stack.enter_context(connected(self._job.engine, address))

@@ -11,7 +11,6 @@ from functools import partial
 import ray
 from ray import serve
 from ray.exceptions import RayTaskError
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from actors.http.security import ApiKeys, check_listen
@@ -26,8 +25,8 @@ from pipelines.cluster.connect import LOCAL_SPARE_CPUS, engine_cpus, joined, num
 from pipelines.cluster.interrupts import Grace, interrupts
 from pipelines.cluster.last_resort import LastResort
 from pipelines.cluster.leftovers import end_leftovers
-from pipelines.cluster.local_place import temporary_folder
 from pipelines.cluster.ray_output import quiet_ray
+from pipelines.cluster.ray_private import default_temporary_folder, serve_http_options
 from pipelines.cluster.token import AUTH_MODE, TOKEN
 
 WATCH_S = 5.0
@@ -85,7 +84,7 @@ def _ending_processes(last_resort: LastResort, address: str | None) -> Iterator[
     with ExitStack() as stack:
         stack.callback(last_resort.call_off)
         if will_start_one(address):
-            stack.enter_context(last_resort.giving_back(partial(end_leftovers, temporary_folder())))
+            stack.enter_context(last_resort.giving_back(partial(end_leftovers, default_temporary_folder())))
         yield
 
 
@@ -135,7 +134,7 @@ def _start_proxy(spec: ServiceSpec) -> bool:
     Raises:
         UsageError: it cannot listen there, listens on another address, or another service answers there.
     """
-    was_running = _get_global_client(raise_if_no_controller_running=False) is not None
+    was_running = serve_http_options() is not None
     try:
         serve.start(
             proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port}, logging_config=LOGGING
@@ -144,9 +143,8 @@ def _start_proxy(spec: ServiceSpec) -> bool:
         if not was_running:
             serve.shutdown()  # type: ignore[no-untyped-call]
         raise UsageError(f"http: {_cannot_listen(spec, 'the head of the cluster', error.cause)}") from error
-    client = _get_global_client()
-    assert client is not None, "Serve was started"
-    config = client.http_config
+    config = serve_http_options()
+    assert config is not None, "Serve was started"
     if (config.host, config.port) != (spec.host, spec.port):
         raise UsageError(
             f"Ray Serve on this cluster listens on {config.host}:{config.port}, and on nothing else as long as it runs; http was "

@@ -6,6 +6,7 @@ The control store (GCS) of a cluster speaks gRPC, so what listens there has to a
 import os
 import socket
 
+from pipelines.cluster.ray_private import canonical_address
 from pipelines.errors import ClusterError
 
 CONNECT_S = 4.0
@@ -48,10 +49,8 @@ def _check_form(address: str) -> None:
 
 def _found(address: str) -> str:
     """HOST:PORT, by Ray's own search and its own name for this machine."""
-    from ray._private.services import canonicalize_bootstrap_address
-
     try:
-        return canonicalize_bootstrap_address(address) or address
+        return canonical_address(address) or address
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"cannot connect to the Ray cluster {address!r}: {error}") from error
 

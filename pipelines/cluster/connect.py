@@ -17,7 +17,8 @@ import ray
 from actors.engine.owner import Packing
 from pipelines.cluster.address import check_address
 from pipelines.cluster.leftovers import end_leftovers
-from pipelines.cluster.local_place import check_local_place, temporary_folder
+from pipelines.cluster.local_place import check_local_place
+from pipelines.cluster.ray_private import default_temporary_folder
 from pipelines.cluster.token import secure_token_file, warn_if_open
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
@@ -82,7 +83,7 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         if place == LOCAL:
-            end_leftovers(temporary_folder())
+            end_leftovers(default_temporary_folder())
 
 
 def check_place(address: str | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from models.checkpoint.byte_text import byte_text
+from pipelines.cluster.ray_private import default_temporary_folder
 from pipelines.errors import ClusterError
 
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -26,21 +27,13 @@ def check_local_place() -> None:
     Raises:
         ClusterError: it could not run there; the text says what to do.
     """
-    folder = temporary_folder()
+    folder = default_temporary_folder()
     if not Path(folder).is_absolute():  # its processes have working folders of their own
         raise ClusterError(f"the temporary folder {folder!r} is no absolute path; {_REMEDY}")
     check_socket_paths(folder)
     _check_writable(folder)
     if not os.environ.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"):
         check_shared_memory(_SHARED_MEMORY)
-
-
-def temporary_folder() -> str:
-    """Where Ray keeps its files on this machine, in a folder `ray`."""
-    from ray._common.utils import get_default_system_temp_dir
-
-    folder: str = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
-    return folder
 
 
 def check_socket_paths(folder: str, *, pid: int | None = None) -> None:

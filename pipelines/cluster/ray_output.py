@@ -6,14 +6,16 @@ one file while the context is open. The fourth is everybody's, so it is led away
 """
 
 import contextlib
-import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
+
+from pipelines.cluster.ray_private import data_off_the_terminal, driver_messages_to, session_logs
 
 STDERR = 2
 
@@ -26,11 +28,10 @@ class Chatter:
 
     def move_to_session(self) -> None:
         """Puts the log beside Ray's own, once there is a session; where that cannot be it stays where it is."""
-        from ray._private import worker
-
-        if worker._global_node is not None:
+        logs = session_logs()
+        if logs is not None:
             with contextlib.suppress(OSError):
-                self.path = self.path.rename(Path(worker._global_node.get_logs_dir_path()) / "millrace-driver.log")
+                self.path = self.path.rename(logs / "millrace-driver.log")
 
     @contextlib.contextmanager
     def native_stderr(self) -> Iterator[None]:
@@ -53,8 +54,8 @@ def quiet_ray() -> Iterator[Chatter]:
         open(handle, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as log,  # noqa: PTH123 - a descriptor
         contextlib.ExitStack() as stack,
     ):
-        stack.enter_context(_driver_messages(log))
-        stack.enter_context(_data_logger())
+        stack.enter_context(driver_messages_to(partial(_note, log)))
+        stack.enter_context(data_off_the_terminal())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"ray\.")
         chatter = Chatter(Path(name), log)
@@ -63,44 +64,5 @@ def quiet_ray() -> Iterator[Chatter]:
         chatter.path.unlink()
 
 
-@contextlib.contextmanager
-def _driver_messages(log: TextIO) -> Iterator[None]:
-    """What `ray._private.worker` would print of the cluster's messages."""
-    from ray._private import worker
-
-    def write(message: Mapping[str, Any], ignore_prefix: bool) -> None:
-        del ignore_prefix
-        log.writelines(f"({message['pid']}) {line}\n" for line in message["lines"])
-
-    printed = worker.print_to_stdstream
-    worker.print_to_stdstream = write  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = printed
-
-
-@contextlib.contextmanager
-def _data_logger() -> Iterator[None]:
-    """The logger `ray.data` without its console handler; its file in Ray's session folder stays."""
-    import ray.data  # noqa: F401 - makes the handlers
-
-    logger = logging.getLogger("ray.data")
-    consoles = [handler for handler in logger.handlers if type(handler).__name__ == "PlainRayHandler"]
-    for handler in consoles:
-        logger.removeHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in consoles:
-            logger.addHandler(handler)
-        _forget_session(logger)
-
-
-def _forget_session(logger: logging.Logger) -> None:
-    """Has the logger look for Ray's session folder anew: it would go on with that of a cluster that is gone."""
-    for handler in logger.handlers:
-        to_session: logging.Handler | None = getattr(handler, "_handler", None)
-        if to_session is not None:
-            to_session.close()
-            handler._handler = None  # type: ignore[attr-defined]
+def _note(log: TextIO, message: Mapping[str, Any]) -> None:
+    log.writelines(f"({message['pid']}) {line}\n" for line in message["lines"])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from pipelines.cluster.last_resort import LastResort
+from pipelines.cluster.ray_private import raylet_socket
 from pipelines.errors import ClusterLostError
 
 logger = logging.getLogger(__name__)
@@ -86,12 +87,9 @@ def watching_cluster(last_resort: LastResort, *, is_own: bool) -> Iterator[Clust
 
 def _parts(*, is_own: bool) -> dict[str, tuple[Callable[[], bool], float]]:
     import ray
-    from ray._private.worker import global_worker
 
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    node = global_worker.node
-    assert node is not None, "a cluster is watched while this process is connected to it"
-    raylet = node.raylet_socket_name
+    raylet = raylet_socket()
     return {
         "control store (GCS)": (
             lambda: _accepts(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))),

@@ -1,7 +1,4 @@
-"""One execution of a Ray Data graph: its blocks one by one, without waiting for the next, and a way to end it early.
-
-The only file that uses private names of Ray Data 2.60; why each is needed stands beside it.
-"""
+"""One execution of a Ray Data graph: its blocks one by one, without waiting for the next, and a way to end it early."""
 
 import queue
 import threading
@@ -12,6 +9,7 @@ import ray
 from ray.data import Dataset
 from ray.exceptions import RayTaskError
 
+from pipelines.cluster.ray_private import StartedGraph
 from pipelines.errors import GraphError
 
 READY_BLOCKS = 64
@@ -25,10 +23,7 @@ class Execution:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        # `Dataset.iter_internal_ref_bundles` hands out its executor after the first block only: too late to end a run whose engines
-        # never come up.
-        self._executor = dataset._create_executor()
-        self._bundles = dataset._build_bundle_iterator(self._executor)
+        self._graph = StartedGraph(dataset)
         self._results: queue.Queue[pa.Table | Exception | None] = queue.Queue(maxsize=READY_BLOCKS)
         self._is_left = threading.Event()
         self._thread = threading.Thread(target=self._collect, name="results", daemon=True)
@@ -57,7 +52,7 @@ class Execution:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_left.set()
-        self._executor.shutdown(force=True)
+        self._graph.end()
         while self._thread.is_alive():
             self._drop_results()
             self._thread.join(timeout=0.05)
@@ -69,23 +64,16 @@ class Execution:
     def _collect(self) -> None:
         """Passes every block on as it comes, then None, or the error."""
         try:
-            for bundle in self._bundles:
+            for bundle in self._graph.bundles:
                 for reference in bundle.block_refs:
-                    block: pa.Table = ray.get(reference)  # type: ignore[call-overload]
+                    block: pa.Table = ray.get(reference)
                     self._results.put(block)
-                self._forget_block_statistics()
+                self._graph.forget_block_statistics()
                 if self._is_left.is_set():
                     return
             self._results.put(None)
         except Exception as error:  # noqa: BLE001 - crosses to the driver's own thread
             self._results.put(error)
-
-    def _forget_block_statistics(self) -> None:
-        """Ray Data keeps about 1 kB on every block of every operator for `Dataset.stats()`, which would grow with the corpus."""
-        for operator in self._executor._topology or ():
-            statistics = getattr(operator, "_output_blocks_stats", None)
-            if statistics:
-                statistics.clear()
 
 
 def _innermost(error: BaseException) -> str:

@@ -8,12 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
-
-from ray._private import state
-from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
 from models.engine.memory import MemoryPlan
+from pipelines.cluster.ray_private import dead_workers
 from pipelines.errors import EngineError, OutputError
 from pipelines.ledger.attempts import Attempts, EngineStart
 
@@ -85,17 +82,9 @@ class EngineWatch:
     def _exit_of_last(self) -> str | None:
         """What the cluster says of the end of the youngest engine process that is no more."""
         engines = {(start.node, start.pid) for start in self._starts}
-        ends = [worker for worker in _dead_workers() if (worker.worker_address.node_id.hex(), worker.pid) in engines]
+        ends = [worker for worker in dead_workers() if (worker.worker_address.node_id.hex(), worker.pid) in engines]
         if not ends:
             return None
         last = max(ends, key=lambda worker: worker.end_time_ms)
         said = last.exit_detail.partition(" Some common causes")[0]
         return f"process {last.pid} ended without a word, killed from outside (for its memory?) or crashed: {said}"
-
-
-def _dead_workers() -> list[Any]:
-    """Worker processes that have ended, as the cluster's control store has them: the public state API answers only where there is a
-    dashboard."""
-    table = state.state._connect_and_get_accessor().get_worker_table()
-    workers = [WorkerTableData.FromString(each) for each in table]
-    return [worker for worker in workers if not worker.is_alive]

@@ -84,7 +84,7 @@ def test_a_port_that_another_program_has_on_the_head_of_a_cluster(
     monkeypatch.setattr("ray.serve.start", start)
     ended: list[bool] = []
     monkeypatch.setattr("ray.serve.shutdown", lambda: ended.append(True))
-    monkeypatch.setattr(jobs.serve.service, "_get_global_client", lambda **_: object() if was_running else None)
+    monkeypatch.setattr(jobs.serve.service, "serve_http_options", lambda: object() if was_running else None)
     port = free_port()
     said = refused(LABELS, "--set", f"http.port={port}", "--address", "127.0.0.1:6379").stderr
     assert CANNOT_LISTEN.format(port=port) + " (Failed to bind)" in said

@@ -40,7 +40,7 @@ def journal(store: Store) -> Journal:
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_dead_workers", list)
+    monkeypatch.setattr(watch_module, "dead_workers", list)
 
 
 def ticking(store: Store) -> EngineWatch:
