@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 from models.config.fields import Fields
@@ -37,7 +38,8 @@ class Family:
     `head_dim` None is hidden_size // num_attention_heads, `num_key_value_heads` None is num_attention_heads and
     `intermediate_size` None is 4 * hidden_size. `width_of_heads` is the multiple of hidden_size that all heads
     together have where the class fixes it. `layers` is the family's rule for its layers; the `has_` fields say whether
-    its class reads that setting at all; `token_ids` are pad, bos and eos.
+    its class reads that setting at all; `always_biased` that its query, key and value projections have a bias without one.
+    `token_ids` are pad, bos and eos.
     """
 
     class_prefix: str
@@ -58,6 +60,7 @@ class Family:
     width_of_heads: int | None = None
     has_attention_bias: bool = False
     has_mlp_bias: bool = False
+    always_biased: bool = False
     long_context: int | None = None
     mixers: Callable[[Fields, int], Mixers] | None = None
 
@@ -68,15 +71,15 @@ def _all_full(fields: Fields, num_layers: int) -> Layers:
     return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=None)
 
 
-def _all_sliding(fields: Fields, num_layers: int) -> Layers:
-    """Phi-3's rule: a window, where there is one, is that of every layer."""
-    window = fields.optional_integer("sliding_window", None)
+def _all_sliding(fields: Fields, num_layers: int, *, default: int | None = None) -> Layers:
+    """Phi-3's and Mistral's rule: a window, where there is one, is that of every layer."""
+    window = fields.optional_integer("sliding_window", default)
     kind: LayerType = "full_attention" if window is None else "sliding_attention"
     return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=window)
 
 
 def _sliding_after_full(fields: Fields, num_layers: int) -> Layers:
-    """Qwen3's rule: with `use_sliding_window`, the first `max_window_layers` are full and the rest slide."""
+    """Qwen2's and Qwen3's rule: with `use_sliding_window`, the first `max_window_layers` are full and the rest slide."""
     is_on = fields.boolean("use_sliding_window", default=False)
     window = fields.optional_integer("sliding_window", 4096) if is_on else None
     first_sliding = fields.integer("max_window_layers", 28, minimum=0)
@@ -272,6 +275,57 @@ FAMILIES: Mapping[str, Family] = {
         ),
         layers=_all_sliding,
     ),
+    "llama": Family(
+        class_prefix="Llama",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=None,
+        head_dim=None,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        token_ids=(None, 1, 2),
+        rope=RopeRules(theta=1e4),
+        layers=_all_full,
+        has_attention_bias=True,
+        has_mlp_bias=True,
+    ),
+    "mistral": Family(
+        class_prefix="Mistral",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=None,
+        max_position_embeddings=131072,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        token_ids=(None, 1, 2),
+        rope=RopeRules(theta=1e4),
+        layers=partial(_all_sliding, default=4096),
+    ),
+    "qwen2": Family(
+        class_prefix="Qwen2",
+        vocab_size=151936,
+        hidden_size=4096,
+        intermediate_size=22016,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        head_dim=None,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        token_ids=(None, None, None),
+        rope=RopeRules(theta=1e4),
+        layers=_sliding_after_full,
+        always_biased=True,
+    ),
 }
 HIDDEN_ACTS = get_args(HiddenAct)
 # Near namesakes that are other networks.
@@ -282,6 +336,18 @@ OTHERS: Mapping[str, str] = {
     "phi4mm": "Phi-4-multimodal",
     "phi4_multimodal": "Phi-4-multimodal",
     "phi4flash": "Phi-4-mini-flash",
+    "llama4": "Llama 4",
+    "llama4_text": "Llama 4",
+    "mllama": "Llama 3.2 Vision",
+    "mistral3": "Mistral 3 (with vision)",
+    "mistral4": "Mistral 4",
+    "ministral": "Ministral",
+    "ministral3": "Ministral 3",
+    "mixtral": "Mixtral",
+    "qwen2_moe": "Qwen2-MoE",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen2_audio": "Qwen2-Audio",
     "qwen3_moe": "Qwen3-MoE",
     "qwen3_next": "Qwen3-Next",
     "qwen3_vl": "Qwen3-VL",

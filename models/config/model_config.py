@@ -153,7 +153,8 @@ def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
         max_position_embeddings=max_positions,
         rms_norm_eps=fields.number("rms_norm_eps", family.rms_norm_eps),
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=family.tie_word_embeddings),
-        attention_bias=family.has_attention_bias and fields.boolean("attention_bias", default=False),
+        attention_bias=family.always_biased
+        or (family.has_attention_bias and fields.boolean("attention_bias", default=False)),
         mlp_bias=family.has_mlp_bias and fields.boolean("mlp_bias", default=False),
         rope=read_rope(fields, family.rope, head_dim=head_dim, max_positions=max_positions),
         sliding_window=layers.window,

@@ -10,7 +10,10 @@ from models.layers.quantization.quantized_layers import Quantization, hold_quant
 from models.networks.decoder import BuildOptions
 from models.networks.heads import Decoder, Model
 from models.networks.helium import HeliumDecoder
+from models.networks.llama import LlamaDecoder
+from models.networks.mistral import MistralDecoder
 from models.networks.phi3 import Phi3Decoder
+from models.networks.qwen2 import Qwen2Decoder
 from models.networks.qwen3 import Qwen3Decoder
 from models.networks.smollm3 import SmolLM3Decoder
 from models.networks.zamba2 import Zamba2Decoder
@@ -23,6 +26,9 @@ FAMILIES: dict[str, Callable[[ModelConfig, BuildOptions], Decoder]] = {
     "qwen3": Qwen3Decoder,
     "zamba2": Zamba2Decoder,
     "phi3": Phi3Decoder,
+    "llama": LlamaDecoder,
+    "mistral": MistralDecoder,
+    "qwen2": Qwen2Decoder,
 }
 
 

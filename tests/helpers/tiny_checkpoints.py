@@ -20,14 +20,25 @@ TINY = {
     "head_dim": 16,
     "max_position_embeddings": 128,
 }
-FAMILIES = ("smollm3", "helium", "qwen3", "zamba2", "phi3")
+FAMILIES = ("smollm3", "helium", "qwen3", "zamba2", "phi3", "llama", "mistral", "qwen2")
 FAMILY_FIELDS: dict[str, dict[str, Any]] = {
     "smollm3": {"num_hidden_layers": 5, "head_dim": None, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     "helium": {"num_attention_heads": 4, "head_dim": 8, "eos_token_id": 2},
     "qwen3": {},
     "phi3": {"head_dim": None, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "llama": {"head_dim": None, "pad_token_id": 0},
+    "mistral": {"head_dim": None, "pad_token_id": 0},
+    "qwen2": {"head_dim": None},
 }
-CLASSES = {"smollm3": "SmolLM3", "helium": "Helium", "qwen3": "Qwen3", "phi3": "Phi3"}
+CLASSES = {
+    "smollm3": "SmolLM3",
+    "helium": "Helium",
+    "qwen3": "Qwen3",
+    "phi3": "Phi3",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+}
 HEAD_CLASSES: dict[Head, str] = {
     "causal": "ForCausalLM",
     "sequence-classification": "ForSequenceClassification",

@@ -16,6 +16,9 @@ CONFIGS: dict[str, Any] = {
     "qwen3": transformers.Qwen3Config,
     "zamba2": transformers.Zamba2Config,
     "phi3": transformers.Phi3Config,
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
 }
 SAME = [
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act",

@@ -16,7 +16,7 @@ from tests.helpers.models.odd_files import as_json, flipped, spoiled
 
 CheckpointMaker = Callable[..., Path]
 
-FAMILIES = ("qwen3", "smollm3", "phi3", "zamba2", "helium")
+FAMILIES = ("qwen3", "smollm3", "phi3", "zamba2", "helium", "llama", "mistral", "qwen2")
 
 
 def fuzz(num_examples: int) -> settings:

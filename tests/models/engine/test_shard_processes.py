@@ -17,7 +17,16 @@ from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import WarmShards
 from tests.models.conftest import CheckpointMaker
 
-CASES = [("qwen3", 2), ("smollm3", 2), ("helium", 2), ("phi3", 2), ("zamba2", 2), ("qwen3", 4), ("zamba2", 4)]
+CASES = [
+    ("qwen3", 2),
+    ("smollm3", 2),
+    ("helium", 2),
+    ("phi3", 2),
+    ("qwen2", 2),
+    ("zamba2", 2),
+    ("qwen3", 4),
+    ("zamba2", 4),
+]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 
 

@@ -104,6 +104,38 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
             },
         },
     },
+    "llama": {
+        "plain": {},
+        "its own head_dim": {"head_dim": 16},
+        "as many key/value heads": {"num_key_value_heads": None},
+        "biases": {"attention_bias": True, "mlp_bias": True},
+        "tied": {"tie_word_embeddings": True},
+        "llama3": {
+            "rope_parameters": {
+                "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        },
+        "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    },
+    "mistral": {
+        "plain": {},
+        "no window": {"sliding_window": None},
+        "a short window": {"sliding_window": 7},
+        "its own head_dim": {"head_dim": 16},
+        "tied": {"tie_word_embeddings": True},
+    },
+    "qwen2": {
+        "plain": {},
+        "tied": {"tie_word_embeddings": True},
+        "one key/value head": {"num_key_value_heads": 1},
+        "a layer that slides": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+        "yarn": {
+            "rope_parameters": {
+                "rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32,
+            },
+        },
+    },
 }  # fmt: skip
 CASES = [(family, shape) for family, shapes in SHAPES.items() for shape in shapes]
 HEADS_WITHOUT_AN_ORACLE = {("helium", "question-answering"), ("phi3", "question-answering")}

@@ -16,11 +16,11 @@ from tests.models.loading.test_quantization import IDS, assert_same_layer, asser
 
 CASES = [
     (family, head)
-    for family in ("smollm3", "helium", "zamba2", "phi3")
+    for family in ("smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2")
     for head in ("causal", "sequence-classification", "token-classification")
     if (family, head) != ("zamba2", "token-classification")  # transformers has no such class
 ]
-DENSE = ("smollm3", "helium", "phi3")
+DENSE = ("smollm3", "helium", "phi3", "llama", "mistral", "qwen2")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def quiet_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3"])
+@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("method", ["int8", "int8 with many outliers", "nf4", "fp4 twice"])
 def test_every_layer_is_that_of_the_formula(family_checkpoint: CheckpointMaker, family: str, method: str) -> None:
     folder = family_checkpoint(family)
@@ -84,7 +84,7 @@ def test_a_hybrid_that_was_saved_quantized_is_what_is_quantized_at_load(
     assert_same_logits(saved, loaded, "nf4")
 
 
-@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3"])
+@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2"])
 def test_it_generates(family_checkpoint: CheckpointMaker, family: str) -> None:
     folder, params = family_checkpoint(family), SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
     clamp = "none" if family == "zamba2" else "prefill"

@@ -26,6 +26,10 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "smollm3 with biases": ("smollm3", "causal", {"attention_bias": True, "mlp_bias": True}),
     "helium": ("helium", "causal", {"mlp_bias": True}),
     "phi3": ("phi3", "causal", {}),
+    "llama": ("llama", "causal", {}),
+    "mistral": ("mistral", "causal", {"sliding_window": 7}),
+    "qwen2": ("qwen2", "causal", {}),
+    "qwen2 with heads that overlap": ("qwen2", "causal", OVERLAP | {"hidden_size": 96}),
     "phi3 with heads that overlap": ("phi3", "causal", OVERLAP | {"hidden_size": 96}),
 }
 

@@ -26,6 +26,8 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("helium", {}),
     ("phi3", {}),
     ("phi3", {"sliding_window": 10}),
+    ("llama", {}),
+    ("mistral", {"sliding_window": 10}),
     ("phi3", {"original_max_position_embeddings": 33, "rope_parameters": LONGROPE}),
     ("zamba2", {}),
 ]

@@ -31,7 +31,7 @@ def published_as_embedding(folder: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("family", ["qwen3", "smollm3", "helium", "phi3"])
+@pytest.mark.parametrize("family", ["qwen3", "smollm3", "helium", "phi3", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_vectors_are_pooled_hidden_states(
