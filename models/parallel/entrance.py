@@ -6,12 +6,14 @@ neither memory nor the table of open files. A rank that had to go comes again.
 """
 
 import contextlib
+import itertools
 import logging
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from models.errors import EngineError
 from models.parallel.channel import Channel, hang_up, seconds_until
@@ -23,6 +25,14 @@ GREETING_S = 10.0
 MAX_PENDING = 64
 CHECK_S = 0.05
 AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A rank that has proved itself, and the how-manieth connection it came on."""
+
+    number: int
+    channel: Channel
 
 
 class Entrance:
@@ -40,7 +50,8 @@ class Entrance:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._pending: list[socket.socket] = []  # being greeted, the longest first
-        self._seats: dict[Seat, Channel | None] = {}  # those that are waited for, and who has come
+        self._seats: dict[Seat, _Arrival | None] = {}  # those that are waited for, and who has come
+        self._numbers = itertools.count()
 
     def admit(self, seats: Iterable[Seat], timeout_s: float, *, check: Callable[[], None]) -> dict[Seat, Channel]:
         """The channel of every one of `seats`, once all have come; nobody comes in after them. `check` is called while they
@@ -60,7 +71,7 @@ class Entrance:
                     raise EngineError(f"{names} did not come within {timeout_s:.0f} s")
                 self._greet_next()
             with self._lock:
-                come = {seat: channel for seat, channel in self._seats.items() if channel is not None}
+                come = {seat: arrival.channel for seat, arrival in self._seats.items() if arrival is not None}
                 self._seats = {}
             return come
         finally:
@@ -71,16 +82,16 @@ class Entrance:
         self._listener.close()
         with self._lock:
             waiting, self._pending = self._pending, []
-            channels, self._seats = self._seats, {}
+            arrivals, self._seats = self._seats, {}
         for connection in waiting:
             hang_up(connection)
-        for channel in channels.values():
-            if channel is not None:
-                channel.close()
+        for arrival in arrivals.values():
+            if arrival is not None:
+                arrival.channel.close()
 
     def _missing(self) -> list[Seat]:
         with self._lock:
-            return [seat for seat, channel in self._seats.items() if channel is None]
+            return [seat for seat, arrival in self._seats.items() if arrival is None]
 
     def _greet_next(self) -> None:
         try:
@@ -98,15 +109,16 @@ class Entrance:
             self._pending.append(connection)
         if oldest is not None:
             hang_up(oldest)
-        threading.Thread(target=self._greet, args=(connection, address), name="millrace-greeting", daemon=True).start()
+        args = (connection, address, next(self._numbers))
+        threading.Thread(target=self._greet, args=args, name="millrace-greeting", daemon=True).start()
 
-    def _greet(self, connection: socket.socket, address: object) -> None:
+    def _greet(self, connection: socket.socket, address: object, number: int) -> None:
         try:
             seat, channel = greet(connection, self.secret, end=time.monotonic() + GREETING_S)
             if not self._is_still_pending(connection):
                 raise ConnectionError("too many others came after it")
             channel.send(WELCOME)
-            self._give(seat, channel)
+            self._give(seat, _Arrival(number, channel))
         except (OSError, EngineError) as error:
             logger.debug("a connection from %s was sent away: %s", address, error)
             self._is_still_pending(connection)
@@ -119,17 +131,17 @@ class Entrance:
                 self._pending.remove(connection)
             return is_pending
 
-    def _give(self, seat: Seat, channel: Channel) -> None:
-        """A rank that comes again takes the place of the connection that it has given up."""
-        channel.set_patient()
+    def _give(self, seat: Seat, arrival: "_Arrival") -> None:
+        """A rank that comes again takes the place of the connection that it has given up, whichever of the two is greeted first."""
+        arrival.channel.set_patient()
         with self._lock:
-            is_known = seat in self._seats
             before = self._seats.get(seat)
-            if is_known:
-                self._seats[seat] = channel
-        for refused in (before, None if is_known else channel):
-            if refused is not None:
-                refused.close()
+            is_taken = seat in self._seats and (before is None or before.number < arrival.number)
+            if is_taken:
+                self._seats[seat] = arrival
+        refused = before if is_taken else arrival
+        if refused is not None:
+            refused.channel.close()
 
 
 def enter(host: str, port: int, secret: bytes, seat: Seat, timeout_s: float) -> Channel:

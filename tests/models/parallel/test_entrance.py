@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,29 @@ def test_a_rank_that_comes_twice_has_the_later_connection(entrance: Entrance) ->
     with pytest.raises(ConnectionError):
         given_up.receive()
     check_all_are_in(admitted, coming)
+    given_up.close()
+
+
+def test_the_later_connection_has_the_seat_though_it_is_greeted_first(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that greeted the earlier one comes to its seat last."""
+    give, is_given = Entrance._give, threading.Event()
+
+    def give_first_one_last(self: Entrance, seat: Seat, arrival: Any) -> None:
+        if seat == SEATS[0] and arrival.number == 0:
+            assert is_given.wait(PATIENCE_S)
+        give(self, seat, arrival)
+        is_given.set()
+
+    monkeypatch.setattr(Entrance, "_give", give_first_one_last)
+    admitting = Running(lambda: entrance.admit(SEATS[:2], PATIENCE_S, check=nothing))
+    given_up = entering(entrance, SEATS[0]).result()
+    again = entering(entrance, SEATS[0])
+    with pytest.raises(ConnectionError):
+        given_up.receive()
+    coming = {SEATS[0]: again, SEATS[1]: entering(entrance, SEATS[1])}
+    check_all_are_in(admitting.result(), coming)
     given_up.close()
 
 
