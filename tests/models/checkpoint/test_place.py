@@ -328,7 +328,7 @@ def test_a_checkpoint_in_s3_is_loaded(model: Path, s3_options: dict[str, Any], t
 
 FETCH = """
 import json, sys, time
-from models import checkpoint_remote, checkpoint_url
+from models.checkpoint import remote as checkpoint_remote, url as checkpoint_url
 from models.checkpoint.place import find_checkpoint
 url, options, pace = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
 checkpoint_remote.PIECE_BYTES = 1000

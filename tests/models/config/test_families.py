@@ -100,7 +100,7 @@ def test_zamba2_layers_have_two_spellings(tmp_path: Path, key: str, name: str) -
         ({"model_type": "phi4flash"}, ["Phi-4-mini-flash"]),
         ({"model_type": "qwen3_moe"}, ["Qwen3-MoE"]),
         ({"model_type": "zamba2_vl"}, ["Zamba2-VL"]),
-        ({"model_type": "llama"}, ["model_type was 'llama'", "one of smollm3, helium, qwen3, zamba2, phi3"]),
+        ({"model_type": "gemma"}, ["model_type was 'gemma'", "one of smollm3, helium, qwen3, zamba2, phi3"]),
         ({"model_type": "helium", "num_attention_heads": 10}, ["head_dim", "2560 / num_attention_heads"]),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, ["no_rope_layers", "list of 36 numbers"]),
         ({"model_type": "smollm3", "no_rope_layers": [2] * 36}, ["no_rope_layers", "1 for a layer with rotary"]),

@@ -29,7 +29,7 @@ HOLDER = """
 import sys, time
 from pipelines.job import OutputSpec
 from pipelines.ledger.lease import Lease
-from pipelines.io.outputs import open_store
+from pipelines.io.open_output import open_store
 store = open_store(OutputSpec(path=sys.argv[1]))
 try:
     lease = Lease.take(store, heartbeat_s=0.05, expiry_s=0.5)

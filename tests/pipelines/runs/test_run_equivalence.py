@@ -71,14 +71,16 @@ def base(corpus: Path, tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.Tem
     return Base(corpus, tiny_checkpoint, tmp_path_factory.mktemp("base"))
 
 
-@pytest.mark.parametrize("kind", ["classify", "generate"])
+@pytest.mark.parametrize("kind", [pytest.param("classify", marks=pytest.mark.faults), "generate"])
 def test_two_engines_of_another_size_write_the_same_bytes(base: Base, kind: str, tmp_path: Path) -> None:
     job = base.job(kind, tmp_path / "out")
     assert drive(replace(job, engine=EngineSpec(replicas=2, num_cpus=1, max_num_seqs=5))).exit_status == 0
     assert contents(tmp_path / "out") == contents(base.out(kind))
 
 
-@pytest.mark.parametrize("kind", ["classify", "extract", pytest.param("generate", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    "kind", ["extract", *(pytest.param(kind, marks=pytest.mark.faults) for kind in ("classify", "generate"))]
+)
 def test_another_unit_size_gives_the_same_rows(base: Base, kind: str, tmp_path: Path) -> None:
     assert drive(replace(base.job(kind, tmp_path / "out"), unit_rows=50)).exit_status == 0
     assert len(contents(tmp_path / "out")) == 6

@@ -15,7 +15,7 @@ from actors.http.bodies.bounds import BODY_PATHS, BodyBounds
 from actors.http.limits import Limits
 from actors.http.security import ApiKeys
 from actors.online.local import LocalModel
-from tests.helpers.actors.raw_http import connection, error_of, head, status_of, until_closed
+from tests.helpers.actors.raw_http import PATIENCE_S, connection, error_of, head, status_of, until_closed
 from tests.helpers.actors.serving import served, serving
 
 KEY = "a-long-key"
@@ -163,6 +163,8 @@ def test_a_body_that_trickles_is_408(hasty: str) -> None:
                 answer = found.recv(1 << 16)
             except TimeoutError:
                 found.sendall(b" ")
+        found.settimeout(PATIENCE_S)
+        answer += until_closed(found)
     assert status_of(answer) == 408
     assert error_of(answer)["code"] == "body_too_slow"
 
