@@ -52,22 +52,38 @@ class Intake:
             params=params,
             seed=self._choose_seed(params, seed),
             stop_ids=stop_ids,
+            bad_word_ids=self._bad_word_ids(params),
             priority=priority,
         )
 
     def _check_tokens(self, token_ids: Sequence[int], params: SamplingParams, stop_ids: frozenset[int]) -> None:
         limit = self._vocab_size
-        for what, ids in (("prompt", token_ids), ("stop_token_ids", params.stop_token_ids)):
+        given: tuple[tuple[str, Sequence[int]], ...] = (
+            ("prompt", token_ids),
+            ("stop_token_ids", params.stop_token_ids),
+            ("allowed_token_ids", params.allowed_token_ids or ()),
+            ("logit_bias", list(params.logit_bias)),
+        )
+        for what, ids in given:
             if len(ids) and not 0 <= min(ids) <= max(ids) < limit:
                 raise RequestError(
                     f"{what} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
                 )
         if params.min_tokens > 0 and len(stop_ids) >= limit:
             raise RequestError("stop_token_ids bar the whole vocabulary until min_tokens; nothing is left to draw")
-        if params.stop and self._tokenizer is None:
-            raise RequestError(
-                "stop strings need a tokenizer, and the checkpoint has no tokenizer.json; use stop_token_ids"
-            )
+        for what, other in (("stop", "stop_token_ids"), ("bad_words", "logit_bias")):
+            if getattr(params, what) and self._tokenizer is None:
+                raise RequestError(
+                    f"{what} strings need a tokenizer, and the checkpoint has no tokenizer.json; use {other}"
+                )
+
+    def _bad_word_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
+        """What bad words are as tokens at the beginning of a text and behind a blank, where that differs."""
+        if not params.bad_words or self._tokenizer is None:
+            return ()
+        forms = [form for word in params.bad_words for form in (word, " " + word.lstrip(" "))]
+        encoded = (tuple(self._tokenizer.encode(form, add_special_tokens=False)) for form in forms)
+        return tuple(dict.fromkeys(ids for ids in encoded if ids))
 
     def _choose_seed(self, params: SamplingParams, seed: int | None) -> int:
         chosen = seed if params.seed is None else params.seed

@@ -14,7 +14,7 @@ from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.sampling.logprobs import LogprobTable, logprob_table
 from models.engine.sampling.sampler import SamplingRow, is_plain_greedy, likeliest, sample
-from models.engine.scheduling.plan import LAST_TOKEN, StepPlan
+from models.engine.scheduling.plan import LAST_TOKEN, Admission, StepPlan
 from models.engine.scheduling.scheduler import StepResult
 from models.errors import ConfigError
 from models.layers.attention.attention import Layout
@@ -101,6 +101,7 @@ class Runner:
         self._last_tokens = torch.zeros(self.max_num_seqs, dtype=torch.int64, device=self._device)
         self._sampling: list[SamplingRow | None] = [None] * self.max_num_seqs
         self._is_plain_greedy = np.zeros(self.max_num_seqs, dtype=bool)
+        self._history: torch.Tensor | None = None  # each slot's tokens by position, once a request looks back at them
 
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Computes a plan: on the CPU at once, on a GPU by queueing. Plans must be launched in the order they were
@@ -133,7 +134,8 @@ class Runner:
         """Brings the per-slot state up to the plan."""
         for admission in plan.admitted:
             self._num_prompt[admission.slot] = admission.num_prompt
-            self._sampling[admission.slot] = SamplingRow.of(admission)
+            self._sampling[admission.slot] = SamplingRow.of(admission, self._device)
+            self._remember(admission)
             self._is_plain_greedy[admission.slot] = is_plain_greedy(admission.params)
         if plan.new_blocks:
             slots, places, blocks = np.array(plan.new_blocks).T
@@ -146,6 +148,16 @@ class Runner:
             sources, targets = torch.tensor(plan.copies, device=self._device).T
             for pages in self._pages:
                 pages.index_copy_(0, targets, pages.index_select(0, sources))
+
+    def _remember(self, admission: Admission) -> None:
+        """Keeps a sequence's tokens where its draws look back at them. Only rank 0 draws."""
+        if not admission.params.looks_back or self._tp.rank > 0:
+            return
+        if self._history is None:
+            shape = (self.max_num_seqs, self._loaded.max_model_len)
+            self._history = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        tokens = torch.tensor(admission.token_ids, device=self._device)
+        self._history[admission.slot, : tokens.numel()] = tokens
 
     def _batch(
         self, plan: StepPlan, slots: np.ndarray, starts: np.ndarray, counts: np.ndarray, rows: np.ndarray
@@ -192,17 +204,23 @@ class Runner:
             self._last_tokens[where] = tokens
             return tokens, {}
         states = [self._sampling[slot] for slot in slots.tolist()]
-        rows = [
-            state.at(position) for state, position in zip(states, positions.tolist(), strict=True) if state is not None
-        ]
+        places = zip(states, slots.tolist(), positions.tolist(), strict=True)
+        rows = [self._row_at(state, slot, position) for state, slot, position in places if state is not None]
         asked = [(index, row.params.logprobs) for index, row in enumerate(rows) if row.params.logprobs is not None]
-        before = {
-            index: logits[index : index + 1].to(torch.float32, copy=True) for index, _ in asked
-        }  # sampling may bar tokens in place
         tokens = self._tp.broadcast(sample(logits, rows))
         self._last_tokens[where] = tokens
-        tables = {index: logprob_table(before[index], tokens[index : index + 1], count) for index, count in asked}
+        if self._history is not None:
+            self._history[where, torch.from_numpy(positions).to(self._device)] = tokens
+        tables = {
+            index: logprob_table(logits[index : index + 1].float(), tokens[index : index + 1], count)
+            for index, count in asked
+        }
         return tokens, tables
+
+    def _row_at(self, state: SamplingRow, slot: int, position: int) -> SamplingRow:
+        if self._history is None or not state.params.looks_back:
+            return state.at(position)
+        return state.at(position, self._history[slot, :position])
 
     def _score_prompts(self, plan: StepPlan, slots: np.ndarray, hidden: torch.Tensor) -> dict[int, list[LogprobTable]]:
         """Log probabilities of prompt tokens, `LOGIT_ROWS` positions at a time."""

@@ -1,4 +1,4 @@
-"""From logits to tokens: temperature, top-k, top-p, min-p.
+"""From logits to tokens: a request's rules (`rules`), then temperature, top-k, top-p, min-p.
 
 A draw is one uniform number from a counter-based generator keyed by (seed, position), put through the inverse of the
 cumulative distribution. It depends neither on batch-mates nor on how often a row was computed before. Filters apply
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from models.engine.sampling.rules import has_rules, ruled
 from models.engine.scheduling.plan import Admission
 from models.engine.scheduling.request import SamplingParams
 
@@ -24,47 +25,47 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
+_NO_TOKENS = torch.empty(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingRow:
-    """How a slot's logits become tokens. `position` is the new token's place in the sequence; below `min_position`
-    the `stop_ids` are barred."""
+    """How a slot's logits become tokens. `position` is the new token's place in the sequence; `tokens` [position] are those
+    before it where the draw looks back at them."""
 
     params: SamplingParams
     seed: int
     stop_ids: tuple[int, ...] = ()
-    min_position: int = 0
+    bad_words: tuple[torch.Tensor, ...] = ()
+    num_prompt: int = 0
     position: int = 0
+    tokens: torch.Tensor = _NO_TOKENS
 
     @classmethod
-    def of(cls, admission: Admission) -> "SamplingRow":
+    def of(cls, admission: Admission, device: torch.device) -> "SamplingRow":
         """The row of a sequence that takes a slot."""
         return cls(
             params=admission.params,
             seed=admission.seed,
             stop_ids=admission.stop_ids,
-            min_position=admission.num_prompt + admission.params.min_tokens,
+            bad_words=tuple(torch.tensor(ids, device=device) for ids in admission.bad_word_ids),
+            num_prompt=admission.num_prompt,
         )
 
-    def at(self, position: int) -> "SamplingRow":
-        """The same row, about to draw the token at `position`."""
-        return replace(self, position=position)
-
-    @property
-    def barred(self) -> list[int]:
-        """Tokens that may not be drawn here."""
-        return list(self.stop_ids) if self.position < self.min_position else []
+    def at(self, position: int, tokens: torch.Tensor = _NO_TOKENS) -> "SamplingRow":
+        """The same row, about to draw the token at `position`, after these."""
+        return replace(self, position=position, tokens=tokens)
 
 
 def is_plain_greedy(params: SamplingParams) -> bool:
     """Whether the likeliest token is all that is asked for."""
-    return params.temperature == 0.0 and params.logprobs is None and params.min_tokens == 0
+    return params.temperature == 0.0 and params.logprobs is None and not has_rules(params)
 
 
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Logits [R, V] -> token ids [R] int64. Mutates the rows of `logits` in which tokens are barred."""
-    for index, row in enumerate(rows):
-        if row.barred:
-            logits[index, row.barred] = -torch.inf
+    """Logits [R, V] -> token ids [R] int64."""
+    if any(has_rules(row.params) for row in rows):
+        logits = ruled(logits, rows)
     tokens = likeliest(logits)
     drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0.0]
     filtered = [index for index in drawn if rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0]

@@ -17,13 +17,15 @@ LAST_TOKEN = -1
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Admission:
     """A sequence that takes a slot with this step: the length of its prompt, how its tokens are drawn, and which of
-    them end it."""
+    them end it. `token_ids` are all its tokens so far where the draws look back at them, else none."""
 
     slot: int
     num_prompt: int
     params: SamplingParams
     seed: int
     stop_ids: tuple[int, ...]
+    bad_word_ids: tuple[tuple[int, ...], ...] = ()
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

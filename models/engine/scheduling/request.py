@@ -14,6 +14,8 @@ Priority = Literal["online", "batch"]
 PRIORITIES: tuple[Priority, ...] = ("online", "batch")
 """In the order they are served."""
 MAX_LOGPROBS = 100
+MAX_REPETITION_PENALTY = 100.0
+MAX_NGRAM = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,10 @@ class SamplingParams:
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1.0 and `min_p` 0.0 are off. `stop` strings end the text before
     they appear in it; `stop_token_ids` end the sequence as the model's own end-of-sequence tokens do, which
     `ignore_eos` switches off. No stop is honoured before `min_tokens`. `logprobs` and `prompt_logprobs` ask for that
-    many alternatives a position, next to the token itself. `seed` makes the draws of a sampled request reproducible;
+    many alternatives a position, next to the token itself. `repetition_penalty` 1.0 and the other penalties 0.0 are off:
+    the first counts the prompt's tokens too, `presence_penalty` and `frequency_penalty` those generated. `logit_bias` adds
+    to the logits of tokens, `allowed_token_ids` leaves no others, `bad_words` are texts that are never completed, and no
+    run of `no_repeat_ngram_size` tokens (0: off) comes twice. `seed` makes the draws of a sampled request reproducible;
     None draws a fresh one for each request.
 
     Raises:
@@ -42,6 +47,13 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
         check = _Checker()
@@ -58,9 +70,40 @@ class SamplingParams:
             "a list of strings, none of them empty",
         )
         check("seed", self.seed, self.seed is None or 0 <= self.seed < 2**63, "from 0 to 2**63 - 1, or absent")
+        penalty = self.repetition_penalty
+        check(
+            "repetition_penalty",
+            penalty,
+            0.0 < penalty <= MAX_REPETITION_PENALTY,
+            f"over 0 and at most {MAX_REPETITION_PENALTY:g}",
+        )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            check(name, value, -2.0 <= value <= 2.0, "from -2 to 2")
+        is_bias = all(token >= 0 and -100.0 <= value <= 100.0 for token, value in self.logit_bias.items())
+        check("logit_bias", self.logit_bias, is_bias, "a mapping from token ids to numbers from -100 to 100")
+        allowed = self.allowed_token_ids
+        check(
+            "allowed_token_ids",
+            allowed,
+            allowed is None or len(allowed) > 0,
+            "a list of at least one token id, or absent",
+        )
+        is_words = not isinstance(self.bad_words, str) and all(
+            isinstance(word, str) and word for word in self.bad_words
+        )
+        check("bad_words", self.bad_words, is_words, "a list of strings, none of them empty")
+        size = self.no_repeat_ngram_size
+        check("no_repeat_ngram_size", size, 0 <= size <= MAX_NGRAM, f"from 0 (off) to {MAX_NGRAM}")
         for name in ("logprobs", "prompt_logprobs"):
             count = getattr(self, name)
             check(name, count, count is None or 0 <= count <= MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}, or absent")
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the next token depends on which ones were before it beyond what the network makes of them."""
+        is_penal = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        return is_penal or self.no_repeat_ngram_size > 0 or bool(self.bad_words)
 
 
 class _Checker:
@@ -103,7 +146,8 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a sequence is made from: token ids in, sampling parameters, and the seed its draws are keyed by.
+    """What a sequence is made from: token ids in, sampling parameters, and the seed its draws are keyed by. `bad_word_ids` are
+    the token ids of `params.bad_words`, in each form that a text may have them.
 
     `priority` "online" is for somebody who waits: such a request takes tokens, slots and blocks from "batch" ones, which
     soak up what is left and come to the same tokens later.
@@ -117,6 +161,7 @@ class Request:
     params: SamplingParams
     seed: int
     stop_ids: frozenset[int] = field(default_factory=frozenset)
+    bad_word_ids: tuple[tuple[int, ...], ...] = ()
     priority: Priority = "batch"
 
     def __post_init__(self) -> None:

@@ -186,10 +186,10 @@ def test_barred_tokens_are_not_drawn_before_their_position_and_may_be_from_there
     admission = Admission(
         slot=0, num_prompt=10, params=SamplingParams(min_tokens=3, temperature=0.0), seed=0, stop_ids=(1, 3)
     )
-    rows = [SamplingRow.of(admission).at(position) for position in (10, 12, 13)]
+    rows = [SamplingRow.of(admission, torch.device("cpu")).at(position) for position in (10, 12, 13)]
     assert draw(logits, rows) == [2, 2, 1]
     drawn = [
-        SamplingRow(params=SamplingParams(), seed=seed, stop_ids=(1, 3), min_position=13, position=12)
+        SamplingRow(params=SamplingParams(min_tokens=3), seed=seed, stop_ids=(1, 3), num_prompt=10, position=12)
         for seed in range(50)
     ]
     assert set(draw(logits, drawn)) == {0, 2}
@@ -197,7 +197,7 @@ def test_barred_tokens_are_not_drawn_before_their_position_and_may_be_from_there
 
 def test_barring_one_row_leaves_the_others_alone() -> None:
     logits = torch.tensor([[0.0, 9.0], [0.0, 9.0]])
-    barred = SamplingRow(params=SamplingParams(temperature=0.0), seed=0, stop_ids=(1,), min_position=1)
+    barred = SamplingRow(params=SamplingParams(temperature=0.0, min_tokens=1), seed=0, stop_ids=(1,))
     assert draw(logits, [barred, row(temperature=0.0)]) == [0, 1]
 
 
@@ -209,6 +209,8 @@ def test_barring_one_row_leaves_the_others_alone() -> None:
         ({"temperature": 1.0}, False),
         ({"logprobs": 0}, False),
         ({"min_tokens": 1}, False),
+        ({"presence_penalty": 1.0}, False),
+        ({"logit_bias": {1: 1.0}}, False),
     ],
 )
 def test_plain_greedy_rows_need_nothing_but_the_likeliest_token(fields: dict[str, Any], is_plain: bool) -> None:
