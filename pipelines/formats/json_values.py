@@ -37,11 +37,12 @@ def raw_value(raw: bytes) -> dict[str, str]:
 
 
 def dump_json(value: Any) -> bytes:
-    """`value` as compact JSON in UTF-8."""
+    """`value` as compact JSON in UTF-8. Numbers as keys are written as texts, as `json` writes them."""
     try:
         return orjson.dumps(value, default=_written)
-    except TypeError:  # an integer over 64 bits, or a surrogate
-        return orjson.dumps(_wide_as_decimals(_without_surrogates(value)), default=_written)
+    except TypeError:  # an integer over 64 bits, a surrogate, or a number as key
+        plain = _wide_as_decimals(_without_surrogates(value))
+        return orjson.dumps(plain, default=_written, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _written(value: object) -> orjson.Fragment:

@@ -74,6 +74,11 @@ def test_any_json_value_can_be_dumped(value: object) -> None:
     assert json.loads(dump_json(value)) == value
 
 
+def test_numbers_as_keys_are_texts_as_json_has_them() -> None:
+    value = {3: 1.5, -7: [{2**40: "x"}], "a": {1.5: None}}
+    assert json.loads(dump_json(value)) == json.loads(json.dumps(value))
+
+
 def test_surrogates_become_replacement_characters() -> None:
     assert json.loads(dump_json({"a\udc00": ["\ud800", 2**70]})) == {"a\ufffd": ["\ufffd", 2**70]}
 

@@ -95,6 +95,31 @@ def test_a_run_from_before_mamba_dt_clamp_was_a_key_goes_on(job: Job) -> None:
     assert changed(before, job) == []
 
 
+SAMPLING_BEFORE_RULES = {
+    "max_tokens", "min_tokens", "temperature", "top_k", "top_p", "min_p", "stop", "stop_token_ids", "ignore_eos", "seed",
+    "logprobs", "prompt_logprobs",
+}  # fmt: skip
+"""What records of runs hold that were begun before there were rules over the next token."""
+
+
+def test_a_run_from_before_there_were_rules_over_tokens_goes_on(job: Job) -> None:
+    """A parameter that is added to `SamplingParams` has to be absent from the record where it asks for nothing."""
+    before = fingerprint(job)
+    sampling = before["task"]["sampling"]
+    before["task"]["sampling"] = {name: sampling[name] for name in SAMPLING_BEFORE_RULES}
+    assert changed(before, job) == []
+
+
+@pytest.mark.parametrize("rule", [{"presence_penalty": 0.5}, {"logit_bias": {3: 1.0}}, {"bad_words": ("no",)}])
+def test_a_rule_over_tokens_counts(job: Job, rule: dict[str, Any]) -> None:
+    task = GenerateTask(prompt="{{ a }}", sampling=SamplingParams(temperature=0.0, **rule))
+    [name] = rule
+    assert any(
+        part.startswith(f"task.sampling.{name}")
+        for part in changed(fingerprint(job), dataclasses.replace(job, task=task))
+    )
+
+
 def test_a_checkpoint_may_move_but_not_change(job: Job, tmp_path: Path) -> None:
     before = fingerprint(job)
     (tmp_path / "model").rename(tmp_path / "moved")
