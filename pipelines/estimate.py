@@ -19,10 +19,10 @@ from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import job_settings
 from pipelines.graph.graph import concurrent_calls
 from pipelines.io.inputs import Storage
-from pipelines.job import GenerateTask, Job
+from pipelines.job import Job
 from pipelines.rows.reading import UnitReader
-from pipelines.rows.rows import ModelRequest
 from pipelines.sample import Sample, UnitPicker, sample_rows
+from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import Sources
 from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
@@ -146,10 +146,11 @@ def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample:
         quantization=job.model.quantization,
         num_shards=job.engine.tensor_parallel_size,
     )
-    if not isinstance(job.task, GenerateTask):
+    sampling = job.task.sampling
+    if sampling is None:
         return Memory(weights_bytes=takes.weights, typical_cache_bytes=0, full_cache_bytes=0)
     longest = job.engine.max_model_len or config.max_position_embeddings
-    typical = min(longest, int(sample.mean_prompt_tokens) + job.task.sampling.max_tokens)
+    typical = min(longest, int(sample.mean_prompt_tokens) + sampling.max_tokens)
     return Memory(
         weights_bytes=takes.weights,
         typical_cache_bytes=(typical * takes.token + takes.sequence) * job.engine.max_num_seqs,

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from models.checkpoint.found import FoundCheckpoint, Parts
 from models.checkpoint.place import find_checkpoint
 from models.config.quantization import QuantizationConfig
-from models.engine.scheduling.request import SamplingParams
+from pipelines.task_base.task import Task
 
 Format = Literal["parquet", "jsonl", "csv"]
 OutputFormat = Literal["parquet", "jsonl"]
@@ -46,50 +46,6 @@ class ModelSpec:
             CheckpointError: it cannot be read, or has changed since `version`.
         """
         return replace(self, version=self.find("description").version)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerateTask:
-    """Free text from a causal model; exactly one of `prompt`, `messages` and `prompt_token_ids` (a column) is set."""
-
-    prompt: str | None = None
-    messages: tuple[Mapping[str, Any], ...] | None = None
-    prompt_token_ids: str | None = None
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.0))
-    allow_special_tokens: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifyTask:
-    """A label with every class's probability: from a classification head, or from a causal model when `labels` are given.
-
-    `windows` says how the probabilities of a text too long for the model are put together; None makes such a text a bad row.
-    """
-
-    text: str
-    question: str | None = None
-    labels: tuple[str, ...] | None = None
-    windows: Literal["mean", "max"] | None = None
-    window: int | None = None
-    stride: int | None = None
-    allow_special_tokens: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractTask:
-    """Spans from a token-classification head, or the answer to `question` from a question-answering head.
-
-    `window` and `stride` are tokens: the length of a window and the overlap between two neighbours.
-    """
-
-    text: str
-    question: str | None = None
-    window: int | None = None
-    stride: int | None = None
-
-
-Task = GenerateTask | ClassifyTask | ExtractTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

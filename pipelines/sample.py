@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from pipelines.errors import OverrunsError, SourceError
 from pipelines.rows.reading import UnitReader
-from pipelines.rows.rows import ModelRequest, PreparedUnit, UnitRows
+from pipelines.rows.rows import PreparedUnit, UnitRows
+from pipelines.task_base.requests import ModelRequest
 from pipelines.units.unit import Unit, UnreadableUnit
 
 MAX_OVERRUNS = 3

@@ -46,8 +46,9 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
 
     found = check_before_run(loaded, today=today())
     found.preparer.close()
-    if found.outcome == "regression":
-        complain(f"{job.model.path} is {found.meaning_of_scores}")
+    caution = found.caution
+    if caution is not None:
+        complain(f"{job.model.path} is {caution}")
     with placed_errors(loaded), progress_display(sys.stderr) as show:
         summary = run_job(job, address=address, on_progress=show, last_words=complain, opened=found.opened)
     complain(summary.message)

@@ -5,9 +5,10 @@ The requests come from the encoders of `pipelines`, so prompts, windows and offs
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,10 @@ from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
 from jobs.spec.job import load_spec
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
-from pipelines.tasks.encode_classify import LabelEncoder, TextEncoder
-from pipelines.tasks.encode_extract import DocumentEncoder, QuestionEncoder
-from pipelines.tasks.encode_generate import PromptEncoder
-from pipelines.tasks.encoding import EncodedRow, Piece, RowEncoder
-from pipelines.tasks.facts import ModelFacts
-from pipelines.tasks.pace import Pace
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.pace import Pace
+from pipelines.task_base.requests import EncodedRow, Piece, RowEncoder
+from pipelines.task_base.task import Task
 
 TAGS = ("O", *(f"{position}-{label}" for label in SPAN_LABELS for position in "BI"))
 IGNORED = -100
@@ -50,9 +48,10 @@ def job_examples(job: str, checkpoint: Path) -> ExampleMaker:
     """A function from a ticket to the examples of the demo job of this name; `checkpoint` needs no weights yet."""
     tokenizer = Tokenizer.from_pretrained(checkpoint)
     facts = ModelFacts.from_config(ModelConfig.from_pretrained(checkpoint), tokenizer, None)
-    return _maker(load_task(job), tokenizer, facts)
+    return partial(_MAKERS[job], load_task(job).encoder(tokenizer, facts), tokenizer)
 
 
+@cache
 def load_task(job: str) -> Task:
     """The task of the demo job of this name, from its spec."""
     return load_spec(SPECS / f"{job}.yaml").job.task
@@ -78,21 +77,6 @@ def echo_examples(checkpoint: Path) -> ExampleMaker:
     return make
 
 
-def _maker(task: Task, tokenizer: Tokenizer, facts: ModelFacts) -> ExampleMaker:
-    match task:
-        case GenerateTask():
-            return partial(_summary_examples, PromptEncoder(task, tokenizer, facts), tokenizer)
-        case ClassifyTask(labels=tuple() as labels):
-            label_encoder = LabelEncoder(task, labels, tokenizer, facts)
-            return partial(_urgency_examples, label_encoder, dict(zip(labels, label_encoder.label_ids, strict=True)))
-        case ClassifyTask():
-            return partial(_category_examples, TextEncoder(task, tokenizer, facts))
-        case ExtractTask(question=str() as question):
-            return partial(_answer_examples, QuestionEncoder(task, question, tokenizer, facts))
-        case ExtractTask():
-            return partial(_tag_examples, DocumentEncoder(task, tokenizer, facts))
-
-
 def _summary_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
     stop = tokenizer.eos_token_id
     assert stop is not None
@@ -100,12 +84,15 @@ def _summary_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket)
     return [_answered(piece.token_ids.tolist(), answer) for piece in _pieces(encoder, ticket)]
 
 
-def _urgency_examples(encoder: RowEncoder, label_ids: dict[str, tuple[int, ...]], ticket: Ticket) -> list[Example]:
-    answer = list(label_ids[ticket.urgency])
+def _urgency_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
+    del tokenizer
+    labels: Sequence[str] = load_task("urgency").recorded()["labels"]
+    answer = list(encoder.label_ids[labels.index(ticket.urgency)])
     return [_answered(piece.token_ids.tolist(), answer) for piece in _pieces(encoder, ticket)]
 
 
-def _category_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+def _category_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
+    del tokenizer
     category = words.CATEGORIES.index(ticket.category)
     return [
         Example(ids=piece.token_ids.tolist(), targets=[IGNORED] * (len(piece.token_ids) - 1) + [category])
@@ -113,16 +100,18 @@ def _category_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
     ]
 
 
-def _tag_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+def _tag_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
     """A tag for each token that its window answers for."""
+    del tokenizer
     return [
         Example(ids=piece.token_ids.tolist(), targets=_tags(_offsets(piece), ticket.spans))
         for piece in _pieces(encoder, ticket)
     ]
 
 
-def _answer_examples(encoder: RowEncoder, ticket: Ticket) -> list[Example]:
+def _answer_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
     """The place of the answer in each window that holds all of it, and no answer in the others."""
+    del tokenizer
     return [
         Example(ids=piece.token_ids.tolist(), targets=_answer_place(_offsets(piece), ticket.answer))
         for piece in _pieces(encoder, ticket)
@@ -167,3 +156,12 @@ def _answer_place(offsets: Offsets, answer: Span | None) -> list[int]:
 def _touching(offsets: Offsets, span: Span) -> npt.NDArray[np.int64]:
     """The tokens that share a character with the span, in order."""
     return np.flatnonzero((offsets[:, 0] < span.end) & (offsets[:, 1] > span.start))
+
+
+_MAKERS: Final[dict[str, Callable[[RowEncoder, Tokenizer, Ticket], list[Example]]]] = {
+    "summary": _summary_examples,
+    "urgency": _urgency_examples,
+    "category": _category_examples,
+    "entities": _tag_examples,
+    "answer": _answer_examples,
+}

@@ -24,7 +24,6 @@ from jobs.demo.examples import TAGS, Example, ExampleMaker, echo_examples, job_e
 from jobs.demo.network import Network, Shape, TaskHead
 from jobs.demo.tokenizer import END_OF_TEXT, train_tokenizer
 from jobs.demo.training import Course, train
-from pipelines.job import ClassifyTask, GenerateTask
 from pipelines.templates.templates import RowTemplate
 
 logger = logging.getLogger(__name__)
@@ -121,11 +120,10 @@ def train_all(out: Path) -> list[Trained]:
 def _texts() -> Iterator[str]:
     """What the tokenizer is trained on: tickets, with the words that stand around them in the jobs' prompts."""
     summary, urgency = load_task("summary"), load_task("urgency")
-    assert isinstance(summary, GenerateTask)
-    assert summary.messages is not None
-    assert isinstance(urgency, ClassifyTask)
-    asked = f"Question: {urgency.question}\nAnswer with one of: {', '.join(urgency.labels or ())}.\nassistant\n"
-    template = RowTemplate(summary.messages[0]["content"], place="task.messages[0].content")
+    question = urgency.recorded()
+    asked = f"Question: {question['question']}\nAnswer with one of: {', '.join(question['labels'])}.\nassistant\n"
+    place = "task.messages[0].content"
+    template = RowTemplate(dict(summary.templates())[place], place=place)
     for ticket in make_tickets(NUM_TOKENIZER_TICKETS, seed=TRAINING_SEED):
         prompt = template.render(row_of(ticket))
         yield f"user\n{prompt}\n{asked}{ticket.summary}\n{ticket.question}{ticket.body}"

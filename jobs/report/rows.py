@@ -12,6 +12,7 @@ import numpy.typing as npt
 from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount, SampleRow, histogram
 from jobs.report.source import JsonRow, RunOutput
 from pipelines.formats.json_values import RAW_KEY, dump_json
+from pipelines.task_base.task import Counted
 from pipelines.units.unit import Unit
 
 MAX_UNITS = 200
@@ -42,7 +43,8 @@ def spread(units: npt.NDArray[Any], count: int) -> list[int]:
 
 def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
     """Counts over the results of `units`."""
-    written = _columns_written(output)
+    counted = output.task.counted
+    written = _columns_written(output, counted)
     num_rows = 0
     lengths: dict[str, list[int]] = {"prompt_tokens": [], "completion_tokens": []}
     counter = _LabelCounter()
@@ -52,58 +54,25 @@ def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
             num_rows += 1
             for name, values in lengths.items():
                 values.append(result[name])
-            counter.add(_labels_in(result))
-    is_generated = output.task["kind"] == "generate"
+            if counted is not None:
+                counter.add(counted.labels_in(result))
     return RowFacts(
         num_rows=num_rows,
         prompt_lengths=histogram(np.array(lengths["prompt_tokens"], np.int64)),
-        completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64)) if is_generated else None,
-        labels_of=_labels_of(output.task),
+        completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64))
+        if output.task.generates
+        else None,
+        labels_of="" if counted is None else counted.title,
         labels=counter.counts(),
     )
 
 
-def _columns_written(output: RunOutput) -> dict[str, str]:
-    """The result columns that are counted: the name in the output, with its prefix, to the task's own name. `labels` is one only where a
-    checkpoint decides on every class apart, and may be carried elsewhere."""
-    names = ("prompt_tokens", "completion_tokens", *_label_columns(output.task))
+def _columns_written(output: RunOutput, counted: Counted | None) -> dict[str, str]:
+    """The result columns that are counted: the name in the output, with its prefix, to the task's own name. A task may leave some of
+    its columns out, and their names may be those of carried ones."""
+    names = ("prompt_tokens", "completion_tokens", *(() if counted is None else counted.columns))
     named = {output.prefix + name: name for name in names}
     return {name: own for name, own in named.items() if name not in output.carried}
-
-
-def _label_columns(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns in which a task says what it found, as `pipelines.tasks.finish` has them."""
-    match task["kind"]:
-        case "generate":
-            return ("finish_reason",)
-        case "extract":
-            return ("spans",) if task["question"] is None else ("answer",)
-    return ("label", "score", "labels")
-
-
-def _labels_in(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    """The labels of a row with their scores: of its text, of its spans, whether it has an answer, or how its text ended. `result` holds
-    what the task wrote and nothing else."""
-    if "finish_reason" in result:
-        yield str(result["finish_reason"]), None
-    elif "spans" in result:
-        yield from ((span["label"], span["score"]) for span in result["spans"])
-    elif "answer" in result:
-        answer = result["answer"]
-        yield ("no answer", None) if answer is None else ("answer found", answer["score"])
-    elif "labels" in result:
-        yield from ((label, None) for label in result["labels"])
-    elif result["label"] is not None:
-        yield result["label"], result["score"]
-
-
-def _labels_of(task: Mapping[str, Any]) -> str:
-    match task["kind"]:
-        case "generate":
-            return "How texts ended"
-        case "extract":
-            return "Spans by label" if task["question"] is None else "Answers"
-    return "Labels of rows"
 
 
 class _LabelCounter:

@@ -22,6 +22,8 @@ from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, rec
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import read_unreadable
 from pipelines.rows.reading import UnitReader
+from pipelines.task_base.task import Task
+from pipelines.tasks.kinds import recorded_task
 from pipelines.units.unit import Unit
 
 JsonRow = dict[str, Any]
@@ -71,10 +73,18 @@ class RunOutput:
         return str(self.record.spec["output"]["prefix"])
 
     @property
-    def task(self) -> Mapping[str, Any]:
-        """The task as the spec has it."""
-        task: Mapping[str, Any] = self.record.spec["task"]
-        return task
+    def task(self) -> type[Task]:
+        """What kind of task it was.
+
+        Raises:
+            DamageError: there is no such kind.
+        """
+        try:
+            return recorded_task(self.record.spec["task"])
+        except KeyError as error:
+            raise DamageError(
+                f"{self.store.location}/{RUN} names a task of the unknown kind {error}; use the version of Millrace that ran it"
+            ) from error
 
     @property
     def carried(self) -> frozenset[str]:

@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError
 from jobs.demo import CHECKPOINTS
 from jobs.errors import SpecError
 from jobs.spec.errors import problems_of
-from jobs.spec.fields import NAME_TEXT, Name, Place, Strict, Text
+from jobs.spec.fields import NAME_TEXT, Name, Place
 from jobs.spec.job import EngineYaml, ModelYaml, absolute
 from jobs.spec.places import Document, Places, document_of, read_document
 from pipelines.job import EngineSpec, ModelSpec
+from pipelines.task_base.yaml import Strict, Text
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 

@@ -10,7 +10,7 @@ from jobs.show.progress import duration
 from models.checkpoint.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.formats.schema import Columns, json_reason
-from pipelines.job import GenerateTask, Job
+from pipelines.job import Job
 from pipelines.sample import Sample
 
 BAR_WIDTH = 40
@@ -99,7 +99,7 @@ def _of_one(num_shards: int) -> str:
 
 def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
     lines = [("weights", byte_text(memory.weights_bytes))]
-    if isinstance(job.task, GenerateTask):
+    if job.task.generates:
         seqs = f"{job.engine.max_num_seqs:,} sequences"
         lines.append(
             ("cache", f"{byte_text(memory.typical_cache_bytes)} for {seqs} of the sampled length and max_tokens")
@@ -118,14 +118,14 @@ def _probe_lines(job: Job, probe: Probe) -> list[tuple[str, str]]:
             f"{probe.rows_per_s:,.1f} rows/s, {probe.tokens_per_s:,.0f} tokens/s ({probe.num_rows:,} rows at once)",
         ),
     ]
-    if isinstance(job.task, GenerateTask):
+    if job.task.generates:
         lines.append(("completion", f"{probe.completion_tokens_per_row:,.1f} tokens a row"))
     return lines
 
 
 def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
     lines = [("prompt tokens", f"{cost.prompt_tokens:,}")]
-    if isinstance(job.task, GenerateTask):
+    if job.task.generates:
         lines.append(("completion tokens", f"{cost.completion_tokens:,}"))
     lines.append(
         (

@@ -53,6 +53,8 @@ def _resolve(detail: ErrorDetails, model: type[BaseModel]) -> _Problem:
             members = _models_in(field.annotation) if field else []
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append("kind")
+        *most, last = [tag for member in members for tag in _tags(member)]
+        allowed = f"{', '.join(most)} or {last}"
     if detail["type"] == "at_key":
         path.append(detail["ctx"]["key"])
     return _Problem(detail=detail, path=tuple(path), owner=owner, allowed=allowed)
@@ -65,12 +67,10 @@ def _text(problem: _Problem) -> str:
             text = detail["ctx"]["text"]
         case "value_error":
             text = detail["ctx"]["error"]
-        case "missing":
+        case "missing" | "union_tag_not_found":
             text = f"this key is required and missing; it must be {problem.allowed}"
-        case "union_tag_not_found":
-            text = "this key is required and missing; it must be generate, classify or extract"
         case "union_tag_invalid":
-            text = f"was {shown(detail['ctx']['tag'])}; it must be generate, classify or extract"
+            text = f"was {shown(detail['ctx']['tag'])}; it must be {problem.allowed}"
         case "extra_forbidden":
             text = _unknown_key(str(problem.path[-1]), problem.owner)
         case _:

@@ -1,15 +1,13 @@
-"""What every part of a spec's schema shares: kinds of values, strictness, keys that come later, problems that belong to one key."""
+"""Kinds of values that parts of a spec share beside those that tasks have too (`pipelines.task_base.yaml`)."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
 from jobs.errors import shown
+from pipelines.task_base.yaml import MAX_COUNT, Text
 
-MAX_COUNT = 2**31 - 1
 MAX_BYTES = 2**63 - 1
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255  # Linux's own
 
@@ -45,11 +43,9 @@ def _fault_of(path: str) -> str:
     return ""
 
 
-Text = Annotated[str, Field(min_length=1)]
 Place = Annotated[Text, AfterValidator(_place)]
 """A path, pattern or URL."""
 Name = Annotated[str, Field(pattern=NAME)]
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Bytes = Annotated[int, Field(ge=1, le=MAX_BYTES)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -57,15 +53,3 @@ Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 def is_whole(value: object, least: int) -> bool:
     """Whether a value is a whole number from `least` to the most that anything is counted to."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_COUNT
-
-
-def wrong(key: str, text: str) -> PydanticCustomError:
-    """A problem of one key, raised from a check of the whole mapping."""
-    return PydanticCustomError("at_key", "{text}", {"key": key, "text": text})
-
-
-class Strict(BaseModel):
-    """No coercion, no unknown keys. `later` names keys that are known but cannot be honoured yet, and why."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    later: ClassVar[Mapping[str, str]] = {}

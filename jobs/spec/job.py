@@ -10,20 +10,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError, create_model, model_validator
 
 from jobs.errors import SpecError, shown
 from jobs.spec.errors import problems_of
-from jobs.spec.fields import FILE, MAX_COUNT, NAME_TEXT, Bytes, Count, Name, Place, Size, Strict, Text, is_whole, wrong
+from jobs.spec.fields import FILE, NAME_TEXT, Bytes, Name, Place, Size, is_whole
 from jobs.spec.places import Places, read_document
-from jobs.spec.task import ClassifyYaml, ExtractYaml, GenerateYaml
 from jobs.spec.templates import template_problems
 from models.checkpoint.place import is_local
 from models.config.quantization import QuantizationConfig
 from models.errors import CheckpointError, ConfigError
 from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
+from pipelines.task_base.yaml import MAX_COUNT, Count, Strict, TaskYaml, Text, wrong
+from pipelines.tasks.kinds import KINDS
 
 MAX_SEQS = 1 << 16
 MAX_CPUS = 1 << 16
@@ -48,10 +49,11 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         SpecError: with every problem found, one a line.
     """
     document = read_document(path, overrides)
+    model = _with_kinds(JobSpecYaml)
     try:
-        spec = JobSpecYaml.model_validate(document.values)
+        spec = model.model_validate(document.values)
     except ValidationError as error:
-        raise SpecError(problems_of(error, JobSpecYaml, document)) from error
+        raise SpecError(problems_of(error, model, document)) from error
     job = spec.to_job(limit)
     problems = template_problems(job.task, document.places)
     if job.engine.online_batched_tokens is not None:
@@ -240,9 +242,7 @@ class JobSpecYaml(Strict):
 
     name: Name = Field(description=NAME_TEXT)
     model: ModelYaml = Field(description="a mapping with at least path")
-    task: Annotated[GenerateYaml | ClassifyYaml | ExtractYaml, Field(discriminator="kind")] = Field(
-        description="a mapping with kind: generate, classify or extract"
-    )
+    task: TaskYaml = Field(description="a mapping with at least kind")
     input: InputYaml = Field(description="a mapping with at least paths")
     output: OutputYaml = Field(description="a mapping with at least path")
     engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")
@@ -288,6 +288,13 @@ class JobSpecYaml(Strict):
             limit=limit,
             date=self.date,
         )
+
+
+def _with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
+    """The same with a task of one of the kinds there are."""
+    kinds: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
+    field: Any = Annotated[kinds, Field(discriminator="kind", description=model.model_fields["task"].description)]
+    return create_model(model.__name__, __base__=model, task=field)
 
 
 def absolute(path: str) -> str:

@@ -16,7 +16,6 @@ from jobs.spec.output_check import check_output
 from jobs.spec.templates import required_columns
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError
-from models.tasks.labels import Outcome, outcome_text
 from pipelines.errors import PlanError, RowError, SourceError, TaskError
 from pipelines.formats.csv_text import parse_header, read_first_record
 from pipelines.formats.hive import folder_values
@@ -24,10 +23,9 @@ from pipelines.formats.json_line import parse_object
 from pipelines.formats.parquet import read_names
 from pipelines.formats.schema import column_hint, parse_types, shown_names
 from pipelines.io.inputs import Content, Storage, reading
-from pipelines.job import ClassifyTask
 from pipelines.opened import OpenedJob
 from pipelines.sample import MAX_OVERRUNS
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import result_columns
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.tasks.isolated_work import FittedTask
@@ -54,16 +52,14 @@ class Preflight:
         return self.opened.fitted.facts
 
     @property
-    def outcome(self) -> Outcome | None:
-        """What the scores of the checkpoint's own classes will be; None where the job asks for something else."""
-        task = self.opened.job.task
-        is_of_classes = isinstance(task, ClassifyTask) and task.labels is None
-        return self.facts.outcome if is_of_classes else None
+    def meaning_of_scores(self) -> str | None:
+        """What the scores of the checkpoint's own classes will be, for people; None where the job asks for something else."""
+        return self.opened.job.task.meaning_of_scores(self.facts)
 
     @property
-    def meaning_of_scores(self) -> str | None:
-        """The same for people."""
-        return None if self.outcome is None else outcome_text(self.outcome, self.facts.class_names)
+    def caution(self) -> str | None:
+        """What the results may be taken for by mistake."""
+        return self.opened.job.task.caution(self.facts)
 
 
 def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:

@@ -6,7 +6,7 @@ from actors.work import EngineSettings
 from models.engine.options import EngineOptions
 from models.engine.scheduling.request import SamplingParams
 from pipelines.cluster.connect import engine_threads
-from pipelines.job import EngineSpec, GenerateTask, Job, ModelSpec
+from pipelines.job import EngineSpec, Job, ModelSpec
 
 
 def engine_settings(
@@ -34,5 +34,5 @@ def engine_settings(
 
 def job_settings(job: Job, label_ids: tuple[tuple[int, ...], ...]) -> EngineSettings:
     """The settings of an engine of this job. A row's draws are keyed by the row, so the sampling parameters carry no seed."""
-    sampling = replace(job.task.sampling, seed=None) if isinstance(job.task, GenerateTask) else None
+    sampling = None if job.task.sampling is None else replace(job.task.sampling, seed=None)
     return engine_settings(job.model, job.engine, sampling=sampling, labels=label_ids)

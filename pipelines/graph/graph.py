@@ -25,7 +25,7 @@ from pipelines.cluster.connect import Room
 from pipelines.graph.engine_stage import InferUnits, MakeEngine
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.read_stage import ReadSettings, UnitSource
-from pipelines.job import GenerateTask, Job
+from pipelines.job import Job
 from pipelines.units.planning import unit_rows_of
 from pipelines.units.unit import Unit
 
@@ -89,7 +89,7 @@ def build_graph(
 def concurrent_calls(job: Job) -> int:
     """Units in one engine at a time. Generation fills the engine's sequences twice over, so that none stands empty while a unit ends;
     one pass computes one unit while the next are taken in."""
-    if isinstance(job.task, GenerateTask):
+    if job.task.generates:
         return math.ceil(2 * job.engine.max_num_seqs / unit_rows_of(job)) + 2
     return 3
 

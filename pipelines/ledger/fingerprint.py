@@ -12,20 +12,18 @@ batch sizes, memory) is left out, and so are storage options.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from models import SamplingParams
 from models.checkpoint.files import DESCRIPTION_FILES, TEMPLATE_FOLDER
 from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import MAX_HEADER_BYTES
 from pipelines.errors import PlanError
 from pipelines.formats.json_values import dump_json
 from pipelines.io.inputs import describe
-from pipelines.job import GenerateTask, Job, Task
+from pipelines.job import Job
 from pipelines.units.digest import block_starts
 from pipelines.units.listing import SourceFile
 from pipelines.units.planning import unit_rows_of
@@ -33,17 +31,6 @@ from pipelines.units.planning import unit_rows_of
 Fingerprint = Mapping[str, Any]
 
 MAX_FILES_LISTED = 1000
-
-LATER_SAMPLING = (
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "allowed_token_ids",
-    "bad_words",
-    "no_repeat_ngram_size",
-)
-"""Sampling parameters that are not in the records of runs from before there were such: absent where they ask for nothing."""
 
 _SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
 _MAX_SHOWN = 200
@@ -63,7 +50,7 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
         "quantization": job.model.quantization,
         "mamba_dt_clamp": None if clamp == "prefill" else clamp,  # absent in runs from before it was a key
         "max_model_len": job.engine.max_model_len,
-        "task": _task(job.task),
+        "task": job.task.recorded(),
         "seed": job.seed,
         "unit_rows": unit_rows_of(job),
         "limit": job.limit,
@@ -78,15 +65,6 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
     }
     as_json: dict[str, Any] = orjson.loads(dump_json(parts))
     return as_json
-
-
-def _task(task: Task) -> dict[str, Any]:
-    values = {"kind": type(task).__name__.removesuffix("Task").lower(), **asdict(task)}
-    if isinstance(task, GenerateTask):
-        defaults = SamplingParams()
-        unasked = {name: None for name in LATER_SAMPLING if getattr(task.sampling, name) == getattr(defaults, name)}
-        values["sampling"] |= unasked
-    return values
 
 
 def _model_files(checkpoint: FoundCheckpoint) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def read_record(store: Store) -> RunRecord | None:
 
 def _spec(job: Job) -> dict[str, Any]:
     fields = asdict(job)
-    fields["task"]["kind"] = type(job.task).__name__.removesuffix("Task").lower()
+    fields["task"] = job.task.recorded()
     for place in ("model", "input", "output"):
         del fields[place]["storage_options"]
     fields["input"]["paths"] = [public_url(path) for path in job.input.paths]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from actors.work import Generated
 from pipelines.errors import RowError
 from pipelines.formats.json_values import JsonText
+from pipelines.task_base.requests import ModelRequest
 from pipelines.units.unit import Unit
 
 Int64Array = npt.NDArray[np.int64]
@@ -82,26 +83,10 @@ class UnitRows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRequest:
-    """One thing for the model to compute: token ids, and which of the unit's good rows (by position) it belongs to.
-
-    A row has several when its text is read in windows, and none when an extraction's text is empty. `offsets` are character offsets
-    of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
-    also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
-    sampled row's draws.
-    """
-
-    row: int
-    token_ids: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int32] | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedUnit:
     """A unit ready for the engine: good rows with their requests, in row order, and every failure so far.
 
-    `texts` holds the rendered text of each good row for extraction (its offsets count characters there), else None.
+    `texts` holds the rendered text of each good row where the task keeps them, as extraction does, whose offsets count its characters.
     """
 
     unit: Unit
@@ -109,7 +94,7 @@ class PreparedUnit:
     row_numbers: Int64Array
     failures: tuple[RowFailure, ...]
     requests: tuple[ModelRequest, ...]
-    texts: tuple[str, ...] | None = None
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,6 @@ def kept_answers_of(inferred: InferredUnit, keep: BoolArray) -> InferredUnit:
     positions = np.cumsum(keep) - 1  # [N] a kept row's new number
     is_kept = [bool(keep[request.row]) for request in prepared.requests]
     requests = (request for request, is_in in zip(prepared.requests, is_kept, strict=True) if is_in)
-    texts = None
-    if prepared.texts is not None:
-        texts = tuple(text for text, is_in in zip(prepared.texts, keep.tolist(), strict=True) if is_in)
     return replace(
         inferred,
         prepared=replace(
@@ -42,7 +40,7 @@ def kept_answers_of(inferred: InferredUnit, keep: BoolArray) -> InferredUnit:
             row_numbers=prepared.row_numbers[keep],
             failures=(),
             requests=tuple(replace(request, row=int(positions[request.row])) for request in requests),
-            texts=texts,
+            texts=tuple(compress(prepared.texts, keep.tolist())),  # of all rows, or of none
         ),
         results=tuple(result for result, is_in in zip(inferred.results, is_kept, strict=True) if is_in),
     )

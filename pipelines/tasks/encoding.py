@@ -1,4 +1,4 @@
-"""What every kind of task does to turn rows into model requests, and what it makes.
+"""What several kinds of task do to turn rows into model requests.
 
 A task's encoder takes the rows of a unit as column name to Python value, renders its templates and tokenizes many texts in one call.
 What is wrong with one row stands, from there on, in its place as a `RowError`.
@@ -6,56 +6,46 @@ What is wrong with one row stands, from there on, in its place as a `RowError`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from models.config.model_config import TWO_WAY
+from models.config.types import Head
 from models.errors import RequestError, TemplateError
 from models.text.tokenizer import Tokenizer
-from pipelines.errors import RowError
+from pipelines.errors import RowError, TaskError
 from pipelines.formats.row_mapping import ProtectedRow
 from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOKENIZER_ERROR, TOO_LONG
-from pipelines.tasks.pace import Pace
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.pace import Pace
+from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
+from pipelines.templates.templates import RowTemplate
 
-Row = Mapping[str, Any]
-Int32Array = npt.NDArray[np.int32]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them."""
-
-    token_ids: Int32Array
-    offsets: Int32Array | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedRow:
-    """A row's requests, and for extraction its rendered text."""
-
-    pieces: tuple[Piece, ...]
-    text: str | None = None
+def check_head(facts: ModelFacts, head: Head, place: str, what: str) -> None:
+    """Raises TaskError, of the key `place`, if the checkpoint has no such head; `what` says what needs it."""
+    if facts.head == "embedding":
+        raise TaskError("model.path", f"{what} needs a checkpoint with a {head} head; this one has none: {TWO_WAY}")
+    if facts.head != head:
+        raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.head} head")
 
 
-class RowEncoder(Protocol):
-    """A task over a checkpoint: rows in, requests out. `required_columns` has to exist in the input, `columns` are read if they do, and
-    all there are with `reads_all`."""
+class TemplateEncoder(RowEncoder):
+    """An encoder with templates, which say what columns it reads."""
 
-    @property
-    def columns(self) -> frozenset[str]: ...
-    @property
-    def required_columns(self) -> frozenset[str]: ...
-    @property
-    def reads_all(self) -> bool: ...
-    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]: ...
+    def template(self, source: str, place: str) -> RowTemplate:
+        """A template over a row, whose columns are read from now on.
 
-
-def of_tokens(token_ids: Sequence[int]) -> EncodedRow:
-    """A row of a single request."""
-    return EncodedRow(pieces=(Piece(token_ids=np.array(token_ids, np.int32)),))
+        Raises:
+            TaskError: it cannot be used.
+        """
+        template = RowTemplate(source, place=place)
+        self.columns |= template.columns
+        self.required_columns |= template.required_columns
+        self.reads_all |= template.reads_all
+        return template
 
 
 def each(function: Callable[[In], Out], items: Sequence[In | RowError]) -> list[Out | RowError]:

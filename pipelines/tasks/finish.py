@@ -24,17 +24,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from actors.work import Generated
-from models.tasks.labels import Outcome
 from pipelines.errors import RowError
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
+from pipelines.job import Job
 from pipelines.kinds import NOT_FINITE, REFUSED
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
-from pipelines.tasks.answered import AnsweredRows, RawResult
-from pipelines.tasks.facts import ModelFacts
-from pipelines.tasks.finish_classify import classify_columns, classify_fields
-from pipelines.tasks.finish_extract import extract_columns, extract_fields
-from pipelines.tasks.finish_generate import generate_columns, generate_fields
+from pipelines.task_base.answers import AnsweredRows, RawResult
+from pipelines.task_base.facts import ModelFacts
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -47,7 +43,7 @@ _TOKEN_FIELDS = (
 
 def result_columns(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
     """The columns that finishing adds to the carried ones, in order, with the output's prefix."""
-    fields = (*_task_fields(job, facts), *_TOKEN_FIELDS)
+    fields = (*job.task.fields(facts), *_TOKEN_FIELDS)
     return [field.with_name(job.output.prefix + field.name) for field in fields]
 
 
@@ -60,12 +56,12 @@ def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
         rows=np.array([request.row for request in prepared.requests], np.int64),
         requests=prepared.requests,
         results=inferred.results,
-        texts=prepared.texts or (),
+        texts=prepared.texts,
     )
     errors = dict(sorted((misfits | _errors(everything)).items()))
     is_bad = np.zeros(everything.num_rows, np.bool_)
     is_bad[list(errors)] = True
-    generated = everything.generated if isinstance(job.task, GenerateTask) else []
+    generated = everything.generated if job.task.generates else []
     return FinishedUnit(
         unit=prepared.unit,
         carried=carried.kept(~is_bad),
@@ -117,38 +113,14 @@ def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, Ro
 
 def _results(job: Job, facts: ModelFacts, rows: AnsweredRows) -> pa.Table:
     """The result columns of the good rows."""
-    arrays: list[Any] = [*_task_columns(job, facts, rows), *_token_columns(job, rows)]
+    arrays: list[Any] = [*job.task.columns(facts, rows), *_token_columns(job, rows)]
     return pa.Table.from_arrays(arrays, schema=pa.schema(result_columns(job, facts)))
-
-
-def _task_fields(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
-    match job.task:
-        case GenerateTask() as task:
-            return generate_fields(task)
-        case ClassifyTask() as task:
-            return classify_fields(_outcome(task, facts))
-        case ExtractTask() as task:
-            return extract_fields(task)
-
-
-def _task_columns(job: Job, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-    match job.task:
-        case GenerateTask() as task:
-            return generate_columns(task, rows)
-        case ClassifyTask() as task:
-            return classify_columns(task, _outcome(task, facts), task.labels or facts.class_names, rows)
-        case ExtractTask() as task:
-            return extract_columns(task, facts.class_names, rows)
-
-
-def _outcome(task: ClassifyTask, facts: ModelFacts) -> Outcome:
-    return facts.outcome if task.labels is None else "single_label"
 
 
 def _token_columns(job: Job, rows: AnsweredRows) -> list["pa.Array[Any]"]:
     """Why the text ended, and how many tokens were read and written."""
     read = pa.array(rows.prompt_tokens, pa.int64())
-    if not isinstance(job.task, GenerateTask):
+    if not job.task.generates:
         return [pa.nulls(rows.num_rows, pa.string()), read, pa.array(np.zeros(rows.num_rows), pa.int64())]
     reasons = pa.array([result.finish_reason for result in rows.generated], pa.string())
     return [reasons, read, pa.array([len(result.token_ids) for result in rows.generated], pa.int64())]

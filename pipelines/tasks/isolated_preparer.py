@@ -8,6 +8,7 @@ A row that goes over the limits, or ends the process, is a dead letter, and the 
 time is one of computing, so that a busy machine makes no difference; templates have one of steps before it (`models.templates.budget`).
 """
 
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,12 +21,13 @@ from models.config.model_config import ModelConfig
 from models.errors import OverrunError, TokenizerError
 from models.isolation import IsolatedPool, Limits
 from pipelines.errors import OverrunsError, RowError, TaskError
-from pipelines.job import ClassifyTask, GenerateTask, Job, Task
+from pipelines.job import Job
 from pipelines.kinds import TEMPLATE_ERROR, TOKENIZER_ERROR
 from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
+from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
+from pipelines.task_base.task import Task
 from pipelines.tasks.isolated_work import FittedTask, Workbench, fit_task, prepare_block, prepare_unit
-from pipelines.tasks.pace import SLICE_CHARS, Doing, Place
 
 LIMITS: Final = Limits(memory_bytes=2 << 30, step_cpu_s=5.0, step_s=600.0)
 """Of a row's templates, and of tokenizing its text beside what the text's length adds. Templates run out of steps sooner, unless the
@@ -166,8 +168,7 @@ def _letter(task: Task, place: Place, error: OverrunError) -> RowError:
 
 def _templates_of(task: Task) -> str:
     """The keys of what is rendered for a row."""
-    if isinstance(task, GenerateTask):
-        return "task.prompt" if task.prompt is not None else "task.messages, or the checkpoint's chat template"
-    keys = "task.text" if task.question is None else "task.text, task.question"
-    is_chat = isinstance(task, ClassifyTask) and task.labels is not None
-    return f"{keys}, or the checkpoint's chat template" if is_chat else keys
+    keys = dict.fromkeys(re.split(r"[\[.]", place.removeprefix("task."))[0] for place, _ in task.templates())
+    return ", ".join(f"task.{key}" for key in keys) + (
+        ", or the checkpoint's chat template" if task.uses_chat_template else ""
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.errors import TaskError
 from pipelines.job import Job
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import result_columns
 
 

@@ -1,9 +1,16 @@
 """The windows that a task asks for: how long they are, and how much of a document neighbours share. `models.tasks.windows` cuts them."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from pipelines.errors import TaskError
+from pipelines.task_base.facts import ModelFacts
+
+Merging = Literal["mean", "max"]
+"""How the probabilities of a text's windows are put together."""
+
+REMEDY = "shorten it, set task.windows to mean or max, or raise engine.max_model_len"
+"""For a text of a classification that is too long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,3 +38,19 @@ class WindowSize:
                 "task.stride", f"was {overlap}; it must be from 0 to less than the window of {length} tokens"
             )
         return cls(window=length, stride=overlap)
+
+
+def merged_window_size(
+    merging: Merging | None, window: int | None, stride: int | None, facts: ModelFacts
+) -> WindowSize | None:
+    """The windows a classification asks for, or None.
+
+    Raises:
+        TaskError: a size that cannot be used, or one without a way of merging.
+    """
+    if merging is not None:
+        return WindowSize.of(window=window, stride=stride, max_model_len=facts.max_model_len)
+    for name, value in (("window", window), ("stride", stride)):
+        if value is not None:
+            raise TaskError(f"task.{name}", "needs task.windows, mean or max: how a text's windows are put together")
+    return None

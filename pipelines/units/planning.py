@@ -27,13 +27,10 @@ from pipelines.formats.json_shape import RowShape
 from pipelines.formats.merging import SchemaMerger
 from pipelines.formats.schema import Columns, parse_types, select_columns
 from pipelines.io.inputs import Storage
-from pipelines.job import GenerateTask, InputSpec, Job
+from pipelines.job import InputSpec, Job
 from pipelines.units.listing import PassedOver, SourceFile
 from pipelines.units.scanning import CHUNK_BYTES, Finding, Part, Scanner
 from pipelines.units.unit import Unit
-
-GENERATE_UNIT_ROWS = 256
-ONE_PASS_UNIT_ROWS = 4096
 
 _MAX_PARTS_PER_TASK = 64
 _FOOTER_BYTES = 2 << 20  # reading a Parquet footer counts as much as reading this much text
@@ -70,9 +67,7 @@ class Plan:
 
 def unit_rows_of(job: Job) -> int:
     """The most rows a unit of this job has."""
-    if job.unit_rows is not None:
-        return job.unit_rows
-    return GENERATE_UNIT_ROWS if isinstance(job.task, GenerateTask) else ONE_PASS_UNIT_ROWS
+    return job.task.unit_rows if job.unit_rows is None else job.unit_rows
 
 
 def plan_units(

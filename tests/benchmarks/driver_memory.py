@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from pipelines.job import ClassifyTask
 from pipelines.ledger.progress import Progress
 from pipelines.run import run
+from pipelines.tasks.classify import ClassifyTask
 from tests.benchmarks.unit_overhead import make_classifier, say
 from tests.helpers.pipelines.running import job_of
 

@@ -18,11 +18,14 @@ import pyarrow as pa
 from models import SamplingParams
 from models.config.model_config import ModelConfig
 from models.config.types import Head
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Task
 from pipelines.rows.rows import UnitRows
+from pipelines.task_base.pace import SLICE_CHARS
+from pipelines.task_base.task import Task
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.tasks.isolated_work import Workbench, prepare_block
-from pipelines.tasks.pace import SLICE_CHARS
+from pipelines.tasks.spans import SpansTask
 from pipelines.units.planning import unit_rows_of
 from tests.benchmarks.unit_overhead import say
 from tests.helpers.pipelines.making import make_job, make_rows
@@ -39,7 +42,7 @@ TASKS: dict[str, tuple[Head, Task]] = {
     "generate, prompt": ("causal", GenerateTask(prompt="{{ body }}", sampling=_SAMPLING)),
     "generate, messages": ("causal", GenerateTask(messages=_MESSAGES, sampling=_SAMPLING)),
     "classify, head": ("sequence-classification", ClassifyTask(text="{{ body }}")),
-    "extract": ("token-classification", ExtractTask(text="{{ body }}")),
+    "extract": ("token-classification", SpansTask(text="{{ body }}")),
 }
 
 

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.job import ClassifyTask
 from pipelines.ledger.progress import Progress
 from pipelines.run import Driver
+from pipelines.tasks.classify import ClassifyTask
 from tests.helpers.pipelines.running import fake_engine, job_of, write_corpus
 
 

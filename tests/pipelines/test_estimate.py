@@ -14,9 +14,12 @@ from models import SamplingParams
 from models.config.model_config import ModelConfig
 from models.weights.weights import Checkpoint
 from pipelines.estimate import Probe, _last_of, cost_of, memory_needed, probe_engine
-from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
-from pipelines.rows.rows import ModelRequest
+from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.sample import Sample
+from pipelines.task_base.requests import ModelRequest
+from pipelines.task_base.task import Task
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units.planning import Plan
 
 CheckpointMaker = Callable[..., Path]

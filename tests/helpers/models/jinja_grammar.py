@@ -189,8 +189,8 @@ def _bodies(body: st.SearchStrategy[str], expression: st.SearchStrategy[str]) ->
         ),
         body.map(lambda part: f"{{% set a %}}{part}{{% endset %}}{{{{ a }}}}{{{{ a }}}}"),
         body.map(lambda part: f"{{% set a | upper %}}{part}{{% endset %}}{{{{ a }}}}"),
-        st.tuples(_one_filled(FILTERS, expression), body).map(
-            lambda parts: f"{{% filter {parts[0].split('|')[0]} %}}{parts[1]}{{% endfilter %}}"
+        st.tuples(_one_filled([pattern.partition("|")[0] for pattern in FILTERS], expression), body).map(
+            lambda parts: f"{{% filter {parts[0]} %}}{parts[1]}{{% endfilter %}}"
         ),
         body.map(lambda part: f"{{% autoescape true %}}{part}{{% endautoescape %}}"),
         st.tuples(body, body).map("".join),

@@ -12,10 +12,11 @@ from tokenizers import models, pre_tokenizers, processors
 
 from models.config.types import Head, ProblemType
 from models.text.tokenizer import Tokenizer
-from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec, Task
+from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import RowFailure, UnitRows
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.task import Task
 from pipelines.units.unit import NO_ROW_GROUP, Unit
 
 WORDS = tuple(f"w{number}" for number in range(200))

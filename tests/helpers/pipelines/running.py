@@ -25,10 +25,12 @@ from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
 from pipelines.graph.engine_stage import MakeEngine, load_engine
 from pipelines.io.open_output import open_store
-from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec, Task
+from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.lease import read_lease
 from pipelines.ledger.progress import Progress, RunSummary
 from pipelines.run import Driver
+from pipelines.task_base.task import Task
+from pipelines.tasks.generate import GenerateTask
 
 WORDS = (
     "alpha",

@@ -11,21 +11,16 @@ import pytest
 from jobs.report.report import gather
 from jobs.report.source import RunOutput
 from pipelines.formats.schema import Columns
-from pipelines.job import (
-    ClassifyTask,
-    ExtractTask,
-    GenerateTask,
-    InputSpec,
-    Job,
-    ModelSpec,
-    OutputFormat,
-    OutputSpec,
-    Task,
-)
+from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit
+from pipelines.task_base.task import Task
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.spans import SpansTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
 
@@ -66,9 +61,9 @@ WRITTEN: Mapping[str, tuple[Task, Mapping[str, list[Any]], list[tuple[str, int]]
         {"label": pa.nulls(3, pa.string()), "score": [0.5, 0.6, 0.7]},  # type: ignore[dict-item]
         [],
     ),
-    "extract": (ExtractTask(text="{{ id }}"), {"spans": [[SPAN, SPAN], [], [SPAN]]}, [("PER", 3)]),
+    "extract": (SpansTask(text="{{ id }}"), {"spans": [[SPAN, SPAN], [], [SPAN]]}, [("PER", 3)]),
     "question": (
-        ExtractTask(text="{{ id }}", question="Who?"),
+        AnswerTask(text="{{ id }}", question="Who?"),
         {"answer": [FOUND, None, FOUND]},
         [("answer found", 2), ("no answer", 1)],
     ),

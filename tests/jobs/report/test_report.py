@@ -20,10 +20,13 @@ from jobs.report.report import gather, write_report
 from jobs.report.source import RunOutput
 from pipelines.formats.schema import Columns
 from pipelines.io.open_output import open_store
-from pipelines.job import ClassifyTask, GenerateTask, InputSpec, Job, ModelSpec, OutputFormat, OutputSpec, Task
+from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, RowFailure, UnitRows
+from pipelines.task_base.task import Task
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
 from pipelines.units.unit import UnreadableUnit

@@ -10,8 +10,10 @@ from models import SamplingParams
 from models.tasks.labels import outcome_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.formats.schema import json_field
-from pipelines.job import ClassifyTask, EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.sample import Sample
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.planning import Plan
 

@@ -10,7 +10,11 @@ from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec, load_spec
 from models.config.quantization import QuantizationConfig
 from models.engine.scheduling.request import SamplingParams
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, MaxFailed
+from pipelines.job import MaxFailed
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.labels import LabelsTask
 
 SpecWriter = Callable[[str], Path]
 
@@ -106,9 +110,9 @@ def test_classify_and_extract_become_their_tasks(write_spec: SpecWriter) -> None
     head = load_task(write_spec, '{kind: classify, text: "{{ a }}", windows: mean, window: 64, stride: 8}').job.task
     assert head == ClassifyTask(text="{{ a }}", windows="mean", window=64, stride=8)
     causal = load_task(write_spec, '{kind: classify, text: "{{ a }}", question: "Q?", labels: [x, y]}').job.task
-    assert causal == ClassifyTask(text="{{ a }}", question="Q?", labels=("x", "y"))
+    assert causal == LabelsTask(text="{{ a }}", question="Q?", labels=("x", "y"))
     extract = load_task(write_spec, '{kind: extract, text: "{{ a }}", question: "Q?"}').job.task
-    assert extract == ExtractTask(text="{{ a }}", question="Q?")
+    assert extract == AnswerTask(text="{{ a }}", question="Q?")
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec, load_spec
 from jobs.spec.preflight import Preflight, check_before_run
 from models import Scorer
-from pipelines.job import GenerateTask
 from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.rows import InferredUnit
 from pipelines.tasks.finish import finish
+from pipelines.tasks.generate import GenerateTask
 from tests.helpers.actors.serving import load, served, serving
 from tests.pipelines.rows.test_reading import Corpus
 

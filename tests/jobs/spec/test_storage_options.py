@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from pipelines.io.open_output import open_store
-from pipelines.job import ClassifyTask
+from pipelines.tasks.classify import ClassifyTask
 from tests.jobs.report.test_report import Made, make_run
 
 

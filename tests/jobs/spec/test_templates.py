@@ -1,7 +1,9 @@
 """Which columns a task needs, and which key needs them."""
 
 from jobs.spec.templates import required_columns
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 
 
 def test_columns_that_something_stands_in_for_are_not_required() -> None:
@@ -32,5 +34,5 @@ def test_column_of_token_ids_is_required() -> None:
 
 
 def test_question_is_a_template_too() -> None:
-    task = ExtractTask(text="{{ body }}", question="What is {{ thing }}?")
+    task = AnswerTask(text="{{ body }}", question="What is {{ thing }}?")
     assert required_columns(task) == [(("task", "text"), "body"), (("task", "question"), "thing")]

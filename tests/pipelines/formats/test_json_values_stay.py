@@ -15,11 +15,12 @@ from actors.work import Generated
 from models import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns, json_reason
-from pipelines.job import GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, InferredUnit, UnitRows
 from pipelines.tasks.finish import finish
+from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.prepare import Preparer
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources

@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import PlanError
-from pipelines.job import ClassifyTask, OutputFormat
+from pipelines.job import OutputFormat
 from pipelines.ledger.unit_files import encode_results
-from pipelines.rows.rows import InferredUnit, ModelRequest, PreparedUnit, UnitRows
+from pipelines.rows.rows import InferredUnit, PreparedUnit, UnitRows
+from pipelines.task_base.requests import ModelRequest
+from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.finish import finish
 from pipelines.units.unit import UnreadableUnit
 from tests.helpers.pipelines.making import make_facts, make_job

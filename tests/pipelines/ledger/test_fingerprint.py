@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 from models.config.quantization import QuantizationConfig
 from models.engine.scheduling.request import SamplingParams
 from pipelines.errors import PlanError
-from pipelines.job import EngineSpec, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger import fingerprint as fingerprint_module
 from pipelines.ledger.fingerprint import differences, fingerprint_of
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units.digest import with_digests
 from pipelines.units.listing import list_sources
 

@@ -19,7 +19,7 @@ from pipelines.io.inputs import Storage
 from pipelines.io.local import LocalStore
 from pipelines.io.open_output import open_store
 from pipelines.io.outputs import Store
-from pipelines.job import GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.check import check_run
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.fingerprint import fingerprint_of
@@ -32,6 +32,7 @@ from pipelines.ledger.run_record import RUN, read_record
 from pipelines.ledger.unreadable import UNREADABLE
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, UnitRows
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Sink, plan_units
 from pipelines.units.unit import Unit, UnreadableUnit

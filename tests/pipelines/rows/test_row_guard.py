@@ -22,7 +22,7 @@ from pipelines.graph.engine_stage import Answers
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.outcomes import Committed, Outcome
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
-from pipelines.job import ClassifyTask, Job
+from pipelines.job import Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
@@ -31,7 +31,8 @@ from pipelines.rows.reading import UnitReader
 from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, guarded
 from pipelines.rows.rows import FinishedUnit
 from pipelines.rows.streak import Fault, FaultStreak
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
+from pipelines.tasks.classify import ClassifyTask
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from models import SamplingParams
-from pipelines.job import ClassifyTask, GenerateTask, Job
+from pipelines.job import Job
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from tests.helpers.models.template_bombs import BOMBS
 from tests.helpers.pipelines.running import drive, fake_engine, job_of, rows_in
 

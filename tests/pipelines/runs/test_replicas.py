@@ -14,7 +14,8 @@ import pytest
 from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from pipelines.cluster.connect import room_on
 from pipelines.graph.graph import fair_calls
-from pipelines.job import ClassifyTask, EngineSpec, Job
+from pipelines.job import EngineSpec, Job
+from pipelines.tasks.classify import ClassifyTask
 from tests.helpers.pipelines.running import FakeEngine, drive, job_of, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")

@@ -18,9 +18,11 @@ from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
 from pipelines.graph.engine_stage import MakeEngine
 from pipelines.io.open_output import open_store
-from pipelines.job import ClassifyTask, InputSpec, MaxFailed, OutputSpec
+from pipelines.job import InputSpec, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
 from pipelines.ledger.progress import ExitStatus, Progress
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.labels import LabelsTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
 from tests.helpers.faulty_store import Fault, FaultyStore, refuse
@@ -370,7 +372,7 @@ def test_a_run_keeps_the_date_of_its_plan(tiny_checkpoint: Checkpoint, corpus: P
     model = shutil.copytree(tiny_checkpoint(max_position_embeddings=512), tmp_path / "model")
     shutil.copy(Path(__file__).parents[2] / "models/chat_templates/smollm3.jinja", model / "chat_template.jinja")
     monday, tuesday = dt.date(2024, 2, 5), dt.date(2024, 2, 6)
-    task = ClassifyTask(text="{{ body }}", labels=("yes", "no"))
+    task = LabelsTask(text="{{ body }}", labels=("yes", "no"))
 
     def run(name: str, today: dt.date, date: dt.date | None = None) -> dict[str, bytes]:
         job = job_of(task, model=model, corpus=corpus, out=tmp_path / name, unit_rows=50, date=date)

@@ -18,11 +18,16 @@ from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.graph import Stages, build_graph, concurrent_calls
 from pipelines.graph.read_stage import ReadSettings
 from pipelines.io.open_output import open_store
-from pipelines.job import ClassifyTask, EngineSpec, ExtractTask, Job, Task
+from pipelines.job import EngineSpec, Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.lease import LeaseToken
 from pipelines.ledger.permit import Permit
 from pipelines.rows.reading import UnitReader
+from pipelines.task_base.task import Task
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.spans import SpansTask
 from tests.helpers.pipelines.making import make_facts
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
 
@@ -30,9 +35,9 @@ Checkpoint = Callable[..., Path]
 
 TASKS: dict[str, tuple[Head, Task]] = {
     "classify": ("sequence-classification", ClassifyTask(text="{{ body }}")),
-    "labels": ("causal", ClassifyTask(text="{{ body }}", labels=("refund", "late"))),
-    "extract": ("token-classification", ExtractTask(text="{{ body }}")),
-    "answer": ("question-answering", ExtractTask(text="{{ body }}", question="What?")),
+    "labels": ("causal", LabelsTask(text="{{ body }}", labels=("refund", "late"))),
+    "extract": ("token-classification", SpansTask(text="{{ body }}")),
+    "answer": ("question-answering", AnswerTask(text="{{ body }}", question="What?")),
     "generate": ("causal", GREEDY),
 }
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from models.config.types import Head
-from pipelines.job import ClassifyTask, ExtractTask, Task
+from pipelines.task_base.task import Task
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.spans import SpansTask
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
 from tests.helpers.tiny_checkpoints import FAMILIES
 
 TASKS: dict[str, tuple[Head, Task]] = {
     "generate": ("causal", GREEDY),
     "classify": ("sequence-classification", ClassifyTask(text="{{ body }}")),
-    "extract": ("token-classification", ExtractTask(text="{{ body }}")),
+    "extract": ("token-classification", SpansTask(text="{{ body }}")),
 }
 NUM_ROWS = 40
 WINDOWS = {"phi3": {"sliding_window": 8}}

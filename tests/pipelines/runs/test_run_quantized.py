@@ -11,7 +11,8 @@ from models import Scorer
 from models.config.quantization import QuantizationConfig
 from models.loading.load import load_tokenizer
 from pipelines.errors import FingerprintError
-from pipelines.job import ClassifyTask, Job
+from pipelines.job import Job
+from pipelines.tasks.classify import ClassifyTask
 from tests.helpers.pipelines.running import contents, drive, job_of, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from actors.work import Generated
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
 from models.text.tokenizer import Tokenizer
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, Job
+from pipelines.job import Job
 from pipelines.ledger.unit_files import encode_results, result_table
-from pipelines.rows.rows import FinishedUnit, InferredUnit, ModelRequest
-from pipelines.tasks.facts import ModelFacts
+from pipelines.rows.rows import FinishedUnit, InferredUnit
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.requests import ModelRequest
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.finish import finish, result_columns
+from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
+from pipelines.tasks.spans import SpansTask
 from tests.helpers.pipelines.making import make_facts, make_job, make_rows, word_tokenizer
 
 CAUSAL = make_facts("causal")
@@ -133,8 +139,8 @@ class TestCarriedColumns:
         cases = (
             (TestGenerate.job, CAUSAL),
             (make_job(ClassifyTask(text="{{ body }}")), make_facts("sequence-classification", names=("a", "b"))),
-            (make_job(ExtractTask(text="{{ body }}")), BIO),
-            (make_job(ExtractTask(text="{{ body }}", question="w1")), ANSWERS),
+            (make_job(SpansTask(text="{{ body }}")), BIO),
+            (make_job(AnswerTask(text="{{ body }}", question="w1")), ANSWERS),
         )
         for job, facts in cases:
             unit = run(job, facts, tokenizer, {"body": pa.array([None], pa.string())}, generated)
@@ -220,7 +226,7 @@ class TestClassify:
             assert (row["label"], row["prompt_tokens"]) == ("a", 20)
 
     def test_labels_of_a_causal_model_share_their_probability(self, tokenizer: Tokenizer) -> None:
-        job = make_job(ClassifyTask(text="{{ body }}", labels=("w1", "w2")))
+        job = make_job(LabelsTask(text="{{ body }}", labels=("w1", "w2")))
         unit = run(job, CAUSAL, tokenizer, {"body": ["w3"]}, logits(math.log(0.03), math.log(0.01)))
         row = result_table(unit).to_pylist(maps_as_pydicts="strict")[0]
         assert (row["label"], row["scores"]) == ("w1", pytest.approx({"w1": 0.75, "w2": 0.25}))
@@ -252,7 +258,7 @@ def tagging(tags: Sequence[int]) -> Model:
 
 class TestExtract:
     def test_spans_have_offsets_and_text(self, tokenizer: Tokenizer) -> None:
-        job = make_job(ExtractTask(text="{{ body }}!"))
+        job = make_job(SpansTask(text="{{ body }}!"))
         unit = run(job, BIO, tokenizer, {"body": ["w0  w1 w2", "", "w3"]}, tagging([0, 1, 2, 0] + [0] * 300))
         # "w2!" is no word of the vocabulary: its token is <unk>, which the model tags B-X
         assert values(unit, "spans")[0][0] | {"score": 0} == {
@@ -264,7 +270,7 @@ class TestExtract:
         }
 
     def test_the_score_is_the_tags_probability(self, tokenizer: Tokenizer) -> None:
-        job = make_job(ExtractTask(text="{{ body }}"))
+        job = make_job(SpansTask(text="{{ body }}"))
         unit = run(job, BIO, tokenizer, {"body": ["w0 w1 w2"]}, tagging([0, 1, 2]))
         expected = math.exp(5) / (math.exp(5) + 4)
         assert values(unit, "spans") == [
@@ -277,9 +283,9 @@ class TestExtract:
     ) -> None:
         stride = data.draw(st.integers(0, window - 3))
         columns = {"body": [words(range(len(tags))), "w0"]}
-        whole = run(make_job(ExtractTask(text="{{ body }}")), BIO, tokenizer, columns, tagging(tags))
+        whole = run(make_job(SpansTask(text="{{ body }}")), BIO, tokenizer, columns, tagging(tags))
         cut = run(
-            make_job(ExtractTask(text="{{ body }}", window=window, stride=stride)),
+            make_job(SpansTask(text="{{ body }}", window=window, stride=stride)),
             BIO,
             tokenizer,
             columns,
@@ -288,7 +294,7 @@ class TestExtract:
         assert result_table(cut)["spans"].equals(result_table(whole)["spans"])
 
     def test_an_answer_is_found_in_its_window(self, tokenizer: Tokenizer) -> None:
-        job = make_job(ExtractTask(text="{{ body }}", question="w100", window=10, stride=3))
+        job = make_job(AnswerTask(text="{{ body }}", question="w100", window=10, stride=3))
 
         def model(request: ModelRequest) -> Any:
             values = np.zeros((len(request.token_ids), 2), np.float32)
@@ -323,7 +329,7 @@ def test_columns_are_known_before_a_run() -> None:
     ]
     scores = result_columns(make_job(ClassifyTask(text="x")), facts)[2]
     assert scores.type == pa.map_(pa.string(), pa.float32())
-    spans = result_columns(make_job(ExtractTask(text="x")), BIO)[0].type.value_type
+    spans = result_columns(make_job(SpansTask(text="x")), BIO)[0].type.value_type
     assert spans.names == ["start", "end", "label", "text", "score"]
 
 

@@ -21,11 +21,11 @@ from models.errors import OverrunError, OverrunReason, TokenizerError
 from models.isolation import Limits
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import OverrunsError, TaskError
-from pipelines.job import GenerateTask
 from pipelines.rows.rows import PreparedUnit, UnitRows
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
+from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
-from pipelines.tasks.pace import SLICE_CHARS, Doing, Place
 from pipelines.tasks.prepare import Preparer
 from tests.helpers.models.jinja_grammar import templates
 from tests.helpers.models.template_bombs import BOMBS

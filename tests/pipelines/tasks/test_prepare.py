@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import TaskError
-from pipelines.job import ClassifyTask, ExtractTask, GenerateTask, InputSpec, Task
+from pipelines.job import InputSpec
 from pipelines.rows.rows import PreparedUnit, RowFailure
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.task import Task
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.seeds import row_seed
+from pipelines.tasks.spans import SpansTask
 from tests.helpers.models.tiny_tokenizers import qwen
 from tests.helpers.pipelines.making import CHAT_TEMPLATE, make_facts, make_job, make_rows, word_tokenizer
 
@@ -68,7 +74,7 @@ class TestGenerate:
         unit = prepare(task, CAUSAL, tokenizers["framed"], {"body": ["w1", "w2 w3"]})
         assert token_ids(unit) == [[CLS, *ids([0, 1]), SEP], [CLS, *ids([0, 2, 3]), SEP]]
         assert [request.row for request in unit.requests] == [0, 1]
-        assert unit.texts is None
+        assert unit.texts == ()
 
     def test_a_message_may_be_in_parts_which_are_templates_each(self, tmp_path: Path) -> None:
         parts = [{"type": "text", "text": "w1 "}, {"type": "text", "text": "{{ body }}"}]
@@ -253,7 +259,7 @@ class TestBadRows:
         assert failures(unit) == [(11, "invalid_value")]
 
     def test_a_table_without_rows_is_a_unit_without_requests(self, tokenizers: dict[str, Tokenizer]) -> None:
-        unit = prepare(ExtractTask(text="{{ body }}"), TOKENS, tokenizers["bare"], {"body": pa.array([], pa.string())})
+        unit = prepare(SpansTask(text="{{ body }}"), TOKENS, tokenizers["bare"], {"body": pa.array([], pa.string())})
         assert (unit.requests, unit.failures, unit.texts, unit.rows.num_rows) == ((), (), (), 0)
 
     def test_a_template_without_columns_makes_a_request_of_every_row(self, tokenizers: dict[str, Tokenizer]) -> None:
@@ -285,14 +291,14 @@ class TestClassify:
         assert [request.row for request in unit.requests] == [0, 0, 0, 1]
 
     def test_a_causal_model_is_asked_for_one_of_the_labels(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ClassifyTask(text="{{ body }}", question="w5 {{ kind }}", labels=("w7", "w8"))
+        task = LabelsTask(text="{{ body }}", question="w5 {{ kind }}", labels=("w7", "w8"))
         tokenizer = tokenizers["bare"]
         unit = prepare(task, CAUSAL, tokenizer, {"body": ["w1"], "kind": ["w6"]})
         assert token_ids(unit) == [tokenizer.encode("w1\n\nQuestion: w5 w6\nAnswer with one of: w7, w8.\nAnswer:")]
         assert Preparer(make_job(task), tokenizer, CAUSAL).label_ids == ((11, END), (12, END))
 
     def test_the_longest_label_has_to_fit_behind_the_prompt(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ClassifyTask(text="{{ body }}", question="w5", labels=("w7", "w8 w9"))
+        task = LabelsTask(text="{{ body }}", question="w5", labels=("w7", "w8 w9"))
         num_asked = len(tokenizers["bare"].encode("\n\nQuestion: w5\nAnswer with one of: w7, w8 w9.\nAnswer:"))
         fitting = 64 - 3 - num_asked
         body = [words(range(fitting)), words(range(fitting + 1))]
@@ -301,7 +307,7 @@ class TestClassify:
         assert "62 tokens and the longest label 3; at most 64" in unit.failures[0].message
 
     def test_windows_of_a_causal_model_are_prompts_each(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ClassifyTask(text="{{ body }}", question="w5", labels=("w7", "w8"), windows="max", window=20, stride=3)
+        task = LabelsTask(text="{{ body }}", question="w5", labels=("w7", "w8"), windows="max", window=20, stride=3)
         tokenizer = tokenizers["chat"]
         unit = prepare(task, CAUSAL, tokenizer, {"body": [words(range(20, 40))]})
         prompts = [tokenizer.decode(request, skip_special_tokens=False) for request in token_ids(unit)]
@@ -315,7 +321,7 @@ class TestClassify:
         assert len(seen) > 20
 
     def test_a_question_that_leaves_no_room_is_too_long(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ClassifyTask(text="{{ body }}", question="{{ asked }}", labels=("w7", "w8"), windows="max")
+        task = LabelsTask(text="{{ body }}", question="{{ asked }}", labels=("w7", "w8"), windows="max")
         columns = {"body": [words(range(70))], "asked": [words(range(60))]}
         assert failures(prepare(task, CAUSAL, tokenizers["bare"], columns)) == [(10, "too_long")]
 
@@ -324,7 +330,7 @@ class TestExtract:
     def test_offsets_count_characters_of_the_rendered_text(self, tokenizers: dict[str, Tokenizer]) -> None:
         text = "über  <|im_end|> 😀 world"
         unit = prepare(
-            ExtractTask(text="> {{ body }}"),
+            SpansTask(text="> {{ body }}"),
             make_facts("token-classification", max_model_len=500),
             tokenizers["qwen"],
             {"body": [text]},
@@ -340,7 +346,7 @@ class TestExtract:
         assert covered == set(range(len(text) + 2))
 
     def test_every_token_is_answered_for_by_one_window(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ExtractTask(text="{{ body }}", window=8, stride=3)
+        task = SpansTask(text="{{ body }}", window=8, stride=3)
         unit = prepare(task, TOKENS, tokenizers["framed"], {"body": [words(range(20))]})
         assert all(request.token_ids[0] == CLS and request.token_ids[-1] == SEP for request in unit.requests)
         assert all(len(request.token_ids) == 8 for request in unit.requests)
@@ -348,14 +354,14 @@ class TestExtract:
         token_ids_seen = np.concatenate([request.token_ids for request in unit.requests])
         answered = offsets[:, 0] >= 0
         assert token_ids_seen[answered].tolist() == ids(range(20))
-        assert [unit.texts[0][start:end] for start, end in offsets[answered]] == words(range(20)).split()  # type: ignore[index]
+        assert [unit.texts[0][start:end] for start, end in offsets[answered]] == words(range(20)).split()
 
     @given(num_words=st.integers(0, 120), window=st.integers(4, 30), data=st.data())
     def test_windows_never_lose_a_token(
         self, num_words: int, window: int, data: st.DataObject, tokenizers: dict[str, Tokenizer]
     ) -> None:
         stride = data.draw(st.integers(0, window - 3))
-        task = ExtractTask(text="{{ body }}", window=window, stride=stride)
+        task = SpansTask(text="{{ body }}", window=window, stride=stride)
         unit = prepare(task, TOKENS, tokenizers["framed"], {"body": [words(range(num_words))]})
         offsets = [
             request.offsets[request.offsets[:, 0] >= 0] for request in unit.requests if request.offsets is not None
@@ -363,7 +369,7 @@ class TestExtract:
         assert sum(map(len, offsets)) == num_words
 
     def test_a_question_stands_in_every_window(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ExtractTask(text="{{ body }}", question="{{ asked }}", window=10, stride=2)
+        task = AnswerTask(text="{{ body }}", question="{{ asked }}", window=10, stride=2)
         columns = {"body": [words(range(10, 18))], "asked": ["w1 w2"]}
         unit = prepare(task, ANSWERS, tokenizers["framed"], columns)
         before = [CLS, *ids([1, 2]), SEP]
@@ -375,14 +381,14 @@ class TestExtract:
     def test_question_and_text_stand_beside_each_other_without_special_tokens(
         self, tokenizers: dict[str, Tokenizer]
     ) -> None:
-        task = ExtractTask(text="{{ body }}", question="w1 w2")
+        task = AnswerTask(text="{{ body }}", question="w1 w2")
         unit = prepare(task, ANSWERS, tokenizers["bare"], {"body": ["w3 w4"]})
         assert token_ids(unit) == [ids([1, 2, 3, 4])]
         assert unit.requests[0].offsets is not None
         assert unit.requests[0].offsets.tolist() == [[-1, -1], [-1, -1], [0, 2], [3, 5]]
 
     def test_a_question_that_leaves_no_room_for_the_text_is_too_long(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ExtractTask(text="{{ body }}", question="{{ asked }}", window=20, stride=4)
+        task = AnswerTask(text="{{ body }}", question="{{ asked }}", window=20, stride=4)
         columns = {
             "body": [words(range(30)), "w1", words(range(30))],
             "asked": [words(range(13)), words(range(13)), words(range(12))],
@@ -392,8 +398,8 @@ class TestExtract:
 
     def test_an_empty_text_needs_no_request(self, tokenizers: dict[str, Tokenizer]) -> None:
         for task, facts in (
-            (ExtractTask(text="{{ body }}"), TOKENS),
-            (ExtractTask(text="{{ body }}", question="w1"), ANSWERS),
+            (SpansTask(text="{{ body }}"), TOKENS),
+            (AnswerTask(text="{{ body }}", question="w1"), ANSWERS),
         ):
             unit = prepare(task, facts, tokenizers["framed"], {"body": ["", "w1"]})
             assert unit.failures == ()
@@ -401,7 +407,7 @@ class TestExtract:
             assert unit.texts == ("", "w1")
 
     def test_an_empty_question_is_a_bad_row(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ExtractTask(text="{{ body }}", question="{{ asked }}")
+        task = AnswerTask(text="{{ body }}", question="{{ asked }}")
         assert failures(prepare(task, ANSWERS, tokenizers["framed"], {"body": ["w1"], "asked": [""]})) == [
             (10, "empty_text")
         ]
@@ -413,7 +419,7 @@ class TestWrongTasks:
         [
             (GenerateTask(prompt="x"), SEQUENCE, "task.kind"),
             (GenerateTask(prompt="x"), make_facts("embedding"), "model.path"),
-            (ClassifyTask(text="x", labels=("w1", "w2")), make_facts("embedding"), "model.path"),
+            (LabelsTask(text="x", labels=("w1", "w2")), make_facts("embedding"), "model.path"),
             (GenerateTask(prompt="{{ x"), CAUSAL, "task.prompt"),
             (GenerateTask(messages=({"role": "user", "content": "x"},)), CAUSAL, "task.messages"),
             (GenerateTask(prompt="x", sampling=SamplingParams(max_tokens=64)), CAUSAL, "task.sampling.max_tokens"),
@@ -424,18 +430,18 @@ class TestWrongTasks:
             ),
             (ClassifyTask(text="x"), CAUSAL, "task.labels"),
             (ClassifyTask(text="x"), TOKENS, "task.kind"),
-            (ClassifyTask(text="x", labels=("w1", "w2")), SEQUENCE, "task.labels"),
-            (ClassifyTask(text="x", labels=("w1", "w1")), CAUSAL, "task.labels"),
-            (ClassifyTask(text="x", labels=("w1", "")), CAUSAL, "task.labels"),
+            (LabelsTask(text="x", labels=("w1", "w2")), SEQUENCE, "task.labels"),
+            (LabelsTask(text="x", labels=("w1", "w1")), CAUSAL, "task.labels"),
+            (LabelsTask(text="x", labels=("w1", "")), CAUSAL, "task.labels"),
             (ClassifyTask(text="x", window=10), SEQUENCE, "task.window"),
             (ClassifyTask(text="x", windows="mean", window=65), SEQUENCE, "task.window"),
             (ClassifyTask(text="x", windows="mean", window=10, stride=9), SEQUENCE, "task.window"),
-            (ExtractTask(text="x"), ANSWERS, "task.question"),
-            (ExtractTask(text="x"), CAUSAL, "task.kind"),
-            (ExtractTask(text="x", question="y"), TOKENS, "task.question"),
-            (ExtractTask(text="x", question="{{ y"), ANSWERS, "task.question"),
-            (ExtractTask(text="x", window=10, stride=10), TOKENS, "task.stride"),
-            (ExtractTask(text="x", window=10, stride=8), TOKENS, "task.window"),
+            (SpansTask(text="x"), ANSWERS, "task.question"),
+            (SpansTask(text="x"), CAUSAL, "task.kind"),
+            (AnswerTask(text="x", question="y"), TOKENS, "task.question"),
+            (AnswerTask(text="x", question="{{ y"), ANSWERS, "task.question"),
+            (SpansTask(text="x", window=10, stride=10), TOKENS, "task.stride"),
+            (SpansTask(text="x", window=10, stride=8), TOKENS, "task.window"),
         ],
     )
     def test_the_place_is_named(
@@ -452,7 +458,7 @@ class TestWrongTasks:
         assert caught.value.place == "task.messages[0].content[0].text"
 
     def test_columns_are_those_of_all_templates(self, tokenizers: dict[str, Tokenizer]) -> None:
-        task = ClassifyTask(text="{{ body }}", question="{{ asked | default('w1') }}", labels=("w1", "w2"))
+        task = LabelsTask(text="{{ body }}", question="{{ asked | default('w1') }}", labels=("w1", "w2"))
         preparer = Preparer(make_job(task), tokenizers["bare"], CAUSAL)
         assert preparer.columns.required == {"body"}
         assert preparer.columns.optional == {"asked"}
@@ -460,7 +466,7 @@ class TestWrongTasks:
 
 def test_a_row_is_prepared_alike_in_any_unit(tokenizers: dict[str, Tokenizer]) -> None:
     body = [words(range(number % 70)) for number in range(1, 40)]
-    preparer = Preparer(make_job(ExtractTask(text="{{ body }}", window=16)), tokenizers["framed"], TOKENS)
+    preparer = Preparer(make_job(SpansTask(text="{{ body }}", window=16)), tokenizers["framed"], TOKENS)
     whole = preparer.prepare(make_rows(pa.table({"body": body})), relative_path="x")
     alone = [preparer.prepare(make_rows(pa.table({"body": [text]})), relative_path="x") for text in body]
     assert token_ids(whole) == [request for unit in alone for request in token_ids(unit)]
@@ -468,7 +474,7 @@ def test_a_row_is_prepared_alike_in_any_unit(tokenizers: dict[str, Tokenizer]) -
 
 def test_facts_and_prepared_units_travel(tokenizers: dict[str, Tokenizer]) -> None:
     assert pickle.loads(pickle.dumps(TOKENS)) == TOKENS
-    unit = prepare(ExtractTask(text="{{ body }}"), TOKENS, tokenizers["bare"], {"body": ["w1", None]})
+    unit = prepare(SpansTask(text="{{ body }}"), TOKENS, tokenizers["bare"], {"body": ["w1", None]})
     copy = pickle.loads(pickle.dumps(unit))
     assert token_ids(copy) == token_ids(unit)
     assert copy.failures == unit.failures

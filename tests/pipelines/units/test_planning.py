@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from pipelines.errors import PlanError
 from pipelines.formats.schema import Columns, json_reason
-from pipelines.job import ClassifyTask, GenerateTask, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.generate import GenerateTask
 from pipelines.units import planning, scanning
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Item, Plan, Result, map_here, plan_units, unit_rows_of

@@ -15,12 +15,16 @@ from actors.online.local import LocalModel
 from models import Scorer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
-from pipelines.job import ClassifyTask, ExtractTask
 from pipelines.ledger.unit_files import result_table
 from pipelines.rows.rows import InferredUnit
-from pipelines.tasks.facts import ModelFacts
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.task import Task
+from pipelines.tasks.answer import AnswerTask
+from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.finish import finish
+from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
+from pipelines.tasks.spans import SpansTask
 from tests.helpers.actors.serving import load, served, serving
 from tests.helpers.pipelines.making import make_job, make_rows
 
@@ -57,7 +61,7 @@ def address(
         model.close()
 
 
-def of_a_job(path: Path, task: ClassifyTask | ExtractTask, texts: tuple[str, ...], *, max_model_len: int) -> pa.Table:
+def of_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: int) -> pa.Table:
     """The result columns of a job."""
     tokenizer = Tokenizer.from_pretrained(path)
     facts = ModelFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
@@ -66,7 +70,7 @@ def of_a_job(path: Path, task: ClassifyTask | ExtractTask, texts: tuple[str, ...
     prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
     scorer = Scorer.from_pretrained(path, dtype="float32")
     ids = [request.token_ids.tolist() for request in prepared.requests]
-    if isinstance(task, ClassifyTask) and task.labels is not None:
+    if preparer.label_ids:
         results: list[Any] = list(scorer.score_labels(ids, preparer.label_ids).numpy())
     else:
         results = [logits.numpy() for logits in scorer.score(ids)]
@@ -99,7 +103,7 @@ def test_a_regression_says_that_it_is_one(address: str, regression_path: Path) -
 
 
 def test_labels_of_a_causal_model_are_those_of_a_job(address: str, causal_path: Path) -> None:
-    task = ClassifyTask(text="{{ body }}", question=QUESTION, labels=tuple(LABELS))
+    task = LabelsTask(text="{{ body }}", question=QUESTION, labels=tuple(LABELS))
     expected = of_a_job(causal_path, task, SHORT, max_model_len=512).to_pylist()
     found = post(address, "classify", model="causal", input=list(SHORT), labels=LABELS, question=QUESTION).json()
     assert [one["label"] for one in found["data"]] == [row["label"] for row in expected]
@@ -109,7 +113,7 @@ def test_labels_of_a_causal_model_are_those_of_a_job(address: str, causal_path: 
 
 
 def test_spans_are_those_of_a_job_whose_windows_cut_a_long_text(address: str, tagger_path: Path) -> None:
-    expected = of_a_job(tagger_path, ExtractTask(text="{{ body }}"), TEXTS, max_model_len=128).to_pylist()
+    expected = of_a_job(tagger_path, SpansTask(text="{{ body }}"), TEXTS, max_model_len=128).to_pylist()
     found = post(address, "extract", model="tagger", input=list(TEXTS)).json()["data"]
     for one, row, text in zip(found, expected, TEXTS, strict=True):
         shown = [{**span, "score": pytest.approx(span["score"], abs=1e-5)} for span in row["spans"]]
@@ -119,7 +123,7 @@ def test_spans_are_those_of_a_job_whose_windows_cut_a_long_text(address: str, ta
 
 
 def test_answers_are_those_of_a_job(address: str, reader_path: Path) -> None:
-    task = ExtractTask(text="{{ body }}", question=QUESTION)
+    task = AnswerTask(text="{{ body }}", question=QUESTION)
     expected = of_a_job(reader_path, task, TEXTS, max_model_len=128).to_pylist()
     found = post(address, "extract", model="reader", input=list(TEXTS), question=QUESTION).json()["data"]
     for one, row in zip(found, expected, strict=True):

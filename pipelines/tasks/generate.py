@@ -1,29 +1,135 @@
-"""Generation: a prompt, chat messages or a column of token ids -> one request a row.
+"""Generation: free text after a prompt, chat messages or a column of token ids, one request a row.
 
 A prompt is encoded as `AutoTokenizer(text)` does, a rendered chat template without adding special tokens. The strings of messages,
 roles and nested content parts included, are templates each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import pyarrow as pa
+
+from models.engine.scheduling.request import SamplingParams, TokenLogprobs
 from models.text.chat_content import ChatContent
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
-from pipelines.job import GenerateTask
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
-from pipelines.tasks.encoding import EncodedRow, Row, TextEncoding, each, of_tokens, protected, too_long
-from pipelines.tasks.facts import ModelFacts
-from pipelines.tasks.pace import Pace
-from pipelines.templates.templates import RowTemplate
+from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.pace import Pace
+from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
+from pipelines.task_base.task import Counted, Task
+from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, each, protected, too_long
+
+GENERATE_UNIT_ROWS = 256
+
+_CHOICE = pa.struct([pa.field("token_id", pa.int64()), pa.field("logprob", pa.float32())])
+LOGPROBS = pa.list_(
+    pa.struct(
+        [
+            pa.field("token_id", pa.int64()),
+            pa.field("logprob", pa.float32()),
+            pa.field("rank", pa.int64()),
+            pa.field("top", pa.list_(_CHOICE)),
+        ]
+    )
+)
 
 # What chat templates get in another way.
 _RESERVED = {"messages": "write task.messages", "now": "the date that templates see is the key date of the job"}
 # Where a prompt ends, which does not change how messages are written.
 _OF_THE_END = ("add_generation_prompt", "continue_final_message")
 
+LATER_SAMPLING = (
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "no_repeat_ngram_size",
+)
+"""Sampling parameters that are not in the records of runs from before there were such: absent where they ask for nothing."""
 
-class PromptEncoder:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateTask(Task):
+    """Free text from a causal model; exactly one of `prompt`, `messages` and `prompt_token_ids` (a column) is set."""
+
+    kind: ClassVar = "generate"
+    generates: ClassVar = True
+    unit_rows: ClassVar = GENERATE_UNIT_ROWS
+    counted: ClassVar = Counted(
+        title="How texts ended",
+        columns=("finish_reason",),
+        labels_in=lambda row: [(str(row["finish_reason"]), None)],
+    )
+
+    prompt: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompt_token_ids: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.0))
+    allow_special_tokens: bool = False
+
+    @property
+    def uses_chat_template(self) -> bool:
+        return self.messages is not None
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        if self.prompt is not None:
+            yield "task.prompt", self.prompt
+        for index, message in enumerate(self.messages or ()):
+            place = f"task.messages[{index}]"
+            yield f"{place}.role", message["role"]
+            yield from _templates_in(f"{place}.content", message["content"])
+
+    def columns_named(self) -> Iterator[tuple[str, str]]:
+        if self.prompt_token_ids is not None:
+            yield "task.prompt_token_ids", self.prompt_token_ids
+
+    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+        check_head(facts, "causal", "task.kind", "generate")
+        if self.prompt_token_ids is not None:
+            return TokenIdsEncoder(self, self.prompt_token_ids, facts)
+        return PromptEncoder(self, tokenizer, facts)
+
+    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+        del facts
+        text = pa.field("text", pa.string())
+        return [text] if self.sampling.logprobs is None else [text, pa.field("logprobs", LOGPROBS)]
+
+    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+        del facts
+        text = pa.array([result.text for result in rows.generated], pa.string())
+        if self.sampling.logprobs is None:
+            return [text]
+        logprobs = [[_token(token) for token in result.logprobs or ()] for result in rows.generated]
+        return [text, pa.array(logprobs, LOGPROBS)]
+
+    def recorded(self) -> dict[str, Any]:
+        values = super(GenerateTask, self).recorded()
+        defaults = SamplingParams()
+        unasked = {name: None for name in LATER_SAMPLING if getattr(self.sampling, name) == getattr(defaults, name)}
+        values["sampling"] |= unasked
+        return values
+
+
+def _templates_in(place: str, content: str | Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """A message's content: one template, or one for each part."""
+    if isinstance(content, str):
+        yield place, content
+    else:
+        yield from ((f"{place}[{number}].text", part["text"]) for number, part in enumerate(content))
+
+
+def _token(token: TokenLogprobs) -> dict[str, Any]:
+    top = [{"token_id": token_id, "logprob": logprob} for token_id, logprob in token.top.items()]
+    return {"token_id": token.token_id, "logprob": token.logprob, "rank": token.rank, "top": top}
+
+
+class PromptEncoder(TemplateEncoder):
     """Rows to the prompts of a `GenerateTask` that has a `prompt` or `messages`.
 
     Raises:
@@ -34,13 +140,9 @@ class PromptEncoder:
         self._task = task
         self._tokenizer = tokenizer
         self._limit = prompt_limit(task, facts)
-        self._templates: list[RowTemplate] = []
         self._render = (
-            self._chat_renderer() if task.prompt is None else self._template(task.prompt, "task.prompt").render
+            self._chat_renderer() if task.prompt is None else self.template(task.prompt, "task.prompt").render
         )
-        self.columns = frozenset[str]().union(*(template.columns for template in self._templates))
-        self.required_columns = frozenset[str]().union(*(template.required_columns for template in self._templates))
-        self.reads_all = any(template.reads_all for template in self._templates)
         self._encoding = TextEncoding(render=self._rendered, encode=self._encode, check=self._checked, num_chars=len)
 
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
@@ -56,7 +158,7 @@ class PromptEncoder:
         del text
         if not token_ids:
             raise RowError(EMPTY_TEXT, "the prompt has no tokens")
-        return of_tokens(checked_length(token_ids, self._limit, self._task))
+        return EncodedRow.of_tokens(checked_length(token_ids, self._limit, self._task))
 
     def _chat_renderer(self) -> Callable[[Row], str]:
         if self._tokenizer.chat_template is None:
@@ -85,7 +187,7 @@ class PromptEncoder:
     def _renderer(self, value: Any, place: str) -> Callable[[Row], Any]:
         """A function from a row to `value` with every string in it rendered."""
         if isinstance(value, str):
-            return self._template(value, place).render
+            return self.template(value, place).render
         if isinstance(value, Mapping):
             fields = {name: self._renderer(item, f"{place}.{name}") for name, item in value.items()}
             return lambda row: {name: render(row) for name, render in fields.items()}
@@ -94,12 +196,8 @@ class PromptEncoder:
             return lambda row: [render(row) for render in items]
         return lambda _: value
 
-    def _template(self, source: str, place: str) -> RowTemplate:
-        self._templates.append(RowTemplate(source, place=place))
-        return self._templates[-1]
 
-
-class TokenIdsEncoder:
+class TokenIdsEncoder(RowEncoder):
     """Rows that come tokenized: a column of lists of token ids.
 
     Raises:
@@ -112,7 +210,6 @@ class TokenIdsEncoder:
         self._vocab_size = facts.vocab_size
         self._limit = prompt_limit(task, facts)
         self.columns = self.required_columns = frozenset({column})
-        self.reads_all = False
 
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
         del pace  # there is nothing of a stranger's to run
@@ -124,7 +221,7 @@ class TokenIdsEncoder:
             raise RowError(EMPTY_TEXT, f"column {self._column!r} is an empty list; a prompt needs a token")
         for token_id in token_ids:
             self._check(token_id)
-        return of_tokens(checked_length(token_ids, self._limit, self._task))
+        return EncodedRow.of_tokens(checked_length(token_ids, self._limit, self._task))
 
     def _token_ids(self, row: Row) -> list[Any]:
         if self._column not in row:

@@ -3,7 +3,7 @@
 What a checkpoint's values mean is `ModelFacts.outcome`. Windows of one text are put together class by class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
-from pipelines.job import ClassifyTask
-from pipelines.tasks.answered import AnsweredRows
+from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.task import Counted
+from pipelines.tasks.windows import Merging
 
 Float64Array = npt.NDArray[np.float64]
 
 SCORES = pa.map_(pa.string(), pa.float32())
 
 
-def classify_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
+def class_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
     """The columns of a classification; those of a regression say in their metadata that they hold no probabilities."""
     metadata = {"problem_type": "regression"} if outcome == "regression" else None
     fields: list[pa.Field[Any]] = [
@@ -30,11 +31,11 @@ def classify_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
     return [*fields, pa.field("labels", pa.list_(pa.string()))] if outcome == "multi_label" else fields
 
 
-def classify_columns(
-    task: ClassifyTask, outcome: Outcome, names: Sequence[str], rows: AnsweredRows
+def class_columns(
+    outcome: Outcome, names: Sequence[str], rows: AnsweredRows, merging: Merging | None
 ) -> list["pa.Array[Any]"]:
-    """One array a field; `names` are the classes."""
-    values = _values(task, outcome, len(names), rows)  # [N, C]
+    """One array a field; `names` are the classes, `merging` is how windows are put together."""
+    values = _values(outcome, len(names), rows, merging)  # [N, C]
     shown = values.astype(np.float32)
     scores = _score_maps(names, shown)
     if outcome == "regression":
@@ -46,12 +47,22 @@ def classify_columns(
     return [label, score, scores, _chosen(names, shown)] if outcome == "multi_label" else [label, score, scores]
 
 
-def _values(task: ClassifyTask, outcome: Outcome, num_classes: int, rows: AnsweredRows) -> Float64Array:
+def _labels_in(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
+    """The labels of a row of results: all that were chosen where a checkpoint decides on each class apart, else the one."""
+    if "labels" in row:
+        return [(label, None) for label in row["labels"]]
+    return [] if row["label"] is None else [(row["label"], row["score"])]
+
+
+COUNTED = Counted(title="Labels of rows", columns=("label", "score", "labels"), labels_in=_labels_in)
+
+
+def _values(outcome: Outcome, num_classes: int, rows: AnsweredRows, merging: Merging | None) -> Float64Array:
     """What the columns show of each class of each row [N, C]."""
     if rows.num_rows == 0:
         return np.empty((0, num_classes))
     logits = np.stack(rows.logits)  # [R, C]
-    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], task.windows or "mean")
+    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], merging or "mean")
 
 
 def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.work import Generated
-from pipelines.rows.rows import ModelRequest
+from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]

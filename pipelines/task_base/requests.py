@@ -1,0 +1,69 @@
+"""What a task makes of rows: requests for the model, or the error of a row that it can make none of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.errors import RowError
+from pipelines.task_base.pace import Pace
+
+Row = Mapping[str, Any]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them."""
+
+    token_ids: Int32Array
+    offsets: Int32Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedRow:
+    """A row's requests, and its rendered text where the answers are parts of it."""
+
+    pieces: tuple[Piece, ...]
+    text: str | None = None
+
+    @classmethod
+    def of_tokens(cls, token_ids: Sequence[int]) -> "EncodedRow":
+        """A row of a single request."""
+        return cls(pieces=(Piece(token_ids=np.array(token_ids, np.int32)),))
+
+
+class RowEncoder(ABC):
+    """A task over a checkpoint: rows in, requests out.
+
+    `required_columns` have to exist in the input, `columns` are read if they do, and all there are with `reads_all`. `label_ids` are
+    the tokens of the labels that a causal model is asked to choose from, empty where it is not.
+    """
+
+    columns: frozenset[str] = frozenset()
+    required_columns: frozenset[str] = frozenset()
+    reads_all: bool = False
+    label_ids: tuple[tuple[int, ...], ...] = ()
+
+    @abstractmethod
+    def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
+        """The requests of each row of a unit, in its place; `pace` is told where the work stands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """One thing for the model to compute: token ids, and which of the unit's good rows (by position) it belongs to.
+
+    A row has several when its text is read in windows, and none when an extraction's text is empty. `offsets` are character offsets
+    of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
+    also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
+    sampled row's draws.
+    """
+
+    row: int
+    token_ids: Int32Array
+    offsets: Int32Array | None = None
+    seed: int = 0

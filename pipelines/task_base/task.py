@@ -1,0 +1,92 @@
+"""What a run asks of its task, whatever kind it is. The kinds are classes of their own in `pipelines.tasks`.
+
+A run, its plan, its report and its record know a task by these attributes alone: nothing outside `pipelines.tasks` asks which kind a
+task is of.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, cast
+
+import pyarrow as pa
+
+from models.engine.scheduling.request import SamplingParams
+from models.text.tokenizer import Tokenizer
+from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.requests import RowEncoder
+
+ONE_PASS_UNIT_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """What a report counts of a task's results under the heading `title`: `labels_in` gives the labels of one row, with their scores
+    where they have one, from those of `columns` that are there, by the task's own names."""
+
+    title: str
+    columns: tuple[str, ...]
+    labels_in: Callable[[Mapping[str, Any]], Iterable[tuple[str, float | None]]]
+
+
+class Task(ABC):
+    """What is asked of every row: a frozen dataclass with the task's own keys, and how its rows become requests, and answers columns.
+
+    `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes tokens, as `sampling` then says;
+    other tasks are computed in one pass. `unit_rows` is how many rows a unit has unless the spec says so. `counted` is
+    for reports, None where there is nothing to count. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+    generates: ClassVar[bool] = False
+    unit_rows: ClassVar[int] = ONE_PASS_UNIT_ROWS
+    counted: ClassVar[Counted | None] = None
+
+    @property
+    def sampling(self) -> SamplingParams | None:
+        return None
+
+    @property
+    def uses_chat_template(self) -> bool:
+        return False
+
+    @abstractmethod
+    def templates(self) -> Iterator[tuple[str, str]]:
+        """The place of every template over a row in the spec, such as `task.text`, and the template."""
+
+    def columns_named(self) -> Iterator[tuple[str, str]]:
+        """The place in the spec, and the name, of every column that the input must have beside those that templates read."""
+        return iter(())
+
+    @abstractmethod
+    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+        """The task over a checkpoint.
+
+        Raises:
+            TaskError: it cannot be run there.
+        """
+
+    @abstractmethod
+    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+        """The result columns, without the output's prefix. Columns that every task has come behind them (`pipelines.tasks.finish`)."""
+
+    @abstractmethod
+    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+        """The answers as one array for each of `fields`; every answer is a good one."""
+
+    def meaning_of_scores(self, facts: ModelFacts) -> str | None:
+        """What the scores of the checkpoint's own classes will be, for people; None where there are none."""
+        del facts
+        return None
+
+    def caution(self, facts: ModelFacts) -> str | None:
+        """What somebody who has not looked at the checkpoint may take the results for by mistake; a run says it when it begins."""
+        del facts
+        return None
+
+    def recorded(self) -> dict[str, Any]:
+        """The values that tell this task from another, as a run's record keeps them."""
+        return {"kind": self.kind, **asdict(cast("Any", self))}

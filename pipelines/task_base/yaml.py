@@ -1,0 +1,40 @@
+"""What the part of a spec that describes a task is made of: kinds of values, strictness, keys that come later, problems of one key."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from pipelines.task_base.task import Task
+
+MAX_COUNT = 2**31 - 1
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+
+
+def wrong(key: str, text: str) -> PydanticCustomError:
+    """A problem of one key, raised from a check of the whole mapping."""
+    return PydanticCustomError("at_key", "{text}", {"key": key, "text": text})
+
+
+class Strict(BaseModel):
+    """No coercion, no unknown keys. `later` names keys that are known but cannot be honoured yet, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    later: ClassVar[Mapping[str, str]] = {}
+
+
+class TaskYaml(Strict):
+    """The `task` of a spec, of one `kind`, which a subclass declares as a field: `kind: Literal["generate"] = Field(...)`."""
+
+    @abstractmethod
+    def to_task(self) -> Task:
+        """The task that is described."""
+
+    @classmethod
+    @abstractmethod
+    def recorded_as(cls, values: Mapping[str, Any]) -> type[Task]:
+        """The class of the task of this kind that a run's record has these values of (`Task.recorded`)."""

@@ -1,0 +1,21 @@
+"""The kinds of tasks there are, by the word that a spec writes: a new one is a file, and a line here."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipelines.task_base.task import Task
+from pipelines.task_base.yaml import TaskYaml
+from pipelines.tasks.classify_yaml import ClassifyYaml
+from pipelines.tasks.extract_yaml import ExtractYaml
+from pipelines.tasks.generate_yaml import GenerateYaml
+
+KINDS: Final[dict[str, type[TaskYaml]]] = {
+    "generate": GenerateYaml,
+    "classify": ClassifyYaml,
+    "extract": ExtractYaml,
+}
+
+
+def recorded_task(values: Mapping[str, Any]) -> type[Task]:
+    """The class of a task by what a run's record has of it."""
+    return KINDS[values["kind"]].recorded_as(values)
