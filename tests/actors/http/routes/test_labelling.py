@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from models import Scorer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.ledger.unit_files import result_table
-from pipelines.rows.rows import InferredUnit
+from pipelines.rows.rows import FinishedUnit, InferredUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
@@ -26,6 +27,7 @@ from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.odd_texts import odd_texts
 from tests.helpers.pipelines.making import make_job, make_rows
 
 TEXTS = ("Hello world, how are you today?", "Zürich <|im_end|> 日本語の文章です。", "naïve café " * 40)
@@ -63,6 +65,11 @@ def address(
 
 def of_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: int) -> pa.Table:
     """The result columns of a job."""
+    return result_table(finished_by_a_job(path, task, texts, max_model_len=max_model_len))
+
+
+def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: int) -> FinishedUnit:
+    """The texts as one unit of a job."""
     tokenizer = Tokenizer.from_pretrained(path)
     facts = ModelFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
     job = make_job(task)
@@ -74,7 +81,83 @@ def of_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: i
         results: list[Any] = list(scorer.score_labels(ids, preparer.label_ids).numpy())
     else:
         results = [logits.numpy() for logits in scorer.score(ids)]
-    return result_table(finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0)))
+    return finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
+
+
+ODD = tuple(odd_texts(500))
+PER_POST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model and how it is asked, by a job and over HTTP; `column` of a row is the answer's key `key`."""
+
+    model: str
+    path: str
+    task: Task
+    body: Mapping[str, Any]
+    column: str
+    key: str
+
+
+ENDPOINTS = (
+    Endpoint("classifier", "classify", ClassifyTask(text="{{ body }}"), {}, "scores", "scores"),
+    Endpoint(
+        "causal",
+        "classify",
+        LabelsTask(text="{{ body }}", question=QUESTION, labels=tuple(LABELS)),
+        {"labels": LABELS, "question": QUESTION},
+        "scores",
+        "scores",
+    ),
+    Endpoint("tagger", "extract", SpansTask(text="{{ body }}"), {}, "spans", "spans"),
+    Endpoint(
+        "reader",
+        "extract",
+        AnswerTask(text="{{ body }}", question=QUESTION),
+        {"question": QUESTION},
+        "answer",
+        "answer",
+    ),
+)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.model)
+def test_five_hundred_odd_texts_have_the_answers_of_a_job(
+    endpoint: Endpoint,
+    address: str,
+    causal_path: Path,
+    classifier_path: Path,
+    tagger_path: Path,
+    reader_path: Path,
+) -> None:
+    path = {"causal": causal_path, "classifier": classifier_path, "tagger": tagger_path, "reader": reader_path}
+    max_model_len = 512 if endpoint.model == "causal" else 128
+    unit = finished_by_a_job(path[endpoint.model], endpoint.task, ODD, max_model_len=max_model_len)
+    refused = {failure.row for failure in unit.failures}
+    good = [text for row, text in enumerate(ODD) if row not in refused]
+    expected: list[Any] = result_table(unit).column(endpoint.column).to_pylist()
+    assert len(good) == len(expected) > 400
+    found = []
+    for start in range(0, len(good), PER_POST):
+        part = good[start : start + PER_POST]
+        answer = post(address, endpoint.path, model=endpoint.model, input=part, **endpoint.body)
+        assert answer.status_code == 200, answer.text
+        found += [one[endpoint.key] for one in answer.json()["data"]]
+    for text, one, other in zip(good, found, expected, strict=True):
+        assert one == close_to(dict(other) if endpoint.column == "scores" else other), text
+    for row in refused:
+        answer = post(address, endpoint.path, model=endpoint.model, input=ODD[row], **endpoint.body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), ODD[row]
+
+
+def close_to(value: Any) -> Any:
+    """The same but for the last digits of its numbers."""
+    if isinstance(value, float):
+        return pytest.approx(value, abs=1e-5)
+    if isinstance(value, dict):
+        return {name: close_to(item) for name, item in value.items()}
+    return [close_to(item) for item in value] if isinstance(value, list) else value
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
