@@ -1,0 +1,138 @@
+"""A kind of task that is defined here alone, and its line in the table: from a spec to the rows of a run and its report."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import Field
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from jobs.errors import SpecError
+from jobs.report.report import gather
+from jobs.report.source import RunOutput
+from jobs.spec.job import load_spec
+from models.text.tokenizer import Tokenizer
+from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.pace import Pace
+from pipelines.task_base.requests import EncodedRow, RowEncoder
+from pipelines.task_base.task import Counted, Task
+from pipelines.task_base.yaml import TaskYaml, Text
+from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head
+from pipelines.tasks.kinds import KINDS
+from tests.helpers.pipelines.running import drive, rows_in
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+WORDS = ("order", "late", "refund", "thanks", "broken", "parcel")
+SURE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MarginTask(Task):
+    """How far a head's likeliest class is ahead of the next."""
+
+    kind: ClassVar = "margin"
+    unit_rows: ClassVar = 8
+    counted: ClassVar = Counted(
+        title="Sureness",
+        columns=("margin",),
+        labels_in=lambda row: [("sure" if row["margin"] > SURE else "unsure", row["margin"])],
+    )
+
+    text: str
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        yield "task.text", self.text
+
+    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+        check_head(facts, "sequence-classification", "task.kind", "a margin")
+        return WholeTexts(self.text, tokenizer)
+
+    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+        return [pa.field("margin", pa.float32())]
+
+    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+        probabilities = torch.tensor(np.stack(rows.logits)).softmax(dim=-1).sort(dim=-1).values
+        return [pa.array((probabilities[:, -1] - probabilities[:, -2]).numpy(), pa.float32())]
+
+
+class WholeTexts(TemplateEncoder):
+    def __init__(self, text: str, tokenizer: Tokenizer) -> None:
+        self._encoding = TextEncoding(
+            render=self.template(text, "task.text").render,
+            encode=tokenizer.encode_batch,
+            check=lambda _, ids: EncodedRow.of_tokens(ids),
+            num_chars=len,
+        )
+
+    def encode_rows(self, rows: Any, pace: Pace) -> Any:
+        return self._encoding.of_rows(rows, pace)
+
+
+class MarginYaml(TaskYaml):
+    kind: Literal["margin"] = Field(description="margin")
+    text: Text = Field(description="a template over the row's columns")
+
+    def to_task(self) -> MarginTask:
+        return MarginTask(text=self.text)
+
+    @classmethod
+    def recorded_as(cls, values: Mapping[str, Any]) -> type[Task]:
+        return MarginTask
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "margin", MarginYaml)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> Path:
+    model = tiny_checkpoint("sequence-classification")
+    lines = ["id,body\n", *(f"{row},{WORDS[row % 6]} {WORDS[row // 6]}\n" for row in range(30))]
+    (tmp_path / "rows.csv").write_text("".join(lines))
+    file = tmp_path / "margins.yaml"
+    file.write_text(
+        f"name: margins\nmodel: {{path: {model}}}\ntask: {{kind: margin, text: 'about: {{{{ body }}}}'}}\n"
+        f"input: {{paths: [{tmp_path}/rows.csv]}}\noutput: {{path: {tmp_path}/out, format: jsonl}}\n"
+    )
+    return file
+
+
+@pytest.mark.usefixtures("table")
+def test_a_kind_of_ones_own_runs_from_its_spec_to_its_report(spec: Path, tmp_path: Path) -> None:
+    job = load_spec(spec).job
+    assert drive(job).exit_status == 0
+    rows = rows_in(tmp_path / "out")
+    assert [row["id"] for row in rows] == [str(row) for row in range(30)]
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model.path)
+    network = AutoModelForSequenceClassification.from_pretrained(job.model.path, dtype=torch.float32)
+    for row in rows:
+        with torch.no_grad():
+            logits = network(**tokenizer(f"about: {row['body']}", return_tensors="pt")).logits[0]
+        best, second = logits.softmax(dim=-1).topk(2).values.tolist()
+        assert row["margin"] == pytest.approx(best - second, abs=1e-5)
+
+    facts = gather(RunOutput.open(job.output, input_options={}))
+    assert facts.labels_of == "Sureness"
+    num_sure = sum(row["margin"] > SURE for row in rows)
+    assert {label.label: label.count for label in facts.labels} == {
+        label: count for label, count in (("sure", num_sure), ("unsure", 30 - num_sure)) if count
+    }
+
+
+def test_the_spec_knows_the_kinds_of_the_table_and_no_other(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match="was 'margin'; it must be generate, classify"):
+        load_spec(spec)
+    monkeypatch.setitem(KINDS, "margin", MarginYaml)
+    assert load_spec(spec).job.task == MarginTask(text="about: {{ body }}")
