@@ -4,14 +4,15 @@ Plain values that pickle small and fast: they cross from one process to another.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint.found import FoundCheckpoint, Parts
 from models.checkpoint.place import find_checkpoint
+from models.config.option import Option, declared
 from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
@@ -34,15 +35,28 @@ INGRESS = "_http"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EngineSettings:
+class ReplicaOptions(EngineOptions):
+    """The options of an engine that somebody watches over: those of an engine, and when it counts as lost."""
+
+    step_timeout_s: Annotated[
+        float,
+        Option(
+            "after which a step that has not ended means that the engine, or a shard of it, hangs: it is started afresh",
+            unit="seconds",
+            above=0,
+        ),
+    ] = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings(ReplicaOptions):
     """What an engine process is made from; a restart makes the same one again.
 
     `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
-    `models.checkpoint.place`).
+    `models.checkpoint.place`); `model_options` are options of its family alone.
 
     `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
-    each of `labels` (token ids). None leaves a size to the checkpoint or the device. `num_threads` is what one matrix product uses
-    on the CPU. The model is split over `tensor_parallel_size` shards; a step that takes longer than `step_timeout_s` counts as hung.
+    each of `labels` (token ids). `num_threads` is what one matrix product uses on the CPU.
     """
 
     path: str
@@ -50,28 +64,15 @@ class EngineSettings:
     version: str | None = None
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
-    mamba_dt_clamp: str = "prefill"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     num_threads: int = 1
-    max_model_len: int | None = None
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None
-    online_batched_tokens: int | None = None
-    block_size: int | None = None
-    cache_bytes: int | None = None
-    gpu_memory_fraction: float | None = None
-    tensor_parallel_size: int = 1
-    step_timeout_s: float = 300.0
 
     @property
     def options(self) -> EngineOptions:
-        """The sizes of an engine that generates.
-
-        Raises:
-            ConfigError: one is out of its range.
-        """
-        return EngineOptions(**{size.name: getattr(self, size.name) for size in fields(EngineOptions)})
+        """The sizes of the engine alone."""
+        return EngineOptions(**{name: getattr(self, name) for name in declared(EngineOptions)})
 
     def find(self, parts: Parts = "whole") -> FoundCheckpoint:
         """These parts of the checkpoint on this machine; see `models.checkpoint.place.find_checkpoint`.

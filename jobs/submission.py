@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from jobs.errors import FailedError, UsageError
-from jobs.spec.job import absolute, load_spec
+from jobs.spec.fields import absolute
+from jobs.spec.job import load_spec
 from jobs.spec.secrets import secret_keys
 from models.checkpoint.place import is_local
 

@@ -1,7 +1,8 @@
 """The exception tree of `models`.
 
     ModelError
-    ├── ConfigError        config.json or generation_config.json cannot be used
+    ├── ConfigError        config.json or generation_config.json cannot be used, or a setting
+    │   └── OptionError    one option cannot be what was given
     ├── CheckpointError    weights are missing, unexpected, misshapen or unreadable
     ├── TokenizerError     tokenizer files cannot be used
     ├── TemplateError      a chat template failed, or went over its limits
@@ -24,6 +25,18 @@ class ModelError(Exception):
 
 class ConfigError(ModelError):
     """A checkpoint's configuration cannot be used."""
+
+
+class OptionError(ConfigError):
+    """An option cannot be what was given: `problem` says what it was and what it may be, without its name."""
+
+    def __init__(self, option: str, problem: str, kind: str = "") -> None:
+        """`kind` stands before the name in the whole text: "engine option"."""
+        super().__init__(option, problem, kind)
+        self.option, self.problem, self.kind = option, problem, kind
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.kind, self.option, self.problem) if part)
 
 
 class CheckpointError(ModelError):

@@ -6,28 +6,32 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from actors.work import ReplicaOptions
 from models.checkpoint.found import FoundCheckpoint, Parts
 from models.checkpoint.place import find_checkpoint
+from models.config.option import Option
 from models.config.quantization import QuantizationConfig
 from pipelines.task_base.task import Task
 
 Format = Literal["parquet", "jsonl", "csv"]
 OutputFormat = Literal["parquet", "jsonl"]
+MAX_CPUS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """A checkpoint - a folder, a URL with its storage options, or a hub id - and how to load it.
 
-    `version` is the one that a run has found there: every process of the run loads that one or none.
+    `options` are those that the checkpoint's family declares. `version` is the one that a run has found there: every
+    process of the run loads that one or none.
     """
 
     path: str
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
-    mamba_dt_clamp: str = "prefill"
+    options: Mapping[str, Any] = field(default_factory=dict)
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     version: str | None = None
 
@@ -70,27 +74,17 @@ class OutputSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EngineSpec:
-    """How many engines, and how large. None leaves a value to the checkpoint or the machine.
+class EngineSpec(ReplicaOptions):
+    """How many engines, and how large: the options of one, and those of a cluster.
 
-    Each has `tensor_parallel_size` shards of `num_cpus`. With `max_replicas` there are from `replicas` to that many, by what there is
-    to do. A step that takes longer than `step_timeout_s` counts as hung. With `service` the replicas of that running service compute, and
-    the job has no engines of its own. `online_batched_tokens` is for engines that serve: those of a job have batch requests alone.
+    With `max_replicas` there are from `replicas` to that many, by what there is to do. With `service` the replicas of that running
+    service compute, and the job has no engines of its own.
     """
 
+    num_cpus: Annotated[float | None, Option("CPUs of one shard", above=0, most=MAX_CPUS, unset="1")] = None
     replicas: int = 1
     max_replicas: int | None = None
-    tensor_parallel_size: int = 1
-    step_timeout_s: float = 300.0
     service: str | None = None
-    num_cpus: float | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None
-    online_batched_tokens: int | None = None
-    block_size: int | None = None
-    cache_bytes: int | None = None
-    gpu_memory_fraction: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

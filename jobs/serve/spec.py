@@ -10,9 +10,10 @@ from pydantic import Field, ValidationError
 
 from jobs.demo import CHECKPOINTS
 from jobs.errors import SpecError
+from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
-from jobs.spec.fields import NAME_TEXT, Name, Place
-from jobs.spec.job import EngineYaml, ModelYaml, absolute
+from jobs.spec.fields import NAME_TEXT, Name, Place, absolute
+from jobs.spec.model import ModelYaml
 from jobs.spec.places import Document, Places, document_of, read_document
 from pipelines.job import EngineSpec, ModelSpec
 from pipelines.task_base.yaml import Strict, Text

@@ -1,5 +1,6 @@
 """Kinds of values that parts of a spec share beside those that tasks have too (`pipelines.task_base.yaml`)."""
 
+import os
 import re
 from typing import Annotated
 
@@ -46,8 +47,12 @@ def _fault_of(path: str) -> str:
 Place = Annotated[Text, AfterValidator(_place)]
 """A path, pattern or URL."""
 Name = Annotated[str, Field(pattern=NAME)]
-Bytes = Annotated[int, Field(ge=1, le=MAX_BYTES)]
-Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def absolute(path: str) -> str:
+    """A local path as workers in other directories can open it; a URL as it is."""
+    path = path.removeprefix(FILE)
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - keeps patterns
 
 
 def is_whole(value: object, least: int) -> bool:

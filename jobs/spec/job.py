@@ -5,29 +5,25 @@ current directory of whoever starts the job, not to the spec's own folder.
 """
 
 import datetime as dt
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationError, create_model, model_validator
+from pydantic import Field, PlainValidator, ValidationError, create_model
 
 from jobs.errors import SpecError, shown
+from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
-from jobs.spec.fields import FILE, NAME_TEXT, Bytes, Name, Place, Size, is_whole
+from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
+from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
 from jobs.spec.templates import template_problems
-from models.checkpoint.place import is_local
-from models.config.quantization import QuantizationConfig
-from models.errors import CheckpointError, ConfigError
-from pipelines.job import EngineSpec, InputSpec, Job, MaxFailed, ModelSpec, OutputSpec
-from pipelines.task_base.yaml import MAX_COUNT, Count, Strict, TaskYaml, Text, wrong
+from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
+from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.kinds import KINDS
 
-MAX_SEQS = 1 << 16
-MAX_CPUS = 1 << 16
 _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 
@@ -49,7 +45,7 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         SpecError: with every problem found, one a line.
     """
     document = read_document(path, overrides)
-    model = _with_kinds(JobSpecYaml)
+    model = with_kinds(JobSpecYaml)
     try:
         spec = model.model_validate(document.values)
     except ValidationError as error:
@@ -62,52 +58,6 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     if problems:
         raise SpecError(problems)
     return LoadedSpec(job=job, values=document.values, places=document.places, cluster=spec.cluster)
-
-
-def _quantization(value: Any) -> str | QuantizationConfig | None:
-    """A method alone stays a name; settings that are all absent are left out."""
-    if value is None:
-        return None
-    try:
-        config = QuantizationConfig.of(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-    return config.method if config == QuantizationConfig(method=config.method) else config
-
-
-def _without_password(path: str) -> str:
-    try:
-        is_local(path)
-    except CheckpointError as error:
-        raise ValueError(str(error)) from error
-    return path
-
-
-class ModelYaml(Strict):
-    """`model`."""
-
-    path: Annotated[Place, AfterValidator(_without_password)] = Field(
-        description="a checkpoint folder (config.json, *.safetensors and tokenizer.json), a URL of one, or a hub id such as Qwen/Qwen3-4B"
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto, float32, bfloat16 or float16"
-    )
-    quantization: Annotated[str | QuantizationConfig | None, PlainValidator(_quantization)] = Field(
-        None, description="null, int8, nf4 or fp4, or a mapping with a method and its settings"
-    )
-    mamba_dt_clamp: Literal["prefill", "both", "none"] = Field("prefill", description="prefill, both or none")
-    storage_options: dict[str, Any] = Field(
-        {}, description="a mapping of options for the storage of path, if it is a URL"
-    )
-
-    def to_model(self) -> ModelSpec:
-        return ModelSpec(
-            path=absolute(self.path) if is_local(self.path) else self.path,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            mamba_dt_clamp=self.mamba_dt_clamp,
-            storage_options=self.storage_options,
-        )
 
 
 class InputYaml(Strict):
@@ -133,78 +83,6 @@ class OutputYaml(Strict):
     format: Literal["parquet", "jsonl"] = Field("parquet", description="parquet or jsonl")
     prefix: str = Field("", description="text that stands before the name of every result column")
     storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
-
-
-class Replicas(NamedTuple):
-    """So many engines, or from `least` to `most`."""
-
-    least: int
-    most: int | None
-
-
-def _replicas(value: Any) -> Replicas:
-    least, most = value, None
-    if isinstance(value, dict):
-        if set(value) != {"min", "max"}:
-            raise ValueError(f"was {shown(value)}; a mapping must have min and max, and nothing else")
-        least, most = value["min"], value["max"]
-    if not is_whole(least, 1) or (isinstance(value, dict) and not is_whole(most, 1)):
-        text = f"it must be a whole number from 1 to {MAX_COUNT:,}, or a mapping {{min, max}} of two"
-        raise ValueError(f"was {shown(value)}; {text}")
-    if most is not None and most < least:
-        raise ValueError(f"was {shown(value)}; max must be at least min")
-    return Replicas(least, most)
-
-
-class EngineYaml(Strict):
-    """`engine`."""
-
-    service: Name | None = Field(None, description="the name of a running service")
-    tensor_parallel_size: Count = Field(1, description="a whole number, at least 1")
-    replicas: Annotated[Replicas, PlainValidator(_replicas)] = Field(
-        Replicas(1, None), description="a whole number, at least 1, or a mapping {min, max} of two"
-    )
-    step_timeout_s: Size = Field(300.0, description="a number of seconds over 0")
-    num_cpus: Annotated[Size, Field(le=MAX_CPUS)] | None = Field(
-        None, description=f"a number over 0 and at most {MAX_CPUS:,}"
-    )
-    max_model_len: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    max_num_seqs: Annotated[Count, Field(le=MAX_SEQS)] = Field(
-        256, description=f"a whole number from 1 to {MAX_SEQS:,}"
-    )
-    max_num_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    online_batched_tokens: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    block_size: Count | None = Field(None, description="a whole number of tokens, at least 1")
-    cache_bytes: Bytes | None = Field(None, description="a whole number of bytes, at least 1")
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="a number over 0 and at most 1"
-    )
-
-    @model_validator(mode="after")
-    def _one_cache_size(self) -> "EngineYaml":
-        if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
-            raise wrong("gpu_memory_fraction", "stands beside cache_bytes; both size the cache, give one")
-        return self
-
-    @model_validator(mode="after")
-    def _online_within_all(self) -> "EngineYaml":
-        online, most = self.online_batched_tokens, self.max_num_batched_tokens
-        if online is not None and most is not None and online > most:
-            raise wrong(
-                "online_batched_tokens", f"was {online}; it must be at most max_num_batched_tokens, which is {most}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _service_alone(self) -> "EngineYaml":
-        others = sorted(self.model_fields_set - {"service", "max_model_len", "max_num_seqs"})
-        if self.service is not None and others:
-            raise wrong(others[0], "stands beside service, whose engines are there already; leave it out")
-        return self
-
-    def to_engine(self) -> EngineSpec:
-        least, most = self.replicas
-        return EngineSpec(replicas=least, max_replicas=most, **self.model_dump(exclude={"replicas"}))
 
 
 def _unit_rows(value: Any) -> int | None:
@@ -290,14 +168,8 @@ class JobSpecYaml(Strict):
         )
 
 
-def _with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
+def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     """The same with a task of one of the kinds there are."""
     kinds: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
     field: Any = Annotated[kinds, Field(discriminator="kind", description=model.model_fields["task"].description)]
     return create_model(model.__name__, __base__=model, task=field)
-
-
-def absolute(path: str) -> str:
-    """A local path as workers in other directories can open it; a URL as it is."""
-    path = path.removeprefix(FILE)
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - keeps patterns

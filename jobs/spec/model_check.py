@@ -15,11 +15,11 @@ from models.checkpoint.files import why_it_is_no_folder
 from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.agreement import check_agreement
-from models.config.mamba_clamp import choose_dt_clamp
+from models.config.families import FAMILIES
 from models.config.model_config import ModelConfig
 from models.config.quantization import choose_quantization
 from models.config.shard_sizes import check_size
-from models.errors import CheckpointError, ModelError
+from models.errors import CheckpointError, ModelError, OptionError
 from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.job import EngineSpec, ModelSpec
 
@@ -38,8 +38,10 @@ def check_model(
         config = _described(found)
     with problems_at(places, (*model_at, "quantization")):
         choose_quantization(model.quantization, config.quantization)
-    with problems_at(places, (*model_at, "mamba_dt_clamp")):
-        choose_dt_clamp(model.mamba_dt_clamp, config)
+    try:
+        FAMILIES[config.model_type].choose(model.options)
+    except OptionError as error:
+        raise SpecError([places.problem(_option_at(error.option, places, model_at), error.problem)]) from error
     with problems_at(places, (*base, "engine", "tensor_parallel_size")):
         check_size(config, engine.tensor_parallel_size)
     given, longest = engine.max_model_len, config.max_position_embeddings
@@ -47,6 +49,12 @@ def check_model(
         text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
         raise SpecError([places.problem((*base, "engine", "max_model_len"), text)])
     return config, found
+
+
+def _option_at(name: str, places: Places, model_at: KeyPath) -> KeyPath:
+    """Where an option of the family was written: under `options`, or beside them, as one could be before."""
+    old = (*model_at, name)
+    return old if places.has(old) else (*model_at, "options", name)
 
 
 def _described(found: FoundCheckpoint) -> ModelConfig:

@@ -37,6 +37,10 @@ class Places:
                 break
         return f"{self.file}:{self.line_of(path)}" if self.lines else self.file
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether the key itself was written, in the document or in an override."""
+        return path in self.lines or path in self.overrides
+
     def line_of(self, path: KeyPath) -> int:
         """The line of the key, or of the nearest key above it that was written; 0 if an override gave it."""
         for end in range(len(path), -1, -1):

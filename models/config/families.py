@@ -1,45 +1,40 @@
-"""What each family's published configuration class fills in where config.json is silent. A family is one row of `FAMILIES`."""
+"""What each family's published configuration class fills in where config.json is silent. A family is one row of `FAMILIES`, and
+its network is `models.networks.<model_type>`."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, get_args
 
 from models.config.fields import Fields
-from models.config.limits import MAX_CONV_WIDTH, MAX_FACTOR, MAX_HEADS, MAX_LAYERS, MAX_WIDTH
+from models.config.layer_rules import LayerRule, all_full, all_sliding, sliding_after_full, sliding_without_rope
+from models.config.option import Declared, check_options, declared
 from models.config.rope import RopeRules
-from models.config.types import HiddenAct, LayerType, MambaConfig, SharedBlocksConfig
+from models.config.types import HiddenAct, Mixers
+from models.config.zamba2 import Zamba2Options, hybrid_layers
+from models.config.zamba2 import mixers as zamba2_mixers
+from models.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layers:
-    """The kind of each layer, which of them rotate queries and keys, and how many keys a sliding one sees."""
-
-    types: tuple[LayerType, ...]
-    rotated: tuple[bool, ...]
-    window: int | None
+class NoOptions:
+    """The options of a family that has none of its own."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mixers:
-    """What a hybrid network has besides attention."""
-
-    mamba: MambaConfig
-    shared_blocks: SharedBlocksConfig
-
-
-LayerRule = Callable[[Fields, int], Layers]
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
+class Family(Generic[Options]):
     """Class defaults of one `model_type`.
 
     `head_dim` None is hidden_size // num_attention_heads, `num_key_value_heads` None is num_attention_heads and
     `intermediate_size` None is 4 * hidden_size. `width_of_heads` is the multiple of hidden_size that all heads
     together have where the class fixes it. `layers` is the family's rule for its layers; the `has_` fields say whether
     its class reads that setting at all; `always_biased` that its query, key and value projections have a bias without one.
-    `token_ids` are pad, bos and eos.
+    `token_ids` are pad, bos and eos. `options` declares what may be chosen of its networks alone.
     """
 
     class_prefix: str
@@ -62,123 +57,33 @@ class Family:
     has_mlp_bias: bool = False
     always_biased: bool = False
     long_context: int | None = None
-    mixers: Callable[[Fields, int], Mixers] | None = None
+    mixers: Callable[[Fields, int, Options], Mixers] | None = None
+    options: type[Options]
+
+    def choose(self, given: Mapping[str, object]) -> Options:
+        """Its own options with these values, and the others' defaults.
+
+        Raises:
+            OptionError: it has no such option, or the value is not allowed.
+        """
+        known = declared(self.options)
+        for name, value in given.items():
+            if name not in known:
+                raise OptionError(name, f"was {value!r}; {self.class_prefix} {_without(name, tuple(known))}")
+        chosen = self.options(**given)
+        check_options(chosen)
+        return chosen
 
 
-def _all_full(fields: Fields, num_layers: int) -> Layers:
-    del fields
-    kind: LayerType = "full_attention"
-    return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=None)
+def _without(name: str, known: tuple[str, ...]) -> str:
+    """Why a family takes no option of this name, and what to do."""
+    if not known:
+        return "has no options of its own: leave it out"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"has no such option{f'; did you mean {close[0]}?' if close else ':'} it has {', '.join(known)}"
 
 
-def _all_sliding(fields: Fields, num_layers: int, *, default: int | None = None) -> Layers:
-    """Phi-3's and Mistral's rule: a window, where there is one, is that of every layer."""
-    window = fields.optional_integer("sliding_window", default)
-    kind: LayerType = "full_attention" if window is None else "sliding_attention"
-    return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=window)
-
-
-def _sliding_after_full(fields: Fields, num_layers: int) -> Layers:
-    """Qwen2's and Qwen3's rule: with `use_sliding_window`, the first `max_window_layers` are full and the rest slide."""
-    is_on = fields.boolean("use_sliding_window", default=False)
-    window = fields.optional_integer("sliding_window", 4096) if is_on else None
-    first_sliding = fields.integer("max_window_layers", 28, minimum=0)
-    slides = [layer >= first_sliding for layer in range(num_layers)]
-    return Layers(types=_layer_types(fields, slides, window), rotated=(True,) * num_layers, window=window)
-
-
-def _sliding_without_rope(fields: Fields, num_layers: int) -> Layers:
-    """SmolLM3's rule: every `no_rope_layer_interval`-th layer, or those the list marks 0, have no rotary embedding, and
-    with `use_sliding_window` only they slide."""
-    interval = fields.integer("no_rope_layer_interval", 4)
-    listed = fields.values.get("no_rope_layers")
-    rotated = [(layer + 1) % interval != 0 for layer in range(num_layers)]
-    if listed is not None:
-        is_usable = isinstance(listed, list) and len(listed) >= num_layers and all(mark in (0, 1) for mark in listed)
-        if not is_usable:
-            raise fields.error(
-                "no_rope_layers", f"a list of {num_layers} numbers, 1 for a layer with rotary embedding and 0 without"
-            )
-        rotated = [bool(mark) for mark in listed[:num_layers]]
-    is_on = fields.boolean("use_sliding_window", default=False)
-    window = fields.optional_integer("sliding_window", None) if is_on else None
-    types = _layer_types(fields, [not is_rotated for is_rotated in rotated], window)
-    return Layers(types=types, rotated=tuple(rotated), window=window)
-
-
-def _layer_types(fields: Fields, slides: list[bool], window: int | None) -> tuple[LayerType, ...]:
-    """An explicit list wins over the family's rule."""
-    names = fields.strings("layer_types")
-    if names is None:
-        types: list[LayerType] = [
-            "sliding_attention" if is_sliding and window is not None else "full_attention" for is_sliding in slides
-        ]
-        return tuple(types)
-    if len(names) != len(slides):
-        raise fields.error("layer_types", f"a list of num_hidden_layers ({len(slides)}) names")
-    allowed: dict[str, LayerType] = {"full_attention": "full_attention", "sliding_attention": "sliding_attention"}
-    if not set(names) <= set(allowed):
-        raise fields.error("layer_types", f"a list of {' and '.join(allowed)}")
-    if window is None and "sliding_attention" in names:
-        raise fields.error("layer_types", "without sliding_attention where no sliding_window is in use")
-    return tuple(allowed[name] for name in names)
-
-
-_ZAMBA2_LAYERS = {"mamba": "mamba", "linear_attention": "mamba", "hybrid": "hybrid"}
-_ZAMBA2_PATTERN = (
-    ["mamba"]
-    + (["mamba"] * 5 + ["hybrid"]) * 7
-    + ["mamba"] * 4
-    + ["hybrid"]
-    + ["mamba"] * 3
-    + ["hybrid"]
-    + ["mamba"] * 2
-)
-
-
-def _hybrid(fields: Fields, num_layers: int) -> Layers:
-    """Zamba2's rule: a list under one of two names, or the pattern of the 54-layer model."""
-    name = "layers_block_type" if fields.values.get("layers_block_type") is not None else "layer_types"
-    names = fields.strings(name) or _ZAMBA2_PATTERN
-    if len(names) != num_layers:
-        raise fields.error(name, f"a list of num_hidden_layers ({num_layers}) names; the default is one of 54")
-    if not set(names) <= set(_ZAMBA2_LAYERS):
-        raise fields.error(name, f"a list of {', '.join(_ZAMBA2_LAYERS)}")
-    types: tuple[LayerType, ...] = tuple("hybrid" if each == "hybrid" else "mamba" for each in names)
-    has_rope = fields.boolean("use_mem_rope", default=False)
-    return Layers(types=types, rotated=tuple(has_rope and kind == "hybrid" for kind in types), window=None)
-
-
-def _zamba2_mixers(fields: Fields, hidden_size: int) -> Mixers:
-    num_heads = fields.integer("n_mamba_heads", 8, maximum=MAX_HEADS)
-    inner_size = int(fields.number("mamba_expand", 2, maximum=MAX_FACTOR) * hidden_size)
-    num_groups = fields.integer("mamba_ngroups", 1, maximum=MAX_HEADS)
-    if not 0 < inner_size <= MAX_WIDTH:
-        raise fields.error("mamba_expand", f"a number with which it times hidden_size is from 1 to {MAX_WIDTH:,}")
-    if inner_size % num_heads:
-        raise fields.error("n_mamba_heads", f"a divisor of mamba_expand * hidden_size, {inner_size}")
-    if num_heads % num_groups:
-        raise fields.error("mamba_ngroups", f"a divisor of n_mamba_heads, {num_heads}")
-    return Mixers(
-        mamba=MambaConfig(
-            num_heads=num_heads,
-            head_dim=inner_size // num_heads,
-            num_groups=num_groups,
-            state_size=fields.integer("mamba_d_state", 64, maximum=MAX_WIDTH),
-            conv_width=fields.integer("mamba_d_conv", 4, maximum=MAX_CONV_WIDTH),
-            dt_min=fields.number("time_step_min", 0.001),
-            chunk_size=fields.integer("chunk_size", 256, maximum=MAX_WIDTH),
-            bias=fields.boolean("add_bias_linear", default=False),
-        ),
-        shared_blocks=SharedBlocksConfig(
-            num_blocks=fields.integer("num_mem_blocks", 1, maximum=MAX_LAYERS),
-            adapter_rank=fields.integer("adapter_rank", 128, maximum=MAX_WIDTH),
-            has_attention_adapters=fields.boolean("use_shared_attention_adapter", default=False),
-        ),
-    )
-
-
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: Mapping[str, Family[Any]] = {
     "smollm3": Family(
         class_prefix="SmolLM3",
         vocab_size=128256,
@@ -193,9 +98,10 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=True,
         token_ids=(128004, 128000, 128001),
         rope=RopeRules(theta=2e6),
-        layers=_sliding_without_rope,
+        layers=sliding_without_rope,
         has_attention_bias=True,
         has_mlp_bias=True,
+        options=NoOptions,
     ),
     "helium": Family(
         class_prefix="Helium",
@@ -211,10 +117,11 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=False,
         token_ids=(3, 1, 2),
         rope=RopeRules(theta=1e5),
-        layers=_all_full,
+        layers=all_full,
         width_of_heads=1,
         has_attention_bias=True,
         has_mlp_bias=True,
+        options=NoOptions,
     ),
     "qwen3": Family(
         class_prefix="Qwen3",
@@ -230,8 +137,9 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=False,
         token_ids=(None, None, None),
         rope=RopeRules(theta=1e4),
-        layers=_sliding_after_full,
+        layers=sliding_after_full,
         has_attention_bias=True,
+        options=NoOptions,
     ),
     "zamba2": Family(
         class_prefix="Zamba2",
@@ -247,11 +155,12 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=True,
         token_ids=(0, 1, 2),
         rope=RopeRules(theta=1e4),
-        layers=_hybrid,
+        layers=hybrid_layers,
         hidden_act="gelu",
         width_of_heads=2,
         long_context=16384,
-        mixers=_zamba2_mixers,
+        mixers=zamba2_mixers,
+        options=Zamba2Options,
     ),
     "phi3": Family(
         class_prefix="Phi3",
@@ -273,7 +182,8 @@ FAMILIES: Mapping[str, Family] = {
             has_partial_rotary=True,
             original_context=4096,
         ),
-        layers=_all_sliding,
+        layers=all_sliding,
+        options=NoOptions,
     ),
     "llama": Family(
         class_prefix="Llama",
@@ -289,9 +199,10 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=False,
         token_ids=(None, 1, 2),
         rope=RopeRules(theta=1e4),
-        layers=_all_full,
+        layers=all_full,
         has_attention_bias=True,
         has_mlp_bias=True,
+        options=NoOptions,
     ),
     "mistral": Family(
         class_prefix="Mistral",
@@ -307,7 +218,8 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=False,
         token_ids=(None, 1, 2),
         rope=RopeRules(theta=1e4),
-        layers=partial(_all_sliding, default=4096),
+        layers=partial(all_sliding, default=4096),
+        options=NoOptions,
     ),
     "qwen2": Family(
         class_prefix="Qwen2",
@@ -323,8 +235,9 @@ FAMILIES: Mapping[str, Family] = {
         tie_word_embeddings=False,
         token_ids=(None, None, None),
         rope=RopeRules(theta=1e4),
-        layers=_sliding_after_full,
+        layers=sliding_after_full,
         always_biased=True,
+        options=NoOptions,
     ),
 }
 HIDDEN_ACTS = get_args(HiddenAct)
@@ -354,3 +267,29 @@ OTHERS: Mapping[str, str] = {
     "zamba": "Zamba 1",
     "zamba2_vl": "Zamba2-VL",
 }
+
+
+def family_options() -> Mapping[str, Declared]:
+    """Every family's own options by their names. One that several families have is declared once."""
+    return MappingProxyType(
+        {name: each for family in FAMILIES.values() for name, each in declared(family.options).items()}
+    )
+
+
+def with_old_spelling(given: Mapping[str, Any], mamba_dt_clamp: str) -> dict[str, Any]:
+    """A family's options with the one that had a name of its own before families declared theirs, and which any network took
+    as long as it was the default.
+
+    Raises:
+        OptionError: it is given in both ways.
+    """
+    old = asked({"mamba_dt_clamp": mamba_dt_clamp})
+    if old and "mamba_dt_clamp" in given:
+        raise OptionError("mamba_dt_clamp", "stands beside the model's options, which have it too: give it there alone")
+    return {**given, **old}
+
+
+def asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some families' options that ask for something else than their default, in the order of their names."""
+    known = family_options()
+    return {name: given[name] for name in sorted(given) if name not in known or given[name] != known[name].default}

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from types import MappingProxyType
+from typing import Any, get_args
 
 from models.checkpoint.place import description_folder
 from models.config.families import FAMILIES, HIDDEN_ACTS, OTHERS, Family
@@ -105,30 +106,33 @@ class ModelConfig:
         return max(self.max_position_embeddings, int(original * parameters["factor"]))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "ModelConfig":
-        """Reads a checkpoint's description; `path` is whatever `models.checkpoint.place` finds.
+    def from_pretrained(cls, path: str | Path, options: Mapping[str, Any] = MappingProxyType({})) -> "ModelConfig":
+        """Reads a checkpoint's description; `path` is whatever `models.checkpoint.place` finds, `options` are of its family's own.
 
         Raises:
             CheckpointError: the place cannot be read.
             ConfigError: a file is absent or no JSON object, the family is unknown, or a value cannot be used.
+            OptionError: the family has no such option, or it cannot be what was given.
         """
         folder = description_folder(path)
         fields = Fields.read(folder / "config.json")
         generation = folder / "generation_config.json"
-        return _resolve(fields, Fields.read(generation) if generation.exists() else Fields(file=generation, values={}))
+        found = Fields.read(generation) if generation.exists() else Fields(file=generation, values={})
+        return _resolve(fields, found, options)
 
 
-def _resolve(fields: Fields, generation: Fields) -> ModelConfig:
+def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any]) -> ModelConfig:
     """Fills the class defaults in and checks every value."""
     model_type = _model_type(fields)
     family = FAMILIES[model_type]
+    chosen = family.choose(options)
     architecture = _architecture(fields, family)
     hidden_size = fields.integer("hidden_size", family.hidden_size, maximum=MAX_WIDTH)
     num_layers = fields.integer("num_hidden_layers", family.num_hidden_layers, maximum=MAX_LAYERS)
     num_heads = fields.integer("num_attention_heads", family.num_attention_heads, maximum=MAX_HEADS)
     head_dim = _head_dim(fields, family, hidden_size, num_heads)
     layers = family.layers(fields, num_layers)
-    mixers = None if family.mixers is None else family.mixers(fields, hidden_size)
+    mixers = None if family.mixers is None else family.mixers(fields, hidden_size, chosen)
     max_positions = fields.integer("max_position_embeddings", family.max_position_embeddings, maximum=MAX_POSITIONS)
     if family.long_context is not None and fields.boolean("use_long_context", default=False):
         max_positions = family.long_context
@@ -182,7 +186,7 @@ def _model_type(fields: Fields) -> str:
     return fields.choice("model_type", tuple(FAMILIES))
 
 
-def _architecture(fields: Fields, family: Family) -> str:
+def _architecture(fields: Fields, family: Family[Any]) -> str:
     """The first published class name; the causal model where the file names none."""
     allowed = tuple(family.class_prefix + suffix for suffix in _HEADS)
     names = fields.strings("architectures")
@@ -200,12 +204,12 @@ def _is_causal(fields: Fields) -> bool:
     return is_causal
 
 
-def _head(architecture: str, family: Family, *, is_causal: bool) -> Head:
+def _head(architecture: str, family: Family[Any], *, is_causal: bool) -> Head:
     head = _HEADS[architecture.removeprefix(family.class_prefix)]
     return "embedding" if head == "causal" and not is_causal else head
 
 
-def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) -> int:
+def _head_dim(fields: Fields, family: Family[Any], hidden_size: int, num_heads: int) -> int:
     """Zamba2's is always its share of twice the hidden size; the others may name one."""
     width = (family.width_of_heads or 1) * hidden_size
     derives = family.mixers is not None or (fields.values.get("head_dim") is None and family.head_dim is None)
@@ -224,7 +228,7 @@ def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) 
     return head_dim
 
 
-def _num_key_value_heads(fields: Fields, family: Family, num_heads: int) -> int:
+def _num_key_value_heads(fields: Fields, family: Family[Any], num_heads: int) -> int:
     if "num_key_value_heads" in fields.values or family.num_key_value_heads is None:
         count = fields.integer("num_key_value_heads", num_heads, maximum=MAX_HEADS)
     else:

@@ -9,6 +9,8 @@ Head = Literal["causal", "sequence-classification", "token-classification", "que
 HiddenAct = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 LayerType = Literal["full_attention", "sliding_attention", "mamba", "hybrid"]
+DtClamp = Literal["none", "prefill", "both"]
+"""Whose step sizes in Mamba layers have the published smallest one as their floor: nobody's, those of given tokens, all."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -60,7 +62,8 @@ class RopeConfig:
 class MambaConfig:
     """The Mamba-2 mixers of a hybrid network (Dao & Gu 2024): `num_heads` heads of `head_dim` channels over states of
     `state_size`, B and C shared by the heads of each of `num_groups`; a causal convolution over `conv_width` tokens
-    before. `dt_min` is the published smallest step size; `bias` that of the projections in and out."""
+    before. `dt_min` is the published smallest step size, `dt_clamp` says whose are raised to it; `bias` is that of the
+    projections in and out."""
 
     num_heads: int
     head_dim: int
@@ -68,6 +71,7 @@ class MambaConfig:
     state_size: int
     conv_width: int
     dt_min: float
+    dt_clamp: DtClamp
     chunk_size: int
     bias: bool
 
@@ -85,3 +89,11 @@ class SharedBlocksConfig:
     num_blocks: int
     adapter_rank: int
     has_attention_adapters: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixers:
+    """What a hybrid network has besides attention."""
+
+    mamba: MambaConfig
+    shared_blocks: SharedBlocksConfig

@@ -6,21 +6,22 @@ While one step computes, the host works on the last one's tokens, and on a GPU p
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import Any, Unpack
 
 from models.checkpoint.place import local_folder
+from models.config.families import with_old_spelling
 from models.config.quantization import QuantizationConfig
 from models.engine.intake import Intake
 from models.engine.live_request import Delta, LiveRequest
 from models.engine.memory import MemoryPlan
-from models.engine.options import EngineOptions
+from models.engine.options import EngineKeywords, EngineOptions
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduling.block_pool import BlockPool
 from models.engine.scheduling.request import Output, Priority, SamplingParams
@@ -86,16 +87,18 @@ class Engine:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | QuantizationConfig | None = None,
+        model_options: Mapping[str, Any] = MappingProxyType({}),
         mamba_dt_clamp: str = "prefill",
         options: EngineOptions | None = None,
         start: StartShards = LocalShards,
         launcher: ThreadPoolExecutor | None = None,
-        **settings: int | float | None,
+        **settings: Unpack[EngineKeywords],
     ) -> "Engine":
         """Loads a causal Hugging Face checkpoint: a folder, a URL or a hub id (`models.checkpoint.place`); see `load_model`.
-        `settings` are fields of `EngineOptions`. Without tokenizer.json it takes token ids only. `start` makes the other
-        shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends. `launcher` is a thread for
-        the model to be loaded and computed in, which `close` ends too.
+        `settings` are fields of `EngineOptions`, `model_options` those that the checkpoint's family declares (`mamba_dt_clamp`
+        alone is the old spelling of one). Without tokenizer.json it takes token ids only. `start` makes the other shards of a
+        `tensor_parallel_size` over 1: processes of this machine, which `close` ends. `launcher` is a thread for the model to be
+        loaded and computed in, which `close` ends too.
 
         Raises:
             ModelError: the checkpoint or a setting cannot be used.
@@ -105,7 +108,7 @@ class Engine:
         launcher = launcher or _one_thread()
         load: dict[str, Any] = {
             "path": folder, "dtype": dtype, "device": device, "quantization": quantization,
-            "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": chosen.max_model_len,
+            "model_options": with_old_spelling(model_options, mamba_dt_clamp), "max_model_len": chosen.max_model_len,
         }  # fmt: skip
         shards = start_shards(ShardWork(load=load, options=chosen), chosen.tensor_parallel_size, start)
         try:

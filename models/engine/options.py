@@ -1,51 +1,70 @@
-"""How an engine is sized: the settings that Python, job specs and service specs share."""
+"""How an engine is sized: the options that Python, job specs and service specs share."""
 
 from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
-from models.errors import ConfigError
+from models.config.option import Option, check_options
+from models.errors import OptionError
 
 ONLINE_PART = 4
 """The budget of a step with online requests is the full one divided by this."""
 
+MAX_SEQS = 1 << 16
+KIND = "engine option"
+"""What errors call one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
-    """None leaves a value to the checkpoint or the device.
+    """None leaves a value to the checkpoint or the device. `cache_bytes` and `gpu_memory_fraction` are a shard's.
 
-    `max_model_len` tokens a sequence may have, prompt and output together; `max_num_seqs` sequences run at once; a
-    step computes at most `max_num_batched_tokens`, and while there are online requests `online_batched_tokens`, so that
-    what batch requests add to a step does not make online ones wait; the KV cache takes `cache_bytes`, or on a GPU what
-    `gpu_memory_fraction` of it leaves after the weights, both a shard's. `tensor_parallel_size` shards hold the model.
+    While there are online requests a step computes less, so that what batch requests add to it does not make them wait.
 
     Raises:
-        ConfigError: a value is out of its range; the text names the option.
+        OptionError: a value is out of its range, or does not go with another.
     """
 
-    max_model_len: int | None = None
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None
-    online_batched_tokens: int | None = None
-    block_size: int | None = None
-    cache_bytes: int | None = None
-    gpu_memory_fraction: float | None = None
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: Annotated[
+        int, Option("shards of one engine, each with part of the model: a GPU each where there are any", least=1)
+    ] = 1
+    max_model_len: Annotated[
+        int | None,
+        Option("longest sequence, prompt and answer together", unit="tokens", least=1, unset="the checkpoint's"),
+    ] = None
+    max_num_seqs: Annotated[int, Option("sequences that run at once", least=1, most=MAX_SEQS)] = 256
+    max_num_batched_tokens: Annotated[
+        int | None, Option("what one step computes at most", unit="tokens", least=1, unset="by device")
+    ] = None
+    online_batched_tokens: Annotated[
+        int | None,
+        Option(
+            "in a service spec: what a step computes while online requests run, so that a job's rows do not make them wait",
+            unit="tokens",
+            least=1,
+            unset="a quarter of `max_num_batched_tokens`, but at least `max_num_seqs`",
+        ),
+    ] = None
+    block_size: Annotated[int | None, Option("a page of the KV cache", unit="tokens", least=1, unset="by device")] = (
+        None
+    )
+    cache_bytes: Annotated[
+        int | None, Option("size of a shard's KV cache", unit="bytes", least=1, unset="by free memory")
+    ] = None
+    gpu_memory_fraction: Annotated[
+        float | None,
+        Option(
+            "in place of `cache_bytes`: the part of a GPU that weights and cache may take together",
+            above=0,
+            most=1,
+            unset="by free memory",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_model_len",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "online_batched_tokens",
-            "block_size",
-            "cache_bytes",
-            "tensor_parallel_size",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"engine option {name} was {value}; it must be at least 1")
-        fraction = self.gpu_memory_fraction
-        if fraction is not None and not 0.0 < fraction <= 1.0:
-            raise ConfigError(f"engine option gpu_memory_fraction was {fraction}; it must be over 0 and at most 1")
+        check_options(self, KIND)
+        if self.cache_bytes is not None and self.gpu_memory_fraction is not None:
+            problem = "stands beside cache_bytes; both size the cache, give one"
+            raise OptionError("gpu_memory_fraction", problem, KIND)
         if self.max_num_batched_tokens is not None:
             self.online_budget(self.max_num_batched_tokens, self.max_num_seqs)
 
@@ -54,14 +73,25 @@ class EngineOptions:
         default a quarter of the full budget, but a token for every sequence if it has that many.
 
         Raises:
-            ConfigError: it is more than a step ever computes.
+            OptionError: it is more than a step ever computes.
         """
         given = self.online_batched_tokens
         if given is None:
             return min(max(max_num_batched_tokens // ONLINE_PART, max_num_seqs), max_num_batched_tokens)
         if given > max_num_batched_tokens:
-            raise ConfigError(
-                f"engine option online_batched_tokens was {given}; it must be at most max_num_batched_tokens, which is "
-                f"{max_num_batched_tokens}"
-            )
+            problem = f"was {given}; it must be at most max_num_batched_tokens, which is {max_num_batched_tokens}"
+            raise OptionError("online_batched_tokens", problem, KIND)
         return given
+
+
+class EngineKeywords(TypedDict, total=False):
+    """The same options as keywords of a function, for type checkers, which cannot make them from the dataclass."""
+
+    tensor_parallel_size: int
+    max_model_len: int | None
+    max_num_seqs: int
+    max_num_batched_tokens: int | None
+    online_batched_tokens: int | None
+    block_size: int | None
+    cache_bytes: int | None
+    gpu_memory_fraction: float | None

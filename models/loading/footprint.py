@@ -12,7 +12,7 @@ from models.layers.attention.attention import KvSpec
 from models.layers.state import StateSpec
 from models.loading.choices import choose_backend, choose_device, choose_dtype
 from models.networks.decoder import BuildOptions
-from models.networks.families import FAMILIES, hold, weights_bytes
+from models.networks.families import build_decoder, hold, weights_bytes
 from models.networks.heads import Model
 from models.parallel.tensor_parallel import TensorParallel
 from models.weights.weights import Checkpoint
@@ -51,7 +51,7 @@ def footprint(
         max_model_len=1,
         tp=TensorParallel(size=num_shards),
     )
-    decoder = FAMILIES[config.model_type](config, options)
+    decoder = build_decoder(config, options)
     model = Model(decoder, config.head, is_tied=settled.is_tied)
     chosen = choose_quantization(quantization, config.quantization)
     hold(model, chosen, config, settled.unify(decoder.canonical_name), dtype=chosen_dtype, device=chosen_device)

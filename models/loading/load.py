@@ -1,15 +1,16 @@
 """From a checkpoint to a loaded model: family by architecture name, device and dtype settled, weights read."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from models.checkpoint.place import local_folder
 from models.config.agreement import check_agreement
-from models.config.mamba_clamp import DtClamp, choose_dt_clamp
 from models.config.model_config import TWO_WAY, ModelConfig
 from models.config.quantization import QuantizationConfig, choose_quantization
 from models.config.shard_sizes import check_size
@@ -24,7 +25,7 @@ from models.loading.fitting import check_fits, check_positions_fit
 from models.loading.footprint import smaller_ways
 from models.loading.free_memory import free_bytes
 from models.networks.decoder import BuildOptions
-from models.networks.families import FAMILIES, hold, weights_bytes
+from models.networks.families import build_decoder, hold, weights_bytes
 from models.networks.heads import Model
 from models.parallel.tensor_parallel import SINGLE, TensorParallel
 from models.text.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
     """A model ready to run, and where and in what it runs. `max_model_len` bounds every sequence, prompt and output
-    together. `weights_bytes` are this shard's. `mamba_dt_clamp` says whose step sizes have a floor in Mamba layers (see `load_model`)."""
+    together. `weights_bytes` are this shard's."""
 
     model: Model
     config: ModelConfig
@@ -45,7 +46,6 @@ class LoadedModel:
     dtype: torch.dtype
     max_model_len: int
     weights_bytes: int
-    mamba_dt_clamp: DtClamp = "prefill"
 
     @property
     def head(self) -> Head:
@@ -69,7 +69,7 @@ class LoadedModel:
     def plan_mamba(self, layout: Layout) -> MambaPlan | None:
         """What a step's `Batch.mamba` takes; None for a network without Mamba layers."""
         mamba = self.config.mamba
-        return None if mamba is None else plan_mamba(layout, mamba, self.mamba_dt_clamp, self.device)
+        return None if mamba is None else plan_mamba(layout, mamba, self.device)
 
 
 def load_model(
@@ -80,7 +80,7 @@ def load_model(
     device: str = "auto",
     quantization: str | QuantizationConfig | None = None,
     max_model_len: int | None = None,
-    mamba_dt_clamp: str = "prefill",
+    model_options: Mapping[str, Any] = MappingProxyType({}),
     tp: TensorParallel = SINGLE,
 ) -> LoadedModel:
     """Builds the network that a Hugging Face checkpoint describes, and fills it with this rank's part of the weights. `path` is
@@ -91,19 +91,16 @@ def load_model(
     and computes the model in float32. `quantization` (int8, nf4, fp4, or more in detail) quantizes the linear layers as
     they are read; a checkpoint that is quantized already needs none.
 
-    `mamba_dt_clamp` is for networks with Mamba layers: which tokens' step sizes are raised to the checkpoint's
-    `time_step_min`. "prefill", as transformers 5.23 does: those of tokens that were given, not those of generated ones;
-    "both": all (transformers 4 on a CPU); "none": no token's (its GPU kernels, and vLLM).
+    `model_options` are options of the checkpoint's family alone (the row of it in `models.config.families`).
 
     Raises:
         ConfigError: the configuration or an argument cannot be used; the text says what can.
         CheckpointError: the weights do not fit the configuration.
     """
     folder = local_folder(path)
-    config = ModelConfig.from_pretrained(folder)
+    config = ModelConfig.from_pretrained(folder, model_options)
     chosen_quantization = choose_quantization(quantization, config.quantization)
     check_size(config, tp.size)
-    clamp = choose_dt_clamp(mamba_dt_clamp, config)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
     backend = choose_backend(
@@ -116,7 +113,7 @@ def load_model(
     chosen_head = choose_head(head, config)
     if chosen_head == "embedding":
         checkpoint = checkpoint.without_heads()
-    decoder = FAMILIES[config.model_type](config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
+    decoder = build_decoder(config, BuildOptions(backend=backend, max_model_len=limit, tp=tp))
     model = Model(decoder, chosen_head, is_tied=checkpoint.is_tied)
     checkpoint = checkpoint.unify(decoder.canonical_name)
     hold(model, chosen_quantization, config, checkpoint, dtype=chosen_dtype, device=chosen_device)
@@ -143,7 +140,6 @@ def load_model(
         dtype=chosen_dtype,
         max_model_len=limit,
         weights_bytes=num_bytes,
-        mamba_dt_clamp=clamp,
     )
 
 

@@ -1,35 +1,27 @@
 """The families of networks, and one of them built for a checkpoint, without its weights."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import torch
 
+from models.config.families import FAMILIES
 from models.config.model_config import ModelConfig
 from models.config.quantization import QuantizationConfig
 from models.layers.quantization.quantized_layers import Quantization, hold_quantized
 from models.networks.decoder import BuildOptions
 from models.networks.heads import Decoder, Model
-from models.networks.helium import HeliumDecoder
-from models.networks.llama import LlamaDecoder
-from models.networks.mistral import MistralDecoder
-from models.networks.phi3 import Phi3Decoder
-from models.networks.qwen2 import Qwen2Decoder
-from models.networks.qwen3 import Qwen3Decoder
-from models.networks.smollm3 import SmolLM3Decoder
-from models.networks.zamba2 import Zamba2Decoder
 from models.weights.loadable import Loadable
 from models.weights.weights import Checkpoint
 
-FAMILIES: dict[str, Callable[[ModelConfig, BuildOptions], Decoder]] = {
-    "smollm3": SmolLM3Decoder,
-    "helium": HeliumDecoder,
-    "qwen3": Qwen3Decoder,
-    "zamba2": Zamba2Decoder,
-    "phi3": Phi3Decoder,
-    "llama": LlamaDecoder,
-    "mistral": MistralDecoder,
-    "qwen2": Qwen2Decoder,
-}
+
+def build_decoder(config: ModelConfig, options: BuildOptions) -> Decoder:
+    """The network of a configuration, without storage: class `<class prefix>Decoder` of the module with its family's name."""
+    module = import_module(f"models.networks.{config.model_type}")
+    build: Callable[[ModelConfig, BuildOptions], Decoder] = getattr(
+        module, f"{FAMILIES[config.model_type].class_prefix}Decoder"
+    )
+    return build(config, options)
 
 
 def hold(

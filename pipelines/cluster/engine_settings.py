@@ -1,9 +1,9 @@
 """What an engine process is made from, for a job and for a service."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from actors.work import EngineSettings
-from models.engine.options import EngineOptions
+from actors.work import EngineSettings, ReplicaOptions
+from models.config.option import declared
 from models.engine.scheduling.request import SamplingParams
 from pipelines.cluster.connect import engine_threads
 from pipelines.job import EngineSpec, Job, ModelSpec
@@ -23,12 +23,11 @@ def engine_settings(
         version=model.version,
         dtype=model.dtype,
         quantization=model.quantization,
-        mamba_dt_clamp=model.mamba_dt_clamp,
+        model_options=model.options,
         sampling=sampling,
         labels=labels,
         num_threads=engine_threads(engine),
-        **{size.name: getattr(engine, size.name) for size in fields(EngineOptions)},
-        step_timeout_s=engine.step_timeout_s,
+        **{name: getattr(engine, name) for name in declared(ReplicaOptions)},
     )
 
 

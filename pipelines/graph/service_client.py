@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork, OnFailure
+from models.config.families import asked
 from models.errors import EngineError, ModelError
 from pipelines.errors import ClusterError
 from pipelines.graph.engine_stage import AnswersRequests
@@ -30,7 +31,7 @@ CHUNKS_IN_FLIGHT = 64
 PATIENCE_S = 300.0
 RETRY_S = 1.0
 ASK_S = 60.0
-_IDENTITY = ("path", "version", "dtype", "quantization", "mamba_dt_clamp")
+_IDENTITY = ("path", "version", "dtype", "quantization")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,13 +81,14 @@ async def _described(service: str, names: Sequence[str]) -> dict[str, EngineSett
 
 def is_same_model(one: EngineSettings, other: EngineSettings) -> bool:
     """Whether they load the same weights in the same way."""
-    return all(getattr(one, name) == getattr(other, name) for name in _IDENTITY)
+    is_same = all(getattr(one, name) == getattr(other, name) for name in _IDENTITY)
+    return is_same and asked(one.model_options) == asked(other.model_options)
 
 
 def _told(settings: EngineSettings) -> str:
-    quantization, clamp = settings.quantization or "none", settings.mamba_dt_clamp
+    options = "".join(f", {name} {value}" for name, value in asked(settings.model_options).items())
     version = "" if settings.version is None else f", version {settings.version}"
-    return f"{settings.path}{version}, dtype {settings.dtype}, quantization {quantization}, mamba_dt_clamp {clamp}"
+    return f"{settings.path}{version}, dtype {settings.dtype}, quantization {settings.quantization or 'none'}{options}"
 
 
 def service_engine(name: ServedModelName, settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:

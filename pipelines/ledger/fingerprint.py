@@ -20,6 +20,7 @@ import orjson
 from models.checkpoint.files import DESCRIPTION_FILES, TEMPLATE_FOLDER
 from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import MAX_HEADER_BYTES
+from models.config.families import asked, family_options
 from pipelines.errors import PlanError
 from pipelines.formats.json_values import dump_json
 from pipelines.io.inputs import describe
@@ -43,12 +44,12 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
         PlanError: the model's files cannot be read.
         CheckpointError: the model's place cannot be read.
     """
-    clamp = job.model.mamba_dt_clamp
+    options = asked(job.model.options)
     parts = {
         "model": _model_files(job.model.find("description")),
         "dtype": job.model.dtype,
         "quantization": job.model.quantization,
-        "mamba_dt_clamp": None if clamp == "prefill" else clamp,  # absent in runs from before it was a key
+        **{name: options.get(name) for name in family_options()},  # None, as absent, where a default is asked for
         "max_model_len": job.engine.max_model_len,
         "task": job.task.recorded(),
         "seed": job.seed,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from actors.work import EngineSettings, EngineWork, Generated
 from models.engine.options import EngineOptions
@@ -28,12 +29,13 @@ def test_a_refusal_carries_its_reason_and_no_tokens() -> None:
     assert (refused.error, refused.text, refused.token_ids) == ("too long", "", [])
 
 
-def test_every_size_reaches_the_engine() -> None:
+@pytest.mark.parametrize("cache", [{"cache_bytes": 1 << 20}, {"gpu_memory_fraction": 0.5}])
+def test_every_size_reaches_the_engine(cache: dict[str, Any]) -> None:
     sizes: dict[str, Any] = {
         "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512, "online_batched_tokens": 64, "block_size": 16,
-        "cache_bytes": 1 << 20, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2,
+        "tensor_parallel_size": 2, **cache,
     }  # fmt: skip
-    assert {field.name for field in fields(EngineOptions)} == set(sizes)
+    assert {field.name for field in fields(EngineOptions)} == {*sizes, "cache_bytes", "gpu_memory_fraction"}
     assert EngineSettings(path="m", **sizes).options == EngineOptions(**sizes)
 
 

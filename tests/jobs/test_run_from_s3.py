@@ -66,7 +66,7 @@ def test_a_checkpoint_in_s3_gives_what_the_folder_gives(
         "path": f"s3://{name}",
         "dtype": "float32",
         "quantization": None,
-        "mamba_dt_clamp": "prefill",
+        "options": {},
     }
     assert s3_options["client_kwargs"]["endpoint_url"] not in record
     assert "version" in json.loads(record)["fingerprint"]["model"]["model.safetensors"]

@@ -4,9 +4,10 @@ Sequences are packed longest first in a fixed order, so the same list of sequenc
 wherever it is scored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint.place import local_folder
+from models.config.families import with_old_spelling
 from models.config.model_config import TWO_WAY, ModelConfig
 from models.config.quantization import QuantizationConfig
 from models.config.types import Head
 from models.engine.memory import MemoryPlan
+from models.engine.options import EngineOptions
 from models.engine.scoring.batch import batch_of, packs
 from models.engine.scoring.label_scorer import LabelScorer
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, Shards, ShardWork, StartShards, start_shards
-from models.errors import ConfigError, RequestError
+from models.errors import RequestError
 from models.layers.attention.attention import IntArray, Layout
 from models.loading.load import LoadedModel, load_model, load_tokenizer
 from models.text.tokenizer import Tokenizer
@@ -57,6 +60,7 @@ class Scorer:
         dtype: str = "auto",
         device: str = "auto",
         quantization: str | QuantizationConfig | None = None,
+        model_options: Mapping[str, Any] = MappingProxyType({}),
         mamba_dt_clamp: str = "prefill",
         max_num_batched_tokens: int | None = None,
         max_model_len: int | None = None,
@@ -65,19 +69,23 @@ class Scorer:
         watchdog: AbstractContextManager[None] | None = None,
     ) -> "Scorer":
         """Loads a checkpoint: a folder, a URL or a hub id (`models.checkpoint.place`). `head` overrides the one its
-        architecture names. Without tokenizer.json it scores token ids only. `start` makes the other shards of a
-        `tensor_parallel_size` over 1: processes of this machine, which `close` ends.
+        architecture names; `model_options` are those that the checkpoint's family declares (`mamba_dt_clamp` alone is the
+        old spelling of one); sizes are those of `EngineOptions`. Without tokenizer.json it scores token ids only. `start`
+        makes the other shards of a `tensor_parallel_size` over 1: processes of this machine, which `close` ends.
 
         Raises:
             ModelError: the checkpoint cannot be loaded, or an argument cannot be used.
         """
-        budget = SCORED_TOKENS if max_num_batched_tokens is None else max_num_batched_tokens
-        if budget < 1:
-            raise ConfigError(f"max_num_batched_tokens was {budget}; it must be at least 1")
+        sizes = EngineOptions(
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=max_model_len,
+            tensor_parallel_size=tensor_parallel_size,
+        )
+        budget = sizes.max_num_batched_tokens or SCORED_TOKENS
         folder = local_folder(path)
         load: dict[str, Any] = {
             "path": folder, "head": head, "dtype": dtype, "device": device, "quantization": quantization,
-            "mamba_dt_clamp": mamba_dt_clamp, "max_model_len": max_model_len,
+            "model_options": with_old_spelling(model_options, mamba_dt_clamp), "max_model_len": max_model_len,
         }  # fmt: skip
         work = ShardWork(load=load, max_num_scored_tokens=budget)
         shards = start_shards(work, tensor_parallel_size, start)

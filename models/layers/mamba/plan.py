@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.config.mamba_clamp import DtClamp
-from models.config.types import MambaConfig
+from models.config.types import DtClamp, MambaConfig
 from models.layers.attention.attention import IntArray, Layout
 from models.weights.loadable import Range
 
@@ -70,7 +69,7 @@ class MambaPlan:
     dt_floor: torch.Tensor | None
 
 
-def plan(layout: Layout, config: MambaConfig, clamp: DtClamp, device: torch.device) -> MambaPlan:
+def plan(layout: Layout, config: MambaConfig, device: torch.device) -> MambaPlan:
     """The tensors of one step."""
     num_decodes = layout.num_decodes
     chunks = None
@@ -80,7 +79,7 @@ def plan(layout: Layout, config: MambaConfig, clamp: DtClamp, device: torch.devi
     if num_decodes:
         assert layout.slots is not None
         decodes = _decodes(layout.slots[:num_decodes], device)
-    floor = _floor(layout, clamp, config.dt_min)
+    floor = _floor(layout, config.dt_clamp, config.dt_min)
     return MambaPlan(
         num_decodes=num_decodes,
         decodes=decodes,

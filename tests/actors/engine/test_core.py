@@ -60,7 +60,7 @@ def test_labels_are_scored_when_there_are_any(tiny_checkpoint: Callable[..., Pat
 def test_step_sizes_have_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path], clamp: str) -> None:
     floored = str(tiny_checkpoint("token-classification", family="zamba2"))
     free = str(tiny_checkpoint("token-classification", family="zamba2", time_step_min=1e-9))  # the same weights
-    (got,) = answers(EngineSettings(path=floored, dtype="float32", mamba_dt_clamp=clamp), work())
+    (got,) = answers(EngineSettings(path=floored, dtype="float32", model_options={"mamba_dt_clamp": clamp}), work())
     expected = Scorer.from_pretrained(free, dtype="float32").score([list(ids) for ids in PROMPTS])
     is_free = [np.array_equal(mine, theirs.numpy()) for mine, theirs in zip(logits(got), expected, strict=True)]
     assert is_free == [clamp == "none"] * len(PROMPTS)
@@ -69,7 +69,9 @@ def test_step_sizes_have_the_floor_that_is_asked_for(tiny_checkpoint: Callable[.
 def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path]) -> None:
     floored = str(tiny_checkpoint(family="zamba2"))
     sampling = replace(GREEDY, logprobs=0)
-    settings = EngineSettings(path=floored, dtype="float32", mamba_dt_clamp="none", sampling=sampling, max_num_seqs=4)
+    settings = EngineSettings(
+        path=floored, dtype="float32", model_options={"mamba_dt_clamp": "none"}, sampling=sampling, max_num_seqs=4
+    )
     (got,) = answers(settings, work())
     found = [answer.logprobs for answer in got if isinstance(answer, Generated)]
     prompts = [list(ids) for ids in PROMPTS]

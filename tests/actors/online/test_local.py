@@ -28,7 +28,9 @@ def test_step_sizes_have_the_floor_that_is_asked_for(
 ) -> None:
     floored = str(tiny_checkpoint(head, family="zamba2"))
     free = str(tiny_checkpoint(head, family="zamba2", time_step_min=1e-9))  # the same weights
-    model = LocalModel.load(EngineSettings(path=floored, dtype="float32", mamba_dt_clamp=clamp, max_num_seqs=4))
+    model = LocalModel.load(
+        EngineSettings(path=floored, dtype="float32", model_options={"mamba_dt_clamp": clamp}, max_num_seqs=4)
+    )
     try:
         found = asyncio.run(model.score(PROMPTS))
     finally:
@@ -39,8 +41,10 @@ def test_step_sizes_have_the_floor_that_is_asked_for(
 
 
 def test_the_budget_of_online_steps_reaches_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
-    settings = EngineSettings(path=str(tiny_checkpoint()), max_num_batched_tokens=8, online_batched_tokens=9)
-    with pytest.raises(ConfigError, match="online_batched_tokens was 9; it must be at most max_num_batched_tokens"):
+    settings = EngineSettings(path=str(tiny_checkpoint()), online_batched_tokens=1 << 20)
+    with pytest.raises(
+        ConfigError, match="online_batched_tokens was 1048576; it must be at most max_num_batched_tokens"
+    ):
         LocalModel.load(settings)
 
 

@@ -44,7 +44,7 @@ def test_every_engine_size_reaches_the_engines(write_spec: SpecWriter) -> None:
 def test_how_a_model_is_loaded_reaches_the_engines(write_spec: SpecWriter) -> None:
     lines = "    dtype: float32\n    quantization: nf4\n    mamba_dt_clamp: none\n"
     found = only_model(write_spec, lines).model
-    assert (found.dtype, found.quantization, found.mamba_dt_clamp) == ("float32", "nf4", "none")
+    assert (found.dtype, found.quantization, found.options) == ("float32", "nf4", {"mamba_dt_clamp": "none"})
 
 
 def test_the_budget_of_online_steps_is_the_engines_own_unless_it_is_given(write_spec: SpecWriter) -> None:

@@ -82,7 +82,7 @@ cluster: local
     )
     job = spec.job
     assert (job.model.path, job.model.storage_options) == ("s3://bucket/model", {"anon": True})
-    assert job.model.mamba_dt_clamp == "both"
+    assert job.model.options == {"mamba_dt_clamp": "both"}
     assert job.date == dt.date(2026, 1, 31)
     assert job.task == GenerateTask(
         messages=({"role": "user", "content": "{{ body }}"},),
@@ -283,6 +283,13 @@ def test_a_clamp_that_there_is_not_is_refused_with_its_line(write_spec: SpecWrit
     spec = generate_yaml.replace("path: models/qwen3", "path: m\n  mamba_dt_clamp: decode")
     assert problems(write_spec(spec)) == (
         "spec.yaml:4: model.mamba_dt_clamp: was 'decode'; it must be prefill, both or none",
+    )
+
+
+def test_a_familys_option_in_two_spellings_is_refused(write_spec: SpecWriter, generate_yaml: str) -> None:
+    both = "path: m\n  options: {mamba_dt_clamp: none}\n  mamba_dt_clamp: both"
+    assert problems(write_spec(generate_yaml.replace("path: models/qwen3", both))) == (
+        "spec.yaml:5: model.mamba_dt_clamp: stands beside the model's options, which have it too: give it there alone",
     )
 
 

@@ -95,13 +95,43 @@ def test_another_quantization_than_the_checkpoints_is_refused(
         check(f"{folder}, quantization: nf4", CLASSIFY)
 
 
-def test_a_floor_of_step_sizes_is_for_networks_with_mamba_layers(
-    check: Checker, tiny_checkpoint: CheckpointMaker
+@pytest.mark.parametrize(
+    ("family", "keys", "said"),
+    [
+        ("qwen3", "mamba_dt_clamp: none", "model.mamba_dt_clamp: was 'none'; Qwen3 has no options of its own: leave it out"),
+        ("llama", "options: {depth: 2}", "model.options.depth: was 2; Llama has no options of its own: leave it out"),
+        (
+            "qwen3",
+            "options: {mamba_dt_clamp: prefill}",
+            "model.options.mamba_dt_clamp: was 'prefill'; Qwen3 has no options of its own: leave it out",
+        ),
+        (
+            "zamba2",
+            "options: {mamba_dt_clamps: none}",
+            r"model.options.mamba_dt_clamps: was 'none'; Zamba2 has no such option; did you mean mamba_dt_clamp\? it has mamba_dt_clamp",
+        ),
+        (
+            "zamba2",
+            "options: {mamba_dt_clamp: exact}",
+            "model.options.mamba_dt_clamp: was 'exact'; it must be one of none, prefill, both",
+        ),
+        ("zamba2", "options: {mamba_dt_clamp: [none]}", r"model.options.mamba_dt_clamp: was \['none'\]; it must be one of"),
+    ],
+)  # fmt: skip
+def test_an_option_that_the_family_of_the_checkpoint_does_not_have_is_refused(
+    check: Checker, tiny_checkpoint: CheckpointMaker, family: str, keys: str, said: str
 ) -> None:
-    folder = tiny_checkpoint("sequence-classification")
-    said = r"model.mamba_dt_clamp: mamba_dt_clamp was 'none', but Qwen3\w+ has no Mamba layers: leave it out"
+    folder = tiny_checkpoint("sequence-classification", family=family)
     with pytest.raises(SpecError, match=said):
-        check(f"{folder}, mamba_dt_clamp: none", CLASSIFY)
+        check(f"{folder}, {keys}", CLASSIFY)
+
+
+@pytest.mark.parametrize("keys", ["options: {mamba_dt_clamp: both}", "mamba_dt_clamp: both", "mamba_dt_clamp: prefill"])
+def test_an_option_of_its_family_is_taken_in_both_spellings(
+    check: Checker, tiny_checkpoint: CheckpointMaker, keys: str
+) -> None:
+    found = check(f"{tiny_checkpoint('sequence-classification', family='zamba2')}, {keys}", CLASSIFY)
+    assert found.opened.job.model.options == ({} if "prefill" in keys else {"mamba_dt_clamp": "both"})
 
 
 def test_missing_model_folder_is_named(check: Checker, tmp_path: Path) -> None:

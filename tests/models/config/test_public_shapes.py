@@ -11,7 +11,7 @@ import transformers
 
 from models.config.model_config import ModelConfig
 from models.networks.decoder import BuildOptions
-from models.networks.families import FAMILIES
+from models.networks.families import build_decoder
 from models.networks.heads import Model
 from models.parallel.tensor_parallel import TensorParallel
 from models.weights.loadable import Loadable
@@ -95,7 +95,7 @@ def built(folder: Path, tp: TensorParallel | None = None) -> Model:
     """The network of a configuration, without storage."""
     config = ModelConfig.from_pretrained(folder)
     options = BuildOptions(backend=BACKEND, max_model_len=64, **({} if tp is None else {"tp": tp}))
-    return Model(FAMILIES[config.model_type](config, options), config.head, is_tied=config.tie_word_embeddings)
+    return Model(build_decoder(config, options), config.head, is_tied=config.tie_word_embeddings)
 
 
 def written(folder: Path, fields: dict[str, Any]) -> Path:

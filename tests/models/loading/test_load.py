@@ -1,5 +1,6 @@
 """From a checkpoint folder to a model that runs: what is chosen when nobody says, and what is refused."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,25 @@ import pytest
 import torch
 
 from models import Scorer
-from models.config import families as config_families
+from models.config.families import FAMILIES
+from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError
 from models.layers.kernels import kernels, plain
 from models.loading.choices import choose_backend, choose_device
 from models.loading.load import load_model, load_tokenizer, require_causal
-from models.networks.families import FAMILIES
+from models.networks.decoder import BuildOptions
+from models.networks.families import build_decoder
 
 CheckpointMaker = Callable[..., Path]
+CPU = torch.device("cpu")
 
 
-def test_every_family_whose_configuration_is_read_is_built() -> None:
-    assert FAMILIES.keys() == config_families.FAMILIES.keys()
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_whose_configuration_is_read_is_built(family: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    options = BuildOptions(backend=choose_backend(CPU, torch.float32), max_model_len=1)
+    network = build_decoder(ModelConfig.from_pretrained(tmp_path), options)
+    assert type(network).__module__ == f"models.networks.{family}"
 
 
 @pytest.mark.parametrize(

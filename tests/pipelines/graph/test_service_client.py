@@ -21,7 +21,8 @@ JOBS = EngineSettings(path="org/model", version="1f2e", dtype="float32")
         ({"version": "9a8b"}, False),
         ({"dtype": "bfloat16"}, False),
         ({"quantization": "nf4"}, False),
-        ({"mamba_dt_clamp": "none"}, False),
+        ({"model_options": {"mamba_dt_clamp": "none"}}, False),
+        ({"model_options": {"mamba_dt_clamp": "prefill"}}, True),  # the default of every family that has it
     ],
 )
 def test_a_model_is_its_checkpoints_version_and_how_it_is_loaded(other: dict[str, Any], is_same: bool) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from models.config.families import family_options
 from models.config.quantization import QuantizationConfig
 from models.engine.scheduling.request import SamplingParams
 from pipelines.errors import PlanError
@@ -67,7 +68,7 @@ def changed(before: dict[str, Any], job: Job) -> list[str]:
             lambda job: {"model": dataclasses.replace(job.model, quantization=QuantizationConfig(method="int8"))},
             "quantization.method",
         ),
-        (lambda job: {"model": dataclasses.replace(job.model, mamba_dt_clamp="none")}, "mamba_dt_clamp"),
+        (lambda job: {"model": dataclasses.replace(job.model, options={"mamba_dt_clamp": "none"})}, "mamba_dt_clamp"),
         (lambda job: {"engine": EngineSpec(max_model_len=99)}, "max_model_len"),
         (lambda job: {"output": OutputSpec(path="x", format="jsonl")}, "output.format"),
         (lambda job: {"input": dataclasses.replace(job.input, columns=("a",))}, "input.columns"),
@@ -88,6 +89,20 @@ def test_what_results_depend_on_is_named(job: Job, change: Callable[[Job], dict[
 )
 def test_what_only_moves_speed_and_place_does_not_count(job: Job, change: Callable[[Job], dict[str, Any]]) -> None:
     assert changed(fingerprint(job), dataclasses.replace(job, **change(job))) == []
+
+
+@pytest.mark.parametrize(("value", "recorded"), [("prefill", None), ("none", "none"), ("both", "both")])
+def test_a_familys_option_is_recorded_as_before_it_was_one(job: Job, value: str, recorded: str | None) -> None:
+    """As runs hold it that were begun when `model.mamba_dt_clamp` was a key of its own, which the default was absent from."""
+    options = {"mamba_dt_clamp": value}
+    found = fingerprint(dataclasses.replace(job, model=dataclasses.replace(job.model, options=options)))
+    assert found == fingerprint(job) | {"mamba_dt_clamp": recorded}
+    assert list(found)[:5] == ["model", "dtype", "quantization", "mamba_dt_clamp", "max_model_len"]
+
+
+def test_no_option_of_a_family_has_the_name_of_another_part(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint_module, "family_options", dict)
+    assert fingerprint(job).keys() & family_options().keys() == set()
 
 
 def test_a_run_from_before_mamba_dt_clamp_was_a_key_goes_on(job: Job) -> None:

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from models.config.mamba_clamp import DtClamp
-from models.config.types import MambaConfig
+from models.config.types import DtClamp, MambaConfig
 from models.errors import ConfigError
 from models.layers.attention.attention import Layout
 from models.layers.mamba.mixer import Mamba2Mixer, MixerShare
@@ -32,6 +31,7 @@ CONFIG = MambaConfig(
     state_size=5,
     conv_width=4,
     dt_min=0.3,
+    dt_clamp="prefill",
     chunk_size=8,
     bias=False,
 )
@@ -112,7 +112,7 @@ def make(config: MambaConfig, checkpoint: Checkpoint, tp: TensorParallel = SINGL
 def whole(mixer: Mamba2Mixer, sequences: Sequence[torch.Tensor], clamp: DtClamp = "prefill") -> list[torch.Tensor]:
     """All sequences in one step, without states."""
     counts = np.array([x.shape[0] for x in sequences])
-    step_plan = plan(Layout(counts=counts, starts=np.zeros_like(counts)), mixer.config, clamp, CPU)
+    step_plan = plan(Layout(counts=counts, starts=np.zeros_like(counts)), replace(mixer.config, dt_clamp=clamp), CPU)
     return list(mixer(torch.cat(list(sequences)), None, step_plan).split(counts.tolist()))
 
 
@@ -144,7 +144,7 @@ def in_steps(
             num_given=np.array([given_by[share.sequence] for share in ordered]),
         )
         x = torch.cat([sequences[share.sequence][share.start : share.stop] for share in ordered])
-        out = mixer(x, state, plan(layout, mixer.config, clamp, CPU)).split(counts.tolist())
+        out = mixer(x, state, plan(layout, replace(mixer.config, dt_clamp=clamp), CPU)).split(counts.tolist())
         for share, part in zip(ordered, out, strict=True):
             found[share.sequence].append(part)
     return [torch.cat(parts) for parts in found]
