@@ -6,11 +6,10 @@
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from numbers import Integral, Real
-from types import MappingProxyType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from models.errors import OptionError
@@ -85,12 +84,9 @@ class Declared:
         return is_enough and is_over and (option.most is None or value <= option.most)
 
 
-@cache
-def declared(owner: Hashable) -> Mapping[str, Declared]:
+def declared(owner: type) -> Mapping[str, Declared]:
     """The options of a dataclass by their names, in their order, those it inherits first."""
-    assert isinstance(owner, type)
-    hints, defaults = get_type_hints(owner, include_extras=True), {each.name: each.default for each in fields(owner)}
-    return MappingProxyType({each.name: each for each in _read(hints, defaults)})
+    return {each.name: each for each in _read(owner)}
 
 
 def check_options(options: object, kind: str = "") -> None:
@@ -105,8 +101,9 @@ def check_options(options: object, kind: str = "") -> None:
             raise OptionError(name, problem, kind)
 
 
-def _read(hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Declared]:
-    for name, hint in hints.items():
+def _read(owner: Any) -> Iterator[Declared]:
+    defaults = {each.name: each.default for each in fields(owner)}
+    for name, hint in get_type_hints(owner, include_extras=True).items():
         option = next((extra for extra in get_args(hint)[1:] if isinstance(extra, Option)), None)
         if get_origin(hint) is not Annotated or option is None:
             continue

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.models import odd_checkpoints as odd
+from tests.helpers.tiny_families import FAMILIES
 from tests.models.config import test_odd_checkpoints as fuzz
 
 CheckpointMaker = Callable[..., Path]
@@ -20,9 +21,9 @@ def folder(tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> Path:
     return odd.copied(tiny_checkpoint(), tmp_path / "copy")
 
 
-@pytest.mark.parametrize("family", fuzz.FAMILIES)
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_odd_configs(tiny_checkpoint: CheckpointMaker, tmp_path: Path, family: str) -> None:
-    head = "sequence-classification" if family != "zamba2" else "causal"
+    head = "causal" if FAMILIES[family].is_hybrid else "sequence-classification"
     fuzz.spoil_configs(odd.copied(tiny_checkpoint(head, family=family), tmp_path / "copy"), NUM_EXAMPLES)
 
 

@@ -37,7 +37,9 @@ def layers(num_layers: int, *hybrid: int) -> dict[str, Any]:
     return {"num_hidden_layers": num_layers, "layers_block_type": types}
 
 
-def save_zamba2(folder: Path, head: Head, *, dtype: torch.dtype, seed: int, fields: dict[str, Any]) -> None:
+def save_zamba2(
+    folder: Path, head: Head, *, dtype: torch.dtype, seed: int, max_shard_size: str, fields: dict[str, Any]
+) -> None:
     """Random weights whose every part shows in the logits, as `save_pretrained` writes them."""
     from transformers import Zamba2Config, Zamba2ForCausalLM, Zamba2ForSequenceClassification
 
@@ -50,7 +52,7 @@ def save_zamba2(folder: Path, head: Head, *, dtype: torch.dtype, seed: int, fiel
             torch.nn.init.normal_(parameter, mean=mean, std=0.5 if mean <= 0.0 else 0.2)
     if not fields.get("tie_word_embeddings", True):
         _share_blocks(model)
-    model.to(dtype).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     if head in HEAD_TENSORS:
         _replace_head(folder, head)
 

@@ -5,21 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 
+from models.config import families as config_families
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError
+from tests.helpers.tiny_families import FAMILIES
 
-CONFIGS: dict[str, Any] = {
-    "smollm3": transformers.SmolLM3Config,
-    "helium": transformers.HeliumConfig,
-    "qwen3": transformers.Qwen3Config,
-    "zamba2": transformers.Zamba2Config,
-    "phi3": transformers.Phi3Config,
-    "llama": transformers.LlamaConfig,
-    "mistral": transformers.MistralConfig,
-    "qwen2": transformers.Qwen2Config,
-}
 SAME = [
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act",
     "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "pad_token_id", "bos_token_id",
@@ -31,9 +22,13 @@ def read(folder: Path, **fields: Any) -> ModelConfig:
     return ModelConfig.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+def test_every_family_has_a_row_that_tests_know_it_by() -> None:
+    assert FAMILIES.keys() == config_families.FAMILIES.keys()
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_an_empty_file_gives_the_defaults_of_the_class(tmp_path: Path, family: str) -> None:
-    ours, theirs = read(tmp_path, model_type=family), CONFIGS[family]()
+    ours, theirs = read(tmp_path, model_type=family), FAMILIES[family].config_class()
     assert {name: getattr(ours, name) for name in SAME} == {name: getattr(theirs, name) for name in SAME}
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
     assert (ours.head_dim, ours.rope.theta) == (head_dim, theirs.rope_parameters["rope_theta"])
@@ -41,9 +36,9 @@ def test_an_empty_file_gives_the_defaults_of_the_class(tmp_path: Path, family: s
     assert ours.head == "causal"
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_what_transformers_writes_is_read_back(tmp_path: Path, family: str) -> None:
-    CONFIGS[family](num_labels=3, pad_token_id=5).save_pretrained(tmp_path)
+    FAMILIES[family].config_class(num_labels=3, pad_token_id=5).save_pretrained(tmp_path)
     ours = ModelConfig.from_pretrained(tmp_path)
     assert (ours.model_type, ours.num_labels, ours.pad_token_id) == (family, 3, 5)
 

@@ -15,18 +15,10 @@ from models.errors import ConfigError, EngineError
 from tests.helpers.models.quantized import METHODS, save_quantized
 from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import WarmShards
+from tests.helpers.tiny_families import FAMILIES
 from tests.models.conftest import CheckpointMaker
 
-CASES = [
-    ("qwen3", 2),
-    ("smollm3", 2),
-    ("helium", 2),
-    ("phi3", 2),
-    ("qwen2", 2),
-    ("zamba2", 2),
-    ("qwen3", 4),
-    ("zamba2", 4),
-]
+CASES = [*((family, 2) for family in FAMILIES), ("qwen3", 4), ("zamba2", 4)]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 
 
@@ -42,7 +34,7 @@ def scorer_on(folder: Path, **options: Any) -> Scorer:
 
 @pytest.mark.parametrize(("family", "size"), CASES)
 def test_shards_generate_the_tokens_of_one_rank(family_checkpoint: CheckpointMaker, family: str, size: int) -> None:
-    folder = family_checkpoint(family, **({} if family == "zamba2" else SHARP))
+    folder = family_checkpoint(family, **({} if FAMILIES[family].is_sharp else SHARP))
     with engine_on(folder, 1) as engine:
         expected = engine.generate(prompts(), GREEDY)
     with engine_on(folder, size, max_num_batched_tokens=20, max_num_seqs=3) as engine:

@@ -15,9 +15,9 @@ from models.engine.scheduling.scheduler import Scheduler
 from models.engine.scheduling.sequence import Sequence
 from tests.helpers.models.near_ties import assert_greedy
 from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
+from tests.helpers.tiny_families import LONGROPE
 from tests.models.conftest import CheckpointMaker
 from tests.models.engine.scheduling.test_scheduler import answer, plan_of, request, run
-from tests.models.networks.test_parity import LONGROPE
 
 SWITCH = RopeRegimes(kind="switch", limit=10)
 MODELS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from transformers import (
 from models import Engine, SamplingParams, Scorer
 from tests.helpers.models.near_ties import assert_greedy
 from tests.helpers.models.tiny_engine import SHARP
+from tests.helpers.tiny_families import DENSE, FAMILIES, LONGROPE
 
 CheckpointMaker = Callable[..., Path]
 ORACLES: dict[str, Any] = {
@@ -28,117 +29,8 @@ ORACLES: dict[str, Any] = {
     "token-classification": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
 }
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "short_factor": [1.0, 1.1, 1.3, 1.7],
-    "long_factor": [2.0, 3.0, 5.0, 9.0],
-}
-SHAPES: dict[str, dict[str, dict[str, Any]]] = {
-    "qwen3": {
-        "plain": {},
-        "heads wider than hidden": {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 16},
-        "one key/value head": {"num_key_value_heads": 1},
-        "as many key/value heads": {"num_key_value_heads": 4},
-        "biases": {"attention_bias": True},
-        "tied": {"tie_word_embeddings": True},
-        "head_dim 80": {"head_dim": 80},
-        "large eps": {"rms_norm_eps": 1e-2},
-        "other theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}},
-        "gelu": {"hidden_act": "gelu_pytorch_tanh"},
-        "a layer that slides": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
-        "layers listed": {
-            "use_sliding_window": True,
-            "sliding_window": 5,
-            "layer_types": ["sliding_attention", "full_attention"],
-        },
-        "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 3.0}},
-        "yarn": {
-            "rope_parameters": {
-                "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32,
-            },
-        },
-        "llama3": {
-            "rope_parameters": {
-                "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            },
-        },
-    },
-    "smollm3": {
-        "plain": {},
-        "tied": {"tie_word_embeddings": True},
-        "untied": {"tie_word_embeddings": False},
-        "rotation on listed layers": {"no_rope_layers": [0, 1, 1, 0, 0]},
-        "rotation on every other layer": {"no_rope_layer_interval": 2},
-        "biases": {"attention_bias": True, "mlp_bias": True},
-        "its own head_dim": {"head_dim": 16},
-        "layers without rotation slide": {
-            "use_sliding_window": True, "sliding_window": 6, "no_rope_layer_interval": 2,
-        },
-        "large eps": {"rms_norm_eps": 1e-2},
-    },
-    "helium": {
-        "plain": {},
-        "biases": {"attention_bias": True, "mlp_bias": True},
-        "grouped": {"num_key_value_heads": 1},
-        "tied": {"tie_word_embeddings": True},
-        "large eps": {"rms_norm_eps": 1e-2},
-    },
-    "phi3": {
-        "plain": {},
-        "its own head_dim": {"head_dim": 16},
-        "as many key/value heads": {"num_key_value_heads": 4},
-        "tied": {"tie_word_embeddings": True},
-        "part of each head": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
-        "every layer slides": {"sliding_window": 10},
-        "longrope": {"original_max_position_embeddings": 33, "rope_parameters": LONGROPE},
-        "longrope on part of each head": {
-            "original_max_position_embeddings": 64,
-            "head_dim": 16,
-            "hidden_size": 64,
-            "rope_parameters": LONGROPE | {
-                "partial_rotary_factor": 0.75,
-                "short_factor": [1.0, 1.1, 1.3, 1.7, 1.8, 1.9],
-                "long_factor": [2.0, 3.0, 5.0, 9.0, 11.0, 12.0],
-            },
-        },
-    },
-    "llama": {
-        "plain": {},
-        "its own head_dim": {"head_dim": 16},
-        "as many key/value heads": {"num_key_value_heads": None},
-        "biases": {"attention_bias": True, "mlp_bias": True},
-        "tied": {"tie_word_embeddings": True},
-        "llama3": {
-            "rope_parameters": {
-                "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            },
-        },
-        "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
-    },
-    "mistral": {
-        "plain": {},
-        "no window": {"sliding_window": None},
-        "a short window": {"sliding_window": 7},
-        "its own head_dim": {"head_dim": 16},
-        "tied": {"tie_word_embeddings": True},
-    },
-    "qwen2": {
-        "plain": {},
-        "tied": {"tie_word_embeddings": True},
-        "one key/value head": {"num_key_value_heads": 1},
-        "a layer that slides": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
-        "yarn": {
-            "rope_parameters": {
-                "rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32,
-            },
-        },
-    },
-}  # fmt: skip
-CASES = [(family, shape) for family, shapes in SHAPES.items() for shape in shapes]
-HEADS_WITHOUT_AN_ORACLE = {("helium", "question-answering"), ("phi3", "question-answering")}
+CASES = [(family, shape) for family, row in FAMILIES.items() for shape in row.shapes]
+HEADS_WITHOUT_AN_ORACLE = {(name, head) for name in DENSE for head in FAMILIES[name].missing}
 HEAD_CASES = [(*case, head) for case in CASES for head in ORACLES if (case[0], head) not in HEADS_WITHOUT_AN_ORACLE]
 LENGTHS = (1, 2, 7, 33, 64, 90)
 
@@ -165,7 +57,7 @@ def logits_of(model: Any, head: str, ids: list[int]) -> torch.Tensor:
 def test_logits_are_those_of_transformers(
     family_checkpoint: CheckpointMaker, family: str, shape: str, head: str
 ) -> None:
-    folder = family_checkpoint(family, head, **{"num_labels": 5, "pad_token_id": 0} | SHAPES[family][shape])
+    folder = family_checkpoint(family, head, **{"num_labels": 5, "pad_token_id": 0} | FAMILIES[family].shapes[shape])
     scorer = Scorer.from_pretrained(folder)
     assert scorer.head == head
     oracle = ORACLES[head].from_pretrained(folder, dtype=torch.float32)
@@ -178,7 +70,7 @@ def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(
     family_checkpoint: CheckpointMaker, family: str, shape: str
 ) -> None:
     """Windows and the switch of longrope are crossed in the prompt of some and while generating in others."""
-    folder = family_checkpoint(family, "causal", max_position_embeddings=256, **SHARP | SHAPES[family][shape])
+    folder = family_checkpoint(family, "causal", max_position_embeddings=256, **SHARP | FAMILIES[family].shapes[shape])
     oracle: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     oracle.generation_config.eos_token_id = None
     with Engine.from_pretrained(folder, cache_bytes=2**22) as engine:
@@ -206,7 +98,7 @@ def test_the_old_spelling_of_the_rotary_base_gives_the_same_logits(
     torch.testing.assert_close(ours, oracle_logits(old, "causal", ragged()[-1]), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("family", list(SHAPES))
+@pytest.mark.parametrize("family", DENSE)
 def test_bfloat16_agrees_on_the_top_token(family_checkpoint: CheckpointMaker, family: str) -> None:
     folder = family_checkpoint(family, "causal", dtype=torch.bfloat16, num_hidden_layers=4)
     # torch's fused attention, transformers' default, fails in bfloat16 where ATEN_CPU_CAPABILITY takes AVX-512 away

@@ -7,20 +7,22 @@ import pytest
 import torch
 
 from models import Engine, SamplingParams, Scorer
+from models.config import families as config_families
+from models.config.option import declared
 from models.config.quantization import QuantizationConfig
 from models.layers.linear import Linear
 from models.loading.load import load_model
 from tests.helpers.models.quantized import CLASSES, METHODS, logits_of, quantized_oracle, save_quantized, saved_oracle
+from tests.helpers.tiny_families import DENSE, FAMILIES
 from tests.models.conftest import CheckpointMaker
 from tests.models.loading.test_quantization import IDS, assert_same_layer, assert_same_logits
 
 CASES = [
     (family, head)
-    for family in ("smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2")
+    for family in FAMILIES
     for head in ("causal", "sequence-classification", "token-classification")
-    if (family, head) != ("zamba2", "token-classification")  # transformers has no such class
+    if head not in FAMILIES[family].missing
 ]
-DENSE = ("smollm3", "helium", "phi3", "llama", "mistral", "qwen2")
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +30,11 @@ def quiet_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("method", ["int8", "int8 with many outliers", "nf4", "fp4 twice"])
 def test_every_layer_is_that_of_the_formula(family_checkpoint: CheckpointMaker, family: str, method: str) -> None:
     """Of weights in which no scale of a block lies midway between two codes: there the last bit of a mean decides."""
-    folder = family_checkpoint(family, seed=3 if family == "qwen2" else 0)
+    folder = family_checkpoint(family, seed=FAMILIES[family].formula_seed)
     oracle = quantized_oracle(folder, "causal", METHODS[method])
     exact = CLASSES["causal"].from_pretrained(folder, dtype=torch.float32)
     model = load_model(folder, device="cpu", quantization=QuantizationConfig(**METHODS[method])).model
@@ -85,13 +87,13 @@ def test_a_hybrid_that_was_saved_quantized_is_what_is_quantized_at_load(
     assert_same_logits(saved, loaded, "nf4")
 
 
-@pytest.mark.parametrize("family", ["smollm3", "helium", "zamba2", "phi3", "llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_it_generates(family_checkpoint: CheckpointMaker, family: str) -> None:
     folder, params = family_checkpoint(family), SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
-    clamp = "none" if family == "zamba2" else "prefill"
-    scorer = Scorer.from_pretrained(folder, device="cpu", quantization="nf4", mamba_dt_clamp=clamp)
+    options = {name: each.words[0] for name, each in declared(config_families.FAMILIES[family].options).items()}
+    scorer = Scorer.from_pretrained(folder, device="cpu", quantization="nf4", model_options=options)
     engine = Engine.from_pretrained(
-        folder, device="cpu", quantization="nf4", mamba_dt_clamp=clamp, cache_bytes=2**22, max_num_seqs=4
+        folder, device="cpu", quantization="nf4", model_options=options, cache_bytes=2**22, max_num_seqs=4
     )
     with engine:
         [output] = engine.generate([IDS], params)

@@ -1,6 +1,6 @@
 """Two and four shards of a whole model compute what one computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from models.errors import ConfigError
 from models.loading.load import load_model
 from models.parallel.tensor_parallel import TensorParallel
 from tests.helpers.models.ranks import on_ranks
+from tests.helpers.tiny_families import DENSE, FAMILIES
 
 OVERLAP = {"num_attention_heads": 12, "num_key_value_heads": 3, "head_dim": 8}
-SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "plain": ("qwen3", "causal", {}),
+SHAPES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+    **{family: (family, "causal", FAMILIES[family].window) for family in DENSE},
     "biases": ("qwen3", "causal", {"attention_bias": True}),
     "one key/value head for all ranks": ("qwen3", "causal", {"num_key_value_heads": 1}),
     "a tied head of an odd vocabulary": ("qwen3", "causal", {"tie_word_embeddings": True, "vocab_size": 97}),
@@ -24,11 +25,7 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a question-answering head": ("qwen3", "question-answering", {}),
     "a sequence head": ("qwen3", "sequence-classification", {"pad_token_id": 0}),
     "smollm3 with biases": ("smollm3", "causal", {"attention_bias": True, "mlp_bias": True}),
-    "helium": ("helium", "causal", {"mlp_bias": True}),
-    "phi3": ("phi3", "causal", {}),
-    "llama": ("llama", "causal", {}),
-    "mistral": ("mistral", "causal", {"sliding_window": 7}),
-    "qwen2": ("qwen2", "causal", {}),
+    "helium with biases": ("helium", "causal", {"mlp_bias": True}),
     "qwen2 with heads that overlap": ("qwen2", "causal", OVERLAP | {"hidden_size": 96}),
     "phi3 with heads that overlap": ("phi3", "causal", OVERLAP | {"hidden_size": 96}),
 }

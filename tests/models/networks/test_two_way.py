@@ -13,26 +13,22 @@ from transformers import AutoModel
 from models import Engine, Scorer
 from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError, RequestError
-from tests.models.networks.test_parity import LONGROPE, ORACLES, logits_of, ragged
+from tests.helpers.tiny_families import FAMILIES, LONGROPE
+from tests.models.networks.test_parity import ORACLES, logits_of, ragged
 
 CheckpointMaker = Callable[..., Path]
 KEYS = ({"is_causal": False}, {"use_bidirectional_attention": True})
 SHAPES: list[tuple[str, dict[str, Any]]] = [
-    ("qwen3", {}),
+    *((family, {}) for family in FAMILIES),
     ("qwen3", {"num_key_value_heads": 1, "head_dim": 80}),
     ("qwen3", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
-    ("smollm3", {}),
     ("smollm3", {"use_sliding_window": True, "sliding_window": 6, "no_rope_layer_interval": 2}),
-    ("helium", {}),
-    ("phi3", {}),
     ("phi3", {"sliding_window": 10}),
-    ("llama", {}),
     ("mistral", {"sliding_window": 10}),
     ("phi3", {"original_max_position_embeddings": 33, "rope_parameters": LONGROPE}),
-    ("zamba2", {}),
 ]
 HEADS = ("sequence-classification", "token-classification")
-CASES = [(*shape, head) for shape in SHAPES for head in HEADS if (shape[0], head) != ("zamba2", "token-classification")]
+CASES = [(*shape, head) for shape in SHAPES for head in HEADS if head not in FAMILIES[shape[0]].missing]
 
 
 def with_keys(folder: Path, target: Path, keys: dict[str, Any]) -> Path:

@@ -11,7 +11,7 @@ from pipelines.task_base.task import Task
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
-from tests.helpers.tiny_checkpoints import FAMILIES
+from tests.helpers.tiny_families import FAMILIES
 
 TASKS: dict[str, tuple[Head, Task]] = {
     "generate": ("causal", GREEDY),
@@ -19,7 +19,6 @@ TASKS: dict[str, tuple[Head, Task]] = {
     "extract": ("token-classification", SpansTask(text="{{ body }}")),
 }
 NUM_ROWS = 40
-WINDOWS = {"phi3": {"sliding_window": 8}}
 
 pytestmark = [
     pytest.mark.cluster,
@@ -42,7 +41,7 @@ def test_a_family_answers_every_row(
 ) -> None:
     head, task = TASKS[kind]
     corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
-    model = tiny_checkpoint(head, family=family, max_position_embeddings=256, **WINDOWS.get(family, {}))
+    model = tiny_checkpoint(head, family=family, max_position_embeddings=256, **FAMILIES[family].window)
     job = job_of(task, model=model, corpus=corpus, out=tmp_path / "one", unit_rows=16)
     assert drive(job).exit_status == 0
     assert len(rows_in(tmp_path / "one")) == NUM_ROWS
@@ -62,7 +61,7 @@ def test_a_family_generates_alike_over_shards(
     """A run of each takes half a minute on two cores; `tests/models/engine/test_shard_processes.py` has them all
     without a run around them."""
     corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
-    fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **WINDOWS.get(family, {})}
+    fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **FAMILIES[family].window}
     job = job_of(
         GREEDY, model=tiny_checkpoint(family=family, **fields), corpus=corpus, out=tmp_path / "1", unit_rows=16
     )

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from models import Scorer
 from models.errors import CheckpointError, RequestError
+from tests.helpers.tiny_families import FAMILIES
 from tests.models.conftest import CheckpointMaker
 from tests.models.networks.test_parity import ragged
 
@@ -31,7 +32,7 @@ def published_as_embedding(folder: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("family", ["qwen3", "smollm3", "helium", "phi3", "llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_vectors_are_pooled_hidden_states(
