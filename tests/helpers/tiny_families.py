@@ -204,8 +204,9 @@ FAMILIES: dict[str, TinyFamily] = {
             "biases": {"attention_bias": True, "mlp_bias": True},
             "tied": {"tie_word_embeddings": True},
             "llama3": {
+                "head_dim": 16,
                 "rope_parameters": {
-                    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                     "original_max_position_embeddings": 32,
                 },
             },

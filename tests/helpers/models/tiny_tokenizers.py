@@ -137,6 +137,29 @@ def qwen(folder: Path) -> None:
     rename_class(folder, "Qwen2Tokenizer")
 
 
+def llama3(folder: Path) -> None:
+    """Byte-level BPE as Llama 3's: digits by threes, one special token before a text, and whole words of the vocabulary taken
+    before any merge, some of which no merges lead to."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    split = pre_tokenizers.Split(Regex(QWEN_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    train(tokenizer, trainers.BpeTrainer(vocab_size=420, show_progress=False, initial_alphabet=alphabet))
+    description = json.loads(tokenizer.to_str())
+    vocabulary = description["model"]["vocab"]
+    vocabulary |= {word: len(vocabulary) + number for number, word in enumerate(("Ġtrailing", "zero", "\u010a\u010a"))}
+    tokenizer = Tokenizer.from_str(json.dumps(description))
+    tokenizer.add_special_tokens([special(name) for name in ("<|begin_of_text|>", "<|eot_id|>", "<|end|>")])
+    begin = [("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))]
+    pair = "<|begin_of_text|> $A <|begin_of_text|> $B:1"
+    tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing("<|begin_of_text|> $A", pair, begin)]
+    )
+    save(folder, tokenizer, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+
+
 def byte_level_with_prefix(folder: Path) -> None:
     """Byte-level BPE with a space before the text, trimmed offsets, and special tokens around texts and pairs."""
     tokenizer = Tokenizer(models.BPE())
@@ -219,7 +242,8 @@ def word_piece(folder: Path) -> None:
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    function.__name__: function for function in (qwen, byte_level_with_prefix, sentencepiece, metaspace, word_piece)
+    function.__name__: function
+    for function in (qwen, llama3, byte_level_with_prefix, sentencepiece, metaspace, word_piece)
 }
 
 

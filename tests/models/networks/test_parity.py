@@ -16,11 +16,12 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from models import Engine, SamplingParams, Scorer
 from tests.helpers.models.near_ties import assert_greedy
 from tests.helpers.models.tiny_engine import SHARP
-from tests.helpers.tiny_families import DENSE, FAMILIES, LONGROPE
+from tests.helpers.tiny_families import DENSE, FAMILIES, LONGROPE, TINY
 
 CheckpointMaker = Callable[..., Path]
 ORACLES: dict[str, Any] = {
@@ -33,6 +34,38 @@ CASES = [(family, shape) for family, row in FAMILIES.items() for shape in row.sh
 HEADS_WITHOUT_AN_ORACLE = {(name, head) for name in DENSE for head in FAMILIES[name].missing}
 HEAD_CASES = [(*case, head) for case in CASES for head in ORACLES if (case[0], head) not in HEADS_WITHOUT_AN_ORACLE]
 LENGTHS = (1, 2, 7, 33, 64, 90)
+
+
+def test_shapes_reach_over_the_windows_and_contexts_that_they_name() -> None:
+    """One longer than every sequence, or shorter than each, would hold nothing."""
+    reached = set()
+    for family, shape in CASES:
+        fields = FAMILIES[family].shapes[shape]
+        rope = fields.get("rope_parameters", {})
+        for name in ("sliding_window", "original_max_position_embeddings"):
+            limit = fields.get(name) or rope.get(name)
+            if limit is not None:
+                assert min(LENGTHS) < limit < max(LENGTHS), (family, shape)
+                reached.add((family, name))
+    windows = {family for family, name in reached if name == "sliding_window"}
+    assert windows >= {"qwen3", "smollm3", "phi3", "mistral", "qwen2"}
+    assert reached >= {(family, "original_max_position_embeddings") for family in ("qwen3", "phi3", "llama", "qwen2")}
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_a_llama3_rotation_keeps_scales_and_blends_pairs(family: str) -> None:
+    """As transformers computes it: with a head of few channels one of the three may be empty."""
+    row, scaled = FAMILIES[family], FAMILIES[family].shapes["llama3"]["rope_parameters"]
+    fields = {
+        name: value for name, value in {**TINY, **row.fields, **row.shapes["llama3"]}.items() if value is not None
+    }
+    width = torch.arange(0, fields["head_dim"], 2) / fields["head_dim"]
+    inverse, _ = ROPE_INIT_FUNCTIONS["llama3"](row.config_class(**fields), torch.device("cpu"))
+    parts = inverse * scaled["rope_theta"] ** width
+    kept, divided = torch.isclose(parts, torch.tensor(1.0)), torch.isclose(parts, torch.tensor(1 / scaled["factor"]))
+    assert kept.any()
+    assert divided.any()
+    assert (~kept & ~divided).any()
 
 
 def ragged(seed: int = 0) -> list[list[int]]:

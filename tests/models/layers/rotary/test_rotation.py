@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Phi3Config, Qwen3Config
+from transformers import LlamaConfig, Phi3Config, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding, apply_rotary_pos_emb
 
@@ -100,6 +101,32 @@ def test_every_fixed_kind_turns_as_in_transformers(name: str, tmp_path: Path) ->
     found = rotary(POSITIONS)
     torch.testing.assert_close(found.cos[:, 0], cos[0, :, :8], atol=2e-5, rtol=0)
     torch.testing.assert_close(found.sin[:, 0], sin[0, :, :8], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_the_rotation_of_llama_31_and_32_is_that_of_transformers_beyond_its_first_context(
+    factor: float, tmp_path: Path
+) -> None:
+    """As published: heads of 128 (3.1) and 64 (3.2 1B) channels, a first context of 8,192."""
+    head_dim = 128 if factor == 8.0 else 64
+    fields = {
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    config = LlamaConfig(
+        hidden_size=32 * head_dim, head_dim=head_dim, max_position_embeddings=131072, rope_parameters=fields
+    )
+    config.save_pretrained(tmp_path)
+    reference: Any = LlamaRotaryEmbedding(config)
+    positions = torch.tensor([0, 1, 8191, 8192, 8193, 20000, 131071])
+    rotary = Rotary(ModelConfig.from_pretrained(tmp_path).rope, head_dim, 131072)
+    rotary.materialize(dtype=torch.float32, device=CPU)
+    cos, sin = reference(torch.zeros(1), positions[None])
+    found = rotary(positions)
+    rounding = 131071 * 2**-23  # of an angle of so many radians in float32
+    torch.testing.assert_close(found.cos[:, 0], cos[0, :, : head_dim // 2], atol=rounding, rtol=0)
+    torch.testing.assert_close(found.sin[:, 0], sin[0, :, : head_dim // 2], atol=rounding, rtol=0)
+    torch.testing.assert_close(found.cos[:5, 0], cos[0, :5, : head_dim // 2], atol=8193 * 2**-23, rtol=0)
 
 
 @pytest.mark.parametrize("length", [7, 64, 65, 66, 200])
