@@ -1,12 +1,17 @@
 """Timed workloads, in process."""
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from jobs.bench import measure, read_workload
+from jobs.commands.bench import bench
+from models.config.option import declared
+from models.engine.options import EngineOptions
 from models.errors import ConfigError
 
 CheckpointMaker = Callable[..., Path]
@@ -27,6 +32,14 @@ def test_a_workload_runs_whole_with_any_quantization(
     measured = measure(str(tiny_checkpoint()), read_workload(workload), quantization=quantization)
     assert (measured.prompt_tokens, measured.completion_tokens) == (4, 6)
     assert measured.output_tokens_per_s > 0
+
+
+def test_the_sizes_of_the_command_are_the_engines_options() -> None:
+    options, hints, found = declared(EngineOptions), get_type_hints(bench), inspect.signature(bench).parameters
+    taken = found.keys() & options.keys()
+    assert taken >= {"max_num_seqs", "max_num_batched_tokens", "cache_bytes"}
+    for name in taken:
+        assert (hints[name], found[name].default) == (get_type_hints(EngineOptions)[name], options[name].default)
 
 
 def test_an_unknown_quantization_is_refused(tiny_checkpoint: CheckpointMaker, workload: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from models.config import families as config_families
 from models.config.model_config import ModelConfig
-from models.errors import ConfigError
+from models.config.option import declared
+from models.errors import ConfigError, OptionError
 from tests.helpers.tiny_families import FAMILIES
 
 SAME = [
@@ -24,6 +25,45 @@ def read(folder: Path, **fields: Any) -> ModelConfig:
 
 def test_every_family_has_a_row_that_tests_know_it_by() -> None:
     assert FAMILIES.keys() == config_families.FAMILIES.keys()
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_no_code_but_its_own_knows_a_family_by_its_name(family: str) -> None:
+    """Its file and its row do, and the row's own rules."""
+    root, row = Path(__file__).parents[3], "models/config/families.py"
+    files = [path for package in ("models", "actors", "pipelines") for path in (root / package).rglob("*.py")]
+    found = {str(path.relative_to(root)) for path in files if f'"{family}"' in path.read_text()}
+    assert found == {row}
+    assert (root / f"models/networks/{family}.py").exists()
+
+
+def test_an_option_that_several_families_have_is_one_option() -> None:
+    known = config_families.family_options()
+    for family in config_families.FAMILIES.values():
+        for name, option in declared(family.options).items():
+            assert known[name] == option
+            assert option.default is not None
+            assert option.problem(option.default) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, {}),
+        ({"mamba_dt_clamp": "prefill"}, {}),
+        ({"mamba_dt_clamp": "none"}, {"mamba_dt_clamp": "none"}),
+        ({"depth": 2}, {"depth": 2}),
+    ],
+)
+def test_an_option_that_is_given_its_default_asks_for_nothing(given: dict[str, Any], asked: dict[str, Any]) -> None:
+    assert config_families.asked(given) == asked
+    assert config_families.with_old_spelling(given, "prefill") == given
+
+
+def test_the_old_spelling_of_an_option_is_that_option() -> None:
+    assert config_families.with_old_spelling({"depth": 2}, "both") == {"depth": 2, "mamba_dt_clamp": "both"}
+    with pytest.raises(OptionError, match="mamba_dt_clamp stands beside the model's options, which have it too"):
+        config_families.with_old_spelling({"mamba_dt_clamp": "none"}, "both")
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
