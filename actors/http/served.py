@@ -10,7 +10,7 @@ from actors.http.limits import Admission, Limits
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import ModelCard, OnlineModel, OnlineStats
-from models.config.model_config import TWO_WAY
+from models.config.model_config import NO_HEAD
 from models.config.types import Head
 from models.text.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ class ServedModel:
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""
         if self.card.head not in heads:
-            has = f"no task head: {TWO_WAY}" if self.card.head == "embedding" else f"a {self.card.head} head"
+            has = f"no task head: {NO_HEAD}" if self.card.head == "embedding" else f"a {self.card.head} head"
             raise ApiError(
                 400,
                 f"the model {self.card.name} has {has}; this endpoint needs {' or '.join(heads)}",

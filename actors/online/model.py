@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models.config.model_config import ModelConfig
 from models.config.types import Head
 from models.engine.scheduling.request import FinishReason, Priority, SamplingParams, TokenLogprobs
+from models.tasks.embedding import EmbedOptions
 from models.tasks.labels import Outcome, outcome_of
 from models.text.tokenizer import Tokenizer
 
@@ -135,8 +136,8 @@ class OnlineModel(Protocol):
     async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
         """Log p(label | prompt) of a causal model [prompts, labels]."""
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
-        """One vector of length 1 a sequence [N, H]."""
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
+        """One vector a sequence [N, D], as `models.Scorer.embed` has them; of at least one sequence."""
 
     async def stats(self) -> OnlineStats:
         """The load now; raises EngineError of a model that can serve no more."""

@@ -32,6 +32,7 @@ from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Priority
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
+from models.tasks.embedding import EmbedOptions
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,9 @@ class EngineReplica:
         """See `OnlineModel`."""
         return await self._model.score_labels(token_ids, labels)
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """See `OnlineModel`."""
-        return await self._model.embed(token_ids)
+        return await self._model.embed(token_ids, options)
 
     async def describe(self) -> EngineSettings:
         """What this replica was made from."""
@@ -166,8 +167,8 @@ class RemoteModel(OnlineModel):
         found: FloatArray = await self._ask("score_labels", token_ids, labels)
         return found
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
-        found: FloatArray = await self._ask("embed", token_ids)
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
+        found: FloatArray = await self._ask("embed", token_ids, options)
         return found
 
     async def stats(self) -> OnlineStats:

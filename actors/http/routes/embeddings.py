@@ -13,6 +13,7 @@ from actors.http.routes.scoring import check_finite, check_lengths, scored, usag
 from actors.http.served import Service
 from actors.http.turns import admitted
 from actors.online.model import FloatArray
+from models.tasks.embedding import EmbedOptions
 
 
 async def answer_embeddings(service: Service, request: Request, body: EmbeddingsBody) -> Response:
@@ -24,7 +25,7 @@ async def answer_embeddings(service: Service, request: Request, body: Embeddings
     encoded = await admitted(served, request, encode_inputs(inputs, served, service.limits, param="input"))
     check_lengths(encoded, served.card.max_model_len)
     token_ids = [ids.tolist() for ids in encoded]
-    vectors = await scored(service, request, served, served.model.embed(token_ids), token_ids)
+    vectors = await scored(service, request, served, served.model.embed(token_ids, EmbedOptions()), token_ids)
     check_finite(vectors)
     shown = _base64 if body.encoding_format == "base64" else _numbers
     return json_response(

@@ -17,6 +17,7 @@ from tokenizers import (
     trainers,
 )
 
+TOKENIZER_FILE = "tokenizer.json"
 CORPUS = [
     "Hello world, how are you today? I'm fine, thanks — and you?",
     "  indented text\n\twith tabs\n\n and   runs of spaces  ",
@@ -135,6 +136,21 @@ def qwen(folder: Path) -> None:
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in plain])
     save(folder, tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE)
     rename_class(folder, "Qwen2Tokenizer")
+
+
+def qwen_reranker(folder: Path) -> None:
+    """The same with the tokens yes and no, which a vocabulary of Qwen3's size has."""
+    qwen(folder)
+    file = folder / TOKENIZER_FILE
+    tokenizer = json.loads(file.read_text())
+    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    number = 1 + max(*vocabulary.values(), *(token["id"] for token in tokenizer["added_tokens"]))
+    for first, second in (("n", "o"), ("y", "e"), ("ye", "s")):
+        if first + second not in vocabulary:
+            vocabulary[first + second] = number
+            merges.append([first, second])
+            number += 1
+    file.write_text(json.dumps(tokenizer))
 
 
 def byte_level_with_prefix(folder: Path) -> None:
