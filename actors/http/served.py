@@ -12,6 +12,8 @@ from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import ModelCard, OnlineModel, OnlineStats
 from models.config.model_config import NO_HEAD
 from models.config.types import Head
+from models.tasks.embedding import Embedding
+from models.tasks.rerank import Reranking
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,29 @@ class ServedModel:
                 param="model",
                 code="model_not_supported",
             )
+
+    def require_embedding(self) -> Embedding:
+        """How this model makes vectors; refuses one whose files do not say so in a way that is known here."""
+        if self.card.embedding is None:
+            raise ApiError(
+                400,
+                f"the model {self.card.name} makes no embeddings: its sentence-transformers files ask for what this service does not know",
+                param="model",
+                code="model_not_supported",
+            )
+        return self.card.embedding
+
+    def require_reranking(self) -> Reranking:
+        """How this model is asked for relevance; refuses one that is no reranker."""
+        if self.card.reranking is None:
+            raise ApiError(
+                400,
+                f"the model {self.card.name} is no reranker; this endpoint needs a Qwen3-Reranker, a classification head of one label, "
+                "or a cross-encoder that sentence-transformers saved",
+                param="model",
+                code="model_not_supported",
+            )
+        return self.card.reranking
 
 
 @dataclass(frozen=True, kw_only=True)

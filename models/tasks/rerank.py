@@ -111,8 +111,9 @@ class Reranking:
             raise RequestError("this checkpoint takes a query and a document and no instruction; leave it out")
 
     def max_len(self, max_model_len: int) -> int:
-        """The most tokens that a pair may have in a model of so many."""
-        return max_model_len if self.max_tokens is None else min(self.max_tokens, max_model_len)
+        """The most tokens that a pair may have in a model of so many, with room for an answer where there is one."""
+        room = max_model_len - max(map(len, self.label_ids), default=0)
+        return room if self.max_tokens is None else min(self.max_tokens, room)
 
     def _asked(self, tokenizer: Tokenizer, instruction: str, query: str, document: str) -> str:
         if self.chat is not None:
