@@ -34,6 +34,7 @@ from actors.http.bodies.labelling_schema import (
     TokenizeBody,
     Tokens,
 )
+from actors.http.bodies.relevance_schema import Ranking, RerankBody, ScoreBody, ScoreList
 from actors.http.bodies.schema import ChatBody, ChatCompletion, Completion, CompletionBody
 from actors.http.errors import ErrorBody, install_error_answers
 from actors.http.gate import OPEN_PATHS, Accounting, KeyCheck, is_trusted, note_of
@@ -45,6 +46,8 @@ from actors.http.routes.classify import answer_classify
 from actors.http.routes.completions import answer_completion
 from actors.http.routes.embeddings import answer_embeddings
 from actors.http.routes.extract import answer_extract
+from actors.http.routes.rerank import answer_rerank
+from actors.http.routes.score import answer_score
 from actors.http.routes.tokens import answer_detokenize, answer_tokenize
 from actors.http.security import ApiKeys
 from actors.http.served import ServedModel, Service
@@ -65,6 +68,7 @@ def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, li
     app.router.route_class = route_class_of(chosen)
     _add_generation(app, service)
     _add_labelling(app, service)
+    _add_relevance(app, service)
     _add_tokens(app, service)
     _add_models(app, service)
     _add_watching(app, service)
@@ -113,6 +117,18 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
     @app.post("/v1/extract", responses=_answers(ExtractionList))
     async def extract(request: Request, body: ExtractBody) -> Response:
         return await answer_extract(service, request, body)
+
+
+def _add_relevance(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/rerank", responses=_answers(Ranking))
+    @app.post("/v2/rerank", responses=_answers(Ranking))
+    @app.post("/rerank", responses=_answers(Ranking))
+    async def rerank(request: Request, body: RerankBody) -> Response:
+        return await answer_rerank(service, request, body)
+
+    @app.post("/v1/score", responses=_answers(ScoreList))
+    async def score(request: Request, body: ScoreBody) -> Response:
+        return await answer_score(service, request, body)
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:

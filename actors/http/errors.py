@@ -29,7 +29,7 @@ _NEUTRAL_ONLY = frozenset(
         "audio", "best_of", "frequency_penalty", "function_call", "functions", "logit_bias", "metadata", "modalities",
         "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "response_format", "service_tier",
         "store", "suffix", "tool_call_id", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
-        "annotations", "refusal", "name", "dimensions",
+        "annotations", "refusal", "name",
     }
 )  # fmt: skip
 """Fields of which only a value that asks for nothing is taken."""

@@ -10,8 +10,10 @@ from actors.http.limits import Admission, Limits
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import ModelCard, OnlineModel, OnlineStats
-from models.config.model_config import TWO_WAY
+from models.config.model_config import NO_HEAD
 from models.config.types import Head
+from models.tasks.embedding import Embedding
+from models.tasks.rerank import Reranking
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -33,13 +35,36 @@ class ServedModel:
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""
         if self.card.head not in heads:
-            has = f"no task head: {TWO_WAY}" if self.card.head == "embedding" else f"a {self.card.head} head"
+            has = f"no task head: {NO_HEAD}" if self.card.head == "embedding" else f"a {self.card.head} head"
             raise ApiError(
                 400,
                 f"the model {self.card.name} has {has}; this endpoint needs {' or '.join(heads)}",
                 param="model",
                 code="model_not_supported",
             )
+
+    def require_embedding(self) -> Embedding:
+        """How this model makes vectors; refuses one whose files do not say so in a way that is known here."""
+        if self.card.embedding is None:
+            raise ApiError(
+                400,
+                f"the model {self.card.name} makes no embeddings: its sentence-transformers files ask for what this service does not know",
+                param="model",
+                code="model_not_supported",
+            )
+        return self.card.embedding
+
+    def require_reranking(self) -> Reranking:
+        """How this model is asked for relevance; refuses one that is no reranker."""
+        if self.card.reranking is None:
+            raise ApiError(
+                400,
+                f"the model {self.card.name} is no reranker; this endpoint needs a Qwen3-Reranker, a classification head of one label, "
+                "or a cross-encoder that sentence-transformers saved",
+                param="model",
+                code="model_not_supported",
+            )
+        return self.card.reranking
 
 
 @dataclass(frozen=True, kw_only=True)

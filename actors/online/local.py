@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import asdict
 from functools import partial
 from typing import TypeVar, cast
 
@@ -22,10 +23,10 @@ from actors.work import EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, SamplingParams, Scorer
 from models.config.model_config import ModelConfig
 from models.engine.live_request import Delta
-from models.engine.scoring.scorer import Pooling
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
+from models.tasks.embedding import EmbedOptions
 
 Result = TypeVar("Result")
 
@@ -40,11 +41,10 @@ class LocalModel:
         scorer: Scorer,
         thread: ThreadPoolExecutor,
         max_pass_tokens: int = SCORED_TOKENS,
-        pooling: Pooling = "last",
     ) -> None:
         """`thread` is the one that computes; `max_pass_tokens` is how many tokens a caller may have in one turn of it."""
         self._engine, self._scorer, self._thread = engine, scorer, thread
-        self._max_pass_tokens, self._pooling = max_pass_tokens, pooling
+        self._max_pass_tokens = max_pass_tokens
         self._id = uuid.uuid4().hex
         self.max_model_len = scorer.max_model_len
 
@@ -55,7 +55,6 @@ class LocalModel:
         *,
         start: StartShards = LocalShards,
         watchdog: Watchdog | None = None,
-        pooling: Pooling = "last",
     ) -> "LocalModel":
         """Loads a checkpoint with the sizes and threads of `settings`, whose sampling and labels every request brings along instead.
         `start` makes its other shards. Blocks until it is loaded.
@@ -68,11 +67,9 @@ class LocalModel:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
         if ModelConfig.from_pretrained(folder).head == "causal":
             engine = engine_of(settings, folder, start, thread)
-            return cls(
-                engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread, pooling=pooling
-            )
+            return cls(engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread)
         scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
-        return cls(engine=None, scorer=scorer, thread=thread, pooling=pooling)
+        return cls(engine=None, scorer=scorer, thread=thread)
 
     @property
     def is_generative(self) -> bool:
@@ -100,11 +97,11 @@ class LocalModel:
         parts = [await self._compute(partial(score, part, labels)) for part in self._passes(token_ids)]
         return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """See `OnlineModel`."""
-        scorer = self._scorer
-        parts = [await self._compute(partial(scorer.embed, part, self._pooling)) for part in self._passes(token_ids)]
-        return np.concatenate([np.empty((0, scorer.config.hidden_size), np.float32), *(part.numpy() for part in parts)])
+        embed = partial(self._scorer.embed, **asdict(options))
+        parts = [await self._compute(partial(embed, part)) for part in self._passes(token_ids)]
+        return np.concatenate([part.numpy() for part in parts])
 
     async def compute(
         self, work: EngineWork, *, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]

@@ -4,9 +4,12 @@ The HTTP side knows models by this alone: in one process they are `online_engine
 another process. All values are frozen and pickle, and errors are those of `models.errors` and `actors.errors`.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +17,22 @@ import numpy.typing as npt
 from models.config.model_config import ModelConfig
 from models.config.types import Head
 from models.engine.scheduling.request import FinishReason, Priority, SamplingParams, TokenLogprobs
+from models.errors import ConfigError
+from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
 from models.tasks.labels import Outcome, outcome_of
+from models.tasks.rerank import Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 FloatArray = npt.NDArray[np.float32]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
     """What the HTTP side has to know about a model: its name in requests, its task head, class names by number, what their values
-    mean, and its limits. `created` is a Unix time."""
+    mean, how it makes vectors and how it is asked for relevance (None: it does not), and its limits. `created` is a Unix time."""
 
     name: str
     head: Head
@@ -32,13 +41,20 @@ class ModelCard:
     class_names: tuple[str, ...]
     outcome: Outcome
     eos_token_ids: tuple[int, ...]
+    embedding: Embedding | None = None
+    reranking: Reranking | None = None
     created: int = 0
 
     @classmethod
-    def from_config(
-        cls, name: str, config: ModelConfig, tokenizer: Tokenizer, *, max_model_len: int | None = None, created: int = 0
+    def from_description(
+        cls, name: str, folder: Path, tokenizer: Tokenizer, *, max_model_len: int | None = None, created: int = 0
     ) -> "ModelCard":
-        """The card of a checkpoint, from its description alone; `max_model_len` None is the longest sequence it was made for."""
+        """The card of a checkpoint, from its description alone; `max_model_len` None is the longest sequence it was made for.
+
+        Raises:
+            ConfigError: its configuration cannot be used.
+        """
+        config = ModelConfig.from_pretrained(folder)
         own_stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         return cls(
             name=name,
@@ -48,8 +64,19 @@ class ModelCard:
             class_names=tuple(config.id2label[index] for index in range(config.num_labels)),
             outcome=outcome_of(config.problem_type, config.num_labels),
             eos_token_ids=config.eos_token_ids or own_stop,
+            embedding=_unless_unusable(name, partial(embedding_of, folder, config)),
+            reranking=_unless_unusable(name, partial(reranking_of, folder, config, tokenizer)),
             created=created,
         )
+
+
+def _unless_unusable(name: str, read: Callable[[], Found]) -> Found | None:
+    """What is read of a checkpoint, None where it has none of it."""
+    try:
+        return read()
+    except ConfigError as error:
+        logger.info("the model %s: %s", name, error)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +162,8 @@ class OnlineModel(Protocol):
     async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
         """Log p(label | prompt) of a causal model [prompts, labels]."""
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
-        """One vector of length 1 a sequence [N, H]."""
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
+        """One vector a sequence [N, D], as `models.Scorer.embed` has them; of at least one sequence."""
 
     async def stats(self) -> OnlineStats:
         """The load now; raises EngineError of a model that can serve no more."""

@@ -28,10 +28,10 @@ from actors.online.local import LocalModel
 from actors.online.model import Done, FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Priority
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
+from models.tasks.embedding import EmbedOptions
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,9 @@ class EngineReplica:
         """See `OnlineModel`."""
         return await self._model.score_labels(token_ids, labels)
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """See `OnlineModel`."""
-        return await self._model.embed(token_ids)
+        return await self._model.embed(token_ids, options)
 
     async def describe(self) -> EngineSettings:
         """What this replica was made from."""
@@ -166,8 +166,8 @@ class RemoteModel(OnlineModel):
         found: FloatArray = await self._ask("score_labels", token_ids, labels)
         return found
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
-        found: FloatArray = await self._ask("embed", token_ids)
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
+        found: FloatArray = await self._ask("embed", token_ids, options)
         return found
 
     async def stats(self) -> OnlineStats:
@@ -242,9 +242,7 @@ class Ingress:
         for model, handle, folder, texts in zip(self._models, self._handles, folders, pools, strict=True):
             texts.start()  # what it cannot load is not loaded here either
             tokenizer = Tokenizer.from_pretrained(folder)
-            card = ModelCard.from_config(
-                model.name, ModelConfig.from_pretrained(folder), tokenizer, max_model_len=model.settings.max_model_len
-            )
+            card = ModelCard.from_description(model.name, folder, tokenizer, max_model_len=model.settings.max_model_len)
             admission = Admission(QUEUE_FACTOR * model.settings.max_num_seqs * model.max_replicas)
             online = RemoteModel(handle)
             served.append(ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=online, admission=admission))

@@ -5,6 +5,7 @@ weights among it, since a pickle can run code, is told by `models.checkpoint.oth
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -33,11 +34,51 @@ DESCRIPTION_FILES = (
 )
 """All but the weights and the further chat templates: megabytes, where the weights are gigabytes."""
 
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+"""What sentence-transformers writes beside a network: what follows it, prompts, lengths."""
+
+MODULE_FILES: Mapping[str, tuple[str, ...]] = {
+    "Pooling": ("config.json",),
+    "Dense": ("config.json", SINGLE_FILE),
+    "Normalize": ("config.json",),
+    "LogitScore": ("config.json",),
+}
+"""Files of the modules that may follow a network, by the module's class; the second module of a checkpoint has its own in
+`1_CLASS`. The weights of a projection are counted among the description: they are megabytes."""
+
+_MODULE_FOLDER = re.compile(rf"[0-9]{{1,2}}_(?P<kind>{'|'.join(MODULE_FILES)})", re.ASCII)
+
 
 def is_description(name: str) -> bool:
-    """Whether a file (its path inside the checkpoint, with forward slashes) is read, and is not weights."""
+    """Whether a file (its path inside the checkpoint, with forward slashes) is read, and is not the network's weights."""
     folder, _, file = name.rpartition("/")
-    return file.endswith(".jinja") if folder == TEMPLATE_FOLDER else name in DESCRIPTION_FILES
+    if folder == TEMPLATE_FOLDER:
+        return file.endswith(".jinja")
+    return name in DESCRIPTION_FILES or is_sentence_file(name)
+
+
+def is_sentence_file(name: str) -> bool:
+    """Whether a file is one of sentence-transformers' (`SENTENCE_FILES`, `MODULE_FILES`)."""
+    folder, _, file = name.rpartition("/")
+    kind = module_kind(folder)
+    return name in SENTENCE_FILES if kind is None else file in MODULE_FILES[kind]
+
+
+def module_kind(folder: str) -> str | None:
+    """The class of the module that a folder of a checkpoint belongs to; None if it is none of these."""
+    found = _MODULE_FOLDER.fullmatch(folder)
+    return None if found is None else found["kind"]
+
+
+def sentence_files(folder: Path) -> list[str]:
+    """The sentence-transformers files in a folder, by name."""
+    names = [*SENTENCE_FILES, *(f"{path.name}/{file}" for path in folder.glob("*_*") for file in _files_of(path.name))]
+    return sorted(name for name in names if (folder / name).is_file())
+
+
+def _files_of(folder: str) -> tuple[str, ...]:
+    kind = module_kind(folder)
+    return () if kind is None else MODULE_FILES[kind]
 
 
 def weight_files(place: str, names: Collection[str], read_index: Path) -> list[str]:

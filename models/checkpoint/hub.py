@@ -6,11 +6,24 @@ Works from the cache alone where the hub cannot be reached. Its settings (the ca
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.checkpoint.files import DESCRIPTION_FILES, INDEX_FILE, TEMPLATE_FOLDER, weight_files, why_there_is_no_config
+from models.checkpoint.files import (
+    DESCRIPTION_FILES,
+    INDEX_FILE,
+    MODULE_FILES,
+    SENTENCE_FILES,
+    TEMPLATE_FOLDER,
+    weight_files,
+    why_there_is_no_config,
+)
 from models.checkpoint.found import FoundCheckpoint, HubId, Parts
 from models.errors import CheckpointError
 
-_DESCRIPTION = (*DESCRIPTION_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
+_DESCRIPTION = (
+    *DESCRIPTION_FILES,
+    *SENTENCE_FILES,
+    *(f"[0-9]*_{kind}/{file}" for kind, files in MODULE_FILES.items() for file in files),
+    f"{TEMPLATE_FOLDER}/*.jinja",
+)
 
 
 def fetch_hub(hub_id: HubId, *, given: str, parts: Parts, commit: str | None) -> FoundCheckpoint:

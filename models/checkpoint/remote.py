@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.checkpoint.files import TEMPLATE_FOLDER, is_description, why_there_is_no_config
+from models.checkpoint.files import TEMPLATE_FOLDER, is_description, module_kind, why_there_is_no_config
 from models.checkpoint.url_secrets import redacted
 from models.errors import CheckpointError
 
@@ -93,13 +93,13 @@ class Remote:
             system, root = self._open()
             system.invalidate_cache()
             found = _entries(system, root)
-            if TEMPLATE_FOLDER in found:
-                templates = _entries(system, f"{root}/{TEMPLATE_FOLDER}")
-                found |= {f"{TEMPLATE_FOLDER}/{name}": info for name, info in templates.items()}
+            for folder in [name for name, info in found.items() if _is_listed(name, info)]:
+                inner = _entries(system, f"{root}/{folder}")
+                found |= {f"{folder}/{name}": info for name, info in inner.items()}
             kept = {
                 name: str(info["name"])
                 for name, info in sorted(found.items())
-                if info.get("type") == "file" and (is_description(name) or name.endswith(".safetensors"))
+                if info.get("type") == "file" and (is_description(name) or _may_be_weights(name))
             }
             system.invalidate_cache()
             with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="listing") as pool:
@@ -162,6 +162,15 @@ class Remote:
         except Exception as error:  # every fsspec back end has an error tree of its own
             text = redacted(str(error).strip()) or "no text"
             raise CheckpointError(f"{self.url} cannot be read ({type(error).__name__}: {text})") from error
+
+
+def _is_listed(name: str, info: Mapping[str, Any]) -> bool:
+    """Whether this is a folder with files that are read."""
+    return info.get("type") != "file" and (name == TEMPLATE_FOLDER or module_kind(name) is not None)
+
+
+def _may_be_weights(name: str) -> bool:
+    return "/" not in name and name.endswith(".safetensors")
 
 
 def _entries(system: Any, folder: str) -> dict[str, Mapping[str, Any]]:

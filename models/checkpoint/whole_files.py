@@ -21,6 +21,7 @@ _MAX_BYTES: Mapping[str, int] = {
     "merges.txt": 64 * MEBIBYTE,
     "tokenizer.model": 64 * MEBIBYTE,
 }
+_PROJECTION_BYTES = 1024 * MEBIBYTE  # of a module that follows a network: 16,384 x 16,384 in float32
 
 
 class OversizeError(ValueError):
@@ -28,7 +29,9 @@ class OversizeError(ValueError):
 
 
 def max_bytes(name: str) -> int:
-    """The most bytes that a checkpoint's file of this name may have, if it is no weights."""
+    """The most bytes that a checkpoint's file of this name may have, if it is not the network's weights."""
+    if name.endswith(".safetensors"):
+        return _PROJECTION_BYTES
     return TEMPLATE_BYTES if name.endswith(".jinja") else _MAX_BYTES.get(name, _DEFAULT_BYTES)
 
 

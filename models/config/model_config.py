@@ -25,6 +25,7 @@ from models.config.limits import (
 )
 from models.config.quantization import QuantizationConfig, read_quantization
 from models.config.rope import read_rope
+from models.config.sentence_files import MODULES_FILE
 from models.config.types import (
     Dtype,
     Head,
@@ -38,18 +39,22 @@ from models.config.types import (
 
 logger = logging.getLogger(__name__)
 
+_BARE = "Model"
 _HEADS: Mapping[str, Head] = {
     "ForCausalLM": "causal",
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
-    "Model": "causal",
+    _BARE: "causal",
 }
 TWO_WAY = (
     "its attention looks both ways (is_causal: false or use_bidirectional_attention: true in config.json), so that it can be "
     "used for classification, extraction and embeddings, and not to generate"
 )
 """Why a network has no causal head, after a text that names it."""
+
+NO_HEAD = f"{TWO_WAY}; or it was published as a bare network with modules.json, which makes embeddings"
+"""Why a checkpoint has no task head, after a text that names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +64,10 @@ class ModelConfig:
     `rotated_layers` says which layers turn queries and keys by position. `sliding_window` counts visible keys, the
     query's own included, on the layers of type "sliding_attention"; None switches it off. `mamba` and `shared_blocks`
     are None but for a hybrid network. Unless `is_causal`, a query sees the keys after it too; such a network makes no text,
-    and its causal head is left out. `dtype` is the one the checkpoint names, float32 where it names none. `eos_token_ids` come from
-    generation_config.json where that names any, since config.json often lists only one of them. `num_labels` is that
-    of the classification heads. `quantization` says how the checkpoint's weights are quantized already, None: not.
+    and its causal head is left out; so is that of a bare network that sentence-transformers wrote. `dtype` is the one the
+    checkpoint names, float32 where it names none. `eos_token_ids` come from generation_config.json where that names any,
+    since config.json often lists only one of them. `num_labels` is that of the classification heads. `quantization` says how
+    the checkpoint's weights are quantized already, None: not.
     """
 
     model_type: str
@@ -118,10 +124,10 @@ class ModelConfig:
         fields = Fields.read(folder / "config.json")
         generation = folder / "generation_config.json"
         found = Fields.read(generation) if generation.exists() else Fields(file=generation, values={})
-        return _resolve(fields, found, options)
+        return _resolve(fields, found, options, has_modules=(folder / MODULES_FILE).exists())
 
 
-def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any]) -> ModelConfig:
+def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any], *, has_modules: bool) -> ModelConfig:
     """Fills the class defaults in and checks every value."""
     model_type = _model_type(fields)
     family = FAMILIES[model_type]
@@ -139,10 +145,12 @@ def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any]) -> 
     pad, bos, eos = family.token_ids
     id2label = _id2label(fields)
     is_causal = _is_causal(fields)
+    is_tied = fields.boolean("tie_word_embeddings", default=family.tie_word_embeddings)
+    is_bare = architecture == family.class_prefix + _BARE and has_modules and not is_tied
     return ModelConfig(
         model_type=model_type,
         architecture=architecture,
-        head=_head(architecture, family, is_causal=is_causal),
+        head=_head(architecture, family, is_causal=is_causal, is_bare=is_bare),
         is_causal=is_causal,
         vocab_size=fields.integer("vocab_size", family.vocab_size, maximum=MAX_VOCABULARY),
         hidden_size=hidden_size,
@@ -156,7 +164,7 @@ def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any]) -> 
         hidden_act=fields.choice("hidden_act", HIDDEN_ACTS, family.hidden_act),
         max_position_embeddings=max_positions,
         rms_norm_eps=fields.number("rms_norm_eps", family.rms_norm_eps),
-        tie_word_embeddings=fields.boolean("tie_word_embeddings", default=family.tie_word_embeddings),
+        tie_word_embeddings=is_tied,
         attention_bias=family.always_biased
         or (family.has_attention_bias and fields.boolean("attention_bias", default=False)),
         mlp_bias=family.has_mlp_bias and fields.boolean("mlp_bias", default=False),
@@ -204,9 +212,10 @@ def _is_causal(fields: Fields) -> bool:
     return is_causal
 
 
-def _head(architecture: str, family: Family[Any], *, is_causal: bool) -> Head:
+def _head(architecture: str, family: Family[Any], *, is_causal: bool, is_bare: bool) -> Head:
+    """The head that the architecture names; the bare network of some is causal, with the embedding's weights as its head."""
     head = _HEADS[architecture.removeprefix(family.class_prefix)]
-    return "embedding" if head == "causal" and not is_causal else head
+    return "embedding" if head == "causal" and (is_bare or not is_causal) else head
 
 
 def _head_dim(fields: Fields, family: Family[Any], hidden_size: int, num_heads: int) -> int:

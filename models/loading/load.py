@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
     """A model ready to run, and where and in what it runs. `max_model_len` bounds every sequence, prompt and output
-    together. `weights_bytes` are this shard's."""
+    together. `weights_bytes` are this shard's; `folder` holds the whole checkpoint."""
 
+    folder: Path
     model: Model
     config: ModelConfig
     backend: AttentionBackend
@@ -133,6 +134,7 @@ def load_model(
     decoder.rotary.materialize(dtype=chosen_dtype, device=chosen_device)
     model.eval().requires_grad_(False)
     return LoadedModel(
+        folder=folder,
         model=model,
         config=config,
         backend=backend,

@@ -105,6 +105,15 @@ class Tokenizer:
         """The strings that `protect` keeps from becoming special tokens."""
         return self._special.strings
 
+    def id_of(self, token: str) -> int | None:
+        """The number of a token by its own name, None where there is none; no text is encoded."""
+        found: int | None = self._backend.token_to_id(token)
+        return found
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token is a special one, as `AutoTokenizer.all_special_ids` lists them."""
+        return self._backend.id_to_token(token_id) in self._skipped
+
     def protect(self, text: str) -> str:
         """Marks the special strings in a row's text, so that they stay text whatever the row is put into.
 
@@ -173,6 +182,24 @@ class Tokenizer:
         (encoding,) = backend.encode_batch([prompt], add_special_tokens=False)
         found = Prompt(text=prompt, encoding=encoding, cuts=cuts)
         return list(added_ids(encode, found, texts, max_chars=max_chars))
+
+    def encode_pairs(self, texts: Sequence[str], pairs: Sequence[str]) -> list[list[int]]:
+        """Token ids of pairs of unprotected texts, with special tokens added; special strings in them stay text.
+
+        Raises:
+            RequestError: a text is not Unicode (a lone surrogate), or names a special token that this tokenizer makes
+                out of plain text too.
+        """
+        rows = list(zip(texts, pairs, strict=True))
+        marked = [(self._special.mark(text), self._special.mark(pair)) for text, pair in rows]
+        try:
+            if marked == rows:
+                return [encoding.ids for encoding in self._backend.encode_batch_fast(rows)]
+            found = self._guarded.encode_batch(marked)
+        except TypeError as error:
+            raise _not_unicode([text for row in rows for text in row]) from error
+        self._refuse_unguardable([text for row in rows for text in row])
+        return list(map(self._guarded.ids_of, found))
 
     def encode_with_offsets(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
         """Encodes unprotected texts, or pairs of them, with special tokens added; special strings in them stay text.

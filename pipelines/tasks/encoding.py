@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from models.config.model_config import TWO_WAY
+from models.config.model_config import NO_HEAD
 from models.config.types import Head
 from models.errors import RequestError, TemplateError
 from models.text.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ Out = TypeVar("Out")
 def check_head(facts: ModelFacts, head: Head, place: str, what: str) -> None:
     """Raises TaskError, of the key `place`, if the checkpoint has no such head; `what` says what needs it."""
     if facts.head == "embedding":
-        raise TaskError("model.path", f"{what} needs a checkpoint with a {head} head; this one has none: {TWO_WAY}")
+        raise TaskError("model.path", f"{what} needs a checkpoint with a {head} head; this one has none: {NO_HEAD}")
     if facts.head != head:
         raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.head} head")
 

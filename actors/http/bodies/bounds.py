@@ -25,6 +25,10 @@ BODY_PATHS: Final = (
     "/v1/embeddings",
     "/v1/classify",
     "/v1/extract",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/v1/score",
     "/tokenize",
     "/detokenize",
 )

@@ -7,9 +7,12 @@ from pydantic import Discriminator, Field, Tag
 from actors.http.bodies.schema import Answer, Messages
 from actors.http.bodies.types import Body, Inputs, ModelName, Text, Texts, TokenId
 from actors.http.limits import MAX_REQUEST_TOKENS
+from models.config.limits import MAX_WIDTH as MAX_DIMENSIONS
 from models.tasks.labels import Outcome
 
 MAX_LABELS = 1024
+MAX_PROMPT_NAME = 64
+PromptName = Annotated[str, Field(max_length=MAX_PROMPT_NAME)]
 
 
 class ModelInfo(Answer):
@@ -38,13 +41,16 @@ class InputUsage(Answer):
 
 
 class EmbeddingsBody(Body):
-    """POST /v1/embeddings."""
+    """POST /v1/embeddings. `dimensions` keeps the first of each vector; `prompt_name` is one of the checkpoint's prompts, which stands
+    before texts."""
 
     model: ModelName
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     user: str | None = None
-    dimensions: None = None
+    # ours
+    prompt_name: PromptName | None = None
 
 
 class Embedding(Answer):

@@ -1,8 +1,9 @@
 """Texts and conversations of requests -> token ids, in the model's own processes, once their characters have been counted."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from actors.http.errors import ApiError, too_long
 from actors.http.limits import CHARS_PER_TOKEN, Limits, max_text_chars
 from actors.http.served import ServedModel
 from actors.http.texts import text_work
+from actors.http.texts.text_pool import Lane
 from actors.online.model import ModelCard
 from models.errors import TemplateError
 from models.text.tokenizer_files import SPECIAL_TOKEN_NAMES
@@ -23,8 +25,25 @@ _RESERVED = frozenset(
 Input = str | list[int]
 Int32Array = npt.NDArray[np.int32]
 
+Item = TypeVar("Item")
+
 PIECE_BYTES = 1 << 18
 """Of texts that are tokenized at a time: it takes up to 300 bytes of memory for each, and a second where a machine is busy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextWay:
+    """How texts become token ids: a function of `text_work` that takes texts and then `arguments`, in which lane, and the bytes that
+    stand around each text."""
+
+    function: Callable[..., list[Int32Array]]
+    arguments: tuple[Any, ...]
+    lane: Lane = "text"
+    around_bytes: int = 0
+
+
+PLAIN = TextWay(function=text_work.encode_texts, arguments=(True,))
+"""Each text by itself, with special tokens added."""
 
 
 def inputs_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> list[Input]:
@@ -37,9 +56,9 @@ def inputs_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int
 
 
 async def encode_inputs(
-    inputs: Sequence[Input], served: ServedModel, limits: Limits, *, param: str
+    inputs: Sequence[Input], served: ServedModel, limits: Limits, *, param: str, how: TextWay = PLAIN
 ) -> list[Int32Array]:
-    """Token ids of each input, special tokens added to texts.
+    """Token ids of each input; texts are encoded as `how` says.
 
     Raises:
         ApiError: 400, an input has no tokens, ids that are no tokens of this model, or more than could fit; all have too many tokens.
@@ -49,7 +68,7 @@ async def encode_inputs(
     given = [np.array(one, np.int32) for one in inputs if not isinstance(one, str)]
     check_num_tokens(given, limits, param=param)
     check_num_chars(texts, max_text_chars(served.card.max_model_len), limits, param=param)
-    from_texts = iter(await _encode(texts, served, limits, param=param))
+    from_texts = iter(await _encode(texts, served, limits, how, param=param))
     from_ids = iter(given)
     found = [next(from_texts if isinstance(one, str) else from_ids) for one in inputs]
     for index, ids in enumerate(found):
@@ -70,7 +89,8 @@ async def encode_text(
         RequestError: it cannot be encoded.
     """
     check_num_chars([text], max_text_chars(served.card.max_model_len), limits, param=param)
-    (ids,) = await _encode([text], served, limits, param=param, add_special_tokens=add_special_tokens)
+    how = TextWay(function=text_work.encode_texts, arguments=(add_special_tokens,))
+    (ids,) = await _encode([text], served, limits, how, param=param)
     return ids
 
 
@@ -132,7 +152,7 @@ def check_num_chars(texts: Sequence[str], most: int, limits: Limits, *, param: s
     """Refuses a text of more than `most` characters, and more than all of a request could have, before anything reads them."""
     for index, text in enumerate(texts):
         if len(text) > most:
-            raise _too_many_chars(f"{param}[{index}]" if len(texts) > 1 else param, len(text), most, param)
+            raise too_many_chars(f"{param}[{index}]" if len(texts) > 1 else param, len(text), most, param)
     check_all_chars(texts, CHARS_PER_TOKEN * limits.max_request_tokens, param=param)
 
 
@@ -140,7 +160,7 @@ def check_all_chars(texts: Sequence[str], most: int, *, param: str) -> None:
     """Refuses texts that together have more than `most` characters."""
     total = sum(map(len, texts))
     if total > most:
-        raise _too_many_chars(f"all of {param}" if len(texts) > 1 else param, total, most, param)
+        raise too_many_chars(f"all of {param}" if len(texts) > 1 else param, total, most, param)
 
 
 def check_num_tokens(token_ids: Sequence[Sequence[int] | Int32Array], limits: Limits, *, param: str) -> None:
@@ -152,14 +172,18 @@ def check_num_tokens(token_ids: Sequence[Sequence[int] | Int32Array], limits: Li
 
 def pieces(texts: Sequence[str], max_bytes: int = PIECE_BYTES, *, around_bytes: int = 0) -> Iterator[list[str]]:
     """Neighbouring texts of together at most so many bytes, each with `around_bytes` more, or one that is longer alone."""
-    piece: list[str] = []
+    return cut_by_bytes(texts, [num_utf8_bytes(text) + around_bytes for text in texts], max_bytes)
+
+
+def cut_by_bytes(items: Sequence[Item], sizes: Sequence[int], max_bytes: int = PIECE_BYTES) -> Iterator[list[Item]]:
+    """Neighbouring items of together at most so many bytes, by the bytes of each, or one that is longer alone."""
+    piece: list[Item] = []
     num_bytes = 0
-    for text in texts:
-        size = num_utf8_bytes(text) + around_bytes
+    for item, size in zip(items, sizes, strict=True):
         if piece and num_bytes + size > max_bytes:
             yield piece
             piece, num_bytes = [], 0
-        piece.append(text)
+        piece.append(item)
         num_bytes += size
     if piece:
         yield piece
@@ -171,17 +195,18 @@ def num_utf8_bytes(text: str) -> int:
 
 
 async def _encode(
-    texts: Sequence[str], served: ServedModel, limits: Limits, *, param: str, add_special_tokens: bool = True
+    texts: Sequence[str], served: ServedModel, limits: Limits, how: TextWay, *, param: str
 ) -> list[Int32Array]:
     """Token ids of texts, piece by piece, as long as there are not too many."""
     found: list[Int32Array] = []
-    for piece in pieces(texts):
-        found += await served.texts.run("text", text_work.encode_texts, piece, add_special_tokens, param=param)
+    for piece in pieces(texts, around_bytes=how.around_bytes):
+        found += await served.texts.run(how.lane, how.function, piece, *how.arguments, param=param)
         check_num_tokens(found, limits, param=param)
     return found
 
 
-def _too_many_chars(what: str, num_chars: int, most: int, param: str) -> ApiError:
+def too_many_chars(what: str, num_chars: int, most: int, param: str) -> ApiError:
+    """The answer to a text that is refused before it is read."""
     return ApiError(
         400,
         f"{what} has {num_chars} characters; at most {most} are possible: shorten it",

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from models.errors import RequestError
 from models.isolation import step
 from models.tasks.document import Document
+from models.tasks.embedding import Embedding
 from models.tasks.labels import fault_of_labels, label_prompt, label_token_ids
+from models.tasks.rerank import Pair, Reranking
 from models.text.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
@@ -104,6 +106,37 @@ def encode_label_prompts(
     return _encode_rendered(tokenizer, prompts, max_chars, add_special_tokens=tokenizer.chat_template is None)
 
 
+def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embedding, prompt: str) -> list[Int32Array]:
+    """Token ids of each text behind a prompt, as its vector is made of them.
+
+    Raises:
+        TemplateError: the chat template failed, or leaves out a text.
+        RequestError: a text is not Unicode.
+    """
+    _begin(sum(map(len, texts)) + len(prompt) * len(texts))
+    return _arrays(embedding.token_ids(tokenizer, texts, prompt=prompt))
+
+
+def count_skipped(tokenizer: Tokenizer, embedding: Embedding, prompt: str) -> int:
+    """How many tokens of a prompt are not pooled."""
+    _begin(len(prompt))
+    return embedding.num_skipped(tokenizer, prompt)
+
+
+def encode_reranked(
+    tokenizer: Tokenizer, pairs: Sequence[Pair], reranking: Reranking, instruction: str | None
+) -> list[Int32Array]:
+    """Token ids of each pair, as it is scored.
+
+    Raises:
+        TemplateError: the chat template failed, or leaves out a text.
+        RequestError: a text is not Unicode.
+    """
+    num_around = len(instruction or reranking.prompt)
+    _begin(sum(len(pair.query) + len(pair.document) + num_around for pair in pairs))
+    return _arrays(reranking.token_ids(tokenizer, pairs, instruction=instruction))
+
+
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], has_question: bool) -> list[Document]:
     """The texts as documents; where a question is asked of them, without what stands around them then (`encode_question`)."""
     _begin(sum(map(len, texts)))
@@ -149,8 +182,11 @@ def _encode_rendered(
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool) -> list[Int32Array]:
-    found = tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
-    return [np.array(ids, np.int32) for ids in found]
+    return _arrays(tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens))
+
+
+def _arrays(token_ids: Sequence[Sequence[int]]) -> list[Int32Array]:
+    return [np.array(ids, np.int32) for ids in token_ids]
 
 
 def _protected(content: str | Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> str | list[dict[str, str]]:

@@ -6,13 +6,13 @@ wherever it is scored.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from models.checkpoint.place import local_folder
 from models.config.families import with_old_spelling
@@ -23,13 +23,13 @@ from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
 from models.engine.scoring.batch import batch_of, packs
 from models.engine.scoring.label_scorer import LabelScorer
+from models.engine.scoring.vectors import Vectors
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import RequestError
 from models.layers.attention.attention import IntArray, Layout
 from models.loading.load import LoadedModel, load_model, load_tokenizer
+from models.tasks.embedding import AskedPooling, EmbedOptions, Pooling, embedding_of
 from models.text.tokenizer import Tokenizer
-
-Pooling = Literal["last", "mean"]
 
 
 class Scorer:
@@ -167,33 +167,67 @@ class Scorer:
         """
         return torch.softmax(self.score_labels(prompts, [[yes], [no]]), dim=-1)[:, 0]
 
-    @torch.no_grad()
-    def embed(
-        self, token_ids: Sequence[Sequence[int]], pooling: Pooling = "last", *, normalize: bool = True
-    ) -> torch.Tensor:
-        """One vector a sequence, [N, H] float32 on the CPU: its last token's final hidden state, or the mean of all,
-        scaled to length 1 if `normalize`. Whatever head was loaded is left out.
+    @cached_property
+    def vectors(self) -> Vectors:
+        """How this checkpoint makes vectors of pooled hidden states; read when it is first asked for.
 
         Raises:
-            RequestError: `pooling` is another word, or a sequence is empty, longer than `max_model_len`, or not of this
-                vocabulary.
+            ModelError: what the checkpoint says of it cannot be used.
         """
-        if pooling not in get_args(Pooling):
-            raise RequestError(f"pooling was {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
+        return Vectors.load(self._loaded.folder, embedding_of(self._loaded.folder, self.config))
+
+    def embed(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        pooling: AskedPooling = "auto",
+        *,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        num_skipped: int = 0,
+    ) -> torch.Tensor:
+        """One vector a sequence, [N, D] float32 on the CPU: its final hidden states pooled, and what follows that in the checkpoint
+        (`models.tasks.embedding`). "auto" and None are as the checkpoint has it. `dimensions` keeps the first of each vector, which
+        is scaled to length 1 after that if `normalize`. The first `num_skipped` tokens are not pooled. Whatever head was loaded is
+        left out.
+
+        Raises:
+            RequestError: an argument is none of those, or a sequence is empty, longer than `max_model_len`, not of this vocabulary, or
+                has no token to pool.
+            ModelError: what the checkpoint says of its vectors cannot be used.
+        """
+        if pooling not in get_args(AskedPooling):
+            raise RequestError(f"pooling was {pooling!r}; it must be one of {', '.join(get_args(AskedPooling))}")
+        vectors = self.vectors
+        embedding = vectors.embedding
+        embedding.check(EmbedOptions(dimensions=dimensions))
+        pooled = self.pool(token_ids, embedding.pooling if pooling == "auto" else pooling, num_skipped)
+        return vectors.of(
+            pooled, normalize=embedding.normalizes if normalize is None else normalize, dimensions=dimensions
+        )
+
+    @torch.no_grad()
+    def pool(self, token_ids: Sequence[Sequence[int]], pooling: Pooling, num_skipped: int = 0) -> torch.Tensor:
+        """The final hidden state of each sequence's last token, its first after `num_skipped`, or the mean of all after those:
+        [N, H] float32 on the CPU.
+
+        Raises:
+            RequestError: as `embed` does.
+        """
         self._check_lengths(token_ids, 0)
         self._check_vocabulary("sequence", token_ids)
-        self._call("embed", token_ids, pooling)
+        _check_pooled(token_ids, num_skipped)
+        self._call("pool", token_ids, pooling, num_skipped)
         vectors = torch.empty(len(token_ids), self.config.hidden_size)
         for members in self._packs([len(ids) for ids in token_ids]):
             sequences = [token_ids[index] for index in members]
             counts = np.array([len(ids) for ids in sequences])
             layout = Layout(counts=counts, starts=np.zeros_like(counts))
-            rows = np.cumsum(counts) - 1 if pooling == "last" else None
-            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, rows)).float().cpu()
+            rows = _pooled_rows(counts, pooling, num_skipped)
+            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, rows)).float()
             if rows is None:
-                hidden = torch.stack([part.mean(dim=0) for part in hidden.split(counts.tolist())])
-            vectors[members] = hidden
-        return F.normalize(vectors, dim=-1) if normalize else vectors
+                hidden = torch.stack([part[num_skipped:].mean(dim=0) for part in hidden.split(counts.tolist())])
+            vectors[members] = hidden.cpu()
+        return vectors
 
     def _call(self, method: str, *arguments: object) -> None:
         """Has the other ranks compute their part of what this one is about to."""
@@ -228,3 +262,19 @@ class Scorer:
                 raise RequestError(
                     f"{what} {index} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
                 )
+
+
+def _pooled_rows(counts: IntArray, pooling: Pooling, num_skipped: int) -> IntArray | None:
+    """The packed token of each sequence that is its vector; None where all are."""
+    if pooling == "mean":
+        return None
+    ends: IntArray = np.cumsum(counts)
+    return ends - 1 if pooling == "last" else ends - counts + num_skipped
+
+
+def _check_pooled(token_ids: Sequence[Sequence[int]], num_skipped: int) -> None:
+    for index, ids in enumerate(token_ids):
+        if len(ids) <= num_skipped:
+            raise RequestError(
+                f"sequence {index} has {len(ids)} tokens, of which {num_skipped} are its prompt's: nothing is pooled"
+            )

@@ -25,7 +25,12 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {**TEXT, "stream": True, "stream_options": {"include_usage": True}}),
     ("/v1/chat/completions", {**CHAT, "chat_template_kwargs": {"enable_thinking": False}, "tools": [], "top_p": 0.5}),
     ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
-    ("/v1/embeddings", {"model": "causal", "input": ["a", "b"], "encoding_format": "base64"}),
+    ("/v1/embeddings", {"model": "causal", "input": ["a", "b"], "encoding_format": "base64", "dimensions": 8}),
+    (
+        "/v1/rerank",
+        {"model": "reranker", "query": "a", "documents": ["b", {"text": "c"}], "top_n": 1, "instruction": "d"},
+    ),
+    ("/v1/score", {"model": "reranker", "text_1": ["a", "b"], "text_2": ["c", "d"]}),
     ("/v1/classify", {"model": "causal", "input": ["a"], "labels": ["x", "y"], "question": "Which?"}),
     ("/v1/classify", {"model": "classifier", "input": "a"}),
     ("/v1/extract", {"model": "tagger", "input": ["a b", "c"]}),
@@ -118,8 +123,10 @@ def errors() -> Iterator[Errors]:
 
 
 @pytest.fixture(scope="module")
-def client(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path) -> Iterator[httpx.Client]:
-    others = {"classifier": classifier_path, "tagger": tagger_path}
+def client(
+    causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path, reranker_path: Path
+) -> Iterator[httpx.Client]:
+    others = {"classifier": classifier_path, "tagger": tagger_path, "reranker": reranker_path}
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
     tiny = served("causal", causal_path, causal)

@@ -25,12 +25,18 @@ MANY = settings(
     database=None,
 )
 SHORT = 64
-ANSWERS_OF_ITS_HEAD = {"/v1/classify": "classifier", "/v1/extract": "tagger"}
+ANSWERS_OF_ITS_HEAD = {
+    "/v1/classify": "classifier",
+    "/v1/extract": "tagger",
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score"), "reranker"),
+}
 
 
 @pytest.fixture(scope="module")
-def address(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path) -> Iterator[str]:
-    others = {"classifier": classifier_path, "tagger": tagger_path}
+def address(
+    causal_path: Path, causal: LocalModel, classifier_path: Path, tagger_path: Path, reranker_path: Path
+) -> Iterator[str]:
+    others = {"classifier": classifier_path, "tagger": tagger_path, "reranker": reranker_path}
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
     tiny = served("causal", causal_path, causal)

@@ -29,6 +29,7 @@ from actors.online.model import (
 )
 from models.engine.scheduling.request import SamplingParams
 from models.errors import EngineError
+from models.tasks.embedding import EmbedOptions
 from tests.helpers.actors.serving import load, served, serving
 
 PATIENCE_S = 1.0
@@ -61,7 +62,7 @@ class ScriptedModel:
     async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
         raise NotImplementedError
 
-    async def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+    async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         raise self.error or NotImplementedError
 
     async def stats(self) -> OnlineStats:

@@ -16,6 +16,7 @@ from models import SamplingParams, Scorer
 from models.engine.scoring.label_scorer import LabelScorer
 from models.engine.watchdog import Watchdog
 from models.errors import ConfigError, EngineError
+from models.tasks.embedding import EmbedOptions
 from tests.helpers.actors.serving import load
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
@@ -75,7 +76,7 @@ def test_a_model_over_two_shards_generates_scores_and_embeds_at_once(causal_path
     async def everything(model: LocalModel) -> tuple[list[list[int]], FloatArray, FloatArray]:
         texts = asyncio.gather(*(generate(model, index) for index in range(len(prompts))))
         labels = model.score_labels(prompts, [[3], [4, 5]])
-        return await asyncio.gather(texts, labels, model.embed(prompts))
+        return await asyncio.gather(texts, labels, model.embed(prompts, EmbedOptions()))
 
     found = []
     for size in (1, 2):

@@ -19,7 +19,6 @@ from actors.http.texts.text_pool import TextPool
 from actors.online.local import LocalModel
 from actors.online.model import ModelCard, OnlineModel
 from actors.work import EngineSettings
-from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 
 START_S = 30
@@ -59,7 +58,7 @@ def load(path: Path) -> LocalModel:
 def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 64) -> ServedModel:
     """A model under a name."""
     tokenizer = Tokenizer.from_pretrained(path)
-    card = ModelCard.from_config(name, ModelConfig.from_pretrained(path), tokenizer)
+    card = ModelCard.from_description(name, path, tokenizer)
     texts = TextPool(path)
     return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(max_concurrent))
 

@@ -17,6 +17,7 @@ from tokenizers import (
     trainers,
 )
 
+TOKENIZER_FILE = "tokenizer.json"
 CORPUS = [
     "Hello world, how are you today? I'm fine, thanks — and you?",
     "  indented text\n\twith tabs\n\n and   runs of spaces  ",
@@ -158,6 +159,21 @@ def llama3(folder: Path) -> None:
         [processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing("<|begin_of_text|> $A", pair, begin)]
     )
     save(folder, tokenizer, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+
+
+def qwen_reranker(folder: Path) -> None:
+    """The same with the tokens yes and no, which a vocabulary of Qwen3's size has."""
+    qwen(folder)
+    file = folder / TOKENIZER_FILE
+    tokenizer = json.loads(file.read_text())
+    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    number = 1 + max(*vocabulary.values(), *(token["id"] for token in tokenizer["added_tokens"]))
+    for first, second in (("n", "o"), ("y", "e"), ("ye", "s")):
+        if first + second not in vocabulary:
+            vocabulary[first + second] = number
+            merges.append([first, second])
+            number += 1
+    file.write_text(json.dumps(tokenizer))
 
 
 def byte_level_with_prefix(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.http.app import create_app
 from actors.http.bodies.labelling_schema import ClassifyBody, DetokenizeBody, EmbeddingsBody, ExtractBody, TokenizeBody
+from actors.http.bodies.relevance_schema import RerankBody, ScoreBody
 from actors.http.bodies.schema import ChatBody, CompletionBody
 from actors.http.bodies.types import MAX_FIELDS
 from actors.http.errors import validation_error
@@ -18,6 +19,8 @@ BODIES: dict[str, Any] = {
     "embeddings": EmbeddingsBody,
     "classify": ClassifyBody,
     "extract": ExtractBody,
+    "rerank": RerankBody,
+    "score": ScoreBody,
     "tokenize": TokenizeBody,
     "detokenize": DetokenizeBody,
 }

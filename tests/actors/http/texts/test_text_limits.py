@@ -122,7 +122,16 @@ def test_labels_around_which_no_text_fits_are_refused_before_the_texts_are_read(
 
 def test_the_process_that_speaks_http_reads_no_text(chat_model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     chat_model.texts.start()
-    for name in ("encode", "encode_batch", "encode_with_offsets", "encode_added", "decode", "protect", "render_chat"):
+    for name in (
+        "encode",
+        "encode_batch",
+        "encode_with_offsets",
+        "encode_pairs",
+        "encode_added",
+        "decode",
+        "protect",
+        "render_chat",
+    ):
         monkeypatch.setattr(Tokenizer, name, refuse)
     messages = [{"role": "user", "content": "hello"}]
     bodies: dict[str, dict[str, Any]] = {

@@ -34,14 +34,15 @@ def published_as_embedding(folder: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
 def test_vectors_are_pooled_hidden_states(
     family_checkpoint: CheckpointMaker, family: str, pooling: Any, normalize: bool
 ) -> None:
     folder = family_checkpoint(family, tie_word_embeddings=False)
     found = Scorer.from_pretrained(folder).embed(ragged(), pooling=pooling, normalize=normalize)
     states = hidden_states(folder)
-    expected = torch.stack([state[-1] if pooling == "last" else state.mean(dim=0) for state in states])
+    pool = {"last": lambda state: state[-1], "mean": lambda state: state.mean(dim=0), "cls": lambda state: state[0]}
+    expected = torch.stack([pool[pooling](state) for state in states])
     if normalize:
         expected = expected / expected.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -77,7 +78,7 @@ def test_rerankers_weigh_yes_against_no(qwen3_checkpoint: CheckpointMaker) -> No
 
 def test_what_cannot_be_embedded_is_refused(qwen3_checkpoint: CheckpointMaker) -> None:
     scorer: Any = Scorer.from_pretrained(qwen3_checkpoint("causal"))
-    with pytest.raises(RequestError, match="pooling was 'max'; it must be one of last, mean"):
+    with pytest.raises(RequestError, match="pooling was 'max'; it must be one of auto, last, mean, cls"):
         scorer.embed([[3]], pooling="max")
     with pytest.raises(RequestError, match="sequence 1 has 0 tokens"):
         scorer.embed([[3], []])
