@@ -49,14 +49,22 @@ class ReplicaOptions(EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What every request of a job asks of an engine: text, with `sampling`; else what one pass says of it - the log probability of each
+    of `labels` (token ids) after it where there are some, or the logits of the task head."""
+
+    sampling: SamplingParams | None = None
+    labels: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings(ReplicaOptions):
     """What an engine process is made from; a restart makes the same one again.
 
     `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
     `models.checkpoint.place`); `model_options` are options of its family alone.
 
-    `sampling` makes it generate; without it the task head's logits are the answer, or for a causal model the log probability of
-    each of `labels` (token ids). `num_threads` is what one matrix product uses on the CPU.
+    `asked` is what it answers a job's requests with. `num_threads` is what one matrix product uses on the CPU.
     """
 
     path: str
@@ -65,8 +73,7 @@ class EngineSettings(ReplicaOptions):
     dtype: str = "auto"
     quantization: str | QuantizationConfig | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    sampling: SamplingParams | None = None
-    labels: tuple[tuple[int, ...], ...] = ()
+    asked: Asked = Asked()
     num_threads: int = 1
 
     @property

@@ -16,7 +16,7 @@ from models.config.model_config import ModelConfig
 from models.loading.footprint import footprint
 from models.weights.weights import Checkpoint
 from pipelines.cluster.connect import Room
-from pipelines.cluster.engine_settings import job_settings
+from pipelines.cluster.engine_settings import engine_settings
 from pipelines.graph.graph import concurrent_calls
 from pipelines.io.inputs import Storage
 from pipelines.job import Job
@@ -125,7 +125,7 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
-    probe = probe_engine(job_settings(job, preparer.fitted.label_ids), sample.rows, budget_s=PROBE_S)
+    probe = probe_engine(engine_settings(job.model, job.engine, preparer.fitted.asked), sample.rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
         plan=replace(plan, passed_over=inputs.sources.passed_over),

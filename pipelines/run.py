@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from pipelines.cluster.connect import Room, check_place, connected, will_start_one
-from pipelines.cluster.engine_settings import job_settings
+from pipelines.cluster.engine_settings import engine_settings
 from pipelines.cluster.interrupts import INTERRUPTED, interrupts
 from pipelines.cluster.last_resort import LastResort
 from pipelines.cluster.leftovers import end_leftovers
@@ -213,7 +213,7 @@ class Driver:
             declared=frozenset(job.input.schema or ()),
             storage=Storage.of(job.input),
         )
-        settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
+        settings, make_engine = engine_settings(job.model, job.engine, opened.fitted.asked), self._make_engine
         if job.engine.service is not None:
             from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
 

@@ -87,9 +87,10 @@ class EngineCore:
 def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdog | None) -> Backend:
     """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
     folder = settings.find().folder
-    if settings.sampling is None:
-        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), labels=settings.labels)
-    return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), settings.sampling)
+    asked = settings.asked
+    if asked.sampling is None:
+        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), labels=asked.labels)
+    return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), asked.sampling)
 
 
 class GeneratingBackend:

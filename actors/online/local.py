@@ -19,8 +19,8 @@ import torch
 from actors.engine.core import GeneratingBackend, scored_or_refused
 from actors.engine.loading import engine_of, scorer_of
 from actors.online.model import Done, FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
-from actors.work import EngineAnswer, EngineSettings, EngineWork
-from models import AsyncEngine, SamplingParams, Scorer
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
+from models import AsyncEngine, Scorer
 from models.config.model_config import ModelConfig
 from models.engine.live_request import Delta
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
@@ -103,21 +103,18 @@ class LocalModel:
         parts = [await self._compute(partial(embed, part)) for part in self._passes(token_ids)]
         return np.concatenate([part.numpy() for part in parts])
 
-    async def compute(
-        self, work: EngineWork, *, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
-    ) -> list[EngineAnswer]:
-        """The answers to rows of a job, at batch priority; `sampling` and `labels` are those of `EngineSettings`. A request that cannot
-        be served is an answer that says so.
+    async def compute(self, work: EngineWork, asked: Asked) -> list[EngineAnswer]:
+        """The answers to rows of a job, at batch priority. A request that cannot be served is an answer that says so.
 
         Raises:
             EngineError: the engine failed; what it had is lost.
         """
-        if sampling is None:
-            score = partial(self.score_labels, labels=labels) if labels else self.score
+        if asked.sampling is None:
+            score = partial(self.score_labels, labels=asked.labels) if asked.labels else self.score
             return await scored_or_refused(score, list(work.requests()))
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
-        return await GeneratingBackend(self._engine, sampling).compute(work)
+        return await GeneratingBackend(self._engine, asked.sampling).compute(work)
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`."""

@@ -26,7 +26,7 @@ from actors.http.limits import Admission, Limits
 from actors.online.coalesce import coalesced
 from actors.online.local import LocalModel
 from actors.online.model import Done, FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
-from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, EngineAnswer, EngineSettings, EngineWork
+from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, Asked, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
 from models.engine.scheduling.request import Priority
 from models.engine.watchdog import Watchdog
@@ -109,14 +109,12 @@ class EngineReplica:
         """What this replica was made from."""
         return self._settings
 
-    async def compute(
-        self, work: EngineWork, sampling: SamplingParams | None, labels: Sequence[Sequence[int]]
-    ) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, asked: Asked) -> list[EngineAnswer]:
         """The answers to rows of a job, at batch priority; see `LocalModel.compute`. A bounded number of them is in the engine, the
         others wait here: for Serve a call is one request, however many rows it has, so that rows neither fill its queue nor make
         it start replicas."""
         async with self._batch_slots:
-            return await self._model.compute(work, sampling=sampling, labels=labels)
+            return await self._model.compute(work, asked)
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`: of this replica alone."""

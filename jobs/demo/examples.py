@@ -87,7 +87,7 @@ def _summary_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket)
 def _urgency_examples(encoder: RowEncoder, tokenizer: Tokenizer, ticket: Ticket) -> list[Example]:
     del tokenizer
     labels: Sequence[str] = load_task("urgency").recorded()["labels"]
-    answer = list(encoder.label_ids[labels.index(ticket.urgency)])
+    answer = list(encoder.asked.labels[labels.index(ticket.urgency)])
     return [_answered(piece.token_ids.tolist(), answer) for piece in _pieces(encoder, ticket)]
 
 

@@ -121,9 +121,7 @@ class ServiceEngine:
             for attempt in itertools.count():
                 named = replace(chunk, name=f"{chunk.name}/{attempt}")  # an earlier attempt may still be about
                 try:
-                    found: list[EngineAnswer] = await self._handle.compute.remote(
-                        named, self._settings.sampling, self._settings.labels
-                    )
+                    found: list[EngineAnswer] = await self._handle.compute.remote(named, self._settings.asked)
                 except (RayError, RayServeException, EngineError) as error:
                     if _is_final(error) or asyncio.get_running_loop().time() > give_up:
                         raise EngineError(f"the service did not answer {chunk.name}: {error}") from error

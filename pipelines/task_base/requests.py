@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actors.work import Asked
 from pipelines.errors import RowError
 from pipelines.task_base.pace import Pace
 
@@ -39,14 +40,14 @@ class EncodedRow:
 class RowEncoder(ABC):
     """A task over a checkpoint: rows in, requests out.
 
-    `required_columns` have to exist in the input, `columns` are read if they do, and all there are with `reads_all`. `label_ids` are
-    the tokens of the labels that a causal model is asked to choose from, empty where it is not.
+    `required_columns` have to exist in the input, `columns` are read if they do, and all there are with `reads_all`. `asked` is
+    what the engine answers each request with.
     """
 
     columns: frozenset[str] = frozenset()
     required_columns: frozenset[str] = frozenset()
     reads_all: bool = False
-    label_ids: tuple[tuple[int, ...], ...] = ()
+    asked: Asked = Asked()
 
     @abstractmethod
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:

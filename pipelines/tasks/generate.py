@@ -5,11 +5,12 @@ roles and nested content parts included, are templates each.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from actors.work import Asked
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
 from models.text.chat_content import ChatContent
 from models.text.tokenizer import Tokenizer
@@ -139,6 +140,7 @@ class PromptEncoder(TemplateEncoder):
     def __init__(self, task: GenerateTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
         self._task = task
         self._tokenizer = tokenizer
+        self.asked = _asked(task)
         self._limit = prompt_limit(task, facts)
         self._render = (
             self._chat_renderer() if task.prompt is None else self.template(task.prompt, "task.prompt").render
@@ -207,6 +209,7 @@ class TokenIdsEncoder(RowEncoder):
     def __init__(self, task: GenerateTask, column: str, facts: ModelFacts) -> None:
         self._task = task
         self._column = column
+        self.asked = _asked(task)
         self._vocab_size = facts.vocab_size
         self._limit = prompt_limit(task, facts)
         self.columns = self.required_columns = frozenset({column})
@@ -239,6 +242,11 @@ class TokenIdsEncoder(RowEncoder):
         if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < self._vocab_size:
             allowed = f"a token id is a whole number from 0 to {self._vocab_size - 1}"
             raise RowError(INVALID_VALUE, f"column {self._column!r} holds {token_id!r}; {allowed}")
+
+
+def _asked(task: GenerateTask) -> Asked:
+    """A row's draws are keyed by the row, so the sampling parameters carry no seed."""
+    return Asked(sampling=replace(task.sampling, seed=None))
 
 
 def prompt_limit(task: GenerateTask, facts: ModelFacts) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from actors.work import EngineWork
+from actors.work import Asked, EngineWork
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns
@@ -50,13 +50,13 @@ class FittedTask:
 
     facts: ModelFacts
     columns: Columns
-    label_ids: tuple[tuple[int, ...], ...]
+    asked: Asked
 
 
 def fit_task(bench: Workbench) -> FittedTask:
     """Raises TaskError if the task cannot be run on the checkpoint."""
     preparer = bench.preparer
-    return FittedTask(facts=bench.facts, columns=preparer.columns, label_ids=preparer.label_ids)
+    return FittedTask(facts=bench.facts, columns=preparer.columns, asked=preparer.asked)
 
 
 def prepare_unit(bench: Workbench, rows: UnitRows, slice_chars: int) -> PreparedUnit:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from actors.work import Asked
 from models.tasks.labels import DEFAULT_QUESTION, fault_of_labels, label_prompt, label_token_ids
 from models.tasks.windows import cut_windows
 from models.text.tokenizer import Tokenizer
@@ -75,7 +76,7 @@ class _Asked:
 
 
 class LabelEncoder(TemplateEncoder):
-    """Rows to prompts after which a causal model's answer is one of the task's labels; `label_ids` are the labels' tokens.
+    """Rows to prompts after which a causal model's answer is one of the task's labels; `asked` has the labels' tokens.
 
     A text in windows is cut at the text's own tokens, and each part asked about in a prompt of its own.
 
@@ -89,10 +90,11 @@ class LabelEncoder(TemplateEncoder):
         self._tokenizer = tokenizer
         self._text = self.template(task.text, "task.text")
         self._question = self.template(task.question or DEFAULT_QUESTION, "task.question")
-        self.label_ids = label_token_ids(tokenizer, labels, eos_token_ids=facts.eos_token_ids)
-        _check_labels(labels, self.label_ids)
+        self._label_ids = label_token_ids(tokenizer, labels, eos_token_ids=facts.eos_token_ids)
+        _check_labels(labels, self._label_ids)
+        self.asked = Asked(labels=self._label_ids)
         self._size = merged_window_size(task.windows, task.window, task.stride, facts)
-        self._max_prompt = facts.max_model_len - max(map(len, self.label_ids))
+        self._max_prompt = facts.max_model_len - max(map(len, self._label_ids))
         self._limit = self._max_prompt if self._size is None else min(self._max_prompt, self._size.window)
 
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
@@ -125,7 +127,7 @@ class LabelEncoder(TemplateEncoder):
         if len(token_ids) <= self._limit:
             return EncodedRow.of_tokens(token_ids)
         if self._size is None:
-            num_label_tokens = max(map(len, self.label_ids))
+            num_label_tokens = max(map(len, self._label_ids))
             what = f"the text with its question has {len(token_ids)} tokens and the longest label {num_label_tokens}"
             raise too_long(what, self._max_prompt + num_label_tokens, REMEDY)
         return self._windowed(asked, self._size.stride, pace)

@@ -19,7 +19,7 @@ from pipelines.tasks.seeds import row_seed
 class Preparer:
     """Prepares the units of one job, one at a time.
 
-    `columns` is what the job needs of its input. `label_ids` are the tokens of a causal model's labels, and empty for any other task.
+    `columns` is what the job needs of its input. `asked` is what engines answer its requests with.
 
     Raises:
         TaskError: the task cannot be run on this checkpoint; `place` is the key of the spec.
@@ -35,7 +35,7 @@ class Preparer:
             optional=encoder.columns - encoder.required_columns,
             reads_all=encoder.reads_all,
         )
-        self.label_ids = encoder.label_ids
+        self.asked = encoder.asked
 
     def prepare(self, rows: UnitRows, *, relative_path: str, slice_chars: int = SLICE_CHARS) -> PreparedUnit:
         """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds. Texts are

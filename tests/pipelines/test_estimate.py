@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.work import EngineSettings
+from actors.work import Asked, EngineSettings
 from models import SamplingParams
 from models.config.model_config import ModelConfig
 from models.weights.weights import Checkpoint
@@ -116,7 +116,7 @@ def test_probe_stops_before_a_batch_that_would_take_too_long() -> None:
 
 def test_probe_generates_with_the_engine_of_a_run(tiny_checkpoint: CheckpointMaker) -> None:
     sampling = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
-    settings = EngineSettings(path=str(tiny_checkpoint()), sampling=sampling, max_num_seqs=8)
+    settings = EngineSettings(path=str(tiny_checkpoint()), asked=Asked(sampling=sampling), max_num_seqs=8)
     probe = probe_engine(settings, sample_of([5, 7, 9, 11, 13, 15]).rows, budget_s=60.0)
     assert probe is not None
     assert (probe.num_rows, probe.prompt_tokens, probe.completion_tokens) == (6, 60, 48)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
-from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
 
@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) ->
 def test_labels_are_scored_when_there_are_any(tiny_checkpoint: Callable[..., Path]) -> None:
     path = str(tiny_checkpoint("causal"))
     labels = ((20, 2), (21, 22, 2))
-    (got,) = answers(EngineSettings(path=path, dtype="float32", labels=labels), work())
+    (got,) = answers(EngineSettings(path=path, dtype="float32", asked=Asked(labels=labels)), work())
     expected = Scorer.from_pretrained(path, dtype="float32").score_labels([list(ids) for ids in PROMPTS], labels)
     assert np.array_equal(np.stack(logits(got)), expected.numpy())
 
@@ -70,7 +70,11 @@ def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..
     floored = str(tiny_checkpoint(family="zamba2"))
     sampling = replace(GREEDY, logprobs=0)
     settings = EngineSettings(
-        path=floored, dtype="float32", model_options={"mamba_dt_clamp": "none"}, sampling=sampling, max_num_seqs=4
+        path=floored,
+        dtype="float32",
+        model_options={"mamba_dt_clamp": "none"},
+        asked=Asked(sampling=sampling),
+        max_num_seqs=4,
     )
     (got,) = answers(settings, work())
     found = [answer.logprobs for answer in got if isinstance(answer, Generated)]
@@ -83,7 +87,7 @@ def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..
 
 def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
     path = str(tiny_checkpoint("causal"))
-    settings = EngineSettings(path=path, dtype="float32", sampling=GREEDY, max_num_seqs=4)
+    settings = EngineSettings(path=path, dtype="float32", asked=Asked(sampling=GREEDY), max_num_seqs=4)
     first, second = answers(settings, work(name="a"), work(name="b"))
     engine = Engine.from_pretrained(path, dtype="float32", max_num_seqs=4)
     expected = [output.token_ids for output in engine.generate([list(ids) for ids in PROMPTS], GREEDY)]
@@ -94,7 +98,7 @@ def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[...,
 
 def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:
     sampling = replace(GREEDY, temperature=1.0)
-    settings = EngineSettings(path=str(tiny_checkpoint("causal")), dtype="float32", sampling=sampling)
+    settings = EngineSettings(path=str(tiny_checkpoint("causal")), dtype="float32", asked=Asked(sampling=sampling))
     together, alone = answers(settings, work(name="a", seeds=[1, 2, 3]), work(PROMPTS[1:2], name="b", seeds=[2]))
     assert isinstance(together[1], Generated)
     assert isinstance(alone[0], Generated)
@@ -106,7 +110,9 @@ def test_a_request_that_cannot_be_served_is_refused_alone(
     tiny_checkpoint: Callable[..., Path], sampling: SamplingParams | None
 ) -> None:
     head = "sequence-classification" if sampling is None else "causal"
-    settings = EngineSettings(path=str(tiny_checkpoint(head)), dtype="float32", sampling=sampling, max_model_len=32)
+    settings = EngineSettings(
+        path=str(tiny_checkpoint(head)), dtype="float32", asked=Asked(sampling=sampling), max_model_len=32
+    )
     (got,) = answers(settings, work([[5, 6], [7] * 40, [8]]))
     errors = [answer.error if isinstance(answer, Generated) else None for answer in got]
     assert errors[0] is None
@@ -115,7 +121,7 @@ def test_a_request_that_cannot_be_served_is_refused_alone(
 
 
 def test_no_requests_are_answered_without_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
-    assert answers(EngineSettings(path=str(tiny_checkpoint("causal")), sampling=GREEDY), work([])) == [[]]
+    assert answers(EngineSettings(path=str(tiny_checkpoint("causal")), asked=Asked(sampling=GREEDY)), work([])) == [[]]
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:

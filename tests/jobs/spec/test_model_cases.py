@@ -140,7 +140,7 @@ def _run(spec: LoadedSpec, found: Preflight) -> Rows:
 
 def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[Any]:
     assert not isinstance(spec.job.task, GenerateTask)
-    assert not found.preparer.fitted.label_ids
+    assert not found.preparer.fitted.asked.labels
     return [logits.numpy() for logits in Scorer.from_pretrained(spec.job.model.path, dtype="float32").score(token_ids)]
 
 

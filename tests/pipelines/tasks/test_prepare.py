@@ -295,7 +295,7 @@ class TestClassify:
         tokenizer = tokenizers["bare"]
         unit = prepare(task, CAUSAL, tokenizer, {"body": ["w1"], "kind": ["w6"]})
         assert token_ids(unit) == [tokenizer.encode("w1\n\nQuestion: w5 w6\nAnswer with one of: w7, w8.\nAnswer:")]
-        assert Preparer(make_job(task), tokenizer, CAUSAL).label_ids == ((11, END), (12, END))
+        assert Preparer(make_job(task), tokenizer, CAUSAL).asked.labels == ((11, END), (12, END))
 
     def test_the_longest_label_has_to_fit_behind_the_prompt(self, tokenizers: dict[str, Tokenizer]) -> None:
         task = LabelsTask(text="{{ body }}", question="w5", labels=("w7", "w8 w9"))

@@ -77,8 +77,8 @@ def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_mod
     prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
     scorer = Scorer.from_pretrained(path, dtype="float32")
     ids = [request.token_ids.tolist() for request in prepared.requests]
-    if preparer.label_ids:
-        results: list[Any] = list(scorer.score_labels(ids, preparer.label_ids).numpy())
+    if preparer.asked.labels:
+        results: list[Any] = list(scorer.score_labels(ids, preparer.asked.labels).numpy())
     else:
         results = [logits.numpy() for logits in scorer.score(ids)]
     return finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
