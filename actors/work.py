@@ -16,6 +16,7 @@ from models.config.option import Option, declared
 from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
+from models.tasks.embedding import EmbedOptions
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -51,10 +52,11 @@ class ReplicaOptions(EngineOptions):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
     """What every request of a job asks of an engine: text, with `sampling`; else what one pass says of it - the log probability of each
-    of `labels` (token ids) after it where there are some, or the logits of the task head."""
+    of `labels` (token ids) after it where there are some, a vector with `embed`, or the logits of the task head."""
 
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
+    embed: EmbedOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

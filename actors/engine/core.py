@@ -6,15 +6,16 @@ that says so, anything else is raised and means that this engine is of no more u
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Protocol
 
 import torch
 
 from actors.engine.loading import engine_of, scorer_of
-from actors.work import EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
 from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import LocalShards, StartShards
@@ -89,7 +90,7 @@ def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdo
     folder = settings.find().folder
     asked = settings.asked
     if asked.sampling is None:
-        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), labels=asked.labels)
+        return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), asked=asked)
     return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), asked.sampling)
 
 
@@ -135,8 +136,8 @@ class ScoringBackend:
     of its own, more than there are cores); the event loop stays free to take in the next.
     """
 
-    def __init__(self, load: Callable[[], Scorer], *, labels: Sequence[Sequence[int]] = ()) -> None:
-        self._labels = [list(label) for label in labels]
+    def __init__(self, load: Callable[[], Scorer], *, asked: Asked = Asked()) -> None:  # noqa: B008 - frozen
+        self._asked = asked
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer = self._thread.submit(load).result()
 
@@ -151,8 +152,11 @@ class ScoringBackend:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, requests)
 
     def _logits(self, requests: list[list[int]]) -> list[FloatArray]:
-        if self._labels:
-            return list(self._scorer.score_labels(requests, self._labels).numpy())
+        asked = self._asked
+        if asked.labels:
+            return list(self._scorer.score_labels(requests, asked.labels).numpy())
+        if asked.embed is not None:
+            return list(self._scorer.embed(requests, **asdict(asked.embed)).numpy())
         return [logits.numpy() for logits in self._scorer.score(requests)]
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ the one thread that computes. Other heads score and embed.
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict
@@ -110,11 +110,16 @@ class LocalModel:
             EngineError: the engine failed; what it had is lost.
         """
         if asked.sampling is None:
-            score = partial(self.score_labels, labels=asked.labels) if asked.labels else self.score
-            return await scored_or_refused(score, list(work.requests()))
+            return await scored_or_refused(self._one_pass(asked), list(work.requests()))
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
         return await GeneratingBackend(self._engine, asked.sampling).compute(work)
+
+    def _one_pass(self, asked: Asked) -> Callable[[list[list[int]]], Awaitable[Iterable[FloatArray]]]:
+        """What answers requests without generating."""
+        if asked.labels:
+            return partial(self.score_labels, labels=asked.labels)
+        return self.score if asked.embed is None else partial(self.embed, options=asked.embed)
 
     async def stats(self) -> OnlineStats:
         """See `OnlineModel`."""

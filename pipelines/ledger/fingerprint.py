@@ -25,6 +25,7 @@ from pipelines.errors import PlanError
 from pipelines.formats.json_values import dump_json
 from pipelines.io.inputs import describe
 from pipelines.job import Job
+from pipelines.task_base.task import Task
 from pipelines.units.digest import block_starts
 from pipelines.units.listing import SourceFile
 from pipelines.units.planning import unit_rows_of
@@ -46,7 +47,7 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
     """
     options = asked(job.model.options)
     parts = {
-        "model": _model_files(job.model.find("description")),
+        "model": _model_files(job.model.find("description"), job.task),
         "dtype": job.model.dtype,
         "quantization": job.model.quantization,
         **{name: options.get(name) for name in family_options()},  # None, as absent, where a default is asked for
@@ -68,12 +69,14 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
     return as_json
 
 
-def _model_files(checkpoint: FoundCheckpoint) -> dict[str, Any]:
+def _model_files(checkpoint: FoundCheckpoint, task: Task) -> dict[str, Any]:
     folder = checkpoint.folder
     templates = (f"{TEMPLATE_FOLDER}/{path.name}" for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja")))
     try:
         found: dict[str, Any] = {
-            name: _hash(folder / name) for name in (*DESCRIPTION_FILES, *templates) if (folder / name).is_file()
+            name: _hash(folder / name)
+            for name in (*DESCRIPTION_FILES, *templates, *task.own_files(folder))
+            if (folder / name).is_file()
         }
         if checkpoint.version is not None:
             return found | dict(checkpoint.weights)

@@ -13,7 +13,8 @@ from pipelines.errors import TaskError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """A checkpoint's task head, its class names by number, and its limits in tokens; `eos_token_ids` end a generated text."""
+    """A checkpoint's task head, its class names by number, and its limits in tokens; `eos_token_ids` end a generated text. `own` is
+    what the task itself read of the checkpoint (`Task.read_own`)."""
 
     head: Head
     num_labels: int
@@ -22,6 +23,7 @@ class ModelFacts:
     vocab_size: int
     max_model_len: int
     eos_token_ids: tuple[int, ...]
+    own: object = None
 
     @classmethod
     def from_config(cls, config: ModelConfig, tokenizer: Tokenizer, max_model_len: int | None) -> Self:

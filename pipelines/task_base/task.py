@@ -5,12 +5,14 @@ task is of.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
@@ -60,6 +62,21 @@ class Task(ABC):
     def columns_named(self) -> Iterator[tuple[str, str]]:
         """The place in the spec, and the name, of every column that the input must have beside those that templates read."""
         return iter(())
+
+    def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> object:
+        """What this kind of task has to know of a checkpoint beside the facts that all kinds share: a plain value, that travels with
+        them as `ModelFacts.own`.
+
+        Raises:
+            TaskError: the checkpoint is none for this kind of task.
+        """
+        del folder, config, tokenizer
+        return None
+
+    def own_files(self, folder: Path) -> Sequence[str]:
+        """Files of a checkpoint, by name, that the results of this kind of task depend on beside those that all kinds read."""
+        del folder
+        return ()
 
     @abstractmethod
     def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:

@@ -4,7 +4,7 @@ The tokenizer is read once, in the server that workers are forked from. All else
 worker when it is first asked for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,12 +32,13 @@ class Workbench:
     """
 
     def __init__(self, job: Job, folder: Path, config: ModelConfig) -> None:
-        self._job, self._config = job, config
+        self._job, self._folder, self._config = job, folder, config
         self._tokenizer = Tokenizer.from_pretrained(folder, now=job.now)
 
     @cached_property
     def facts(self) -> ModelFacts:
-        return ModelFacts.from_config(self._config, self._tokenizer, self._job.engine.max_model_len)
+        facts = ModelFacts.from_config(self._config, self._tokenizer, self._job.engine.max_model_len)
+        return replace(facts, own=self._job.task.read_own(self._folder, self._config, self._tokenizer))
 
     @cached_property
     def preparer(self) -> Preparer:

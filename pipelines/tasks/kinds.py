@@ -6,13 +6,17 @@ from typing import Any, Final
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import TaskYaml
 from pipelines.tasks.classify_yaml import ClassifyYaml
+from pipelines.tasks.embed import EmbedYaml
 from pipelines.tasks.extract_yaml import ExtractYaml
 from pipelines.tasks.generate_yaml import GenerateYaml
+from pipelines.tasks.rerank import RerankYaml
 
 KINDS: Final[dict[str, type[TaskYaml]]] = {
     "generate": GenerateYaml,
     "classify": ClassifyYaml,
     "extract": ExtractYaml,
+    "embed": EmbedYaml,
+    "rerank": RerankYaml,
 }
 
 

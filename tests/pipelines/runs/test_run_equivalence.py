@@ -12,7 +12,7 @@ from ray.data._internal.logical.optimizers import get_execution_plan
 from models import SamplingParams
 from models.config.types import Head
 from pipelines.cluster.connect import room_on
-from pipelines.cluster.engine_settings import job_settings
+from pipelines.cluster.engine_settings import engine_settings
 from pipelines.graph.engine_stage import load_engine
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.graph import Stages, build_graph, concurrent_calls
@@ -128,7 +128,7 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
     committer = Committer(store=open_store(job.output), format="jsonl", token=LeaseToken(owner="o", epoch=1))
     stages = Stages(
         read=ReadSettings(job=job, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)),
-        engine=job_settings(job, ()),
+        engine=engine_settings(job.model, job.engine),
         make_engine=load_engine,
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),
     )
