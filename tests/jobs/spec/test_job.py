@@ -118,8 +118,8 @@ def test_classify_and_extract_become_their_tasks(write_spec: SpecWriter) -> None
 @pytest.mark.parametrize(
     ("task", "problem"),
     [
-        ("{}", "task.kind: this key is required and missing; it must be generate, classify or extract"),
-        ("{kind: sum}", "task.kind: was 'sum'; it must be generate, classify or extract"),
+        ("{}", "task.kind: this key is required and missing; it must be generate, classify, extract, embed or rerank"),
+        ("{kind: sum}", "task.kind: was 'sum'; it must be generate, classify, extract, embed or rerank"),
         ("{kind: generate}", "task.kind: generate needs exactly one of prompt, messages and prompt_token_ids; none is given"),
         (
             "{kind: generate, prompt: a, prompt_token_ids: b}",
