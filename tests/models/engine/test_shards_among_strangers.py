@@ -13,7 +13,7 @@ from models.parallel.rendezvous import Invitation
 from tests.helpers.models.takeover import take_over
 from tests.helpers.models.tiny_engine import GREEDY, SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import FORKS
-from tests.helpers.strangers import WORDS, Scanner, family_of, listening
+from tests.helpers.strangers import WORDS, family_of, listening, scanning
 from tests.models.conftest import CheckpointMaker
 
 PATIENCE_S = 60.0
@@ -73,7 +73,7 @@ def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_loopback_only(
         wait_for(lambda: all(scanner.met[shards.invitation.port, name] for name in WORDS))
 
     before = listening(family_of(os.getpid()))
-    with Scanner(lambda: family_of(os.getpid()), without=before) as scanner:
+    with scanning(lambda: family_of(os.getpid()), without=before) as scanner:
         assert generated(folder, wait_for_scanner) == expected
     assert {address for address, _ in scanner.seen} == {"127.0.0.1"}
 
