@@ -9,7 +9,7 @@ CLIENTS_STAMP := $(VENV)/.millrace-clients
 # two processes; a module stays in one of them, and those that take longest come first
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup check format test clients isa faults demo bench
+.PHONY: help setup check format quick test clients isa faults demo bench
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -38,6 +38,9 @@ check: setup  ## ruff, ruff format, mypy, import-linter
 format: setup  ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+quick: setup  ## the tests that start no cluster, no service and no run: while models/ is edited
+	$(PYTEST) -m 'not cluster and not faults and not gpu and not benchmark'
 
 test: check  ## check, then the tests that need neither a GPU nor minutes of killing
 	$(PYTEST)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from models.config.types import Head
+from tests.helpers.cluster_guard import ClusterGuard, uses_shared_cluster
+from tests.helpers.durations import Durations
 from tests.helpers.models.tiny_tokenizers import KINDS
 from tests.helpers.shared_cluster import SharedCluster
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
@@ -32,6 +34,11 @@ LONGEST = (
 """Modules that take a minute or more alone."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ClusterGuard())
+    config.pluginmanager.register(Durations())
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes go by the name of their argument: compressed ones may hold the time, and every process has to name a test alike."""
     return argname if isinstance(val, bytes) else None
@@ -42,20 +49,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
 
     def rank(item: pytest.Item) -> tuple[int, bool]:
-        return places.get(str(item.path), len(places)), item.get_closest_marker("cluster") is None
+        return places.get(str(item.path), len(places)), not uses_shared_cluster(item)
 
     items.sort(key=rank)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("cluster") is not None:
+    if uses_shared_cluster(item):
         CLUSTER.join()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    if nextitem is None or nextitem.get_closest_marker("cluster") is None:
+    if nextitem is None or not uses_shared_cluster(nextitem):
         CLUSTER.leave()
 
 
