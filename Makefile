@@ -39,8 +39,8 @@ format: setup  ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quick: setup  ## the tests that start no cluster, no service and no run: while models/ is edited
-	$(PYTEST) -m 'not cluster and not faults and not gpu and not benchmark'
+quick: setup  ## the tests that start no cluster, no service and no run, the slow ones left out: while models/ is edited
+	$(PYTEST) -m 'not cluster and not service and not slow and not faults and not gpu and not benchmark'
 
 test: check  ## check, then the tests that need neither a GPU nor minutes of killing
 	$(PYTEST)

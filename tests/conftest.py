@@ -23,6 +23,9 @@ CheckpointMaker = Callable[..., Path]
 
 CLUSTER = SharedCluster()
 
+SERVERS = frozenset({"s3_options"})
+"""Fixtures that start a server on this machine."""
+
 LONGEST = (
     "pipelines/runs/test_groups.py",
     "jobs/serve/test_service.py",
@@ -42,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes go by the name of their argument: compressed ones may hold the time, and every process has to name a test alike."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test that asks for a server has the marker of those."""
+    if not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("service")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,6 +44,7 @@ def address(causal_path: Path, causal: LocalModel, classifier_path: Path, tagger
 schema = schemathesis.openapi.from_dict(create_app([]).openapi())
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @MANY
 def test_every_answer_is_one_that_the_document_describes(case: schemathesis.Case[Any], address: str) -> None:

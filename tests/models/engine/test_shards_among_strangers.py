@@ -78,6 +78,7 @@ def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_loopback_only(
     assert {address for address, _ in scanner.seen} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_the_takeover_of_a_follower_is_refused(folder: Path, expected: list[list[int]], tmp_path: Path) -> None:
     touched, tried = tmp_path / "touched", tmp_path / "tried"
     tried.mkdir()
@@ -110,6 +111,7 @@ def test_the_secret_is_in_no_command_line_no_environment_and_no_text(folder: Pat
     assert generated(folder, look) == expected
 
 
+@pytest.mark.slow
 def test_every_group_has_a_secret_of_its_own(folder: Path, expected: list[list[int]]) -> None:
     secrets: list[bytes] = []
     for _ in range(2):

@@ -15,6 +15,8 @@ import pytest
 
 from tests.benchmarks.loading import measure, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SLACK_BYTES = 24e6
 
 CONVERT = """

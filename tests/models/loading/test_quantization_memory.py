@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from tests.helpers.models.quantized import METHODS, save_quantized
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 MIB = 2**20
 HIDDEN, INTERMEDIATE, NUM_LAYERS, VOCABULARY = 1024, 4096, 4, 256
