@@ -117,31 +117,41 @@ EXTRAS = {
     extra: {normalized(each) for each in requirements}
     for extra, requirements in PROJECT["optional-dependencies"].items()
 }
-HERE = list(imports(PACKAGES))
-IN_TESTS = list(imports(("tests",)))
 
 
-def test_what_is_imported_at_once_is_a_runtime_dependency() -> None:
-    undeclared = [each for each in HERE if not each.is_lazy and each.name not in RUNTIME | COMES_WITH.keys()]
+@pytest.fixture(scope="module")
+def here() -> list[Import]:
+    """What the packages import."""
+    return list(imports(PACKAGES))
+
+
+@pytest.fixture(scope="module")
+def in_tests() -> list[Import]:
+    """What the tests import."""
+    return list(imports(("tests",)))
+
+
+def test_what_is_imported_at_once_is_a_runtime_dependency(here: list[Import]) -> None:
+    undeclared = [each for each in here if not each.is_lazy and each.name not in RUNTIME | COMES_WITH.keys()]
     assert undeclared == []
 
 
-def test_what_is_imported_when_it_is_needed_is_declared_too() -> None:
+def test_what_is_imported_when_it_is_needed_is_declared_too(here: list[Import]) -> None:
     known = RUNTIME | EXTRAS["hub"] | COMES_WITH.keys() | CHOSEN_BY_USERS.keys()
-    assert [each for each in HERE if each.name not in known] == []
+    assert [each for each in here if each.name not in known] == []
 
 
-def test_every_runtime_dependency_is_imported() -> None:
-    assert (RUNTIME | EXTRAS["hub"]) - {each.name for each in HERE} == set()
+def test_every_runtime_dependency_is_imported(here: list[Import]) -> None:
+    assert (RUNTIME | EXTRAS["hub"]) - {each.name for each in here} == set()
 
 
-def test_what_the_tests_import_is_declared() -> None:
+def test_what_the_tests_import_is_declared(in_tests: list[Import]) -> None:
     known = RUNTIME.union(*EXTRAS.values()) | COMES_WITH.keys() | CHOSEN_BY_USERS.keys()
-    assert [each for each in IN_TESTS if each.name not in known] == []
+    assert [each for each in in_tests if each.name not in known] == []
 
 
-def test_every_development_dependency_is_imported_or_run() -> None:
-    imported = {each.name for each in (*HERE, *IN_TESTS)}
+def test_every_development_dependency_is_imported_or_run(here: list[Import], in_tests: list[Import]) -> None:
+    imported = {each.name for each in (*here, *in_tests)}
     stubs = {stub for name in imported for stub in (f"types-{name}", f"{name}-stubs")}
     assert EXTRAS["dev"] - imported - stubs - TOOLS.keys() == set()
 

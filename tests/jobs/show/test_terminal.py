@@ -65,6 +65,7 @@ def spec(evil_checkpoint: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plan_shows_escapes_of_names_of_files(spec: Path) -> None:
     done = said("plan", spec)
     assert done.returncode == 0, done.stderr
@@ -83,7 +84,8 @@ def test_run_check_and_report_show_escapes(spec: Path, tmp_path: Path) -> None:
     assert r"\x1b]0;owned\x07" in checked.stdout
 
 
-@pytest.mark.parametrize("command", ["plan", pytest.param("run", marks=pytest.mark.cluster("own"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["plan", pytest.param("run", marks=pytest.mark.faults)])
 def test_an_error_about_a_column_or_a_value_shows_escapes(spec: Path, evil_checkpoint: Path, command: str) -> None:
     done = said(command, spec, "--set", "task.text='{{ nosuch }}'")
     assert done.returncode == 2
