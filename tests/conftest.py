@@ -33,8 +33,9 @@ LONGEST = (
     "jobs/demo/test_demo.py",
     "k8s/test_commands.py",
     "models/engine/test_shard_processes.py",
+    "pipelines/ledger/test_ledger.py",
 )
-"""Modules that take a minute or more alone."""
+"""Modules that take most of a minute or more, and would come when there is little left to do beside them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

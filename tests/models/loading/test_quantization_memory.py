@@ -91,8 +91,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
-@pytest.mark.parametrize("source", ["floats", "saved"])
-@pytest.mark.parametrize("method", ["nf4", "int8"])
+@pytest.mark.parametrize(
+    ("method", "source"),
+    [
+        ("nf4", "floats"),
+        ("int8", "saved"),
+        pytest.param("nf4", "saved", marks=pytest.mark.faults),
+        pytest.param("int8", "floats", marks=pytest.mark.faults),
+    ],
+)
 def test_the_peak_is_the_quantized_size_and_one_tensor(large: Path, tmp_path: Path, method: str, source: str) -> None:
     folder = large
     if source == "saved":
