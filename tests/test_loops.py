@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.cluster_guard import STARTS_A_CLUSTER, command_line
 from tests.helpers.durations import over
+from tests.helpers.matrix import first_of_each
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = """\
@@ -89,3 +91,18 @@ def test_what_is_over_a_ceiling_is_said_the_longest_first() -> None:
     assert found == ["2 tests over 20 s: 81 of 106 s", "    60.0 s  c", "    21.0 s  b"]
     assert over({"a": 5.0}, 20.0, "test", "tests") == []
     assert over({}, 20.0, "test", "tests") == []
+
+
+def test_of_a_matrix_the_first_case_of_each_kind_is_quick() -> None:
+    cases = first_of_each([("a", 1), ("a", 2), ("b", 1), ("b", 3)], kind=lambda case: case[0])
+    assert [case for case in cases if isinstance(case, tuple) and not hasattr(case, "marks")] == [("a", 1), ("b", 1)]
+    slow = [case for case in cases if hasattr(case, "marks")]
+    assert [(case.values, [mark.name for mark in case.marks]) for case in slow] == [
+        (("a", 2), ["slow"]),
+        (("b", 3), ["slow"]),
+    ]
+
+
+def test_what_asks_for_the_server_has_its_marker(s3_options: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    assert s3_options["client_kwargs"]["endpoint_url"].startswith("http://127.0.0.1:")
+    assert request.node.get_closest_marker("service") is not None
