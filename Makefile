@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.millrace-setup
+CLIENTS_STAMP := $(VENV)/.millrace-clients
+# two processes; a module stays in one of them, and those that take longest come first
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup check format test isa faults demo bench
+.PHONY: help setup check format quick test clients isa faults demo bench
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -21,6 +24,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(STAMP)
 
+$(CLIENTS_STAMP): $(STAMP)
+	@echo "setting up the extra 'clients' in $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[clients]'
+	touch $(CLIENTS_STAMP)
+
 check: setup  ## ruff, ruff format, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,8 +39,14 @@ format: setup  ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+quick: setup  ## the tests that start no cluster, no service and no run, the slow ones left out: while models/ is edited
+	$(PYTEST) -m 'not cluster and not service and not slow and not faults and not gpu and not benchmark'
+
 test: check  ## check, then the tests that need neither a GPU nor minutes of killing
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+clients: $(CLIENTS_STAMP)  ## files of other people's programs, which it installs first (the extra `clients`)
+	$(BIN)/pytest tests/clients
 
 isa: setup  ## the numeric tests once for every instruction set that this machine can be held to
 	$(BIN)/python -m tests.isa

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from models.config.types import Head
+from tests.helpers.cluster_guard import ClusterGuard, uses_shared_cluster
+from tests.helpers.durations import Durations
 from tests.helpers.models.tiny_tokenizers import KINDS
 from tests.helpers.shared_cluster import SharedCluster
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
@@ -21,6 +23,9 @@ CheckpointMaker = Callable[..., Path]
 
 CLUSTER = SharedCluster()
 
+SERVERS = frozenset({"s3_options"})
+"""Fixtures that start a server on this machine."""
+
 LONGEST = (
     "pipelines/runs/test_groups.py",
     "jobs/serve/test_service.py",
@@ -28,8 +33,14 @@ LONGEST = (
     "jobs/demo/test_demo.py",
     "k8s/test_commands.py",
     "models/engine/test_shard_processes.py",
+    "pipelines/ledger/test_ledger.py",
 )
-"""Modules that take a minute or more alone."""
+"""Modules that take most of a minute or more, and would come when there is little left to do beside them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ClusterGuard())
+    config.pluginmanager.register(Durations())
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -37,25 +48,31 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test that asks for a server has the marker of those."""
+    if not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("service")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first, so that no process is left with one at the end; then those on the shared cluster, in a row."""
     places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
 
     def rank(item: pytest.Item) -> tuple[int, bool]:
-        return places.get(str(item.path), len(places)), item.get_closest_marker("cluster") is None
+        return places.get(str(item.path), len(places)), not uses_shared_cluster(item)
 
     items.sort(key=rank)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("cluster") is not None:
+    if uses_shared_cluster(item):
         CLUSTER.join()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    if nextitem is None or nextitem.get_closest_marker("cluster") is None:
+    if nextitem is None or not uses_shared_cluster(nextitem):
         CLUSTER.leave()
 
 

@@ -53,6 +53,9 @@ def test_no_room_is_a_list() -> None:
         ("Mend the reader of CSV.\n", False),
         ("Mend the reader of CSV\nIt lost a row.\n", False),
         ("\nMend the reader\n", False),
+        ("Mend the reader of CSV\n# Please enter the commit message for your changes.\n", True),
+        ("Mend the reader of CSV \n\n", True),
+        ("Mend the reader of CSV. \n", False),
     ],
 )
 def test_the_subject_of_a_commit_is_checked(tmp_path: Path, message: str, is_taken: bool) -> None:

@@ -6,9 +6,11 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+
+from tests.helpers.background import in_background
 
 LISTENING = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
 HOLD_S = 20.0
@@ -54,32 +56,26 @@ def family_of(pid: int) -> list[int]:
     return found
 
 
-class Scanner:
+@contextmanager
+def scanning(pids: Callable[[], Iterable[int]], *, without: Collection[tuple[str, int]] = ()) -> Iterator["Scanner"]:
     """Connects to every port that some processes open, with every one of `WORDS`, for as long as the context is open, and holds the
-    connections for a while. It leaves out the places `without`. `met` counts what it has said to which port, `seen` has all places at
-    which it found them listening."""
+    connections for a while. It leaves out the places `without`."""
+    scanner = Scanner(pids, without)
+    with in_background(scanner.run):
+        yield scanner
 
-    def __init__(self, pids: Callable[[], Iterable[int]], *, without: Collection[tuple[str, int]] = ()) -> None:
+
+class Scanner:
+    """`met` counts what it has said to which port, `seen` has all places at which it found them listening."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]], without: Collection[tuple[str, int]]) -> None:
         self.met: Counter[tuple[int, str]] = Counter()
         self.seen: set[tuple[str, int]] = set()
-        self._pids, self._without, self._is_over = pids, without, threading.Event()
+        self._pids, self._without = pids, without
         self._held: list[tuple[float, socket.socket]] = []
-        self._thread = threading.Thread(target=self._scan, daemon=True)
 
-    def __enter__(self) -> "Scanner":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._is_over.set()
-        self._thread.join()
-        for _, connection in self._held:
-            connection.close()
-
-    def _scan(self) -> None:
-        while not self._is_over.wait(0.02):
+    def run(self, is_over: threading.Event) -> None:
+        while not is_over.wait(0.02):
             places = listening(self._pids()).difference(self._without)
             self.seen |= places
             for address, port in places:
@@ -88,6 +84,8 @@ class Scanner:
                         self._say(address, port, name, words)
             while self._held and self._held[0][0] < time.monotonic():
                 self._held.pop(0)[1].close()
+        for _, connection in self._held:
+            connection.close()
 
     def _say(self, address: str, port: int, name: str, words: bytes) -> None:
         try:

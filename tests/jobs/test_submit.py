@@ -106,6 +106,7 @@ def submitted(spec: Path, cluster: Cluster, *arguments: str, token: str = TOKEN,
     )
 
 
+@pytest.mark.cluster("own")
 def test_the_demos_classification_runs_there_and_its_log_comes_here(cluster: Cluster, tmp_path: Path) -> None:
     """The spec as it is, with relative paths."""
     corpus = tmp_path / "corpus"
@@ -123,6 +124,7 @@ def test_the_demos_classification_runs_there_and_its_log_comes_here(cluster: Clu
     assert len(list((corpus / "labelled/receipts").iterdir())) == 1
 
 
+@pytest.mark.cluster("own")
 def test_the_exit_status_is_that_of_the_job(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, task={"kind": "classify", "text": "{{ no_such_column }}"})
     found = submitted(spec, cluster)
@@ -130,6 +132,7 @@ def test_the_exit_status_is_that_of_the_job(cluster: Cluster, tmp_path: Path) ->
     assert "no_such_column" in found.stderr
 
 
+@pytest.mark.cluster("own")
 def test_a_wrong_token_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     found = submitted(write_spec(tmp_path), cluster, token="another")
     assert found.returncode == 1

@@ -113,6 +113,7 @@ def test_the_cronjob_creates_a_run_that_is_not_suspended(folder: Path, api: Kube
     assert f"/{RUN_ID}" in run["spec"]["entrypoint"]
 
 
+@pytest.mark.cluster("own")
 def test_a_scheduled_run_labels_the_day_s_tickets(
     api: KubernetesApi, bucket: s3fs.S3FileSystem, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_scheduled_run_labels_the_day_s_tickets(
     assert {row["label"] for row in rows} <= {"billing", "shipping", "returns"}
 
 
+@pytest.mark.cluster("own")
 def test_the_local_run_labels_the_tickets_it_brings(api: KubernetesApi, tmp_path: Path) -> None:
     run = create_run(OVERLAYS / "local", api)
     files = mounted(build(OVERLAYS / "local"), tmp_path / "job")
@@ -159,7 +161,8 @@ def test_a_raycronjob_names_its_output_after_the_rayjob(tmp_path: Path) -> None:
     entrypoint = schedule["spec"]["jobTemplate"]["entrypoint"]
     for cluster in ("millrace-scheduled-x7k9q-4wrtz", "millrace-scheduled-x7k9q-9bb2c"):
         filled = subprocess.run(
-            ["/bin/sh", "-c", f"printf '%s\\n' {entrypoint}"],
+            ["/bin/sh"],
+            input=f"printf '%s\\n' {entrypoint}",
             env={"RAY_CLUSTER_NAME": cluster},
             capture_output=True,
             text=True,
@@ -195,6 +198,7 @@ def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
     assert application.args["spec"]["http"] == {"host": config.http_options.host, "port": config.http_options.port}
 
 
+@pytest.mark.cluster("own")
 @IGNORE_SERVE
 @pytest.mark.parametrize("folder", [BASE, OVERLAYS / "gpu", OVERLAYS / "local"], ids=lambda folder: folder.name)
 def test_the_service_s_application_is_built(

@@ -12,7 +12,7 @@ from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.engine.shard_group import group_shards
 from actors.work import EngineSettings
 from models import Engine, SamplingParams
-from tests.helpers.strangers import WORDS, Scanner, family_of, listening
+from tests.helpers.strangers import WORDS, family_of, listening, scanning
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
@@ -53,7 +53,7 @@ def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_nodes_address_o
         actor: Any = ray.remote(Rank0).options(num_cpus=1, **owner.new_replica()).remote()
         pid = ray.get(actor.pid.remote())
         of_ray = listening([pid])
-        with Scanner(lambda: family_of(pid), without=of_ray) as scanner:
+        with scanning(lambda: family_of(pid), without=of_ray) as scanner:
             assert ray.get(actor.generate.remote(str(causal_path))) == expected
         del actor
     assert {name for _, name in scanner.met} == set(WORDS)

@@ -141,6 +141,7 @@ def client(
         model.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "base"), BODIES, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_strange_body_gets_an_answer_or_an_error_of_ours(
     path: str, base: dict[str, Any], client: httpx.Client, errors: Errors

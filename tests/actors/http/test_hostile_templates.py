@@ -29,6 +29,7 @@ def test_a_template_that_means_well_is_served(causal_path: Path, causal: LocalMo
     assert (found.status, found.statuses_beside) == (200, {200})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_a_template_that_would_take_all_costs_its_own_request(
     name: str, causal_path: Path, causal: LocalModel, tmp_path: Path

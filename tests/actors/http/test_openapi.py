@@ -50,6 +50,7 @@ def address(
 schema = schemathesis.openapi.from_dict(create_app([]).openapi())
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @MANY
 def test_every_answer_is_one_that_the_document_describes(case: schemathesis.Case[Any], address: str) -> None:

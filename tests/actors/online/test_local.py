@@ -65,6 +65,7 @@ def test_a_model_tells_whether_it_makes_text(causal: LocalModel, classifier_path
     classifier.close()
 
 
+@pytest.mark.slow
 def test_a_model_over_two_shards_generates_scores_and_embeds_at_once(causal_path: Path) -> None:
     prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
     params = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)

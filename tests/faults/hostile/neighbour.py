@@ -1,44 +1,42 @@
 """A client who does nothing wrong, and asks another model while somebody attacks."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
-from types import TracebackType
 
 import httpx
 
 from tests.faults.hostile.client import HEADERS, TIMEOUT_S, status_of
+from tests.helpers.background import in_background
 from tests.helpers.jobs.serving import Service
 
 EVERY_S = 0.25
 BODY = {"prompt": "the parcel is late and broken", "max_tokens": 4, "temperature": 0.0}
 
 
-class Neighbour:
+@contextmanager
+def asking(service: Service, model: str) -> Iterator["Neighbour"]:
     """Asks `model` for a short completion again and again while the context is open."""
+    neighbour = Neighbour(service, model)
+    with in_background(neighbour.run, patience_s=TIMEOUT_S):
+        yield neighbour
+
+
+class Neighbour:
+    """What came of such requests: the longest that one took, and the statuses of those that were refused."""
 
     def __init__(self, service: Service, model: str) -> None:
         self._url, self._body = f"{service.url}/v1/completions", {"model": model, **BODY}
         self.longest_s = 0.0
         self.refusals: list[str] = []
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Neighbour":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._is_over.set()
-        self._thread.join(TIMEOUT_S)
-
-    def _run(self) -> None:
+    def run(self, is_over: threading.Event) -> None:
         with httpx.Client(headers=HEADERS, timeout=TIMEOUT_S) as http:
-            while not self._is_over.is_set():
+            while not is_over.is_set():
                 begun = monotonic()
                 self._note(self._ask(http), monotonic() - begun)
-                self._is_over.wait(EVERY_S)
+                is_over.wait(EVERY_S)
 
     def _ask(self, http: httpx.Client) -> str:
         try:

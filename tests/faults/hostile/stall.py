@@ -2,16 +2,27 @@
 
 import http.client
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
-from types import TracebackType
 from urllib.parse import urlsplit
+
+from tests.helpers.background import in_background
 
 EVERY_S = 0.05
 TIMEOUT_S = 90.0
 
 
+@contextmanager
+def probing(url: str) -> Iterator["Prober"]:
+    """Asks for one URL every `EVERY_S` while the context is open."""
+    prober = Prober(url)
+    with in_background(prober.run, patience_s=TIMEOUT_S):
+        yield prober
+
+
 class Prober:
-    """Asks for one URL every `EVERY_S` while the context is open; any answer will do."""
+    """What the answers of one URL took, whatever they were."""
 
     def __init__(self, url: str) -> None:
         split = urlsplit(url)
@@ -20,18 +31,6 @@ class Prober:
         self._connection = http.client.HTTPConnection(split.hostname, split.port, timeout=TIMEOUT_S)
         self._longest_s = 0.0
         self._asked: float | None = None
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> "Prober":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._is_over.set()
-        self._thread.join(TIMEOUT_S)
 
     @property
     def longest_s(self) -> float:
@@ -39,14 +38,14 @@ class Prober:
         asked = self._asked
         return self._longest_s if asked is None else max(self._longest_s, monotonic() - asked)
 
-    def _run(self) -> None:
-        while not self._is_over.is_set():
+    def run(self, is_over: threading.Event) -> None:
+        while not is_over.is_set():
             begun = self._asked = monotonic()
             while not self._has_answered():
-                if self._is_over.wait(EVERY_S):
+                if is_over.wait(EVERY_S):
                     break
             self._longest_s, self._asked = max(self._longest_s, monotonic() - begun), None
-            self._is_over.wait(EVERY_S)
+            is_over.wait(EVERY_S)
         self._connection.close()
 
     def _has_answered(self) -> bool:

@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from tests.faults.hostile.neighbour import Neighbour
+from tests.faults.hostile.neighbour import asking
 from tests.faults.hostile.processes import MemoryCount, cpu_seconds, kill_kind
-from tests.faults.hostile.stall import Prober
+from tests.faults.hostile.stall import probing
+from tests.helpers.background import in_background
 from tests.helpers.jobs.serving import Service
 
 LOOK_S = 0.1
@@ -54,9 +55,9 @@ def measured(act: Callable[[], str], service: Service, *, noise_url: str, neighb
     rest = _busy(service.process.pid, idle_kinds)
     with ExitStack() as stack:
         memory = stack.enter_context(_peaks(service))
-        noise = stack.enter_context(Prober(noise_url))
-        health = stack.enter_context(Prober(f"{service.url}/health"))
-        other = stack.enter_context(Neighbour(service, neighbour))
+        noise = stack.enter_context(probing(noise_url))
+        health = stack.enter_context(probing(f"{service.url}/health"))
+        other = stack.enter_context(asking(service, neighbour))
         begun = monotonic()
         outcome = act()
         ended = monotonic()
@@ -98,9 +99,8 @@ def _peaks(service: Service) -> Iterator[Mapping[str, int]]:
     """The peak of each kind of process beyond what it has now, and of all together."""
     count, peaks = MemoryCount(), {"all": 0}
     first = count.of(service.process.pid)
-    is_over = threading.Event()
 
-    def look() -> None:
+    def look(is_over: threading.Event) -> None:
         while not is_over.wait(LOOK_S):
             now = count.of(service.process.pid)
             beyond = {kind: size - first.get(kind, 0) for kind, size in now.items()}
@@ -110,10 +110,5 @@ def _peaks(service: Service) -> Iterator[Mapping[str, int]]:
             if beyond["all"] > MOST_BYTES:
                 kill_kind(service.process.pid, max(set(beyond) - {"all"}, key=lambda kind: beyond[kind]))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with in_background(look):
         yield peaks
-    finally:
-        is_over.set()
-        thread.join()

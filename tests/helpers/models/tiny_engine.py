@@ -58,6 +58,17 @@ OVERLAPS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+def drain(engine: Engine) -> dict[str, Output]:
+    """Steps until nothing is left: what each request that was added gives."""
+    outputs: dict[str, Output] = {}
+    while engine.has_work:
+        for delta in engine.step():
+            if delta.output is not None:
+                outputs[delta.request_id] = delta.output
+        engine.check_integrity()
+    return outputs
+
+
 def folder_of(tmp_path: Path, checkpoint: Path, *, tokenizer: Path | None = None, eos: list[int] | None = None) -> Path:
     """A copy of a checkpoint, with a tokenizer and end-of-sequence tokens of its own."""
     shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)

@@ -75,6 +75,7 @@ def test_spec_reads_and_carries_what_the_measure_needs(job: Any) -> None:
     assert (CHECKPOINTS / job.checkpoint / "config.json").exists()
 
 
+@pytest.mark.cluster("own")
 @pytest.mark.timeout(400)
 def test_demo_runs_every_job_on_one_cluster_and_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run_demo(out=tmp_path / "demo", num_tickets=80, seed=77, address="local") == 0

@@ -41,6 +41,7 @@ def num_right(job: str, examples: list[Example], quantization: str | None) -> tu
     return sum(verdicts), len(verdicts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", list(JOBS))
 def test_int8_and_nf4_lose_less_than_a_point(job: str) -> None:
     examples = examples_of(job)

@@ -30,6 +30,8 @@ CAUSAL, LABELS = (CHECKPOINTS / name for name in ("causal", "sequence-classifica
 PROMPTS = ["the invoice is wrong", "the parcel is late and broken", "please cancel my order"]
 GREEDY: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0}
 
+pytestmark = pytest.mark.cluster("own")
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:

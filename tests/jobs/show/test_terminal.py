@@ -65,12 +65,14 @@ def spec(evil_checkpoint: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plan_shows_escapes_of_names_of_files(spec: Path) -> None:
     done = said("plan", spec)
     assert done.returncode == 0, done.stderr
     assert r"notes\x1b]0;owned\x07" in done.stdout
 
 
+@pytest.mark.cluster("own")
 def test_run_check_and_report_show_escapes(spec: Path, tmp_path: Path) -> None:
     done = said("run", spec)
     assert done.returncode == 0, done.stderr
@@ -82,7 +84,8 @@ def test_run_check_and_report_show_escapes(spec: Path, tmp_path: Path) -> None:
     assert r"\x1b]0;owned\x07" in checked.stdout
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["plan", pytest.param("run", marks=pytest.mark.faults)])
 def test_an_error_about_a_column_or_a_value_shows_escapes(spec: Path, evil_checkpoint: Path, command: str) -> None:
     done = said(command, spec, "--set", "task.text='{{ nosuch }}'")
     assert done.returncode == 2
@@ -93,6 +96,7 @@ def test_an_error_about_a_column_or_a_value_shows_escapes(spec: Path, evil_check
     assert "model_type was" in done.stderr
 
 
+@pytest.mark.cluster("own")
 def test_serve_shows_escapes_of_a_checkpoint_that_it_refuses(evil_checkpoint: Path) -> None:
     (evil_checkpoint / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {EVIL: 1}}))
     done = said("serve", evil_checkpoint)

@@ -23,9 +23,10 @@ from tests.helpers.jobs.odd_specs import ODD, odd_specs, tree, yaml_of
 
 CheckpointMaker = Callable[..., Path]
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Using extra keyword arguments on `Field`"
-)  # ray.serve.schema, when imported
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`"),  # ray.serve.schema, when imported
+]
 
 CLASSIFY: dict[str, Any] = {
     "name": "j",

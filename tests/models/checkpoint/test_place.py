@@ -357,6 +357,7 @@ def fetching(url: str, options: dict[str, Any], pace: float = 0.0) -> "subproces
     )
 
 
+@pytest.mark.slow
 def test_several_processes_bring_a_checkpoint_once(model: Path, s3_options: dict[str, Any], tmp_path: Path) -> None:
     url = put_to_s3(model, s3_options, f"places/{tmp_path.name}/shared")
     processes = [fetching(url, s3_options) for _ in range(4)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.loading.load import LoadedModel
-from tests.helpers.models.tiny_engine import GREEDY, OVERLAPS, MakeEngine, blocks, logprobs, prompts, tokens
+from tests.helpers.models.tiny_engine import GREEDY, OVERLAPS, MakeEngine, blocks, drain, logprobs, prompts, tokens
 
 SAMPLED = SamplingParams(max_tokens=20, temperature=0.9, top_k=40, top_p=0.97, ignore_eos=True)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -112,17 +112,6 @@ def test_the_seed_of_the_parameters_wins_over_that_of_the_request(make_engine: M
     engine.add("other", prompts()[2], SAMPLED, seed=1)
     found = drain(engine)
     assert found["own"].token_ids == found["given"].token_ids != found["other"].token_ids
-
-
-def drain(engine: Engine) -> dict[str, Output]:
-    """Steps until nothing is left."""
-    outputs: dict[str, Output] = {}
-    while engine.has_work:
-        for delta in engine.step():
-            if delta.output is not None:
-                outputs[delta.request_id] = delta.output
-        engine.check_integrity()
-    return outputs
 
 
 def test_a_prefix_hit_gives_what_a_miss_gives(make_engine: MakeEngine, alone: list[Output]) -> None:

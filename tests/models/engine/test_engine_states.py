@@ -13,7 +13,7 @@ from models.engine.options import EngineOptions
 from models.engine.scheduling.block_pool import NO_PREFIX, BlockPool
 from models.layers.state import StateCache
 from models.loading.load import LoadedModel
-from tests.helpers.models.tiny_engine import GREEDY, LENGTHS, OVERLAPS, MakeEngine, logprobs, prompts, tokens
+from tests.helpers.models.tiny_engine import GREEDY, LENGTHS, OVERLAPS, MakeEngine, drain, logprobs, prompts, tokens
 
 STATE_BYTES = 7 * 4 * (8 * 8 * 16 + 3 * (64 + 32))  # of a sequence: seven mixers
 TOKEN_BYTES = 2 * 4 * 2 * 64  # keys and values of the two hybrid layers
@@ -60,16 +60,6 @@ def assert_same(outputs: list[Output], expected: list[Output]) -> None:
     for output, reference in zip(outputs, expected, strict=True):
         assert logprobs(output) == pytest.approx(logprobs(reference), abs=1e-4)
         assert output.num_cached_tokens == 0
-
-
-def drain(engine: Engine) -> dict[str, Output]:
-    outputs: dict[str, Output] = {}
-    while engine.has_work:
-        for delta in engine.step():
-            if delta.output is not None:
-                outputs[delta.request_id] = delta.output
-        engine.check_integrity()
-    return outputs
 
 
 def test_the_reference_is_worth_comparing_with(undisturbed: list[Output]) -> None:

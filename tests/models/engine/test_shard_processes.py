@@ -18,7 +18,12 @@ from tests.helpers.models.warm_shards import WarmShards
 from tests.helpers.tiny_families import FAMILIES
 from tests.models.conftest import CheckpointMaker
 
-CASES = [*((family, 2) for family in FAMILIES), ("qwen3", 4), ("zamba2", 4)]
+QUICK = ("qwen3", "zamba2")
+CASES = [
+    *((family, 2) if family in QUICK else pytest.param(family, 2, marks=pytest.mark.slow) for family in FAMILIES),
+    pytest.param("qwen3", 4, marks=pytest.mark.slow),
+    pytest.param("zamba2", 4, marks=pytest.mark.faults),  # its slices for four: tests/models/networks/test_sharding.py
+]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 
 
@@ -115,7 +120,10 @@ def test_a_size_that_does_not_divide_is_refused(family_checkpoint: CheckpointMak
         engine_on(family_checkpoint("qwen3"), 3)
 
 
-def test_a_killed_shard_ends_the_engine_and_the_other_shards(family_checkpoint: CheckpointMaker) -> None:
+def test_a_killed_shard_ends_the_engine_and_the_other_shards(
+    family_checkpoint: CheckpointMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.engine.shard_processes.END_S", 0.5)  # one waits for what never comes
     engine = engine_on(family_checkpoint("qwen3", **SHARP), 4)
     assert isinstance(engine._shards, WarmShards)
     processes = list(engine._shards._processes.values())

@@ -13,7 +13,7 @@ from models.parallel.rendezvous import Invitation
 from tests.helpers.models.takeover import take_over
 from tests.helpers.models.tiny_engine import GREEDY, SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import FORKS
-from tests.helpers.strangers import WORDS, Scanner, family_of, listening
+from tests.helpers.strangers import WORDS, family_of, listening, scanning
 from tests.models.conftest import CheckpointMaker
 
 PATIENCE_S = 60.0
@@ -73,11 +73,12 @@ def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_loopback_only(
         wait_for(lambda: all(scanner.met[shards.invitation.port, name] for name in WORDS))
 
     before = listening(family_of(os.getpid()))
-    with Scanner(lambda: family_of(os.getpid()), without=before) as scanner:
+    with scanning(lambda: family_of(os.getpid()), without=before) as scanner:
         assert generated(folder, wait_for_scanner) == expected
     assert {address for address, _ in scanner.seen} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_the_takeover_of_a_follower_is_refused(folder: Path, expected: list[list[int]], tmp_path: Path) -> None:
     touched, tried = tmp_path / "touched", tmp_path / "tried"
     tried.mkdir()
@@ -110,6 +111,7 @@ def test_the_secret_is_in_no_command_line_no_environment_and_no_text(folder: Pat
     assert generated(folder, look) == expected
 
 
+@pytest.mark.slow
 def test_every_group_has_a_secret_of_its_own(folder: Path, expected: list[list[int]]) -> None:
     secrets: list[bytes] = []
     for _ in range(2):

@@ -86,12 +86,14 @@ def test_many_steps_may_take_longer_than_one(hasty: IsolatedPool) -> None:
     assert hasty.run(work.sleep_in_steps, 8, 0.2) == 8
 
 
+@pytest.mark.slow
 def test_a_step_may_ask_for_more_time(hasty: IsolatedPool) -> None:
     assert hasty.run(work.sleep_in_one_step, 1.2, 60.0) == 1.2
     with pytest.raises(OverrunError, match=r"more than 0.7 s$"):
         hasty.run(work.sleep_in_one_step, 60.0, 0.2)
 
 
+@pytest.mark.slow
 def test_computing_is_limited_apart_from_the_clock() -> None:
     pool = IsolatedPool(partial(work.context, 0), limits=Limits(memory_bytes=64 * MIB, step_cpu_s=0.5))
     try:
@@ -168,6 +170,7 @@ def test_a_context_that_cannot_be_made_is_told_to_every_caller() -> None:
         pool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setup", "reason"), [(partial(work.allocate, None, 512 * MIB), "memory"), (work.hang, "time")]
 )

@@ -15,6 +15,8 @@ import pytest
 
 from tests.benchmarks.loading import measure, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SLACK_BYTES = 24e6
 
 CONVERT = """
@@ -65,10 +67,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     ("stored", "is_tied", "max_shard_size"),
     [
         ("float32", False, "5GB"),
-        ("float32", False, "60MB"),
-        ("float32", True, "5GB"),
-        ("bfloat16", False, "5GB"),
         ("bfloat16", True, "60MB"),
+        pytest.param("float32", False, "60MB", marks=pytest.mark.faults),
+        pytest.param("float32", True, "5GB", marks=pytest.mark.faults),
+        pytest.param("bfloat16", False, "5GB", marks=pytest.mark.faults),
     ],
 )
 def test_loading_peaks_at_the_weights_and_one_tensor(
@@ -81,7 +83,12 @@ def test_loading_peaks_at_the_weights_and_one_tensor(
 
 @pytest.mark.parametrize(
     ("stored", "dtype"),
-    [("float32", "bfloat16"), ("float32", "float16"), ("bfloat16", "float32"), ("bfloat16", "float16")],
+    [
+        ("float32", "bfloat16"),
+        ("bfloat16", "float32"),
+        pytest.param("float32", "float16", marks=pytest.mark.faults),
+        pytest.param("bfloat16", "float16", marks=pytest.mark.faults),
+    ],
 )
 def test_conversion_needs_no_second_copy(checkpoint: Callable[..., Path], stored: str, dtype: str) -> None:
     """Without packing: the weights, and the mapped piece that is being converted, which is less than the largest tensor."""

@@ -12,6 +12,7 @@ from transformers import Zamba2ForCausalLM, Zamba2ForSequenceClassification, Zam
 from models import Engine, SamplingParams, Scorer
 from models.errors import ConfigError
 from models.loading.load import load_model
+from tests.helpers.matrix import first_of_each
 from tests.helpers.models.tiny_engine import prompts
 from tests.helpers.models.tiny_zamba2 import HEAD_TENSORS, layers
 
@@ -84,7 +85,7 @@ def test_logits_are_those_of_transformers(zamba2_checkpoint: CheckpointMaker, sh
         torch.testing.assert_close(logits.double(), exact, atol=allowed, rtol=0)
 
 
-@pytest.mark.parametrize("shape", GENERATED)
+@pytest.mark.parametrize("shape", first_of_each(GENERATED, kind=lambda shape: "any"))
 def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(
     zamba2_checkpoint: CheckpointMaker, shape: str
 ) -> None:

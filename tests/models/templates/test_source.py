@@ -102,6 +102,7 @@ def test_jinja_itself_computes_those_while_it_compiles() -> None:
     assert set(computed) == set(FOLDED)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(templates())
 def test_compiling_any_template_is_harmless(source: str) -> None:

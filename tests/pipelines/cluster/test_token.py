@@ -143,6 +143,7 @@ def test_nobody_at_the_address_is_no_open_cluster(
     assert not caplog.records
 
 
+@pytest.mark.cluster("own")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_of_our_own_asks_for_a_token_that_is_ours_alone(file: Path, tmp_path: Path) -> None:
     """A real one, started as a run starts it, in a process of its own."""

@@ -16,7 +16,7 @@ from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.service)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         made = open_store(OutputSpec(path=str(tmp_path / "out")))

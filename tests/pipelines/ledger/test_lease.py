@@ -41,7 +41,7 @@ else:
 """
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.service)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     path, options = str(tmp_path), {}
     if request.param == "s3":

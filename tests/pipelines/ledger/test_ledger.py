@@ -41,7 +41,7 @@ from pipelines.units.unit_table import iter_units
 INPUT = b"".join(b'{"id": %d, "text": "row %d"}\n' % (n, n) if n % 10 else b"bad line %d\n" % n for n in range(50))
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.service)])
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
     options: dict[str, Any] = {}
     where = f"{tmp_path}/"

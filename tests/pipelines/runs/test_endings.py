@@ -66,16 +66,19 @@ def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str
     return ended.stderr
 
 
+@pytest.mark.cluster("own")
 def test_an_address_that_nobody_listens_at_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
     said = refused(bench, "nobody", "--address", "127.0.0.1:1")
     assert "millrace: nobody listens at the Ray cluster '127.0.0.1:1'" in said
 
 
+@pytest.mark.cluster("own")
 def test_a_temporary_folder_too_long_for_sockets_is_refused_with_the_remedy(bench: Bench, tmp_path: Path) -> None:
     folder = tmp_path / ("t" * 80)
     folder.mkdir()
     assert "set RAY_TMPDIR to a short folder" in refused(bench, "long", TMPDIR=str(folder))
 
 
+@pytest.mark.cluster("own")
 def test_a_temporary_folder_that_cannot_be_written_is_refused_with_the_remedy(bench: Bench) -> None:
     assert "set RAY_TMPDIR to a short folder" in refused(bench, "unwritable", RAY_TMPDIR="/proc/1/fdinfo")

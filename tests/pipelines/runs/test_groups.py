@@ -10,7 +10,10 @@ import pytest
 from tests.helpers.pipelines.grouping import Bench, Disturbing, bench_of, check_disturbed, check_released, interrupted
 from tests.helpers.pipelines.running import drive
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.cluster("own"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
 from pipelines.graph.engine_stage import MakeEngine
 from pipelines.io.open_output import open_store
-from pipelines.job import InputSpec, MaxFailed, OutputSpec
+from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
-from pipelines.ledger.progress import ExitStatus, Progress
+from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.labels import LabelsTask
 from pipelines.units.listing import PassedOver
@@ -54,40 +54,53 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    return write_corpus(tmp_path / "rows.jsonl", 200)
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred rows, which no test changes."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "rows.jsonl", 200)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def classifier(tiny_checkpoint: Checkpoint) -> Path:
     return tiny_checkpoint("sequence-classification")
 
 
-def test_every_row_comes_out_once_and_in_order(classifier: Path, corpus: Path, tmp_path: Path) -> None:
-    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A run over all of `corpus`, in units of 16 rows, that nothing disturbed."""
+
+    job: Job
+    out: Path
+    summary: RunSummary
+    seen: list[Progress]
+
+
+@pytest.fixture(scope="module")
+def whole(classifier: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
     seen: list[Progress] = []
-    summary = drive(job, make_engine=fake_engine, seen=seen)
-    assert summary.exit_status == 0
-    assert summary.progress.rows_done == summary.progress.rows_total == 200
-    assert [row["id"] for row in rows_in(tmp_path / "out")] == list(range(200))
-    assert rows_in(tmp_path / "out", "errors") == []
-    assert seen[0].phase == "planning"
-    assert seen[-1].units_done == 13
-    assert list((tmp_path / "out" / "attempts").iterdir()) == []
+    return Whole(job=job, out=out, summary=drive(job, make_engine=fake_engine, seen=seen), seen=seen)
 
 
-def test_a_run_that_is_done_starts_nothing(classifier: Path, corpus: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out)
-    drive(job, make_engine=fake_engine)
-    before = receipts(out)
-    summary = drive(job, make_engine=unloadable_engine)
+def test_every_row_comes_out_once_and_in_order(whole: Whole) -> None:
+    assert whole.summary.exit_status == 0
+    assert whole.summary.progress.rows_done == whole.summary.progress.rows_total == 200
+    assert [row["id"] for row in rows_in(whole.out)] == list(range(200))
+    assert rows_in(whole.out, "errors") == []
+    assert whole.seen[0].phase == "planning"
+    assert whole.seen[-1].units_done == 13
+    assert list((whole.out / "attempts").iterdir()) == []
+
+
+def test_a_run_that_is_done_starts_nothing(whole: Whole) -> None:
+    before = receipts(whole.out)
+    summary = drive(whole.job, make_engine=unloadable_engine)
     assert summary.exit_status == 0
     assert summary.progress.rows_resumed == 200
-    assert receipts(out) == before
+    assert receipts(whole.out) == before
     with pytest.raises(FingerprintError, match="seed"):
-        drive(replace(job, seed=1), make_engine=fake_engine)
+        drive(replace(whole.job, seed=1), make_engine=fake_engine)
 
 
 def test_a_folder_that_another_run_holds_is_refused(classifier: Path, corpus: Path, tmp_path: Path) -> None:
@@ -124,15 +137,12 @@ def own_classifier(classifier: Path, tmp_path: Path) -> Path:
 
 
 def test_a_killed_engine_is_replaced_and_its_units_come_out_alike(
-    own_classifier: Path, corpus: Path, tmp_path: Path
+    own_classifier: Path, corpus: Path, tmp_path: Path, whole: Whole
 ) -> None:
-    outs = []
-    for make_engine in (engine_that_dies_once, fake_engine):
-        job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / make_engine.__name__, unit_rows=16)
-        assert drive(job, make_engine=make_engine).exit_status == 0
-        outs.append(contents(tmp_path / make_engine.__name__))
+    job = job_of(CLASSIFY, model=own_classifier, corpus=corpus, out=tmp_path / "out", unit_rows=16)
+    assert drive(job, make_engine=engine_that_dies_once).exit_status == 0
     assert (own_classifier / "an-engine-died").exists()
-    assert outs[0] == outs[1]
+    assert contents(tmp_path / "out") == contents(whole.out)
 
 
 def test_an_engine_that_cannot_be_started_again_ends_the_run(
@@ -353,13 +363,13 @@ def test_a_run_that_loses_its_folder_ends(classifier: Path, corpus: Path, tmp_pa
     assert receipts(out) == {}
 
 
-def test_a_compressed_file_is_read_in_order_by_one_task(classifier: Path, corpus: Path, tmp_path: Path) -> None:
-    packed = tmp_path / "packed.jsonl.gz"
+def test_a_compressed_file_is_read_in_order_by_one_task(
+    classifier: Path, corpus: Path, tmp_path: Path, whole: Whole
+) -> None:
+    packed, out = tmp_path / "packed.jsonl.gz", tmp_path / "out"
     packed.write_bytes(gzip.compress(corpus.read_bytes()))
-    plain, out = tmp_path / "plain", tmp_path / "out"
-    for path, place in ((corpus, plain), (packed, out)):
-        drive(job_of(CLASSIFY, model=classifier, corpus=path, out=place, unit_rows=16), make_engine=fake_engine)
-    assert contents(out) == contents(plain)
+    drive(job_of(CLASSIFY, model=classifier, corpus=packed, out=out, unit_rows=16), make_engine=fake_engine)
+    assert contents(out) == contents(whole.out)
 
 
 def test_planning_in_tasks_keeps_the_order() -> None:

@@ -18,6 +18,8 @@ from actors.online.local import LocalModel
 from tests.helpers.actors.raw_http import PATIENCE_S, connection, error_of, head, status_of, until_closed
 from tests.helpers.actors.serving import served, serving
 
+pytestmark = pytest.mark.slow
+
 KEY = "a-long-key"
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 MEGABYTES = 8 << 20

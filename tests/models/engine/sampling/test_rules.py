@@ -23,6 +23,7 @@ from models import Engine, SamplingParams
 from models.engine.sampling.rules import has_rules
 from models.engine.sampling.sampler import SamplingRow, sample
 from models.errors import RequestError
+from tests.helpers.matrix import first_of_each
 from tests.helpers.models.near_ties import NEAR_TIE
 from tests.helpers.models.tiny_engine import OVERLAPS, SHARP, blocks, prompts
 
@@ -151,7 +152,12 @@ def asked() -> list[SamplingParams]:
 
 
 @pytest.mark.parametrize("overlap", list(OVERLAPS))
-@pytest.mark.parametrize("options", [{}, {"max_num_batched_tokens": 16}, {"max_num_seqs": 3}, blocks(12, 16)])
+@pytest.mark.parametrize(
+    "options",
+    first_of_each(
+        [{}, {"max_num_batched_tokens": 16}, {"max_num_seqs": 3}, blocks(12, 16)], kind=lambda options: "any"
+    ),
+)
 def test_greedy_tokens_of_a_batch_of_rules_are_those_of_transformers(
     folder: Path, options: dict[str, Any], overlap: str
 ) -> None:

@@ -199,9 +199,9 @@ def test_labels_are_scored_by_a_causal_head_alone(heads: dict[str, LoadedModel])
         Scorer(heads["question-answering"]).score_labels([[5]], LABELS)
 
 
-@pytest.mark.parametrize("longest", [1, 2, 40])
+@pytest.mark.parametrize(("longest", "num_prompts"), [(1, 100), (2, 100), (40, 10)])
 def test_memory_for_labels_is_bounded_by_the_budget_however_many_there_are(
-    heads: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, longest: int
+    heads: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, longest: int, num_prompts: int
 ) -> None:
     reserved: list[int] = []
     allocate = caches.allocate
@@ -212,7 +212,7 @@ def test_memory_for_labels_is_bounded_by_the_budget_however_many_there_are(
 
     monkeypatch.setattr(caches, "allocate", counted)
     labels = [[3 + number % 20] * longest for number in range(200)]
-    sequences = prompts((4,) * 100)
+    sequences = prompts((4,) * num_prompts)
     Scorer(heads["causal"], max_num_batched_tokens=256).score_labels(sequences, labels)
     assert max(reserved, default=0) <= 2 * 4 * 256  # as much for labels as for prompts
 
