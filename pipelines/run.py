@@ -33,11 +33,11 @@ from pipelines.errors import (
     OutputError,
     OverrunsError,
 )
-from pipelines.graph.engine_stage import MakeEngine, load_engine
+from pipelines.graph.engine_actor import EngineActor, MakeEngine, load_engine
 from pipelines.graph.execution import Execution
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.follow import Follower
-from pipelines.graph.graph import Stages, build_graph, fair_calls
+from pipelines.graph.graph import Stages, build_graph, engines_for
 from pipelines.graph.read_stage import ReadSettings
 from pipelines.graph.watch import EngineWatch
 from pipelines.io.inputs import Storage
@@ -159,10 +159,11 @@ class Driver:
                 return self._conclude(ledger, tally)
             with self._cluster(address) as cluster:
                 take_signals()
-                if tally is None:
-                    ledger.write_plan(lambda sink: self._plan(opened, sink), date=opened.date)
-                    tally = self._take_stock(ledger)
-                return self._compute(ledger, tally, self._stages(ledger, opened), cluster)
+                with self._engines(ledger, opened, cluster.room) as engines:
+                    if tally is None:
+                        ledger.write_plan(lambda sink: self._plan(opened, cluster.room, sink), date=opened.date)
+                        tally = self._take_stock(ledger)
+                    return self._compute(ledger, tally, self._stages(ledger, opened), cluster, engines)
 
     @contextlib.contextmanager
     def _cluster(self, address: str | None) -> Iterator[_Cluster]:
@@ -178,7 +179,34 @@ class Driver:
             watch = stack.enter_context(watching_cluster(self._last_resort, is_own=is_own))
             yield _Cluster(room=room, chatter=chatter, watch=watch)
 
-    def _plan(self, opened: OpenedJob, sink: Sink) -> Plan:
+    @contextlib.contextmanager
+    def _engines(self, ledger: Ledger, opened: OpenedJob, room: Room) -> Iterator[ReplicaOwner]:
+        """The run's engines, as many as it has at least. They load while the input is planned."""
+        job, attempts = self._job, self._attempts(ledger)
+        attempts.clear()
+        settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
+        if job.engine.service is not None:
+            from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
+
+            make_engine = partial(service_engine, find_model(job.engine.service, settings))
+        shape = ReplicaShape(size=room.num_shards, cpus=room.engine_cpus, gpus=room.engine_gpus, packing=room.packing)
+        # the driver may have had other runs into the same folder before
+        name = f"{job.name}/{ledger.lease.token.epoch}-{secrets.token_hex(4)}"
+        arguments = (settings, attempts, make_engine)
+        try:
+            with ReplicaOwner(name, shape, EngineActor, arguments, timeout_s=job.engine.step_timeout_s) as engines:
+                engines.start(room.replicas)
+                yield engines
+        finally:
+            if ledger.record is None:  # nothing is planned, so nothing stays
+                with contextlib.suppress(OutputError):
+                    attempts.clear()
+
+    @staticmethod
+    def _attempts(ledger: Ledger) -> Attempts:
+        return Attempts(ledger.store, ledger.lease.token.epoch)
+
+    def _plan(self, opened: OpenedJob, room: Room, sink: Sink) -> Plan:
         job, sources, num_rows = self._job, opened.sources, 0
 
         def count(units: Sequence[Unit]) -> None:
@@ -193,7 +221,7 @@ class Driver:
             opened.fitted.columns,
             unit_rows=unit_rows_of(job),
             limit=job.limit,
-            map_tasks=map_in_tasks,
+            map_tasks=partial(map_in_tasks, num_cpus=room.read_cpus),
             sink=count,
         )
         check_names(job, opened.fitted.facts, plan.schema.names)
@@ -213,40 +241,36 @@ class Driver:
             declared=frozenset(job.input.schema or ()),
             storage=Storage.of(job.input),
         )
-        settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
-        if job.engine.service is not None:
-            from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
-
-            make_engine = partial(service_engine, find_model(job.engine.service, settings))
         return Stages(
             read=ReadSettings(job=job, reader=reader, permit=Permit(committer=committer)),
-            engine=settings,
-            make_engine=make_engine,
             conclude=FinishAndCommit(job=job, facts=opened.fitted.facts, committer=committer),
         )
 
-    def _compute(self, ledger: Ledger, tally: Tally, stages: Stages, cluster: _Cluster) -> Ending:
+    def _compute(
+        self, ledger: Ledger, tally: Tally, stages: Stages, cluster: _Cluster, engines: ReplicaOwner
+    ) -> Ending:
         """Runs the graph over what is left to do."""
         room, chatter = cluster.room, cluster.chatter
-        attempts = Attempts(ledger.store, ledger.lease.token.epoch)
-        attempts.clear()
+        attempts = self._attempts(ledger)
         watch = EngineWatch(attempts)
-        follower = Follower(ledger, tally, watch, cluster.watch, max_failed=self._job.max_failed, show=self._show)
+        follower = Follower(
+            ledger, tally, engines, watch, cluster.watch, max_failed=self._job.max_failed, show=self._show
+        )
         survey = tally.survey
-        max_calls = fair_calls(self._job, room, tally.num_pending)
-        owner = self._owner(room, ledger.lease.token.epoch, max_calls)
+        bounds = engines_for(self._job, room, tally.num_pending)
+        engines.size_within(bounds)
         graph = build_graph(
             room,
             stages,
-            owner.new_replica,
             lambda: ledger.pending_units(survey),
             num_units=tally.num_pending,
-            max_calls=max_calls,
+            engines=engines.prefix,
+            bounds=bounds,
         )
         try:
             with chatter.native_stderr():
                 execution = Execution(graph)
-            with owner, execution:
+            with execution:
                 follower.follow(execution)
         except (ClusterLostError, EngineError, InternalError, OutputError, OverrunsError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
@@ -256,20 +280,9 @@ class Driver:
             return Ending(exit_status=1, message=str(error) if cause is None else f"an engine failed: {cause}")
         finally:
             follower.show_now()
+        engines.end()
         attempts.clear()
         return self._conclude(ledger, tally, is_over=follower.is_draining)
-
-    def _owner(self, room: Room, epoch: int, max_calls: int) -> ReplicaOwner:
-        """Who owns this run's replicas; the driver may have had other runs into the same folder before."""
-        shape = ReplicaShape(
-            size=room.num_shards,
-            cpus=room.engine_cpus,
-            gpus=room.engine_gpus,
-            packing=room.packing,
-            max_calls=max_calls,
-        )
-        name = f"{self._job.name}/{epoch}-{secrets.token_hex(4)}"
-        return ReplicaOwner(name, shape, timeout_s=self._job.engine.step_timeout_s)
 
     def _conclude(self, ledger: Ledger, tally: Tally, *, is_over: bool = False) -> Ending:
         """How a run ends whose graph has come to its end."""

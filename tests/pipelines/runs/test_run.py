@@ -16,7 +16,7 @@ import pytest
 
 from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
-from pipelines.graph.engine_stage import MakeEngine
+from pipelines.graph.engine_actor import MakeEngine
 from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
@@ -50,7 +50,11 @@ Checkpoint = Callable[..., Path]
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::ResourceWarning",
+        "error::ray.util.annotations.RayDeprecationWarning",  # an argument that the next Ray does not have
+    ),
 ]
 
 
