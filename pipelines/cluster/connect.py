@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LOCAL: Final = "local"
 
 ASKING_CPUS: Final = 0.1
+"""Logical CPUs of a process that computes nothing but asks others: the engine stage, an engine that asks a service."""
 
 LOCAL_SPARE_CPUS: Final = 2
 """Logical CPUs of a cluster of our own that no engine takes: reading and committing go on while every engine computes."""

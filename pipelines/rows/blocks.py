@@ -54,7 +54,7 @@ def unpacked(value: bytes | pa.Buffer) -> Any:
     return pickle.loads(value)  # noqa: S301 - written by this run's own processes
 
 
-def _column(value: bytes | None) -> pa.Array:
+def _column(value: bytes | None) -> "pa.Array[Any]":
     return pa.array([value], pa.large_binary())
 
 
