@@ -159,7 +159,7 @@ class Driver:
                 return self._conclude(ledger, tally)
             with self._cluster(address) as cluster:
                 take_signals()
-                with self._engines(ledger, opened, cluster.room) as engines:
+                with self._engines(ledger, opened, cluster.room, tally) as engines:
                     if tally is None:
                         ledger.write_plan(lambda sink: self._plan(opened, cluster.room, sink), date=opened.date)
                         tally = self._take_stock(ledger)
@@ -180,8 +180,8 @@ class Driver:
             yield _Cluster(room=room, chatter=chatter, watch=watch)
 
     @contextlib.contextmanager
-    def _engines(self, ledger: Ledger, opened: OpenedJob, room: Room) -> Iterator[ReplicaOwner]:
-        """The run's engines, as many as it has at least. They load while the input is planned."""
+    def _engines(self, ledger: Ledger, opened: OpenedJob, room: Room, tally: Tally | None) -> Iterator[ReplicaOwner]:
+        """The run's engines, as many as it has at least. They load while the input is planned, if it is not yet."""
         job, attempts = self._job, self._attempts(ledger)
         attempts.clear()
         settings, make_engine = job_settings(job, opened.fitted.label_ids), self._make_engine
@@ -195,7 +195,7 @@ class Driver:
         arguments = (settings, attempts, make_engine)
         try:
             with ReplicaOwner(name, shape, EngineActor, arguments, timeout_s=job.engine.step_timeout_s) as engines:
-                engines.start(room.replicas)
+                engines.start(room.replicas if tally is None else engines_for(job, room, tally.num_pending).least)
                 yield engines
         finally:
             if ledger.record is None:  # nothing is planned, so nothing stays

@@ -26,6 +26,7 @@ from pipelines.tasks.labels import LabelsTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
 from tests.helpers.faulty_store import Fault, FaultyStore, refuse
+from tests.helpers.pipelines.killing import wait_until
 from tests.helpers.pipelines.running import (
     contents,
     drive,
@@ -79,6 +80,25 @@ def test_every_row_comes_out_once_and_in_order(classifier: Path, corpus: Path, t
     assert seen[0].phase == "planning"
     assert seen[-1].units_done == 13
     assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def test_engines_load_while_the_input_is_planned(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def is_any_ready() -> bool:
+        return any(json.loads(path.read_bytes())["is_ready"] for path in (out / "attempts").glob("engine-*.json"))
+
+    class Waiting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "planning" and progress.rows_done:
+                wait_until(is_any_ready, "an engine that is ready")
+                assert not (out / "run.json").exists()
+                super().append(progress)
+
+    seen = Waiting()
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    assert drive(job, make_engine=fake_engine, seen=seen).exit_status == 0
+    assert seen
 
 
 def test_a_run_that_is_done_starts_nothing(classifier: Path, corpus: Path, tmp_path: Path) -> None:
