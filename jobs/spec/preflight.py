@@ -16,7 +16,7 @@ from jobs.spec.output_check import check_output
 from jobs.spec.templates import required_columns
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError
-from pipelines.errors import PlanError, RowError, SourceError, TaskError
+from pipelines.errors import PlanError, RowError, SourceError, TaskError, errors_of_file
 from pipelines.formats.csv_text import parse_header, read_first_record
 from pipelines.formats.hive import folder_values
 from pipelines.formats.json_line import parse_object
@@ -31,7 +31,7 @@ from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.tasks.isolated_work import FittedTask
 from pipelines.units.layout import check_text
 from pipelines.units.listing import SourceFile, Sources, find_sources
-from pipelines.units.overlap import check_apart
+from pipelines.units.overlap import check_apart, entry_of
 from pipelines.units.scanning import Ahead, what_is_wrong
 
 _HEAD_BYTES = 1 << 20
@@ -105,10 +105,10 @@ def _problems_of_paths(spec: LoadedSpec) -> Iterator[None]:
     """What is wrong with the input at the one of its paths that the error names, or at all of them."""
     try:
         yield
-    except (PlanError, SourceError) as error:
-        paths = enumerate(spec.job.input.paths)
-        index = next(((number,) for number, path in paths if path in str(error)), ())
-        raise SpecError([spec.places.problem((*PATHS, *index), str(error))]) from error
+    except PlanError as error:
+        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
+    except SourceError as error:
+        raise SpecError([spec.places.problem(PATHS, str(error))]) from error
 
 
 @contextmanager
@@ -121,9 +121,18 @@ def placed_errors(spec: LoadedSpec) -> Iterator[None]:
     except ConfigError as error:  # the checkpoint's own was read before
         raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
     except PlanError as error:
-        missing = str(error).partition("has no column ")[2].partition(";")[0].split(", ")
-        place = next((path for path, column in _named_columns(spec) if column in missing), PATHS)
-        raise SpecError([spec.places.problem(place, str(error))]) from error
+        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
+
+
+def _place_of(error: PlanError, spec: LoadedSpec) -> KeyPath:
+    """The key that is wrong: the one that the error carries, the first that names a column it misses, or that of its file."""
+    if error.place is not None:
+        return key_path(error.place)
+    named = next((key for key, column in _named_columns(spec) if column in error.missing_columns), None)
+    if named is not None:
+        return named
+    entry = None if error.path is None else entry_of(error.path, spec.job.input.paths)
+    return PATHS if entry is None else (*PATHS, entry)
 
 
 def _named_columns(spec: LoadedSpec) -> list[tuple[KeyPath, str]]:
@@ -147,7 +156,7 @@ def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
     try:
         names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
     except SourceError as error:
-        raise PlanError(what_is_wrong(storage, source) or str(error)) from error
+        raise PlanError(what_is_wrong(storage, source) or str(error), path=source.path) from error
     is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
     names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
     return ColumnsSeen(names=names, place=source.path, is_all=is_all)
@@ -156,7 +165,7 @@ def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
 def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
     content = storage.content(source.path)
     try:
-        with reading(source.path):
+        with reading(source.path), errors_of_file(source.path):
             content = Ahead(content)
             check_text(source.path, content.head, source.format)
             if source.format == "csv":

@@ -81,7 +81,8 @@ def _model_files(checkpoint: FoundCheckpoint) -> dict[str, Any]:
             if not path.is_fifo():  # it would be waited for
                 found[path.name] = _weights(path)
     except OSError as error:
-        raise PlanError(f"model.path {folder} cannot be read: {describe(error)}") from error
+        text = f"the checkpoint's folder {folder} cannot be read: {describe(error)}"
+        raise PlanError(text, place="model.path") from error
     return found
 
 
