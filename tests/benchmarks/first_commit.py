@@ -27,7 +27,8 @@ from tests.helpers.pipelines.running import short_folder, write_corpus
 
 LOOK_S: Final = 0.005
 PATIENCE_S: Final = 240.0
-OPENED, RAY, LEASE, PLAN, ENGINE, READY, COMMIT, END = (
+SPEC, OPENED, RAY, LEASE, PLAN, ENGINE, READY, COMMIT, END = (
+    "the spec is read",
     "the job is opened",
     "Ray is up",
     "the lease is taken",
@@ -37,7 +38,8 @@ OPENED, RAY, LEASE, PLAN, ENGINE, READY, COMMIT, END = (
     "the first unit is committed",
     "the run has ended (after Ctrl-C)",
 )
-LINES: Final = {"planning the input": OPENED, "started a Ray cluster": RAY}
+LINES: Final = {"jobs.commands.run: read": SPEC, "planning the input": OPENED, "started a Ray cluster": RAY}
+"""Parts of lines that a run writes with MILLRACE_LOG=info."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,13 +150,14 @@ def is_ready(attempt: Path) -> bool:
 
 
 def report(runs: Sequence[Mapping[str, float]]) -> None:
-    """Prints when each mark was reached, in the order of the medians."""
-    names = sorted(
-        {name for run in runs for name in run}, key=lambda name: statistics.median(run[name] for run in runs)
-    )
-    for name in names:
+    """Prints when each mark was reached that every run has, in the order of the medians, and how long after the one before."""
+    names = set[str].intersection(*(set(run) for run in runs))
+    medians = sorted((statistics.median(run[name] for run in runs), name) for name in names)
+    before = 0.0
+    for median, name in medians:
         times = [run[name] for run in runs]
-        say(f"  {statistics.median(times):6.2f}  ({min(times):5.2f} to {max(times):5.2f})  {name}")
+        say(f"  {median:6.2f}  +{median - before:5.2f}  ({min(times):5.2f} to {max(times):5.2f})  {name}")
+        before = median
 
 
 if __name__ == "__main__":
