@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jobs.spec.preflight import Preflight, check_before_run, placed_errors
 from pipelines.errors import PlanError
 from pipelines.formats.schema import Columns
 from pipelines.io.s3 import S3Store
-from pipelines.opened import OpenedJob
+from pipelines.opened import JobOpening
 from pipelines.units.listing import find_sources
 from pipelines.units.planning import plan_units
 
@@ -84,7 +85,8 @@ def test_what_a_check_opens_is_what_a_run_would_open(
     spec, today = load_spec(write_spec(text)), dt.date(2026, 2, 28)
     found = check_before_run(spec, today=today)
     found.preparer.close()
-    assert found.opened == OpenedJob.of(spec.job, today)
+    with closing(JobOpening.of(spec.job, today)) as opening:
+        assert found.opened == opening.finish()
     assert found.opened.dated_job == replace(spec.job, date=today)
 
 
