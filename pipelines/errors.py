@@ -86,8 +86,8 @@ class PlanError(PipelineError):
         self.place, self.path, self.missing_columns = place, path, tuple(missing_columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        places = {"place": self.place, "path": self.path, "missing_columns": self.missing_columns}
-        return partial(PlanError, **places), self.args
+        placed = partial(PlanError, place=self.place, path=self.path, missing_columns=self.missing_columns)
+        return placed, self.args
 
 
 @contextmanager

@@ -44,7 +44,8 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
             raise SpecError([loaded.places.problem(("engine", "service"), str(error))]) from error
 
     from jobs.show.progress import progress_display
-    from jobs.spec.preflight import SpecCheck, placed_errors
+    from jobs.spec.placed_errors import placed_errors
+    from jobs.spec.preflight import SpecCheck
 
     def warn(found: "Preflight") -> None:
         if found.caution is not None:

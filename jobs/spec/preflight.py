@@ -4,18 +4,18 @@ Reads headers only, in a second or two. Every problem comes with its place in th
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec
-from jobs.spec.key_paths import KeyPath, key_path
+from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import check_model, problems_at
 from jobs.spec.output_check import check_output
+from jobs.spec.placed_errors import problems_of_input
 from models.config.model_config import ModelConfig
-from models.errors import ConfigError
-from pipelines.errors import PlanError, RowError, SourceError, TaskError, errors_of_file
+from pipelines.errors import PlanError, RowError, SourceError, errors_of_file
 from pipelines.formats.csv_text import parse_header, read_first_record
 from pipelines.formats.hive import folder_values
 from pipelines.formats.json_line import parse_object
@@ -29,12 +29,12 @@ from pipelines.tasks.finish import result_columns
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.units.layout import check_text
 from pipelines.units.listing import SourceFile, Sources, find_sources
-from pipelines.units.overlap import check_apart, entry_of
+from pipelines.units.overlap import check_apart
 from pipelines.units.scanning import Ahead, what_is_wrong
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 1000
-MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
+MODEL: KeyPath = ("model", "path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,47 +153,12 @@ def _input_of(spec: LoadedSpec) -> tuple[Sources, "ColumnsSeen"]:
         parse_types(job.input.schema or {})
     with problems_at(places, ("output", "path")):
         check_apart(job.input, job.output)
-    with _problems_of_paths(spec):
+    with problems_of_input(spec):
         sources = find_sources(job.input)
         first = next((source for source in sources.files if source.size), sources.files[0])
         seen = _columns(first, Storage.of(job.input))
     check_named_columns(spec, seen)
     return sources, seen
-
-
-@contextmanager
-def _problems_of_paths(spec: LoadedSpec) -> Iterator[None]:
-    """What is wrong with the input at the one of its paths that the error names, or at all of them."""
-    try:
-        yield
-    except PlanError as error:
-        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
-    except SourceError as error:
-        raise SpecError([spec.places.problem(PATHS, str(error))]) from error
-
-
-@contextmanager
-def placed_errors(spec: LoadedSpec) -> Iterator[None]:
-    """What only planning and probing find out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
-    try:
-        yield
-    except TaskError as error:
-        raise SpecError([spec.places.problem(key_path(error.place), error.message)]) from error
-    except ConfigError as error:  # the checkpoint's own was read before
-        raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
-    except PlanError as error:
-        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
-
-
-def _place_of(error: PlanError, spec: LoadedSpec) -> KeyPath:
-    """The key that is wrong: the one that the error carries, the first that names a column it misses, or that of its file."""
-    if error.place is not None:
-        return key_path(error.place)
-    named = next((key for key, column in spec.named_columns if column in error.missing_columns), None)
-    if named is not None:
-        return named
-    entry = None if error.path is None else entry_of(error.path, spec.job.input.paths)
-    return PATHS if entry is None else (*PATHS, entry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec, load_spec
-from jobs.spec.preflight import Preflight, check_before_run, placed_errors
+from jobs.spec.placed_errors import placed_errors
+from jobs.spec.preflight import Preflight, check_before_run
 from pipelines.errors import PlanError
 from pipelines.formats.schema import Columns
 from pipelines.io.s3 import S3Store
