@@ -8,6 +8,7 @@
     ├── TemplateError      a chat template failed, or went over its limits
     ├── OverrunError       isolated work took too much time or memory, or its process died
     ├── RequestError       this request cannot be served; the others can
+    │   └── ParameterError   a sampling parameter is out of its range
     └── EngineError        the engine itself failed; every request in flight is lost
 
 All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
@@ -53,6 +54,17 @@ class TemplateError(ModelError):
 
 class RequestError(ModelError):
     """One request cannot be served: empty, too long, or with settings that contradict each other."""
+
+
+class ParameterError(RequestError):
+    """The sampling parameter `name` is out of its range; `fault` says what it was, and what it must be."""
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(name, fault)
+        self.name, self.fault = name, fault
+
+    def __str__(self) -> str:
+        return f"sampling parameter {self.name} {self.fault}"
 
 
 class OverrunError(ModelError):

@@ -1,5 +1,7 @@
 """The exception tree of `pipelines`: the four kinds of failure of a run, and what stops one before it starts.
 
+An error that a key of the spec or a file of the input causes carries it, so that nobody has to find it in the text.
+
 PipelineError
 ├── RowError              this row: a dead letter, the others go on
 ├── SourceError           a unit cannot be read: retried, then listed
@@ -18,6 +20,11 @@ PipelineError
 ├── FingerprintError      the output folder belongs to a different run
 └── LeaseError            another run holds, or took over, the output folder
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 
 class PipelineError(Exception):
@@ -61,7 +68,36 @@ class DamageError(OutputError):
 
 
 class PlanError(PipelineError):
-    """The inputs cannot be planned."""
+    """The inputs cannot be planned.
+
+    `place` is the key in the spec that is wrong (`output.path`), `path` the file or the entry of `input.paths` that is, each
+    None where that is not known, or where it is none in particular; `missing_columns` are those that the input lacks.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: str | None = None,
+        path: str | None = None,
+        missing_columns: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.place, self.path, self.missing_columns = place, path, tuple(missing_columns)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        placed = partial(PlanError, place=self.place, path=self.path, missing_columns=self.missing_columns)
+        return placed, self.args
+
+
+@contextmanager
+def errors_of_file(path: str) -> Iterator[None]:
+    """A `PlanError` that leaves the context without a file of its own is about the one at `path`."""
+    try:
+        yield
+    except PlanError as error:
+        error.path = error.path or path
+        raise
 
 
 class TaskError(PipelineError):

@@ -24,7 +24,8 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
 
     from jobs.show.plan import plan_text
     from jobs.spec.job import load_spec
-    from jobs.spec.preflight import check_before_run, placed_errors
+    from jobs.spec.placed_errors import placed_errors
+    from jobs.spec.preflight import check_before_run
     from models.weights.weights import Checkpoint
     from pipelines.estimate import Inputs, estimate_job
     from pipelines.units.planning_place import planning_place

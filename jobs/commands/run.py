@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from pipelines.cluster.interrupts import interrupts
 from pipelines.cluster.last_resort import LastResort
 
 if TYPE_CHECKING:
+    from jobs.spec.preflight import Preflight
     from pipelines.job import Job
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
     from jobs.spec.job import load_spec
 
     loaded = load_spec(spec, overrides=overrides, limit=limit)
+    logger.info("read %s", spec)
     job, address = loaded.job, address or loaded.cluster or os.environ.get("RAY_ADDRESS")
     if address is None and job.engine.service is not None:
         try:
@@ -41,16 +44,20 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
             raise SpecError([loaded.places.problem(("engine", "service"), str(error))]) from error
 
     from jobs.show.progress import progress_display
-    from jobs.spec.preflight import check_before_run, placed_errors  # these import Ray, which reads its settings then
-    from pipelines.run import run as run_job
+    from jobs.spec.placed_errors import placed_errors
+    from jobs.spec.preflight import SpecCheck
 
-    found = check_before_run(loaded, today=today())
-    found.preparer.close()
-    caution = found.caution
-    if caution is not None:
-        complain(f"{job.model.path} is {caution}")
-    with placed_errors(loaded), progress_display(sys.stderr) as show:
-        summary = run_job(job, address=address, on_progress=show, last_words=complain, opened=found.opened)
+    def warn(found: "Preflight") -> None:
+        if found.caution is not None:
+            complain(f"{job.model.path} is {found.caution}")
+
+    with closing(SpecCheck(loaded, today=today(), on_found=warn)) as check:
+        from pipelines.run import (
+            run as run_job,
+        )  # imports Ray, which reads its settings then, while the tokenizer is read
+
+        with placed_errors(loaded), progress_display(sys.stderr) as show:
+            summary = run_job(job, address=address, on_progress=show, last_words=complain, opening=check)
     complain(summary.message)
     if summary.exit_status != INTERRUPTED:
         _report(job)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -27,7 +28,7 @@ from jobs.report.report import write_report
 from jobs.show.progress import progress_display, speed
 from jobs.show.terminal import drawing_on
 from jobs.spec.job import LoadedSpec, load_spec
-from jobs.spec.preflight import check_before_run
+from jobs.spec.preflight import SpecCheck
 from pipelines.cluster.connect import connected
 from pipelines.job import EngineSpec
 from pipelines.ledger.progress import Progress
@@ -174,10 +175,8 @@ def _load(job: DemoJob, out: Path) -> LoadedSpec:
 
 def _run(spec: LoadedSpec, console: Console) -> tuple[int, Progress]:
     """Runs a job on the cluster that is connected and writes its report; the exit status and the last numbers."""
-    found = check_before_run(spec)
-    found.preparer.close()
-    with progress_display(sys.stderr) as show:
-        summary = run(spec.job, on_progress=show, opened=found.opened)
+    with closing(SpecCheck(spec)) as check, progress_display(sys.stderr) as show:
+        summary = run(spec.job, on_progress=show, opening=check)
     write_report(spec.job.output)
     if summary.exit_status != 0:
         console.print(summary.message, style="red", markup=False)

@@ -17,9 +17,10 @@ from jobs.errors import SpecError, shown
 from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
+from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
-from jobs.spec.templates import template_problems
+from jobs.spec.templates import TaskTemplates
 from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.kinds import KINDS
@@ -29,12 +30,13 @@ _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedSpec:
-    """A job, the values of its document, the places of its keys for checks that come later, and the cluster it asks for (None:
-    RAY_ADDRESS, else a local one)."""
+    """A job, the values of its document, the places of its keys for checks that come later, every column that the input must have
+    with the key that needs it, and the cluster it asks for (None: RAY_ADDRESS, else a local one)."""
 
     job: Job
     values: Mapping[str, Any]
     places: Places
+    named_columns: Sequence[tuple[KeyPath, str]]
     cluster: str | None
 
 
@@ -51,13 +53,21 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     except ValidationError as error:
         raise SpecError(problems_of(error, model, document)) from error
     job = spec.to_job(limit)
-    problems = template_problems(job.task, document.places)
+    templates = TaskTemplates.of(job.task, document.places)
+    problems = [*templates.problems]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
     if problems:
         raise SpecError(problems)
-    return LoadedSpec(job=job, values=document.values, places=document.places, cluster=spec.cluster)
+    carried = ((("input", "columns", index), name) for index, name in enumerate(job.input.columns or ()))
+    return LoadedSpec(
+        job=job,
+        values=document.values,
+        places=document.places,
+        named_columns=(*templates.required_columns, *carried),
+        cluster=spec.cluster,
+    )
 
 
 class InputYaml(Strict):

@@ -80,5 +80,7 @@ def problems_at(places: Places, path: KeyPath) -> Iterator[None]:
         yield
     except TaskError as error:
         raise SpecError([places.problem(key_path(error.place), error.message)]) from error
-    except (ModelError, PlanError, ServiceError, SourceError) as error:
+    except PlanError as error:
+        raise SpecError([places.problem(path if error.place is None else key_path(error.place), str(error))]) from error
+    except (ModelError, ServiceError, SourceError) as error:
         raise SpecError([places.problem(path, str(error))]) from error

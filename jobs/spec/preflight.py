@@ -4,31 +4,29 @@ Reads headers only, in a second or two. Every problem comes with its place in th
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec
-from jobs.spec.key_paths import KeyPath, key_path
+from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import check_model, problems_at
 from jobs.spec.output_check import check_output
-from jobs.spec.templates import required_columns
+from jobs.spec.placed_errors import problems_of_input
 from models.config.model_config import ModelConfig
-from models.errors import ConfigError
-from pipelines.errors import PlanError, RowError, SourceError, TaskError
+from pipelines.errors import PlanError, RowError, SourceError, errors_of_file
 from pipelines.formats.csv_text import parse_header, read_first_record
 from pipelines.formats.hive import folder_values
 from pipelines.formats.json_line import parse_object
 from pipelines.formats.parquet import read_names
 from pipelines.formats.schema import column_hint, parse_types, shown_names
 from pipelines.io.inputs import Content, Storage, reading
-from pipelines.opened import OpenedJob
+from pipelines.opened import JobOpening, OpenedJob, pinned_to
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import result_columns
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
-from pipelines.tasks.isolated_work import FittedTask
 from pipelines.units.layout import check_text
 from pipelines.units.listing import SourceFile, Sources, find_sources
 from pipelines.units.overlap import check_apart
@@ -36,7 +34,7 @@ from pipelines.units.scanning import Ahead, what_is_wrong
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 1000
-MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
+MODEL: KeyPath = ("model", "path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +42,11 @@ class Preflight:
     """What was opened on the way, for a plan or a run to go on with; `preparer` is to be closed."""
 
     opened: OpenedJob
-    config: ModelConfig
     preparer: IsolatedPreparer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.opened.config
 
     @property
     def facts(self) -> ModelFacts:
@@ -69,69 +70,95 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
     Raises:
         SpecError: something is wrong.
     """
-    config, found = check_model(spec.job.model, spec.job.engine, spec.places)
-    job = replace(spec.job, model=replace(spec.job.model, version=found.version))
-    dated = job.dated(today)
-    preparer = IsolatedPreparer(dated, found.folder, config, max_overruns=MAX_OVERRUNS)
-    with ExitStack() as on_error:
-        on_error.callback(preparer.close)
-        fitted, sources = _checked_with(preparer, spec)
-        on_error.pop_all()
-    opened = OpenedJob(job=job, date=dated.date, fitted=fitted, sources=sources)
-    return Preflight(opened=opened, config=config, preparer=preparer)
+    check = SpecCheck(spec, today=today)
+    try:
+        return check.found()
+    except BaseException:
+        check.close()
+        raise
 
 
-def _checked_with(preparer: IsolatedPreparer, spec: LoadedSpec) -> tuple[FittedTask, Sources]:
+class SpecCheck:
+    """A check that is under way: a job's opening (`pipelines.opened.Opening`) whose errors have their places in the spec.
+
+    All that is wrong but for the tokenizer, and the task on it, is found at once.
+    """
+
+    def __init__(
+        self,
+        spec: LoadedSpec,
+        *,
+        today: dt.date | None = None,
+        on_found: Callable[[Preflight], None] | None = None,
+    ) -> None:
+        """`on_found` takes what is found, once all of it is.
+
+        Raises:
+            SpecError: something is wrong.
+        """
+        self._spec, self._on_found = spec, on_found
+        config, checkpoint = check_model(spec.job.model, spec.job.engine, spec.places)
+        job = pinned_to(spec.job, checkpoint)
+        dated = job.dated(today)
+        preparer = IsolatedPreparer(dated, checkpoint.folder, config, max_overruns=MAX_OVERRUNS)
+        with ExitStack() as on_error:
+            on_error.callback(preparer.close)
+            check_output(spec)
+            sources, self._seen = _input_of(spec)
+            on_error.pop_all()
+        self._opening = JobOpening(
+            job=job, date=dated.date, checkpoint=checkpoint, config=config, sources=sources, preparer=preparer
+        )
+
+    def is_settled(self, timeout_s: float) -> bool:
+        """Waits at most so long for the tokenizer."""
+        return self._opening.is_settled(timeout_s)
+
+    def found(self) -> Preflight:
+        """Waits for the tokenizer, and fits the task to it.
+
+        Raises:
+            SpecError: the tokenizer cannot be used, the task does not fit, or two columns of the output have one name.
+        """
+        preparer, places = self._opening.preparer, self._spec.places
+        with problems_at(places, MODEL):
+            preparer.load()
+        with problems_at(places, ("task",)):
+            opened = self._opening.finish()
+        check_result_names(
+            self._spec, self._seen, [field.name for field in result_columns(opened.job, opened.fitted.facts)]
+        )
+        found = Preflight(opened=opened, preparer=preparer)
+        if self._on_found is not None:
+            self._on_found(found)
+        return found
+
+    def finish(self) -> OpenedJob:
+        """What `found` has opened.
+
+        Raises:
+            SpecError: as `found`.
+        """
+        return self.found().opened
+
+    def close(self) -> None:
+        """Ends the process that reads the tokenizer."""
+        self._opening.close()
+
+
+def _input_of(spec: LoadedSpec) -> tuple[Sources, "ColumnsSeen"]:
+    """The files of the input, and the columns at the head of the first that has any."""
     job, places = spec.job, spec.places
-    with problems_at(places, MODEL):
-        preparer.load()
-    with problems_at(places, ("task",)):
-        fitted = preparer.fitted
-    check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
     with problems_at(places, ("output", "path")):
         check_apart(job.input, job.output)
-    with _problems_of_paths(spec):
+    with problems_of_input(spec):
         sources = find_sources(job.input)
         first = next((source for source in sources.files if source.size), sources.files[0])
-        columns = _columns(first, Storage.of(job.input))
-    check_columns(spec, columns, [field.name for field in result_columns(job, fitted.facts)])
-    return fitted, sources
-
-
-@contextmanager
-def _problems_of_paths(spec: LoadedSpec) -> Iterator[None]:
-    """What is wrong with the input at the one of its paths that the error names, or at all of them."""
-    try:
-        yield
-    except (PlanError, SourceError) as error:
-        paths = enumerate(spec.job.input.paths)
-        index = next(((number,) for number, path in paths if path in str(error)), ())
-        raise SpecError([spec.places.problem((*PATHS, *index), str(error))]) from error
-
-
-@contextmanager
-def placed_errors(spec: LoadedSpec) -> Iterator[None]:
-    """What only planning and probing find out, such as a column that no row of JSONL has, as a `SpecError` at the key that caused it."""
-    try:
-        yield
-    except TaskError as error:
-        raise SpecError([spec.places.problem(key_path(error.place), error.message)]) from error
-    except ConfigError as error:  # the checkpoint's own was read before
-        raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
-    except PlanError as error:
-        missing = str(error).partition("has no column ")[2].partition(";")[0].split(", ")
-        place = next((path for path, column in _named_columns(spec) if column in missing), PATHS)
-        raise SpecError([spec.places.problem(place, str(error))]) from error
-
-
-def _named_columns(spec: LoadedSpec) -> list[tuple[KeyPath, str]]:
-    carried = spec.job.input.columns or ()
-    return [
-        *required_columns(spec.job.task),
-        *((("input", "columns", index), name) for index, name in enumerate(carried)),
-    ]
+        seen = _columns(first, Storage.of(job.input))
+    check_named_columns(spec, seen)
+    return sources, seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +174,7 @@ def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
     try:
         names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
     except SourceError as error:
-        raise PlanError(what_is_wrong(storage, source) or str(error)) from error
+        raise PlanError(what_is_wrong(storage, source) or str(error), path=source.path) from error
     is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
     names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
     return ColumnsSeen(names=names, place=source.path, is_all=is_all)
@@ -156,7 +183,7 @@ def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
 def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
     content = storage.content(source.path)
     try:
-        with reading(source.path):
+        with reading(source.path), errors_of_file(source.path):
             content = Ahead(content)
             check_text(source.path, content.head, source.format)
             if source.format == "csv":
@@ -178,26 +205,34 @@ def _jsonl_columns(content: Content) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_columns(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[str]) -> None:
-    """Compares the input's columns with those that the spec names, and those it carries with the result columns.
+def check_named_columns(spec: LoadedSpec, seen: ColumnsSeen) -> None:
+    """Compares the input's columns with those that the spec names.
 
     Raises:
-        SpecError: a column is missing, or two have one name.
+        SpecError: a column is missing.
     """
-    job, places = spec.job, spec.places
-    carried = job.input.columns
-    problems = []
-    if seen.is_all:
-        has = f"{seen.place} has {shown_names(seen.names) or 'no columns'}"
-        problems += [
-            places.problem(path, f"the input has no column {column!r}; {has}{column_hint(column, seen.names)}")
-            for path, column in _named_columns(spec)
-            if column not in seen.names
-        ]
-    taken = [name for name in (seen.names if carried is None else carried) if name in result_names]
+    if not seen.is_all:
+        return
+    has = f"{seen.place} has {shown_names(seen.names) or 'no columns'}"
+    problems = [
+        spec.places.problem(path, f"the input has no column {column!r}; {has}{column_hint(column, seen.names)}")
+        for path, column in spec.named_columns
+        if column not in seen.names
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def check_result_names(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[str]) -> None:
+    """Compares the columns that the spec carries with the result columns.
+
+    Raises:
+        SpecError: two have one name.
+    """
+    job = spec.job
+    carried = seen.names if job.input.columns is None else job.input.columns
+    taken = [name for name in carried if name in result_names]
     if taken:
         where = ("output", "prefix") if job.output.prefix else ("output",)
         text = f"the input's column {', '.join(taken)} has the name of a result column; set output.prefix, such as prefix: out_"
-        problems.append(places.problem(where, text))
-    if problems:
-        raise SpecError(problems)
+        raise SpecError([spec.places.problem(where, text)])

@@ -1,5 +1,7 @@
 """A job's templates before any row is seen: where they stand in the spec, whether they are jinja2, which columns they need."""
 
+from dataclasses import dataclass
+
 from jinja2 import TemplateSyntaxError
 
 from jobs.spec.key_paths import KeyPath, key_path
@@ -9,25 +11,32 @@ from pipelines.task_base.task import Task
 from pipelines.templates.templates import RowTemplate
 
 
-def template_problems(task: Task, places: Places) -> list[str]:
-    """One line for each template that cannot be used, with the line of the YAML where the text allows it."""
-    problems = []
-    for place, text in task.templates():
-        try:
-            RowTemplate(text, place=place)
-        except TaskError as error:
-            line = error.__cause__.lineno if isinstance(error.__cause__, TemplateSyntaxError) else 1
-            problems.append(places.problem_in_text(key_path(place), line, error.message))
-    return problems
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskTemplates:
+    """What compiling a task's templates told.
 
-
-def required_columns(task: Task) -> list[tuple[KeyPath, str]]:
-    """Every column the input must have for the task, with the key that needs it: those its templates read without asking first
-    whether they exist (`is defined`, `default`), and those that it names itself.
+    `problems` has one line for each that cannot be used, with the line of the YAML where the text allows it. `required_columns`
+    are those that the input must have for the task, with the key that needs them: what templates read without asking first
+    whether it exists (`is defined`, `default`), and what the task names itself.
     """
-    read = [
-        (place, column)
-        for place, text in task.templates()
-        for column in sorted(RowTemplate(text, place=place).required_columns)
-    ]
-    return [(key_path(place), column) for place, column in (*read, *task.columns_named())]
+
+    problems: tuple[str, ...]
+    required_columns: tuple[tuple[KeyPath, str], ...]
+
+    @classmethod
+    def of(cls, task: Task, places: Places) -> "TaskTemplates":
+        """Compiles each template of `task`, which stands at `places`."""
+        problems: list[str] = []
+        required: list[tuple[str, str]] = []
+        for place, text in task.templates():
+            try:
+                template = RowTemplate(text, place=place)
+            except TaskError as error:
+                line = error.__cause__.lineno if isinstance(error.__cause__, TemplateSyntaxError) else 1
+                problems.append(places.problem_in_text(key_path(place), line, error.message))
+            else:
+                required += ((place, column) for column in sorted(template.required_columns))
+        named = (*required, *task.columns_named())
+        return cls(
+            problems=tuple(problems), required_columns=tuple((key_path(place), column) for place, column in named)
+        )

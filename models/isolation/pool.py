@@ -46,6 +46,10 @@ class IsolatedPool:
         """
         self._team.start()
 
+    def is_settled(self, timeout_s: float) -> bool:
+        """Waits at most so long for the context; whether `start` would return, or raise, at once."""
+        return self._team.is_settled(timeout_s)
+
     def run(self, function: Callable[..., Result], *args: Any) -> Result:
         """`function(context, *args)` in a worker; waits until one is free.
 
@@ -194,6 +198,11 @@ class _Team:
         """Waits until the context is made; what failed once fails again."""
         with self._lock:
             self._start()
+
+    def is_settled(self, timeout_s: float) -> bool:
+        """Whether `start` would not have to wait, after at most `timeout_s`."""
+        with self._lock:
+            return self._failure is not None or self._server.is_settled(timeout_s)
 
     def waiting(self, worker: Worker | None) -> Worker:
         """The same worker if it waits for a call, else a new one."""

@@ -54,6 +54,10 @@ class Server:
             self._channel.send_bytes(pickle.dumps(work))
         self._is_ready = False
 
+    def is_settled(self, timeout_s: float) -> bool:
+        """Whether the context is made, or has failed, after at most `timeout_s`."""
+        return self._is_ready or self._channel.poll(timeout_s)
+
     def wait_ready(self) -> None:
         """Waits until the context is made.
 

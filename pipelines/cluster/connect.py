@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LOCAL: Final = "local"
 
 ASKING_CPUS: Final = 0.1
+"""Logical CPUs of a process that computes nothing but asks others: the engine stage, an engine that asks a service."""
 
 LOCAL_SPARE_CPUS: Final = 2
 """Logical CPUs of a cluster of our own that no engine takes: reading and committing go on while every engine computes."""
@@ -197,15 +198,17 @@ def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:
             f"{what} do not fit on the cluster's {len(nodes)} nodes, which have room for {fitting}: lower {less}, or give it larger nodes"
         )
     most = min(engine.max_replicas or engine.replicas, fitting, int((cpus - 1 + 1e-6) // (size * each)))
+    most = max(most, engine.replicas)
+    least_spare = round(cpus - most * size * each, 4)
     return Room(
         replicas=engine.replicas,
-        max_replicas=max(most, engine.replicas),
+        max_replicas=most,
         num_shards=size,
         packing=packing,
         engine_cpus=each,
         engine_gpus=1.0 if gpus > 0 else 0.0,
-        read_cpus=_read_cpus(engine, spare_cpus=spare),
-        commit_cpus=0.5 if spare >= 2 else 0.25,
+        read_cpus=0.9 if least_spare >= 2 else 0.5,  # one that reads and one that commits, and what asks the engines
+        commit_cpus=0.5 if least_spare >= 2 else 0.25,
         cluster_cpus=cpus,
     )
 
@@ -231,10 +234,3 @@ def _shards_on(node: Mapping[str, float], cpus: float, *, needs_gpu: bool) -> in
     """How many shards a node has room for."""
     by_cpu = int((node.get("CPU", 0.0) + 1e-6) // cpus)
     return min(by_cpu, int(node.get("GPU", 0.0))) if needs_gpu else by_cpu
-
-
-def _read_cpus(engine: EngineSpec, *, spare_cpus: float) -> float:
-    """About a CPU, or half of one where there is only one for reading and committing. Never what an engine asks for: Ray Data runs
-    operators with equal resources in one process."""
-    fitting = (0.9, 0.8) if spare_cpus >= 2 else (0.5, 0.4)
-    return next(cpus for cpus in fitting if cpus != engine_cpus(engine))

@@ -66,7 +66,8 @@ class Columns:
         if missing:
             hints = "".join(column_hint(name, available) for name in missing)
             raise PlanError(
-                f"{place} has no column {', '.join(missing)}; it has: {shown_names(available) or 'no columns'}{hints}"
+                f"{place} has no column {', '.join(missing)}; it has: {shown_names(available) or 'no columns'}{hints}",
+                missing_columns=missing,
             )
 
 
@@ -171,7 +172,8 @@ def parse_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
         except ValueError as error:
             raise PlanError(
                 f"input.schema gives column {column!r} the type {text!r}: {error}; give an Arrow type such as string, int64, "
-                "double, bool, timestamp[us], decimal128(10, 2), list<string>, struct<a: int64>, map<string, double>"
+                "double, bool, timestamp[us], decimal128(10, 2), list<string>, struct<a: int64>, map<string, double>",
+                place="input.schema",
             ) from error
     return parsed
 

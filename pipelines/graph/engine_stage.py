@@ -1,137 +1,36 @@
-"""The engine stage: what Ray Data runs in every engine process, fed with blocks of one unit each.
+"""The engine stage: what Ray Data runs between reading and committing, fed with blocks of one unit each.
 
-It stands between units and the `EngineCore`, which knows only requests, and it is the process boundary of an engine: when the engine
-fails, the cause is journalled and the process ends, so that Ray starts a fresh one and gives it the same units again.
+It computes nothing. One process hands the work of every unit, unopened, to an engine of the run that has room for it
+(`pipelines.graph.engine_calls`), and puts the answers in its place.
 """
 
 import asyncio
-import itertools
-import logging
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, NoReturn, Protocol
 
 import pyarrow as pa
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, Generated, OnFailure
-from models.engine.memory import MemoryPlan
-from pipelines.errors import RowError
+from pipelines.graph.engine_calls import EngineCalls
 from pipelines.graph.outcomes import LeftOut
-from pipelines.ledger.attempts import Attempts
 from pipelines.ledger.permit import Permit
-from pipelines.rows.blocks import ANSWERS, PREPARED, WORK, block_of, value_in, with_value
-from pipelines.rows.row_guard import row_error
-from pipelines.rows.rows import InferredUnit, PreparedUnit
-from pipelines.rows.set_apart import with_failed_answers
-
-logger = logging.getLogger(__name__)
+from pipelines.rows.blocks import ANSWERS, PREPARED, WORK, block_of, packed_in, with_packed
 
 
-class AnswersRequests(Protocol):
-    """What answers requests: an `EngineCore`."""
+class AskEngines:
+    """One for a run; one call a unit, as many at a time as all engines may have."""
 
-    @property
-    def memory(self) -> MemoryPlan | None: ...
-
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
-
-
-MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
-
-
-def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
-    """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
-    from actors.engine.core import EngineCore
-    from actors.engine.shard_group import group_shards
-
-    return EngineCore(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
-
-
-OF_A_REQUEST: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What an engine raises over a request that it is not prepared for. All else - no memory, a lost device or shard - is the engine's end."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
-    """One answer a request of a unit, or the error of one on which our own code failed; and the seconds they took."""
-
-    answers: list[EngineAnswer | RowError]
-    seconds: float
-
-
-def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
-    """A prepared unit with its answers; rows with a request that has none are dead letters."""
-    pairs = list(zip(prepared.requests, answers.answers, strict=True))
-    errors = {request.row: answer for request, answer in reversed(pairs) if isinstance(answer, RowError)}
-    results = (_NO_ANSWER if isinstance(answer, RowError) else answer for answer in answers.answers)
-    return with_failed_answers(InferredUnit(prepared=prepared, results=tuple(results), seconds=answers.seconds), errors)
-
-
-_NO_ANSWER: Final = Generated.refused("")
-"""Stands where the row of a request is set apart."""
-
-
-class InferUnits:
-    """One engine, loaded once; one call a unit, several at a time."""
-
-    def __init__(self, settings: EngineSettings, permit: Permit, make_engine: MakeEngine) -> None:
+    def __init__(self, engines: str, calls_each: int, permit: Permit) -> None:
+        """Asks the engines whose names begin with `engines`, each for up to `calls_each` units at a time."""
         self._permit = permit
-        self._attempt = Attempts(permit.committer.store, permit.committer.token.epoch).begin()
-        self._calls = itertools.count()
-        try:
-            self._engine = make_engine(settings, self._end)
-        except Exception as error:
-            self._attempt.fail(f"the engine could not be started: {_described(error)}")
-            raise
-        self._attempt.ready(self._engine.memory)
+        self._calls = EngineCalls(engines, calls_each, self._is_permitted)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         """The block with answers in the place of work. A block without work, of a unit that could not be read, passes through."""
-        work: EngineWork | None = value_in(block, WORK)
+        work = packed_in(block, WORK)
         if work is None:
-            return with_value(block, WORK, ANSWERS, None)
-        if not await asyncio.to_thread(self._permit.is_given):
+            return with_packed(block, WORK, ANSWERS, None)
+        answers = await self._calls.compute(work)
+        if answers is None:
             return block_of(**{PREPARED: LeftOut(), ANSWERS: None})
-        try:
-            return with_value(block, WORK, ANSWERS, await self._answers(work))
-        except Exception as error:
-            logger.error("the engine failed", exc_info=error)
-            self._end(_described(error))
+        return with_packed(block, WORK, ANSWERS, answers)
 
-    async def _answers(self, work: EngineWork) -> Answers:
-        started = time.perf_counter()
-        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
-        answers = await self._computed(replace(work, name=name))
-        return Answers(answers=answers, seconds=time.perf_counter() - started)
-
-    async def _computed(self, work: EngineWork) -> list[EngineAnswer | RowError]:
-        """An answer to each request; where the engine fails on some, those are found by halving."""
-        try:
-            return [*await self._engine.compute(work)]
-        except OF_A_REQUEST as error:
-            if len(work.lengths) == 1:
-                logger.error("a request failed", exc_info=error)
-                return [row_error(error)]
-        halves = [await self._computed(half) for half in work.halves()]
-        return [answer for half in halves for answer in half]
-
-    def _end(self, cause: str) -> NoReturn:
-        """Ends the process at once; whatever else is in flight would fail as well."""
-        try:
-            self._attempt.fail(cause)
-        finally:
-            os._exit(ENGINE_FAILED)
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    async def _is_permitted(self) -> bool:
+        return await asyncio.to_thread(self._permit.is_given)

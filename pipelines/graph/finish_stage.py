@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.errors import LeaseError, OutputError
-from pipelines.graph.engine_stage import Answers, inferred
+from pipelines.graph.engine_actor import Answers, inferred
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR

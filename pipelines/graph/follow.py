@@ -6,8 +6,9 @@ The state of a run is told to whoever asked for it at most every half second.
 import time
 from collections.abc import Callable
 
+from actors.engine.owner import ReplicaOwner
 from pipelines.cluster.watch import ClusterWatch
-from pipelines.errors import OutputError
+from pipelines.errors import EngineError, OutputError
 from pipelines.graph.execution import Execution
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
 from pipelines.graph.watch import EngineWatch
@@ -33,13 +34,15 @@ class Follower:
         self,
         ledger: Ledger,
         tally: Tally,
+        engines: ReplicaOwner,
         watch: EngineWatch,
         cluster: ClusterWatch,
         *,
         max_failed: MaxFailed | None,
         show: Callable[[Progress], None],
     ) -> None:
-        self._ledger, self._tally, self._watch, self._cluster = ledger, tally, watch, cluster
+        self._ledger, self._tally, self._cluster = ledger, tally, cluster
+        self._engines, self._watch = engines, watch
         self._max_failed, self._show = max_failed, show
         self._next_show = 0.0
         self._streak = FaultStreak()
@@ -49,7 +52,7 @@ class Follower:
         """Returns when every unit of the execution has come to an end.
 
         Raises:
-            EngineError: engines keep dying.
+            EngineError: engines keep dying, or one cannot be started.
             InternalError: unit after unit meets the same fault of ours.
             OverrunsError: unit after unit is given up, as its rows go over the limits of preparing them.
             OutputError: results cannot be written, or the output folder is lost.
@@ -65,6 +68,8 @@ class Follower:
             self._cluster.check()
             self._ledger.lease.check()
             self._watch.look()
+            if self._engines.has_lost_one:
+                raise EngineError(f"an engine failed: {self._watch.last_cause()}")
             if self._watch.is_any_ready:
                 self._tally.start_clock()
             if time.monotonic() >= self._next_show:

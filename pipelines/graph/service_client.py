@@ -1,7 +1,7 @@
-"""A job's rows on the replicas of a running service, at batch priority: an engine stage without an engine of its own.
+"""A job's rows on the replicas of a running service, at batch priority: an engine without a model of its own.
 
     find_model("support", path)      which model of the service it is, in the driver
-    service_engine(...)              what answers requests, in the process of the engine stage
+    service_engine(...)              what answers requests, in the process of an engine
 
 Rows go out in chunks, so many at a time. A chunk whose replica is lost or replaced is sent again to another.
 """
@@ -23,7 +23,7 @@ from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, Engin
 from models.config.families import asked
 from models.errors import EngineError, ModelError
 from pipelines.errors import ClusterError
-from pipelines.graph.engine_stage import AnswersRequests
+from pipelines.graph.engine_actor import AnswersRequests
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ def open_store(spec: OutputSpec) -> Store:
     """
     if re.search(r"://[^/@]*@", spec.path) or has_secret(spec.path):
         raise PlanError(
-            "the path of the output holds a user name, a password or a signature; give them in output.storage_options instead"
+            "the path of the output holds a user name, a password or a signature; give them in output.storage_options instead",
+            place="output.path",
         )
     path = spec.path.removeprefix("file://")
     scheme = re.match(r"([a-z0-9+.-]+)://", path, re.IGNORECASE)
@@ -29,5 +30,6 @@ def open_store(spec: OutputSpec) -> Store:
         return S3Store(url="s3://" + path.split("://", 1)[1].rstrip("/"), options=spec.storage_options)
     raise PlanError(
         f"{path!r} is a {scheme[1]}:// URL; results can be written to a folder (also a shared "
-        "one) and to s3://, whose conditional writes keep two runs apart"
+        "one) and to s3://, whose conditional writes keep two runs apart",
+        place="output.path",
     )

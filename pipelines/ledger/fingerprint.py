@@ -38,8 +38,9 @@ _SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
 _MAX_SHOWN = 200
 
 
-def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
-    """The fingerprint of `job` over the input `files`, as JSON values.
+def fingerprint_of(job: Job, files: Sequence[SourceFile], checkpoint: FoundCheckpoint | None = None) -> dict[str, Any]:
+    """The fingerprint of `job` over the input `files`, as JSON values. `checkpoint` is where its description is; None: that is
+    looked for.
 
     Raises:
         PlanError: the model's files cannot be read.
@@ -47,7 +48,7 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile]) -> dict[str, Any]:
     """
     options = asked(job.model.options)
     parts = {
-        "model": _model_files(job.model.find("description"), job.task),
+        "model": _model_files(checkpoint or job.model.find("description"), job.task),
         "dtype": job.model.dtype,
         "quantization": job.model.quantization,
         **{name: options.get(name) for name in family_options()},  # None, as absent, where a default is asked for
@@ -84,7 +85,8 @@ def _model_files(checkpoint: FoundCheckpoint, task: Task) -> dict[str, Any]:
             if not path.is_fifo():  # it would be waited for
                 found[path.name] = _weights(path)
     except OSError as error:
-        raise PlanError(f"model.path {folder} cannot be read: {describe(error)}") from error
+        text = f"the checkpoint's folder {folder} cannot be read: {describe(error)}"
+        raise PlanError(text, place="model.path") from error
     return found
 
 

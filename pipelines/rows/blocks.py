@@ -24,21 +24,41 @@ OUTCOME = "outcome"
 
 def block_of(**values: Any) -> pa.Table:
     """One row with a column for each value; None stays null."""
-    return pa.table({name: pa.array([_packed(value)], pa.large_binary()) for name, value in values.items()})
+    return pa.table({name: _column(None if value is None else packed(value)) for name, value in values.items()})
 
 
-def with_value(block: pa.Table, old: str, new: str, value: Any) -> pa.Table:
-    """The same row with column `old` replaced by a column `new`; the other columns are not touched."""
-    return block.drop_columns([old]).append_column(new, pa.array([_packed(value)], pa.large_binary()))
+def with_packed(block: pa.Table, old: str, new: str, value: bytes | None) -> pa.Table:
+    """The same row with column `old` replaced by a column `new` of what `packed` gave; the other columns are not touched."""
+    return block.drop_columns([old]).append_column(new, _column(value))
 
 
 def value_in(block: pa.Table, column: str) -> Any:
     """The value of a column, None where it is null."""
+    found = _scalar(block, column)
+    return unpacked(found.as_buffer()) if found.is_valid else None
+
+
+def packed_in(block: pa.Table, column: str) -> bytes | None:
+    """What `packed` gave for the value of a column, None where it is null."""
+    found: bytes | None = _scalar(block, column).as_py()
+    return found
+
+
+def packed(value: Any) -> bytes:
+    """How a value stands in a column."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpacked(value: bytes | pa.Buffer) -> Any:
+    """The value that `packed` gave this for."""
+    return pickle.loads(value)  # noqa: S301 - written by this run's own processes
+
+
+def _column(value: bytes | None) -> "pa.Array[Any]":
+    return pa.array([value], pa.large_binary())
+
+
+def _scalar(block: pa.Table, column: str) -> Any:
     if block.num_rows != 1:
         raise AssertionError(f"a block holds one unit, this one holds {block.num_rows}")
-    scalar = block.column(column)[0]
-    return pickle.loads(scalar.as_buffer()) if scalar.is_valid else None  # noqa: S301 - written by this run's own processes
-
-
-def _packed(value: Any) -> bytes | None:
-    return None if value is None else pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    return block.column(column)[0]

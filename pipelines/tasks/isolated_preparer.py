@@ -71,6 +71,10 @@ class IsolatedPreparer:
         except OverrunError as error:
             raise TokenizerError(f"the tokenizer of {self._folder} cannot be loaded: {error}") from error
 
+    def is_settled(self, timeout_s: float) -> bool:
+        """Waits at most so long for the tokenizer; whether `load` would return, or raise, at once."""
+        return self._pool.is_settled(timeout_s)
+
     @cached_property
     def fitted(self) -> FittedTask:
         """The task on its checkpoint.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.engine.scheduling.request import SamplingParams
-from models.errors import RequestError
+from models.errors import ParameterError
 from pipelines.task_base.yaml import MAX_COUNT, Strict, wrong
 
 CONSTRAINED: Final = dict.fromkeys(
@@ -50,8 +50,8 @@ class SamplingYaml(Strict):
         given: dict[str, Any] = {"max_tokens": 2**31, name: tuple(value) if isinstance(value, list) else value}
         try:
             SamplingParams(**given)
-        except RequestError as error:
-            raise ValueError(str(error).removeprefix(f"sampling parameter {name} ")) from error
+        except ParameterError as error:
+            raise ValueError(error.fault) from error
         return value
 
     @model_validator(mode="after")

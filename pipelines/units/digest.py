@@ -40,13 +40,13 @@ def with_digests(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
     def add_digest(file: SourceFile) -> SourceFile:
         if is_remote(file.path):
             return file
-        return replace(file, digest=with_retries(lambda: digest_of(storage, file.path, file.size)))
+        try:
+            return replace(file, digest=with_retries(lambda: digest_of(storage, file.path, file.size)))
+        except SourceError as error:
+            raise PlanError(str(error), path=file.path) from error
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        try:
-            return tuple(threads.map(add_digest, files))
-        except SourceError as error:
-            raise PlanError(str(error)) from error
+        return tuple(threads.map(add_digest, files))
 
 
 def block_starts(first: int, end: int, num_blocks: int, block_bytes: int) -> Iterator[int]:

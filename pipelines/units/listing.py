@@ -122,7 +122,7 @@ def find_sources(spec: InputSpec) -> Sources:
         PlanError: a pattern matches nothing, a format is unknown or mixed, or a place cannot be listed.
     """
     storage = Storage.of(spec)
-    listings = [_list(_absolute(path), storage) for path in spec.paths]
+    listings = [_list(path, storage) for path in spec.paths]
     root = _common_root([listing.root for listing in listings])
     taken: dict[str, _Match] = {}
     passed_over: dict[str, None] = {}
@@ -130,7 +130,8 @@ def find_sources(spec: InputSpec) -> Sources:
         wanted, others = _sifted(listing.matches, spec.format)
         passed_over |= dict.fromkeys(_relative(match, root) for match in others)
         if not wanted:
-            raise PlanError(_nothing_found(redacted(given), spec.format, [match.path for match in others]))
+            text = _nothing_found(redacted(given), spec.format, [match.path for match in others])
+            raise PlanError(text, path=given)
         for match in wanted:
             taken.setdefault(match.path, match)
     files = tuple(_source(match, root, spec.format) for match in _without_twins(taken.values()))
@@ -179,16 +180,18 @@ def _without_twins(matches: Iterable[_Match]) -> list[_Match]:
 
 def _absolute(path: str) -> str:
     if _CREDENTIALS.search(path):
-        raise PlanError("an input path holds a user name and password; give them in input.storage_options instead")
+        text = "an input path holds a user name and password; give them in input.storage_options instead"
+        raise PlanError(text, path=path)
     path = path.removeprefix("file://")
     return public_url(path) if is_remote(path) else os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - resolves no links
 
 
-def _list(pattern: str, storage: Storage) -> _Listing:
+def _list(given: str, storage: Storage) -> _Listing:
+    pattern = _absolute(given)
     try:
         listing = with_retries(lambda: _list_remote(pattern, storage) if is_remote(pattern) else _list_local(pattern))
     except SourceError as error:
-        raise PlanError(f"the input cannot be listed: {error}") from error
+        raise PlanError(f"the input cannot be listed: {error}", path=given) from error
     listing.matches.sort(key=lambda match: match.path)
     return listing
 
@@ -219,7 +222,8 @@ def _is_whole_folder(segments: tuple[str, ...]) -> bool:
 
 def _match(found: Found, is_from_folder: bool, is_link: bool) -> _Match:
     if found.status is None:
-        raise PlanError(f"input file {found.path} is a link to nothing; remove it, or bring back what it led to")
+        text = f"input file {found.path} is a link to nothing; remove it, or bring back what it led to"
+        raise PlanError(text, path=found.path)
     return _Match(
         found.path, found.path, local_stat(found.status), is_from_folder, found.identity, is_link or found.is_linked
     )
@@ -230,7 +234,8 @@ def _named(path: str) -> _Match:
     status = os.stat(path)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):
         raise PlanError(
-            f"input path {path} is no regular file: a pipe, a socket or a device has no place to read again from"
+            f"input path {path} is no regular file: a pipe, a socket or a device has no place to read again from",
+            path=path,
         )
     return _match(Found(path, status, os.path.realpath(path) != path), is_from_folder=False, is_link=False)
 
@@ -300,12 +305,13 @@ def _source(match: _Match, root: str, given: Format | None) -> SourceFile:
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        raise PlanError(f"the name of input file {path!r} is not valid UTF-8; rename it") from error
+        raise PlanError(f"the name of input file {path!r} is not valid UTF-8; rename it", path=path) from error
     format = given or _format_of(path)
     if format is None:
         raise PlanError(
             f"the format of input file {path} is not known from its ending; set input.format to parquet, jsonl or csv "
-            f"(endings known: {', '.join(_FORMATS)}, the text ones also with .gz or .zst)"
+            f"(endings known: {', '.join(_FORMATS)}, the text ones also with .gz or .zst)",
+            path=path,
         )
     return SourceFile(
         path=path, relative_path=_relative(match, root), format=format, size=match.stat.size, tag=match.stat.tag
@@ -332,5 +338,6 @@ def _check_one_format(files: tuple[SourceFile, ...]) -> None:
         if file.format != files[0].format:
             raise PlanError(
                 f"the input mixes formats: {files[0].path} is {files[0].format}, {file.path} is {file.format}; "
-                "give each format a job of its own"
+                "give each format a job of its own",
+                path=file.path,
             )

@@ -1,7 +1,8 @@
-"""Whether a run would read what it writes: its output inside its input, or matched by a pattern of it."""
+"""Whether a run would read what it writes: its output inside its input, or matched by a pattern of it; and which path reads a file."""
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.checkpoint.url_secrets import redacted
@@ -36,8 +37,16 @@ def check_apart(input: InputSpec, output: OutputSpec) -> None:
         if _is_within(folder, path) or any(_is_read(f"{folder}/{name}", path) for name in _WRITTEN):
             raise PlanError(
                 f"output.path {output.path} lies within the input: {redacted(given)!r} would read what this run writes; "
-                "give the output a folder that no input path covers"
+                "give the output a folder that no input path covers",
+                place="output.path",
             )
+
+
+def entry_of(path: str, entries: Sequence[str]) -> int | None:
+    """The number of the first of `input.paths` that is `path`, or that reads the file at it; None if none does."""
+    if path in entries:
+        return entries.index(path)
+    return next((number for number, entry in enumerate(entries) if _is_read(path, entry.rstrip("/"))), None)
 
 
 def _place(path: str) -> str:

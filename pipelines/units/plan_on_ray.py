@@ -15,8 +15,9 @@ Result = TypeVar("Result")
 TASKS_PER_CPU = 2
 
 
-def map_in_tasks(task: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-    """`pipelines.units.planning.MapTasks` on the cluster. A single item is done here: no worker has to start for it."""
+def map_in_tasks(task: Callable[[Item], Result], items: Iterable[Item], /, *, num_cpus: float = 1) -> Iterator[Result]:
+    """`pipelines.units.planning.MapTasks` on the cluster, with `num_cpus` logical CPUs a task. A single item is done here: no worker has
+    to start for it."""
     waiting = iter(items)
     first = list(itertools.islice(waiting, 2))
     if len(first) < 2:
@@ -26,13 +27,13 @@ def map_in_tasks(task: Callable[[Item], Result], items: Iterable[Item], /) -> It
     shared = ray.put(task)
     under_way: deque[Any] = deque()
     for item in itertools.chain(first, waiting):
-        under_way.append(_run.remote(shared, item))
+        under_way.append(_run.options(num_cpus=num_cpus).remote(shared, item))
         if len(under_way) >= window:
             yield ray.get(under_way.popleft())
     while under_way:
         yield ray.get(under_way.popleft())
 
 
-@ray.remote(num_cpus=1)
+@ray.remote
 def _run(task: Callable[[Any], Any], item: Any) -> Any:
     return task(item)

@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipelines.errors import PlanError
+from pipelines.errors import PlanError, errors_of_file
 from pipelines.formats.hive import check_folders, folder_field, folder_values, is_from_folders
 from pipelines.formats.json_shape import RowShape
 from pipelines.formats.merging import SchemaMerger
@@ -96,9 +96,10 @@ def plan_units(
     numbering = _Numbering(files=files, sink=sink, limit=limit)
     for findings in map_tasks(scanner, _tasks(files)):
         for finding in findings:
+            path = files[finding.file].path
             if finding.problem is not None:
-                raise PlanError(finding.problem)
-            schemas.add(finding, files[finding.file].path)
+                raise PlanError(finding.problem, path=path)
+            schemas.add(finding, path)
             numbering.add(finding)
             if numbering.is_full:
                 break
@@ -106,7 +107,7 @@ def plan_units(
             break
     numbering.flush()
     if numbering.num_rows == 0:
-        raise PlanError(_no_rows(files))
+        raise PlanError(_no_rows(files), path=files[0].path if len(files) == 1 else None)
     return Plan(
         schema=schemas.settle(is_jsonl=files[0].format == "jsonl"),
         num_files=len(files),
@@ -159,14 +160,16 @@ class _Schemas:
     def add(self, finding: Finding, path: str) -> None:
         if finding.shape is not None:
             missing = [name for name in folder_values(path) if name not in finding.shape.columns]
-            check_folders(path, missing, self.declared)
+            with errors_of_file(path):
+                check_folders(path, missing, self.declared)
             self._folders |= dict.fromkeys(missing)
             self._shape.merge(finding.shape)
             self._shape.check_width()
         if finding.schema is not None:
-            check_folders(path, [one.name for one in finding.schema if is_from_folders(one)], self.declared)
             self._merger = self._merger or SchemaMerger(columns=self.columns, declared=self.declared)
-            self._merger.add(finding.schema, path)
+            with errors_of_file(path):
+                check_folders(path, [one.name for one in finding.schema if is_from_folders(one)], self.declared)
+                self._merger.add(finding.schema, path)
 
     def settle(self, *, is_jsonl: bool) -> pa.Schema:
         schema = self._merger.schema if self._merger else pa.schema([])

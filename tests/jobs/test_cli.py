@@ -186,7 +186,7 @@ def test_column_that_only_planning_misses_is_told_with_its_place(spec: Path, mon
     def fake_run(
         job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
     ) -> RunSummary:
-        raise PlanError("the input has no column boddy; it has: body")
+        raise PlanError("the input has no column boddy; it has: body", missing_columns=["boddy"])
 
     monkeypatch.setattr(pipelines.run, "run", fake_run)
     result = invoke("run", spec, "--set", "task.text='{{ boddy }}'")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.errors import RequestError
+from models.errors import ParameterError, RequestError
 
 FinishReason = Literal["stop", "length", "abort"]
 Priority = Literal["online", "batch"]
@@ -111,7 +111,7 @@ class _Checker:
 
     def __call__(self, name: str, given: object, is_fine: bool, allowed: str) -> None:
         if not is_fine:
-            raise RequestError(f"sampling parameter {name} was {given!r}; it must be {allowed}")
+            raise ParameterError(name, f"was {given!r}; it must be {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,13 @@
-"""Replicas are owned from outside: what hangs is restarted, and what is gone leaves nothing behind."""
+"""Replicas are owned from outside: what hangs is restarted, there are as many as have something to do, and what is gone leaves nothing
+behind.
+"""
 
+import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +15,14 @@ import ray
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.engine import sizing
 from actors.engine.owner import ReplicaOwner, ReplicaShape
+from actors.engine.sizing import Bounds
 from tests.helpers.shared_cluster import SHARED_CPUS
 
 PATIENCE_S = 60.0
-SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK", max_calls=1)
+SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK")
+ALONE = ReplicaShape(size=1, cpus=1, gpus=0, packing="STRICT_PACK")
 
 pytestmark = [
     pytest.mark.cluster,
@@ -40,12 +47,57 @@ class Rank0:
     def pids(self) -> list[int]:
         return [os.getpid(), ray.get(self._shard.pid.remote())]
 
-    def work(self, seconds: float) -> None:
-        time.sleep(seconds)
+    async def work(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def num_calls(self) -> int:
+        return 0
+
+    def retire(self) -> None:
+        raise AssertionError("nobody asks for fewer")
 
 
-def started(owner: ReplicaOwner) -> Any:
-    return ray.remote(Rank0).options(num_cpus=1, max_restarts=-1, max_task_retries=-1, **owner.new_replica()).remote()
+class Loaded:
+    """Has as many calls as it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / f"pid-{os.getpid()}").touch()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def num_calls(self) -> int:
+        return int((self._folder / "calls").read_text())
+
+    def retire(self) -> None:
+        (self._folder / f"retired-{os.getpid()}").touch()
+
+
+class Unmakeable:
+    def __init__(self) -> None:
+        raise RuntimeError("no room for the weights")
+
+    def num_calls(self) -> int:
+        raise AssertionError("it was never made")
+
+    def retire(self) -> None:
+        raise AssertionError("it was never made")
+
+
+def owner_of(name: str, timeout_s: float) -> ReplicaOwner:
+    return ReplicaOwner(name, SHAPE, Rank0, (), timeout_s=timeout_s)
+
+
+def replicas(owner: ReplicaOwner, count: int) -> list[Any]:
+    """Their actors, which are found by name as anybody finds them."""
+    return [ray.get_actor(f"{owner.prefix}{number}") for number in range(count)]
+
+
+def pids(actor: Any) -> list[int]:
+    """The processes of a replica, once it is up."""
+    found: list[int] = ray.get(actor.pids.options(max_task_retries=-1).remote())
+    return found
 
 
 def wait_for(is_so: Callable[[], bool], what: str) -> None:
@@ -69,44 +121,79 @@ def all_free() -> bool:
 
 
 def test_rank_0_that_is_stopped_is_restarted_in_its_group_with_new_shards() -> None:
-    with ReplicaOwner("stopped", SHAPE, timeout_s=2) as owner:
-        actor = started(owner)
-        before = ray.get(actor.pids.remote())
+    with owner_of("stopped", timeout_s=2) as owner:
+        owner.start(1)
+        [actor] = replicas(owner, 1)
+        before = pids(actor)
         time.sleep(2.5)  # it has answered once
         os.kill(before[0], signal.SIGSTOP)
         wait_for(lambda: not any(map(is_alive, before)), "the stopped replica is gone")
-        after = ray.get(actor.pids.remote())
-        assert not set(before) & set(after)
-        del actor
+        assert not set(before) & set(pids(actor))
+        assert not owner.has_lost_one
     wait_for(all_free, "the bundles are free")
 
 
 def test_one_that_is_busy_is_not_restarted() -> None:
-    with ReplicaOwner("busy", SHAPE, timeout_s=1) as owner:
-        actor = started(owner)
-        before = ray.get(actor.pids.remote())
+    with owner_of("busy", timeout_s=1) as owner:
+        owner.start(1)
+        [actor] = replicas(owner, 1)
+        before = pids(actor)
         ray.get(actor.work.remote(4))
-        assert ray.get(actor.pids.remote()) == before
-        del actor
+        assert pids(actor) == before
     wait_for(all_free, "the bundles are free")
 
 
-def test_the_group_of_a_replica_that_is_let_go_is_removed_while_others_stay() -> None:
-    with ReplicaOwner("two", SHAPE, timeout_s=60) as owner:
-        first, second = started(owner), started(owner)
-        pids = [ray.get(actor.pids.remote()) for actor in (first, second)]
-        time.sleep(2.5)
-        del first
-        wait_for(lambda: not any(map(is_alive, pids[0])), "the first is gone")
+def test_one_that_there_is_no_work_for_is_let_go_while_others_stay() -> None:
+    with owner_of("two", timeout_s=60) as owner:
+        owner.start(2)
+        first, second = replicas(owner, 2)
+        kept, gone = pids(first), pids(second)
+        owner.size_within(Bounds(least=1, most=1, calls_each=1))
+        wait_for(lambda: not any(map(is_alive, gone)), "the second is gone")
         wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2, "its bundles are free")  # type: ignore[no-untyped-call]
-        assert ray.get(second.pids.remote()) == pids[1]
-        del second
+        assert pids(first) == kept
+        time.sleep(2.5)  # it is looked at again
+        assert not owner.has_lost_one
     wait_for(all_free, "the bundles are free")
 
 
 def test_an_owner_that_is_left_takes_everything_with_it() -> None:
-    with ReplicaOwner("left", SHAPE, timeout_s=60) as owner:
-        actors = [started(owner) for _ in range(3)]  # the third waits for room
-        pids = [pid for actor in actors[:2] for pid in ray.get(actor.pids.remote())]
-    wait_for(lambda: not any(map(is_alive, pids)), "all processes are gone")
+    with owner_of("left", timeout_s=60) as owner:
+        owner.start(3)  # the third waits for room
+        found = [pid for actor in replicas(owner, 2) for pid in pids(actor)]
+    wait_for(lambda: not any(map(is_alive, found)), "all processes are gone")
     wait_for(all_free, "the bundles are free")
+
+
+def test_one_that_cannot_be_made_is_told() -> None:
+    with ReplicaOwner("unmakeable", SHAPE, Unmakeable, (), timeout_s=60) as owner:
+        owner.start(1)
+        wait_for(lambda: owner.has_lost_one, "the loss is told")
+        wait_for(all_free, "its bundles are free")
+
+
+def test_there_are_as_many_as_have_something_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one to three with two calls each: three at first; idle, one; and full again, three."""
+    monkeypatch.setattr(sizing, "PATIENCE", 2)
+
+    def has(number: int) -> None:
+        (tmp_path / "calls.new").write_text(str(number))
+        (tmp_path / "calls.new").rename(tmp_path / "calls")
+
+    def alive() -> set[int]:
+        return {pid for path in tmp_path.glob("pid-*") if is_alive(pid := int(path.name.removeprefix("pid-")))}
+
+    has(2)
+    with ReplicaOwner("sized", ALONE, Loaded, (tmp_path,), timeout_s=60) as owner:
+        owner.start(1)
+        owner.size_within(Bounds(least=1, most=3, calls_each=2))
+        wait_for(lambda: len(alive()) == 3, "three are up")
+        has(0)
+        wait_for(lambda: len(alive()) == 1, "two are let go")
+        retired = {int(path.name.removeprefix("retired-")) for path in tmp_path.glob("retired-*")}
+        assert len(retired) == 2
+        assert not retired & alive()
+        has(2)
+        wait_for(lambda: len(alive()) == 3, "two more are up")
+        assert not owner.has_lost_one
+    wait_for(all_free, "everything is free")

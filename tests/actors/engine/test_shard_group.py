@@ -16,7 +16,7 @@ from tests.helpers.strangers import WORDS, family_of, listening, scanning
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
-SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK", max_calls=2)
+SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK")
 
 pytestmark = [
     pytest.mark.cluster,
@@ -29,6 +29,12 @@ class Rank0:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def num_calls(self) -> int:
+        return 0
+
+    def retire(self) -> None:
+        raise AssertionError("nobody asks for fewer")
 
     def generate(self, path: str) -> list[list[int]]:
         settings = EngineSettings(path=path, dtype="float32", tensor_parallel_size=2)
@@ -49,13 +55,13 @@ class Rank0:
 def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_nodes_address_only(causal_path: Path) -> None:
     with Engine.from_pretrained(causal_path, dtype="float32", device="cpu", cache_bytes=2**22) as engine:
         expected = [output.token_ids for output in engine.generate(PROMPTS, GREEDY)]
-    with ReplicaOwner("scanned", SHAPE, timeout_s=60) as owner:
-        actor: Any = ray.remote(Rank0).options(num_cpus=1, **owner.new_replica()).remote()
+    with ReplicaOwner("scanned", SHAPE, Rank0, (), timeout_s=60) as owner:
+        owner.start(1)
+        actor: Any = ray.get_actor(f"{owner.prefix}0")
         pid = ray.get(actor.pid.remote())
         of_ray = listening([pid])
         with scanning(lambda: family_of(pid), without=of_ray) as scanner:
             assert ray.get(actor.generate.remote(str(causal_path))) == expected
-        del actor
     assert {name for _, name in scanner.met} == set(WORDS)
     node: str = get_node_ip_address()  # type: ignore[no-untyped-call]
     assert {address for address, _ in scanner.seen} == {node}

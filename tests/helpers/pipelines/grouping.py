@@ -19,7 +19,7 @@ from tests.helpers.pipelines.killing import Process, below, wait_until
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, short_folder, write_corpus
 
 NUM_ROWS, UNIT_ROWS = 320, 8
-SHARD, RANK_0 = "ray::ShardActor", "ray::MapWorker(MapBatches(InferUnits))"
+SHARD, RANK_0 = "ray::ShardActor", "ray::EngineActor"
 STEP_TIMEOUT_S = 10.0
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 1000,

@@ -27,8 +27,14 @@ PATIENCE_S = 240.0
 UNIT_ROWS = 8
 GREEDY: Mapping[str, Any] = {"max_tokens": 6, "temperature": 0.0}
 GENERATE: Mapping[str, object] = {"kind": "generate", "prompt": "{{ body }}", "sampling": dict(GREEDY)}
-ENGINE = ("ray::MapWorker(MapBatches(InferUnits))",)
-WORKERS = ("ray::ReadUnitSource", "ray::MapBatches(FinishAndCommit)", "ray::_map_task", "ray::IDLE")
+ENGINE = ("ray::EngineActor",)
+WORKERS = (
+    "ray::ReadUnitSource",
+    "ray::MapWorker(MapBatches(AskEngines))",
+    "ray::MapBatches(FinishAndCommit)",
+    "ray::_map_task",
+    "ray::IDLE",
+)
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:

@@ -23,7 +23,7 @@ import ray
 from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
 from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
-from pipelines.graph.engine_stage import MakeEngine, load_engine
+from pipelines.graph.engine_actor import MakeEngine, load_engine
 from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.lease import read_lease

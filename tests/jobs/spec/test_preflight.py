@@ -2,8 +2,10 @@
 
 import datetime as dt
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,15 @@ import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from jobs.errors import SpecError
-from jobs.spec.job import load_spec
+from jobs.spec.job import LoadedSpec, load_spec
+from jobs.spec.placed_errors import placed_errors
 from jobs.spec.preflight import Preflight, check_before_run
+from pipelines.errors import PlanError
+from pipelines.formats.schema import Columns
 from pipelines.io.s3 import S3Store
-from pipelines.opened import OpenedJob
+from pipelines.opened import JobOpening
+from pipelines.units.listing import find_sources
+from pipelines.units.planning import plan_units
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
@@ -79,7 +86,8 @@ def test_what_a_check_opens_is_what_a_run_would_open(
     spec, today = load_spec(write_spec(text)), dt.date(2026, 2, 28)
     found = check_before_run(spec, today=today)
     found.preparer.close()
-    assert found.opened == OpenedJob.of(spec.job, today)
+    with closing(JobOpening.of(spec.job, today)) as opening:
+        assert found.opened == opening.finish()
     assert found.opened.dated_job == replace(spec.job, date=today)
 
 
@@ -378,3 +386,57 @@ def test_an_empty_first_part_hides_no_columns(check: Checker, tiny_checkpoint: C
     (tmp_path / "in" / "part-0.csv").touch()
     (tmp_path / "in" / "part-1.csv").write_text("body\na\n")
     assert check(tiny_checkpoint("sequence-classification"), CLASSIFY, paths=tmp_path / "in").opened.sources.files
+
+
+def planned(spec: LoadedSpec) -> None:
+    """Plans a spec's input; what is wrong with it comes out at its key."""
+    job = spec.job
+    columns = Columns(required=frozenset(), carried=job.input.columns)
+    with placed_errors(spec):
+        plan_units(find_sources(job.input).files, job.input, columns, unit_rows=8, sink=lambda units: None)
+
+
+def test_a_column_with_a_comma_in_its_name_that_planning_misses_is_told_at_its_key(
+    write_spec: SpecWriter, tmp_path: Path
+) -> None:
+    """The text of the error names two: the one that is there is not the one that is missing."""
+    (tmp_path / "t.jsonl").write_text('{"a": "x"}\n')
+    extra = "columns: [a, 'a, b; c']"
+    text = SPEC.format(model="m", task=CLASSIFY, corpus=tmp_path / "t.jsonl", extra=extra, engine="{}")
+    with pytest.raises(SpecError, match=r"spec.yaml:7: input.columns\[1\]: the input has no column a, b; c"):
+        planned(load_spec(write_spec(text)))
+
+
+@pytest.mark.parametrize(
+    ("second", "content", "told"),
+    [
+        ("in2/t.jsonl", b"\x1f\x8b\x08", "t.jsonl is gzip"),
+        ("in2", b"\x1f\x8b\x08", "t.jsonl is gzip"),
+        ("in2/*.jsonl", b'{"a": 1}\r{"a": 2}\r', "carriage returns alone"),
+    ],
+)
+def test_what_planning_finds_in_a_file_is_told_at_the_path_that_leads_to_it(
+    write_spec: SpecWriter, tmp_path: Path, second: str, content: bytes, told: str
+) -> None:
+    """The path of another entry stands in the text as well: it is the beginning of this file's."""
+    for folder, lines in (("in", b'{"a": "x"}\n'), ("in2", content)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.jsonl").write_bytes(lines)
+    paths = f"{tmp_path / 'in'}, '{tmp_path / second}'"
+    text = SPEC.format(model="m", task=CLASSIFY, corpus=paths, extra="columns: [a]", engine="{}")
+    with pytest.raises(SpecError, match=rf"spec.yaml:6: input.paths\[1\]: .*{told}"):
+        planned(load_spec(write_spec(text)))
+
+
+def test_a_pattern_that_matches_nothing_is_told_of_its_own_entry(write_spec: SpecWriter, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "t.jsonl").touch()
+    paths = f"{tmp_path}/in, {tmp_path}/in/*.csv"
+    text = SPEC.format(model="m", task=CLASSIFY, corpus=paths, extra="", engine="{}")
+    with pytest.raises(SpecError, match=r"spec.yaml:6: input.paths\[1\]: input path .*csv' matches no"):
+        planned(load_spec(write_spec(text)))
+
+
+def test_a_plan_error_keeps_its_places_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(PlanError("text", place="output.path", path="a", missing_columns=["b"])))
+    assert (str(error), error.place, error.path, error.missing_columns) == ("text", "output.path", "a", ("b",))

@@ -1,9 +1,20 @@
 """Which columns a task needs, and which key needs them."""
 
-from jobs.spec.templates import required_columns
+from jobs.spec.key_paths import KeyPath
+from jobs.spec.places import Places
+from jobs.spec.templates import TaskTemplates
+from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
+
+PLACES = Places(file="s.yaml", lines={}, literal_lines={}, overrides={})
+
+
+def required_columns(task: Task) -> list[tuple[KeyPath, str]]:
+    templates = TaskTemplates.of(task, PLACES)
+    assert not templates.problems
+    return list(templates.required_columns)
 
 
 def test_columns_that_something_stands_in_for_are_not_required() -> None:

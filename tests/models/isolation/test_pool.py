@@ -35,6 +35,21 @@ def hasty() -> Iterator[IsolatedPool]:
     made.close()
 
 
+def test_a_pool_is_settled_once_its_context_is_made_or_has_failed(pool: IsolatedPool) -> None:
+    pool.start()
+    assert pool.is_settled(0)
+    slow = IsolatedPool(work.hang, limits=LIMITS)
+    assert not slow.is_settled(0.01)
+    slow.close()
+    failing = IsolatedPool(work.refuse, limits=LIMITS)
+    assert failing.is_settled(60)
+    for _ in range(2):
+        with pytest.raises(TemplateError, match="no context"):
+            failing.start()
+        assert failing.is_settled(0)
+    failing.close()
+
+
 def test_calls_get_the_context_and_their_arguments(pool: IsolatedPool) -> None:
     assert pool.run(work.add, 2) == 42
     assert pool.run(work.pid) not in (os.getpid(), None)

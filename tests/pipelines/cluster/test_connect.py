@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.cluster.connect import engine_threads, local_cpus, packing_on, room_on
+from pipelines.cluster.connect import ASKING_CPUS, engine_threads, local_cpus, packing_on, room_on
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 
@@ -51,8 +51,14 @@ def test_too_few_gpus_are_refused_with_the_numbers() -> None:
 @pytest.mark.parametrize("cpus", [0.4, 0.5, 0.8, 0.9, 1, 2])
 def test_a_reading_and_a_committing_task_fit_beside_the_engines(cpus: float, spare_cpus: float) -> None:
     room = room_on(EngineSpec(num_cpus=cpus), [{"CPU": cpus + spare_cpus}])
-    assert room.read_cpus != room.engine_cpus
-    assert room.read_cpus + room.commit_cpus <= spare_cpus
+    assert room.read_cpus != ASKING_CPUS, "Ray Data would run reading and the engine stage in one process"
+    assert room.read_cpus + ASKING_CPUS + room.commit_cpus <= spare_cpus
+
+
+def test_they_fit_beside_the_most_engines_that_there_may_be() -> None:
+    room = room_on(EngineSpec(num_cpus=1, replicas=1, max_replicas=4), [{"CPU": 5}])
+    assert room.max_replicas == 4
+    assert room.read_cpus + ASKING_CPUS + room.commit_cpus <= 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import InternalError, SourceError
 from pipelines.formats.json_values import dump_json
 from pipelines.formats.schema import Columns
-from pipelines.graph.engine_stage import Answers
+from pipelines.graph.engine_actor import Answers
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.outcomes import Committed, Outcome
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
@@ -26,7 +26,7 @@ from pipelines.job import Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
-from pipelines.rows.blocks import ANSWERS, OUTCOME, WORK, value_in, with_value
+from pipelines.rows.blocks import ANSWERS, OUTCOME, WORK, packed, value_in, with_packed
 from pipelines.rows.reading import UnitReader
 from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, guarded
 from pipelines.rows.rows import FinishedUnit
@@ -101,7 +101,7 @@ def outcomes_of(job: Job) -> list[Outcome]:
 def answered(block: pa.Table) -> pa.Table:
     work = value_in(block, WORK)
     answers = None if work is None else Answers(answers=[logits(ids) for ids in work.requests()], seconds=1.0)
-    return with_value(block, WORK, ANSWERS, answers)
+    return with_packed(block, WORK, ANSWERS, None if answers is None else packed(answers))
 
 
 def tripping(patch: pytest.MonkeyPatch, where: object, name: str, seen: Callable[..., object]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.report.report import write_report
 from pipelines.errors import FingerprintError, LeaseError, TaskError
-from pipelines.graph.engine_stage import MakeEngine
+from pipelines.graph.engine_actor import MakeEngine
 from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
@@ -26,6 +26,7 @@ from pipelines.tasks.labels import LabelsTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
 from tests.helpers.faulty_store import Fault, FaultyStore, refuse
+from tests.helpers.pipelines.killing import wait_until
 from tests.helpers.pipelines.running import (
     contents,
     drive,
@@ -50,7 +51,11 @@ Checkpoint = Callable[..., Path]
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::ResourceWarning",
+        "error::ray.util.annotations.RayDeprecationWarning",  # an argument that the next Ray does not have
+    ),
 ]
 
 
@@ -91,6 +96,25 @@ def test_every_row_comes_out_once_and_in_order(whole: Whole) -> None:
     assert whole.seen[0].phase == "planning"
     assert whole.seen[-1].units_done == 13
     assert list((whole.out / "attempts").iterdir()) == []
+
+
+def test_engines_load_while_the_input_is_planned(classifier: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def is_any_ready() -> bool:
+        return any(json.loads(path.read_bytes())["is_ready"] for path in (out / "attempts").glob("engine-*.json"))
+
+    class Waiting(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            if progress.phase == "planning" and progress.rows_done:
+                wait_until(is_any_ready, "an engine that is ready")
+                assert not (out / "run.json").exists()
+                super().append(progress)
+
+    seen = Waiting()
+    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=16)
+    assert drive(job, make_engine=fake_engine, seen=seen).exit_status == 0
+    assert seen
 
 
 def test_a_run_that_is_done_starts_nothing(whole: Whole) -> None:

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pytest
 from ray.data._internal.logical.optimizers import get_execution_plan
 
+from actors.engine.sizing import Bounds
 from models import SamplingParams
 from models.config.types import Head
 from pipelines.cluster.connect import room_on
-from pipelines.cluster.engine_settings import engine_settings
-from pipelines.graph.engine_stage import load_engine
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.graph import Stages, build_graph, concurrent_calls
 from pipelines.graph.read_stage import ReadSettings
@@ -122,6 +121,7 @@ def test_a_sampled_run_gives_the_same_rows_again(base: Base, tmp_path: Path) -> 
     assert texts[0] == texts[1]
 
 
+@pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning")  # what the next Ray does not have
 @pytest.mark.parametrize("num_cpus", [None, 0.5, 1, 2])
 def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | None, tmp_path: Path) -> None:
     job = replace(base.job("classify", tmp_path / "out"), engine=EngineSpec(num_cpus=num_cpus))
@@ -130,18 +130,17 @@ def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | Non
     committer = Committer(store=open_store(job.output), format="jsonl", token=LeaseToken(owner="o", epoch=1))
     stages = Stages(
         read=ReadSettings(job=job, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)),
-        engine=engine_settings(job.model, job.engine),
-        make_engine=load_engine,
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),
     )
-    graph = build_graph(room, stages, dict, lambda: (), num_units=1, max_calls=1)
+    bounds = Bounds(least=1, most=1, calls_each=1)
+    graph = build_graph(room, stages, lambda: (), num_units=1, engines="millrace/none/", bounds=bounds)
     plan, _ = get_execution_plan(graph._logical_plan)
     names = []
     operator = plan.dag
     while operator.input_dependencies:
         names.append(operator.name)
         (operator,) = operator.input_dependencies
-    assert names == ["MapBatches(FinishAndCommit)", "MapBatches(InferUnits)", "ReadUnitSource"]
+    assert names == ["MapBatches(FinishAndCommit)", "MapBatches(AskEngines)", "ReadUnitSource"]
 
 
 @pytest.mark.parametrize(

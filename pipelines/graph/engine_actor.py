@@ -1,0 +1,140 @@
+"""The process of an engine: a Ray actor that computes units, several at a time, for whichever process asks.
+
+It stands between units and the `EngineCore`, which knows only requests, and it is the process boundary of an engine: when the engine
+fails, the cause is journalled and the process ends, so that Ray starts a fresh one; who asked asks again.
+"""
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn, Protocol
+
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, Generated, OnFailure
+from models.engine.memory import MemoryPlan
+from pipelines.errors import RowError
+from pipelines.ledger.attempts import Attempts
+from pipelines.rows.blocks import packed, unpacked
+from pipelines.rows.row_guard import row_error
+from pipelines.rows.rows import InferredUnit, PreparedUnit
+from pipelines.rows.set_apart import with_failed_answers
+
+logger = logging.getLogger(__name__)
+
+
+class AnswersRequests(Protocol):
+    """What answers requests: an `EngineCore`."""
+
+    @property
+    def memory(self) -> MemoryPlan | None: ...
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+
+
+MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
+
+
+def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
+    """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
+    from actors.engine.core import EngineCore
+    from actors.engine.shard_group import group_shards
+
+    return EngineCore(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
+
+
+OF_A_REQUEST: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What an engine raises over a request that it is not prepared for. All else - no memory, a lost device or shard - is the engine's end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """One answer a request of a unit, or the error of one on which our own code failed; and the seconds they took."""
+
+    answers: list[EngineAnswer | RowError]
+    seconds: float
+
+
+def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
+    """A prepared unit with its answers; rows with a request that has none are dead letters."""
+    pairs = list(zip(prepared.requests, answers.answers, strict=True))
+    errors = {request.row: answer for request, answer in reversed(pairs) if isinstance(answer, RowError)}
+    results = (_NO_ANSWER if isinstance(answer, RowError) else answer for answer in answers.answers)
+    return with_failed_answers(InferredUnit(prepared=prepared, results=tuple(results), seconds=answers.seconds), errors)
+
+
+_NO_ANSWER: Final = Generated.refused("")
+"""Stands where the row of a request is set apart."""
+
+
+class EngineActor:
+    """One engine, loaded once; one call a unit, any number at a time. An `actors.engine.owner.Replica`."""
+
+    def __init__(self, settings: EngineSettings, attempts: Attempts, make_engine: MakeEngine) -> None:
+        self._attempt = attempts.begin()
+        self._calls = itertools.count()
+        self._num_calls, self._is_retired = 0, False
+        try:
+            self._engine = make_engine(settings, self._end)
+        except Exception as error:
+            self._attempt.fail(f"the engine could not be started: {_described(error)}")
+            raise
+        self._attempt.ready(self._engine.memory)
+
+    def num_calls(self) -> int:
+        """How many units it has."""
+        return self._num_calls
+
+    def retire(self) -> None:
+        """Has it take no more units; those it has are computed."""
+        self._is_retired = True
+
+    async def compute(self, work: bytes) -> bytes | None:
+        """The `Answers` to an `EngineWork`, both packed as in a block; None once it is retired."""
+        if self._is_retired:
+            return None
+        self._num_calls += 1
+        try:
+            return packed(await self._answers(unpacked(work)))
+        except Exception as error:
+            logger.error("the engine failed", exc_info=error)
+            self._end(_described(error))
+        finally:
+            self._num_calls -= 1
+
+    async def _answers(self, work: EngineWork) -> Answers:
+        started = time.perf_counter()
+        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
+        answers = await self._computed(replace(work, name=name))
+        return Answers(answers=answers, seconds=time.perf_counter() - started)
+
+    async def _computed(self, work: EngineWork) -> list[EngineAnswer | RowError]:
+        """An answer to each request; where the engine fails on some, those are found by halving."""
+        try:
+            return [*await self._engine.compute(work)]
+        except OF_A_REQUEST as error:
+            if len(work.lengths) == 1:
+                logger.error("a request failed", exc_info=error)
+                return [row_error(error)]
+        halves = [await self._computed(half) for half in work.halves()]
+        return [answer for half in halves for answer in half]
+
+    def _end(self, cause: str) -> NoReturn:
+        """Ends the process at once; whatever else is in flight would fail as well."""
+        try:
+            self._attempt.fail(cause)
+        finally:
+            os._exit(ENGINE_FAILED)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
