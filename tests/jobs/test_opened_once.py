@@ -15,6 +15,7 @@ import pipelines.tasks.isolated_preparer
 from jobs.cli import app
 from models.text.tokenizer import Tokenizer
 from pipelines.templates.templates import RowTemplate
+from tests.helpers.pipelines.running import rows_in
 
 pytestmark = [
     pytest.mark.cluster,
@@ -68,5 +69,5 @@ def test_a_run_finds_its_checkpoint_reads_its_tokenizer_and_compiles_its_templat
     spec.write_text(SPEC.format(model=tiny_checkpoint(), corpus=corpus, out=tmp_path / "out"))
     result = CliRunner().invoke(app, ["run", str(spec)])
     assert result.exit_code == 0, result.stderr
-    assert len((tmp_path / "out/data/part-00000000.jsonl").read_text().splitlines()) == 20
+    assert len(rows_in(tmp_path / "out")) == 20
     assert calls == {"checkpoint": 1, "tokenizer in a process of its own": 1, "template": NUM_TEMPLATES}
