@@ -8,6 +8,7 @@
     ├── TemplateError      a chat template failed, or went over its limits
     ├── OverrunError       isolated work took too much time or memory, or its process died
     ├── RequestError       this request cannot be served; the others can
+    │   └── ParameterError     for one of its sampling parameters
     └── EngineError        the engine itself failed; every request in flight is lost
 
 All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
@@ -53,6 +54,17 @@ class TemplateError(ModelError):
 
 class RequestError(ModelError):
     """One request cannot be served: empty, too long, or with settings that contradict each other."""
+
+
+class ParameterError(RequestError):
+    """A sampling parameter, called `name`, cannot be honoured; `at` is the item of it that is wrong, such as [3], or empty."""
+
+    def __init__(self, name: str, text: str, at: str = "") -> None:
+        super().__init__(name, text, at)
+        self.name, self.text, self.at = name, text, at
+
+    def __str__(self) -> str:
+        return f"sampling parameter {self.name}{self.at} {self.text}"
 
 
 class OverrunError(ModelError):

@@ -1,0 +1,74 @@
+"""The rules there are, in the order in which transformers applies its own: a new one is a file, and a line here."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from models.engine.rules.allowed_tokens import AllowedTokens
+from models.engine.rules.bad_words import BadWords
+from models.engine.rules.count_penalties import CountPenalties
+from models.engine.rules.kinds import MisfitError
+from models.engine.rules.logit_bias import LogitBias
+from models.engine.rules.min_tokens import MinTokens
+from models.engine.rules.no_repeat_ngram import NoRepeatNgram
+from models.engine.rules.repetition_penalty import RepetitionPenalty
+from models.engine.rules.rule import Parameter, Rule, parameters_of
+from models.errors import ParameterError
+
+RULES: Final[tuple[type[Rule], ...]] = (
+    LogitBias,
+    RepetitionPenalty,
+    CountPenalties,
+    NoRepeatNgram,
+    BadWords,
+    MinTokens,
+    AllowedTokens,
+)
+
+PARAMETERS: Final[Mapping[str, Parameter]] = {each.name: each for rule in RULES for each in parameters_of(rule)}
+"""Every parameter of every rule by its name."""
+
+
+def with_parameters(rules: Iterable[Rule], given: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules that ask for something once these parameters are `given`, in the table's order; what `rules` had else stays.
+
+    Raises:
+        ParameterError: there is no such parameter, or it does not take that value.
+    """
+    if not given:
+        return tuple(rules)
+    for name in given:
+        if name not in PARAMETERS:
+            raise ParameterError(name, f"is not known{_hint(name)}")
+    before = {type(rule): rule for rule in rules}
+    return tuple(rule for kind in RULES if (rule := _rule_of(kind, before.get(kind), given)) != kind())
+
+
+def values_of(rules: Iterable[Rule]) -> dict[str, Any]:
+    """Every parameter by its name, with its default where no rule has it."""
+    found = {parameter.name: parameter.default for parameter in PARAMETERS.values()}
+    for rule in rules:
+        found |= {parameter.name: getattr(rule, parameter.name) for parameter in parameters_of(type(rule))}
+    return found
+
+
+def _rule_of(kind: type[Rule], before: Rule | None, given: Mapping[str, Any]) -> Rule:
+    declared = parameters_of(kind)
+    own = {each.name: _taken(each, given[each.name]) for each in declared if each.name in given}
+    if not own:
+        return before or kind()
+    kept = {} if before is None else {each.name: getattr(before, each.name) for each in declared}
+    return kind(**kept | own)
+
+
+def _taken(parameter: Parameter, value: object) -> Any:
+    try:
+        return parameter.kind.taken(value)
+    except MisfitError as error:
+        where = "" if error.at is None else f"[{error.at}]"
+        raise ParameterError(parameter.name, error.text(parameter.kind), where) from None
+
+
+def _hint(name: str) -> str:
+    close = difflib.get_close_matches(name, PARAMETERS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
