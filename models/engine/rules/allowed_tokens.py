@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class AllowedTokens(Rule):
     """Bars all tokens but these."""
 
-    allowed_token_ids: tuple[int, ...] | None = parameter(None, TokenIds(), "no other token is drawn; null allows all")
+    allowed_token_ids: tuple[int, ...] | None = parameter(None, TokenIds(), "no other token is drawn")
 
     def tensors(self, device: "torch.device") -> "tuple[torch.Tensor, ...]":
         import torch

@@ -21,7 +21,7 @@ class NoRepeatNgram(Rule):
     looks_back: ClassVar = True
 
     no_repeat_ngram_size: int = parameter(
-        0, Whole(least=0, most=MAX_NGRAM), "no run of so many tokens comes twice; 0 is off"
+        0, Whole(least=0, most=MAX_NGRAM), "no run of so many tokens comes twice, 0 is off"
     )
 
     @classmethod

@@ -33,15 +33,25 @@ def with_parameters(rules: Iterable[Rule], given: Mapping[str, Any]) -> tuple[Ru
     """The rules that ask for something once these parameters are `given`, in the table's order; what `rules` had else stays.
 
     Raises:
-        ParameterError: there is no such parameter, or it does not take that value.
+        ParameterError: a parameter does not take that value.
     """
     if not given:
         return tuple(rules)
-    for name in given:
-        if name not in PARAMETERS:
-            raise ParameterError(name, f"is not known{_hint(name)}")
     before = {type(rule): rule for rule in rules}
     return tuple(rule for kind in RULES if (rule := _rule_of(kind, before.get(kind), given)) != kind())
+
+
+def check_names(given: Iterable[str], others: Iterable[str]) -> None:
+    """Refuses names that are no parameter of a rule; `others` are names that might have been meant as well.
+
+    Raises:
+        ParameterError: one is not.
+    """
+    for name in given:
+        if name not in PARAMETERS:
+            close = difflib.get_close_matches(name, [*PARAMETERS, *others], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ParameterError(name, f"is not known{hint}")
 
 
 def values_of(rules: Iterable[Rule]) -> dict[str, Any]:
@@ -67,8 +77,3 @@ def _taken(parameter: Parameter, value: object) -> Any:
     except MisfitError as error:
         where = "" if error.at is None else f"[{error.at}]"
         raise ParameterError(parameter.name, error.text(parameter.kind), where) from None
-
-
-def _hint(name: str) -> str:
-    close = difflib.get_close_matches(name, PARAMETERS, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -66,10 +66,15 @@ def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
     """Logits [R, V] -> token ids [R] int64."""
     if any(row.rules for row in rows):
         logits = ruled(logits, rows)
+    return drawn(logits, rows)
+
+
+def drawn(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+    """Logits [R, V], after all rules -> token ids [R] int64."""
     tokens = likeliest(logits)
-    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0.0]
-    filtered = [index for index in drawn if rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0]
-    plain = [index for index in drawn if not (rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0)]
+    sampled = [index for index, row in enumerate(rows) if row.params.temperature > 0.0]
+    filtered = [index for index in sampled if rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0]
+    plain = [index for index in sampled if not (rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0)]
     for members, draw in ((plain, _draw_plain), (filtered, _draw_filtered)):
         for start in range(0, len(members), ROWS_AT_ONCE):
             part = members[start : start + ROWS_AT_ONCE]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from models.engine.rules.min_tokens import MinTokens
 from models.engine.rules.rule import Rule
-from models.engine.rules.table import PARAMETERS, values_of, with_parameters
+from models.engine.rules.table import PARAMETERS, check_names, values_of, with_parameters
 from models.errors import ParameterError, RequestError
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -65,7 +65,7 @@ class SamplingParams:
         rules: Iterable[Rule] = (),
         **of_rules: Any,
     ) -> None:
-        values = {
+        values: dict[str, Any] = {
             "max_tokens": max_tokens,
             "temperature": temperature,
             "top_k": top_k,
@@ -77,8 +77,9 @@ class SamplingParams:
             "seed": seed,
             "logprobs": logprobs,
             "prompt_logprobs": prompt_logprobs,
-            "rules": with_parameters(rules, of_rules),
         }
+        check_names(of_rules, values)
+        values["rules"] = with_parameters(rules, of_rules)
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as the dataclass's own does
         self._check()

@@ -211,6 +211,7 @@ def test_bad_words_are_never_said(tiny_checkpoint: CheckpointMaker) -> None:
         ({"no_repeat_ngram_size": True}, "no_repeat_ngram_size was True"),
         ({"min_tokens": 17}, "min_tokens was 17; it must be from 0 to max_tokens"),
         ({"repetition_penality": 1.2}, "repetition_penality is not known; did you mean repetition_penalty"),
+        ({"max_tokns": 9}, "max_tokns is not known; did you mean max_tokens"),
     ],
 )
 def test_values_out_of_range_are_named(rules: dict[str, Any], said: str) -> None:
