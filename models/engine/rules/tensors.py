@@ -10,9 +10,10 @@ BARRED: Final = -torch.inf
 
 def flat(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """R tensors -> the row that each of their items is of [N] int64, and all items [N], one row after the other."""
-    device = parts[0].device
-    sizes = torch.tensor([part.shape[0] for part in parts], device=device)
-    return torch.repeat_interleave(torch.arange(len(parts), device=device), sizes), torch.cat(list(parts))
+    device, sizes = parts[0].device, [part.shape[0] for part in parts]
+    owners = torch.arange(len(parts), device=device)
+    counts = torch.tensor(sizes, device=device)  # their sum is told, or the device would be asked for it
+    return torch.repeat_interleave(owners, counts, output_size=sum(sizes)), torch.cat(list(parts))
 
 
 def bar(logits: torch.Tensor, owners: torch.Tensor, ids: torch.Tensor, is_barred: torch.Tensor) -> None:
