@@ -44,8 +44,8 @@ _RESERVED = {"messages": "write task.messages", "now": "the date that templates 
 _OF_THE_END = ("add_generation_prompt", "continue_final_message")
 
 RECORDED_RULES = ("min_tokens",)
-"""Parameters of rules that are in every run's record. The others are in it where they ask for something, since there were none in runs
-that may go on still, and are none in those that go on after another rule has come."""
+"""Parameters of rules that are in every run's record. The others are in it where they ask for
+something: runs that were begun before there was such a rule go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,5 @@
-"""How a spec writes sampling parameters. A key whose feature comes later is refused by name, with a sentence.
+"""How a spec writes sampling parameters. A key whose feature comes later is refused by name, with
+a sentence.
 
 Keys of rules over the next token are those that the rules declare (`models.engine.rules.table`).
 """

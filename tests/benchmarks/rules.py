@@ -2,9 +2,10 @@
 
     python tests/benchmarks/rules.py
 
-A tiny model in float32 writes 64 tokens for each of 64 requests, so that a step is hardly more than what the host does for it. Runs
-without rules take turns with runs in which the engine has no code for rules at all, and with runs of each rule; the ratio of two is
-the median over rounds of neighbouring runs.
+A tiny model in float32 writes 64 tokens for each of 64 requests, so that a step is hardly more
+than what the host does for it. Runs without rules take turns with runs in which the engine has no
+code for rules at all, and with runs of each rule; the ratio of two is the median over rounds of
+neighbouring runs.
 """
 
 import statistics

@@ -1,5 +1,6 @@
-"""A rule over the next token that is defined here alone: its file and its line in the table, in a copy of the packages. With no other
-change it is a keyword of `SamplingParams`, a field of HTTP bodies and a key of jobs, and `millrace run` applies it."""
+"""A rule over the next token that is defined here alone: its file and its line in the table, in a
+copy of the packages. With no other change it is a keyword of `SamplingParams`, a field of HTTP
+bodies and a key of jobs, and `millrace run` applies it."""
 
 import json
 import os
@@ -24,7 +25,8 @@ LINES = {
     "from models.engine.rules.min_tokens import MinTokens\n": "from models.engine.rules.multiples import Multiples\n",
     "    AllowedTokens,\n)": "    Multiples,\n)",
 }
-"""What stands in the table, and what is written behind the first, and before the end of the second."""
+"""What stands in the table, and what is written behind the first, and before the end of the
+second."""
 
 RULE = '''\
 """`multiples_of`: only tokens whose ids are multiples of it, and none like the one before."""

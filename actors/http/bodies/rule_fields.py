@@ -1,4 +1,5 @@
-"""The parameters of rules over the next token as fields of request bodies: what the rules declare, with bounds of a service."""
+"""The parameters of rules over the next token as fields of request bodies: what the rules
+declare, with bounds of a service."""
 
 from collections.abc import Mapping, Sequence, Sized
 from typing import Annotated, Any, Final
@@ -10,7 +11,8 @@ from models.engine.rules.kinds import MisfitError
 from models.engine.rules.rule import Parameter
 
 MAX_ITEMS: Final = 1024
-"""Of a list or map: one of the most that a model's engine and everybody who waits for it should have to look at in each step."""
+"""Of a list or map: one of the most that a model's engine and everybody who waits for it should
+have to look at in each step."""
 
 _SIZES: Final[Mapping[str, str]] = {"array": "maxItems", "object": "maxProperties"}
 

@@ -2,8 +2,8 @@
 
 A request body is strict: a field that is not here is refused by its name, and so is a value of another type. Fields that OpenAI's
 clients send though this service does not know what they ask for are here with the one value that asks for nothing. Fields after "ours"
-are the engine's own (`models.SamplingParams`); those of rules over the next token, OpenAI's penalties among them, are what the rules
-declare (`models.engine.rules.table`).
+are the engine's own (`models.SamplingParams`). Fields of rules over the next token, OpenAI's
+penalties among them, are what the rules declare (`models.engine.rules.table`).
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal

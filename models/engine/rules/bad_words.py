@@ -1,4 +1,5 @@
-"""`bad_words`: texts that are never completed. The last token of one is barred where those before it are there, as in transformers."""
+"""`bad_words`: texts that are never completed. The last token of one is barred where those before
+it are there, as in transformers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ _NONE = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadWords(Rule):
-    """`token_ids` are the words' tokens at the beginning of a text and behind a blank, where that differs; `longest` is the length of
-    the longest of them."""
+    """`token_ids` are the words' tokens at the beginning of a text and behind a blank, where that
+    differs; `longest` is the length of the longest of them."""
 
     looks_back: ClassVar = True
 
@@ -48,8 +49,8 @@ class BadWords(Rule):
         return replace(self, token_ids=words, longest=max(lengths))
 
     def tensors(self, device: "torch.device") -> "tuple[torch.Tensor, ...]":
-        """The last token of each word [W]; all tokens before those [N], the number of the word of each, and how far they stand before
-        the last one."""
+        """The last token of each word [W]; all tokens before those [N], the number of the word of
+        each, and how far they stand before the last one."""
         import torch
 
         before = [

@@ -1,4 +1,5 @@
-"""OpenAI's `frequency_penalty`, taken for each time that a token was generated, and `presence_penalty`, taken once it was."""
+"""OpenAI's `frequency_penalty`, taken for each time that a token was generated, and
+`presence_penalty`, taken once it was."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ _PENALTY = Number(least=-2, most=2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountPenalties(Rule):
-    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, of the logit mu[j] of a token that was generated c[j] times."""
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, of the logit mu[j] of a token that was
+    generated c[j] times."""
 
     looks_back: ClassVar = True
 

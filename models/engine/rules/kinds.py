@@ -1,4 +1,5 @@
-"""What kinds of values a rule's parameters have: which are taken, in words and as JSON Schema, and which of them are tokens.
+"""What kinds of values a rule's parameters have: which are taken, in words and as JSON Schema,
+and which of them are tokens.
 
 A kind takes values as Python, YAML and JSON have them alike.
 """
@@ -16,7 +17,8 @@ MAX_SHOWN: Final = 100
 
 
 class MisfitError(ValueError):
-    """A value that a kind does not take: `given`, which is the whole value if `at` is None, else the item of it there."""
+    """A value that a kind does not take: `given`, which is the whole value if `at` is None, else
+    the item of it there."""
 
     def __init__(self, given: object, at: int | str | None = None) -> None:
         super().__init__(given, at)
@@ -166,7 +168,8 @@ class Texts(Kind):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenNumbers(Kind):
-    """A mapping from token ids to numbers from `least` to `most`. An id may be written as text, since JSON has no other keys."""
+    """A mapping from token ids to numbers from `least` to `most`. An id may be written as text,
+    since JSON has no other keys."""
 
     least: float
     most: float

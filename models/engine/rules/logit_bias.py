@@ -1,4 +1,5 @@
-"""`logit_bias`: numbers that are added to the logits of single tokens, as OpenAI has it (transformers' sequence bias of one token)."""
+"""`logit_bias`: numbers that are added to the logits of single tokens, as OpenAI has it
+(transformers' sequence bias of one token)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

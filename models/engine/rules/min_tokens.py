@@ -1,4 +1,5 @@
-"""`min_tokens`: nothing ends a sequence before it has so many. Stop strings wait for it as well (`models.engine.live_request`)."""
+"""`min_tokens`: nothing ends a sequence before it has so many. Stop strings wait for it as well
+(`models.engine.live_request`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

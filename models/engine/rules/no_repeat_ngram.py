@@ -1,4 +1,5 @@
-"""`no_repeat_ngram_size`: no run of so many tokens comes for the second time, as in transformers."""
+"""`no_repeat_ngram_size`: no run of so many tokens comes for the second time, as in
+transformers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class NoRepeatNgram(Rule):
 
 
 def _bar_repeated(logits: "torch.Tensor", members: list[int], texts: "list[torch.Tensor]", size: int) -> None:
-    """Bars the ends of runs of `size` tokens whose beginnings are also the ends of the texts, of these rows of the logits."""
+    """Bars the ends of runs of `size` tokens whose beginnings are also the ends of the texts, of
+    these rows of the logits."""
     import torch
 
     from models.engine.rules.tensors import bar

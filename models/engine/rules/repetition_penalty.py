@@ -1,4 +1,5 @@
-"""`repetition_penalty` (CTRL, Keskar et al. 2019): tokens that were there before, the prompt's too, become less likely."""
+"""`repetition_penalty` (CTRL, Keskar et al. 2019): tokens that were there before, the prompt's
+too, become less likely."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""What a rule over the next token is: a frozen dataclass of its parameters, each declared once, and what it does to logits.
+"""What a rule over the next token is: a frozen dataclass of its parameters, each declared once,
+and what it does to logits.
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Damping(Rule):
@@ -8,8 +9,8 @@
         def apply(cls, logits, rows):
             logits.sub_(logits.new_tensor([[row.rule.damping] for row in rows]))
 
-With a place in the table (`models.engine.rules.table`) its parameters are keywords of `SamplingParams`, keys of a job's `sampling`,
-and fields of HTTP bodies.
+With a place in the table (`models.engine.rules.table`) its parameters are keywords of
+`SamplingParams`, keys of a job's `sampling`, and fields of HTTP bodies.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +30,8 @@ AnyRule = TypeVar("AnyRule", bound="Rule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
-    """A parameter of a rule: its name, the values it may have, the default, which asks for nothing, and what it is for."""
+    """A parameter of a rule: its name, the values it may have, the default, which asks for
+    nothing, and what it is for."""
 
     name: str
     kind: Kind
@@ -38,7 +40,8 @@ class Parameter:
 
 
 def parameter(default: Any, kind: Kind, purpose: str) -> Any:
-    """Declares the field of a rule that it stands behind as a parameter with this default, which asks for nothing."""
+    """Declares the field of a rule that it stands behind as a parameter with this default, which
+    asks for nothing."""
     return field(default_factory=lambda: default, metadata={_DECLARED: (kind, default, purpose)})
 
 
@@ -54,8 +57,9 @@ def parameters_of(rule: "type[Rule]") -> tuple[Parameter, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuledRow(Generic[AnyRule]):
-    """A sequence at its next token, whose place is `position`: `tokens` [position] are those before it, if its rule looks back, and
-    the first `num_prompt` were given. Tokens that end it are `stop_ids`. `tensors` are what `Rule.tensors` made."""
+    """A sequence at its next token, whose place is `position`: `tokens` [position] are those
+    before it, if its rule looks back, and the first `num_prompt` were given. Tokens that end it
+    are `stop_ids`. `tensors` are what `Rule.tensors` made."""
 
     rule: AnyRule
     tensors: "tuple[torch.Tensor, ...]"
@@ -66,8 +70,8 @@ class RuledRow(Generic[AnyRule]):
 
 
 class Rule(ABC):
-    """See the module. `looks_back` says whether it reads the tokens before the next one. They are read where they are, on the device,
-    so that no step waits for the tokens of the last."""
+    """See the module. `looks_back` says whether it reads the tokens before the next one. They are
+    read where they are, on the device, so that no step waits for the tokens of the last."""
 
     __slots__ = ()
 

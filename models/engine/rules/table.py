@@ -1,4 +1,5 @@
-"""The rules there are, in the order in which transformers applies its own: a new one is a file, and a line here."""
+"""The rules there are, in the order in which transformers applies its own: a new one is a file,
+and a line here."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {each.name: each for rule in RULES 
 
 
 def with_parameters(rules: Iterable[Rule], given: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules that ask for something once these parameters are `given`, in the table's order; what `rules` had else stays.
+    """The rules that ask for something once these parameters are `given`, in the table's order;
+    what `rules` had else stays.
 
     Raises:
         ParameterError: a parameter does not take that value.
@@ -42,7 +44,8 @@ def with_parameters(rules: Iterable[Rule], given: Mapping[str, Any]) -> tuple[Ru
 
 
 def check_names(given: Iterable[str], others: Iterable[str]) -> None:
-    """Refuses names that are no parameter of a rule; `others` are names that might have been meant as well.
+    """Refuses names that are no parameter of a rule; `others` are names that might have been
+    meant as well.
 
     Raises:
         ParameterError: one is not.

@@ -9,7 +9,8 @@ BARRED: Final = -torch.inf
 
 
 def flat(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """R tensors -> the row that each of their items is of [N] int64, and all items [N], one row after the other."""
+    """R tensors -> the row that each of their items is of [N] int64, and all items [N], one row
+    after the other."""
     device, sizes = parts[0].device, [part.shape[0] for part in parts]
     owners = torch.arange(len(parts), device=device)
     counts = torch.tensor(sizes, device=device)  # their sum is told, or the device would be asked for it
@@ -17,7 +18,8 @@ def flat(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def bar(logits: torch.Tensor, owners: torch.Tensor, ids: torch.Tensor, is_barred: torch.Tensor) -> None:
-    """Bars tokens `ids` [N] of rows `owners` [N] of logits [R, V] where `is_barred` [N], without asking the device where that is."""
+    """Bars tokens `ids` [N] of rows `owners` [N] of logits [R, V] where `is_barred` [N], without
+    asking the device where that is."""
     penalty = torch.where(is_barred, BARRED, 0.0).to(logits.dtype)
     logits.index_put_((owners, ids), penalty, accumulate=True)
 

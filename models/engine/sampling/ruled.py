@@ -1,4 +1,5 @@
-"""The rules of a step's rows, applied to its logits: each to all rows that have it, in the table's order."""
+"""The rules of a step's rows, applied to its logits: each to all rows that have it, in the
+table's order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class RowWithRules(Protocol):
 
 
 def ruled(logits: torch.Tensor, rows: Sequence[RowWithRules]) -> torch.Tensor:
-    """Logits [R, V] -> float32 after all rules of each row. Where rules leave no token at all, they are as if there were none."""
+    """Logits [R, V] -> float32 after all rules of each row. Where rules leave no token at all,
+    they are as if there were none."""
     found = logits.to(torch.float32, copy=True)
     for kind in RULES:
         members = [

@@ -23,16 +23,18 @@ MAX_LOGPROBS = 100
 class SamplingParams:
     """How the next token is chosen, and when to stop.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1.0 and `min_p` 0.0 are off. `stop` strings end the text before
-    they appear in it; `stop_token_ids` end the sequence as the model's own end-of-sequence tokens do, which
-    `ignore_eos` switches off. `logprobs` and `prompt_logprobs` ask for that many alternatives a position, next to the token
-    itself. `seed` makes the draws of a sampled request reproducible; None draws a fresh one for each request. `rules` are what bars
-    or favours tokens before one is chosen; each parameter of a rule (`models.engine.rules.table.PARAMETERS`) may be given by its name:
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1.0 and `min_p` 0.0 are off. `stop` strings end the
+    text before they appear in it; `stop_token_ids` end the sequence as the model's own
+    end-of-sequence tokens do, which `ignore_eos` switches off. `logprobs` and `prompt_logprobs` ask
+    for that many alternatives a position, next to the token itself. `seed` makes the draws of a
+    sampled request reproducible; None draws a fresh one for each request. `rules` are what bars or
+    favours tokens before one is chosen; each parameter of a rule
+    (`models.engine.rules.table.PARAMETERS`) may be given by its name:
 
         SamplingParams(max_tokens=64, min_tokens=8, repetition_penalty=1.1)
 
     Raises:
-        ParameterError: a value is out of its range, or there is no such parameter; the text names it.
+        ParameterError: a value is out of its range, or there is no such parameter.
     """
 
     max_tokens: int
@@ -194,8 +196,8 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a sequence is made from: token ids in, sampling parameters whose rules have all their tokens, and the seed its draws
-    are keyed by.
+    """What a sequence is made from: token ids in, sampling parameters whose rules have all their
+    tokens, and the seed its draws are keyed by.
 
     `priority` "online" is for somebody who waits: such a request takes tokens, slots and blocks from "batch" ones, which
     soak up what is left and come to the same tokens later.

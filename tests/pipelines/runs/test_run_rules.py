@@ -1,4 +1,5 @@
-"""Rules over the next token in a run, from the spec's keys to the rows: what transformers writes with its own processors."""
+"""Rules over the next token in a run, from the spec's keys to the rows: what transformers writes
+with its own processors."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""Rules over the next token, against transformers' own processors, singly and together; in the engine, against a loop over
-transformers' logits; over shards, against one rank."""
+"""Rules over the next token, against transformers' own processors, singly and together; in the
+engine, against a loop over transformers' logits; over shards, against one rank."""
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -152,7 +152,8 @@ def asked() -> list[SamplingParams]:
 def test_greedy_tokens_of_a_batch_of_rules_are_those_of_transformers(
     folder: Path, options: dict[str, Any], overlap: str
 ) -> None:
-    """In chunks, in turns, and with a cache so small that sequences are preempted and begin again."""
+    """In chunks, in turns, and with a cache so small that sequences are preempted and begin
+    again."""
     params, given_ids = asked(), prompts((5, 17, 40) * 4)[: len(asked())]
     with OVERLAPS[overlap]():
         engine = Engine.from_pretrained(folder, **options)
@@ -173,7 +174,8 @@ def test_greedy_tokens_of_a_batch_of_rules_are_those_of_transformers(
 
 
 def test_bad_words_are_never_said(tiny_checkpoint: CheckpointMaker) -> None:
-    """A word is barred as the tokens that the checkpoint's tokenizer makes of it, at the beginning and behind a blank."""
+    """A word is barred as the tokens that the checkpoint's tokenizer makes of it, at the
+    beginning and behind a blank."""
     engine = Engine.from_pretrained(tiny_checkpoint("causal"))
     assert engine.tokenizer is not None
     plain = SamplingParams(max_tokens=30, temperature=0.0, ignore_eos=True)
