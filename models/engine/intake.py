@@ -48,11 +48,12 @@ class Intake:
             RequestError: it can never be served by this model.
         """
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
-        self._check_tokens(token_ids, params, stop_ids)
+        fitted = self._with_tokens(params)
+        self._check_tokens(token_ids, fitted, stop_ids)
         return Request(
             request_id=request_id,
             token_ids=tuple(map(int, token_ids)),
-            params=self._with_tokens(params),
+            params=fitted,
             seed=self._choose_seed(params, seed),
             stop_ids=stop_ids,
             priority=priority,

@@ -244,9 +244,8 @@ def check_sampling(sampling: SamplingParams, tokenizer: Tokenizer, facts: ModelF
         TaskError: a token is not in the vocabulary, or a text has none.
     """
     try:
-        sampling.check_vocabulary(facts.vocab_size)
-        texts = sampling.texts_of_rules
-        sampling.with_tokens(tokenizer.encode(text, add_special_tokens=False) for text in texts)
+        encoded = (tokenizer.encode(text, add_special_tokens=False) for text in sampling.texts_of_rules)
+        sampling.with_tokens(encoded).check_vocabulary(facts.vocab_size)
     except ParameterError as error:
         raise TaskError(f"task.sampling.{error.name}{error.at}", error.text) from error
 

@@ -36,6 +36,10 @@ class BadWords(Rule):
             return ()
         return tuple(form for word in self.bad_words for form in (word, " " + word.lstrip(" ")))
 
+    @property
+    def tokens_of_texts(self) -> Sequence[Sequence[int]]:
+        return self.token_ids
+
     def with_tokens(self, token_ids: Sequence[Sequence[int]]) -> Self:
         for word, *forms in zip(self.bad_words, token_ids[::2], token_ids[1::2], strict=True):
             if not any(map(len, forms)):

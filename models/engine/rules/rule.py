@@ -82,6 +82,11 @@ class Rule(ABC):
         """Texts whose tokens it has to be given (`with_tokens`) before it is applied."""
         return ()
 
+    @property
+    def tokens_of_texts(self) -> Sequence[Sequence[int]]:
+        """What it was given."""
+        return ()
+
     def with_tokens(self, token_ids: Sequence[Sequence[int]]) -> Self:
         """The same rule, which has the tokens of each of its `texts`.
 

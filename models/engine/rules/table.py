@@ -2,7 +2,7 @@
 and a line here."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from models.engine.rules.allowed_tokens import AllowedTokens
@@ -63,6 +63,15 @@ def values_of(rules: Iterable[Rule]) -> dict[str, Any]:
     for rule in rules:
         found |= {parameter.name: getattr(rule, parameter.name) for parameter in parameters_of(type(rule))}
     return found
+
+
+def tokens_named(rules: Iterable[Rule]) -> Iterator[tuple[str, Collection[int]]]:
+    """The tokens that rules name, by their values or by the tokens of their texts, with the
+    parameter that names them."""
+    for rule in rules:
+        declared = parameters_of(type(rule))
+        yield from ((each.name, each.kind.token_ids(getattr(rule, each.name))) for each in declared)
+        yield from ((declared[0].name, ids) for ids in rule.tokens_of_texts)
 
 
 def _rule_of(kind: type[Rule], before: Rule | None, given: Mapping[str, Any]) -> Rule:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from models.engine.rules.min_tokens import MinTokens
 from models.engine.rules.rule import Rule
-from models.engine.rules.table import PARAMETERS, check_names, values_of, with_parameters
+from models.engine.rules.table import check_names, tokens_named, values_of, with_parameters
 from models.errors import ParameterError, RequestError
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -111,11 +111,7 @@ class SamplingParams:
         Raises:
             ParameterError: one is not in a vocabulary of that size.
         """
-        named = {"stop_token_ids": self.stop_token_ids} | {
-            each.name: each.kind.token_ids(value)
-            for each, value in ((PARAMETERS[name], value) for name, value in values_of(self.rules).items())
-        }
-        for name, ids in named.items():
+        for name, ids in [("stop_token_ids", self.stop_token_ids), *tokens_named(self.rules)]:
             if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
                 raise ParameterError(
                     name, f"holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {vocab_size - 1}"

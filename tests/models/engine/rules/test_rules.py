@@ -237,6 +237,15 @@ def test_texts_of_rules_need_a_tokenizer(folder: Path) -> None:
         Engine.from_pretrained(folder).generate([[5]], SamplingParams(bad_words=("x",)))
 
 
+def test_words_whose_tokens_the_model_lacks_are_refused(tiny_checkpoint: CheckpointMaker) -> None:
+    """The tokenizer has 512 tokens."""
+    engine = Engine.from_pretrained(tiny_checkpoint(vocab_size=300))
+    assert engine.tokenizer is not None
+    word = next(word for token in range(300, 512) if (word := engine.tokenizer.decode([token])).isalpha())
+    with pytest.raises(ParameterError, match=r"bad_words holds token ids .*; the vocabulary has 0 to 299"):
+        engine.generate([[5]], SamplingParams(bad_words=(word,)))
+
+
 def test_a_word_without_tokens_is_refused() -> None:
     with pytest.raises(ParameterError, match="bad_words holds 'y', of which the tokenizer makes no tokens"):
         SamplingParams(bad_words=("x", "y")).with_tokens([[1], [2], [], []])
