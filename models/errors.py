@@ -8,7 +8,7 @@
     ├── TemplateError      a chat template failed, or went over its limits
     ├── OverrunError       isolated work took too much time or memory, or its process died
     ├── RequestError       this request cannot be served; the others can
-    │   └── ParameterError   a sampling parameter is out of its range
+    │   └── ParameterError     for one of its sampling parameters
     └── EngineError        the engine itself failed; every request in flight is lost
 
 All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
@@ -57,14 +57,14 @@ class RequestError(ModelError):
 
 
 class ParameterError(RequestError):
-    """The sampling parameter `name` is out of its range; `fault` says what it was, and what it must be."""
+    """A sampling parameter, called `name`, cannot be honoured; `at` is the item of it that is wrong, such as [3], or empty."""
 
-    def __init__(self, name: str, fault: str) -> None:
-        super().__init__(name, fault)
-        self.name, self.fault = name, fault
+    def __init__(self, name: str, text: str, at: str = "") -> None:
+        super().__init__(name, text, at)
+        self.name, self.text, self.at = name, text, at
 
     def __str__(self) -> str:
-        return f"sampling parameter {self.name} {self.fault}"
+        return f"sampling parameter {self.name}{self.at} {self.text}"
 
 
 class OverrunError(ModelError):

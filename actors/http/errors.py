@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from actors.errors import KeyFileError, OverloadedError
-from models.errors import EngineError, RequestError, TemplateError
+from models.errors import EngineError, ParameterError, RequestError, TemplateError
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ _MAX_SHOWN = 64
 
 _NEUTRAL_ONLY = frozenset(
     {
-        "audio", "best_of", "frequency_penalty", "function_call", "functions", "logit_bias", "metadata", "modalities",
-        "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "response_format", "service_tier",
+        "audio", "best_of", "function_call", "functions", "metadata", "modalities",
+        "parallel_tool_calls", "prediction", "reasoning_effort", "response_format", "service_tier",
         "store", "suffix", "tool_call_id", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
         "annotations", "refusal", "name",
     }
@@ -82,6 +82,8 @@ def api_error(error: Exception, *, retry_after_s: int = 1) -> ApiError:
     match error:
         case ApiError():
             told = error
+        case ParameterError():
+            told = ApiError(400, str(error), param=error.name)
         case RequestError() | TemplateError():
             told = ApiError(400, str(error))
         case OverloadedError():

@@ -5,10 +5,12 @@ Whether it fits the model and the cache is the scheduler's to say.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from models.config.model_config import ModelConfig
+from models.engine.rules.rule import Rule, parameters_of
 from models.engine.scheduling.request import Priority, Request, SamplingParams
-from models.errors import RequestError
+from models.errors import ParameterError, RequestError
 from models.text.tokenizer import Tokenizer
 
 SEED_BITS = 63
@@ -21,6 +23,7 @@ class Intake:
         self._vocab_size, self._tokenizer, self._seeds = config.vocab_size, tokenizer, random.Random(seed)
         # generation_config.json may name tokens that this vocabulary lacks
         self._eos_ids = frozenset(token for token in config.eos_token_ids if token < config.vocab_size)
+        self._known: tuple[tuple[Rule, ...], tuple[Rule, ...] | None] = ((), None)  # rules last given, and with tokens
 
     def token_ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
         """A prompt's tokens, where it is not given as such."""
@@ -45,45 +48,44 @@ class Intake:
             RequestError: it can never be served by this model.
         """
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
-        self._check_tokens(token_ids, params, stop_ids)
+        fitted = self._with_tokens(params)
+        self._check_tokens(token_ids, fitted, stop_ids)
         return Request(
             request_id=request_id,
             token_ids=tuple(map(int, token_ids)),
-            params=params,
+            params=fitted,
             seed=self._choose_seed(params, seed),
             stop_ids=stop_ids,
-            bad_word_ids=self._bad_word_ids(params),
             priority=priority,
         )
 
     def _check_tokens(self, token_ids: Sequence[int], params: SamplingParams, stop_ids: frozenset[int]) -> None:
         limit = self._vocab_size
-        given: tuple[tuple[str, Sequence[int]], ...] = (
-            ("prompt", token_ids),
-            ("stop_token_ids", params.stop_token_ids),
-            ("allowed_token_ids", params.allowed_token_ids or ()),
-            ("logit_bias", list(params.logit_bias)),
-        )
-        for what, ids in given:
-            if len(ids) and not 0 <= min(ids) <= max(ids) < limit:
-                raise RequestError(
-                    f"{what} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
-                )
+        if len(token_ids) and not 0 <= min(token_ids) <= max(token_ids) < limit:
+            found = f"from {min(token_ids)} to {max(token_ids)}"
+            raise RequestError(f"prompt holds token ids {found}; the vocabulary has 0 to {limit - 1}")
+        params.check_vocabulary(limit)
         if params.min_tokens > 0 and len(stop_ids) >= limit:
             raise RequestError("stop_token_ids bar the whole vocabulary until min_tokens; nothing is left to draw")
-        for what, other in (("stop", "stop_token_ids"), ("bad_words", "logit_bias")):
-            if getattr(params, what) and self._tokenizer is None:
-                raise RequestError(
-                    f"{what} strings need a tokenizer, and the checkpoint has no tokenizer.json; use {other}"
-                )
+        if params.stop and self._tokenizer is None:
+            raise RequestError(
+                "stop strings need a tokenizer, and the checkpoint has no tokenizer.json; use stop_token_ids"
+            )
 
-    def _bad_word_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
-        """What bad words are as tokens at the beginning of a text and behind a blank, where that differs."""
-        if not params.bad_words or self._tokenizer is None:
-            return ()
-        forms = [form for word in params.bad_words for form in (word, " " + word.lstrip(" "))]
-        encoded = (tuple(self._tokenizer.encode(form, add_special_tokens=False)) for form in forms)
-        return tuple(dict.fromkeys(ids for ids in encoded if ids))
+    def _with_tokens(self, params: SamplingParams) -> SamplingParams:
+        """The parameters with the tokens of the texts of their rules; of a job's rows, which share them, they are made once."""
+        texts = params.texts_of_rules
+        if not texts:
+            return params
+        if self._tokenizer is None:
+            name = next(each.name for rule in params.rules if rule.texts for each in parameters_of(type(rule)))
+            raise ParameterError(name, "needs a tokenizer, and the checkpoint has no tokenizer.json; leave it out")
+        given, known = self._known
+        if known is None or given is not params.rules:
+            encoded = (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
+            known = params.with_tokens(encoded).rules
+            self._known = params.rules, known
+        return replace(params, rules=known)
 
     def _choose_seed(self, params: SamplingParams, seed: int | None) -> int:
         chosen = seed if params.seed is None else params.seed

@@ -32,7 +32,7 @@ class LiveRequest:
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer | None, *, wants_text: bool) -> None:
         """Text is tracked if `wants_text` or a stop string may end it; without a tokenizer there is none."""
         self.sequence, self._tokenizer = sequence, tokenizer
-        stop = sequence.request.params.stop
+        stop, self._min_tokens = sequence.request.params.stop, sequence.request.params.min_tokens
         needs_text = wants_text or bool(stop)
         self._tracker = TextTracker(tokenizer, stop) if needs_text and tokenizer is not None else None
 
@@ -47,7 +47,7 @@ class LiveRequest:
             return ""
         sequence = self.sequence
         visible = new_tokens[:-1] if _ends_by_id(sequence) else new_tokens
-        may_stop = len(sequence.token_ids) - sequence.num_prompt >= sequence.request.params.min_tokens
+        may_stop = len(sequence.token_ids) - sequence.num_prompt >= self._min_tokens
         return self._tracker.push(visible, is_last=sequence.is_finished, may_stop=may_stop)
 
     def delta(self, new_tokens: list[int], text: str) -> Delta:

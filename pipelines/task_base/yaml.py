@@ -15,8 +15,8 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
-def wrong(key: str, text: str) -> PydanticCustomError:
-    """A problem of one key, raised from a check of the whole mapping."""
+def wrong(key: str | int, text: str) -> PydanticCustomError:
+    """A problem of one key, or of one item, raised from a check of the whole mapping or list."""
     return PydanticCustomError("at_key", "{text}", {"key": key, "text": text})
 
 

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from actors.work import Asked
+from models.engine.rules.table import PARAMETERS
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
+from models.errors import ParameterError
 from models.text.chat_content import ChatContent
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
@@ -42,16 +44,9 @@ _RESERVED = {"messages": "write task.messages", "now": "the date that templates 
 # Where a prompt ends, which does not change how messages are written.
 _OF_THE_END = ("add_generation_prompt", "continue_final_message")
 
-LATER_SAMPLING = (
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "allowed_token_ids",
-    "bad_words",
-    "no_repeat_ngram_size",
-)
-"""Sampling parameters that are not in the records of runs from before there were such: absent where they ask for nothing."""
+RECORDED_RULES = ("min_tokens",)
+"""Parameters of rules that are in every run's record. The others are in it where they ask for
+something: runs that were begun before there was such a rule go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +87,7 @@ class GenerateTask(Task):
 
     def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
         check_head(facts, "causal", "task.kind", "generate")
+        check_sampling(self.sampling, tokenizer, facts)
         if self.prompt_token_ids is not None:
             return TokenIdsEncoder(self, self.prompt_token_ids, facts)
         return PromptEncoder(self, tokenizer, facts)
@@ -111,10 +107,10 @@ class GenerateTask(Task):
 
     def recorded(self) -> dict[str, Any]:
         values = super(GenerateTask, self).recorded()
-        defaults = SamplingParams()
-        unasked = {name: None for name in LATER_SAMPLING if getattr(self.sampling, name) == getattr(defaults, name)}
-        values["sampling"] |= unasked
-        return values
+        later = (each for name, each in PARAMETERS.items() if name not in RECORDED_RULES)
+        asked = self.sampling.values()
+        unasked = {each.name: None for each in later if asked[each.name] == each.default}
+        return values | {"sampling": asked | unasked}
 
 
 def _templates_in(place: str, content: str | Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
@@ -247,6 +243,19 @@ class TokenIdsEncoder(RowEncoder):
 def _asked(task: GenerateTask) -> Asked:
     """A row's draws are keyed by the row, so the sampling parameters carry no seed."""
     return Asked(sampling=replace(task.sampling, seed=None))
+
+
+def check_sampling(sampling: SamplingParams, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    """Compares what is asked of the next tokens with the tokens there are.
+
+    Raises:
+        TaskError: a token is not in the vocabulary, or a text has none.
+    """
+    try:
+        encoded = (tokenizer.encode(text, add_special_tokens=False) for text in sampling.texts_of_rules)
+        sampling.with_tokens(encoded).check_vocabulary(facts.vocab_size)
+    except ParameterError as error:
+        raise TaskError(f"task.sampling.{error.name}{error.at}", error.text) from error
 
 
 def prompt_limit(task: GenerateTask, facts: ModelFacts) -> int:

@@ -64,11 +64,22 @@ def test_stop_ids_and_min_tokens_work_on_a_gpu(qwen3_checkpoint: CheckpointMaker
     free, _ = generate(folder, GREEDY, device="cuda")
     stop = free[3].token_ids[6]
     for min_tokens in (0, 12):
-        params = replace(GREEDY, stop_token_ids=(stop,), min_tokens=min_tokens, prompt_logprobs=1)
+        params = GREEDY.changed(stop_token_ids=(stop,), min_tokens=min_tokens, prompt_logprobs=1)
         expected, _ = generate(folder, params, device="cpu")
         found, _ = generate(folder, params, device="cuda")
         assert tokens(found) == tokens(expected)
         assert [output.finish_reason for output in found] == [output.finish_reason for output in expected]
+
+
+def test_rules_work_on_a_gpu(qwen3_checkpoint: CheckpointMaker) -> None:
+    folder = qwen3_checkpoint("causal", **SHARP)
+    params = GREEDY.changed(
+        logit_bias={5: 2.0, 9: -3.0}, repetition_penalty=1.2, presence_penalty=0.3, frequency_penalty=0.2,
+        no_repeat_ngram_size=3, allowed_token_ids=tuple(range(4, 90)),
+    )  # fmt: skip
+    expected, _ = generate(folder, params, device="cpu")
+    found, _ = generate(folder, params, device="cuda")
+    assert tokens(found) == tokens(expected)
 
 
 def agreement(found: list[Output], expected: list[Output]) -> float:

@@ -2,14 +2,17 @@
 
 A request body is strict: a field that is not here is refused by its name, and so is a value of another type. Fields that OpenAI's
 clients send though this service does not know what they ask for are here with the one value that asks for nothing. Fields after "ours"
-are the engine's own (`models.SamplingParams`).
+are the engine's own (`models.SamplingParams`). Fields of rules over the next token, OpenAI's
+penalties among them, are what the rules declare (`models.engine.rules.table`).
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from actors.http.bodies.rule_fields import field_of, given_of
 from actors.http.bodies.types import Body, Inputs, ModelName, NoList, NoMap, NoText, Text, TokenId
+from models.engine.rules.table import PARAMETERS
 from models.engine.scheduling.request import MAX_LOGPROBS
 
 MAX_STOPS = 64
@@ -26,7 +29,6 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1)]
 
 
@@ -43,8 +45,8 @@ class TextFormat(Body):
     type: Literal["text"]
 
 
-class SamplingBody(Body):
-    """What chat and text completions have in common."""
+class PlainSamplingBody(Body):
+    """What chat and text completions have in common, without the parameters of rules."""
 
     model: ModelName
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -57,14 +59,26 @@ class SamplingBody(Body):
     # ours
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     # of these, only what asks for nothing
     user: str | None = None
-    presence_penalty: Zero | None = None
-    frequency_penalty: Zero | None = None
-    logit_bias: NoMap | None = None
+
+    @property
+    def of_rules(self) -> dict[str, Any]:
+        """The parameters of rules that are given, by their names."""
+        return given_of(self, [*PARAMETERS])
+
+
+if TYPE_CHECKING:
+    SamplingBody = PlainSamplingBody
+else:
+    SamplingBody = create_model(
+        "SamplingBody",
+        __base__=PlainSamplingBody,
+        __doc__="What chat and text completions have in common.",
+        **{name: field_of(parameter) for name, parameter in PARAMETERS.items()},
+    )
 
 
 class TextPart(Body):

@@ -23,7 +23,14 @@ from actors.http.responses import json_response
 from actors.http.routes.generation import Collected, Generation, Numbered, finish_reason
 from actors.http.routes.logprobs import chat_logprobs
 from actors.http.routes.prompts import check_num_tokens, encode_chat
-from actors.http.routes.sampling import check_common, check_length, new_id, requests_of, sampling_of
+from actors.http.routes.sampling import (
+    check_common,
+    check_length,
+    new_id,
+    requests_of,
+    sampling_of,
+    with_tokens_of_rules,
+)
 from actors.http.served import ServedModel, Service
 from actors.http.sse import EventStream, until_gone
 from actors.http.turns import admitted
@@ -44,6 +51,7 @@ async def answer_chat(service: Service, request: Request, body: ChatBody) -> Res
     max_tokens = _max_tokens(body, len(token_ids), served.card)
     check_length(len(token_ids), max_tokens, served.card, param="messages")
     params = sampling_of(body, max_tokens=max_tokens, logprobs=num_top)
+    params = await with_tokens_of_rules(params, served, request, service.limits)
     answer_id, num_each = new_id("chatcmpl"), body.n or 1
     requests = requests_of(answer_id, [(tuple(token_ids.tolist()), params)], num_each, note.priority)
     answer = ChatAnswer(

@@ -17,7 +17,14 @@ from actors.http.responses import json_response
 from actors.http.routes.generation import Generation, finish_reason
 from actors.http.routes.logprobs import CompletionLogprobsMaker, joined
 from actors.http.routes.prompts import Input, Int32Array, check_num_inputs, decode, encode_inputs, inputs_of
-from actors.http.routes.sampling import check_common, check_length, new_id, requests_of, sampling_of
+from actors.http.routes.sampling import (
+    check_common,
+    check_length,
+    new_id,
+    requests_of,
+    sampling_of,
+    with_tokens_of_rules,
+)
 from actors.http.served import ServedModel, Service
 from actors.http.sse import EventStream, until_gone
 from actors.http.turns import admitted
@@ -49,6 +56,7 @@ async def answer_completion(service: Service, request: Request, body: Completion
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
+    params = await with_tokens_of_rules(params, served, request, service.limits)
     answer_id, num_each = new_id("cmpl"), body.n or 1
     requests = requests_of(answer_id, [(token_ids, params) for token_ids in prompts], num_each, note.priority)
     generation = Generation(service, served, requests, note, num_each=num_each, is_discarded=asked == 0)

@@ -88,10 +88,22 @@ async def encode_text(
         ApiError: 400, it is longer than could fit.
         RequestError: it cannot be encoded.
     """
-    check_num_chars([text], max_text_chars(served.card.max_model_len), limits, param=param)
-    how = TextWay(function=text_work.encode_texts, arguments=(add_special_tokens,))
-    (ids,) = await _encode([text], served, limits, how, param=param)
+    (ids,) = await encode_texts([text], served, limits, param=param, add_special_tokens=add_special_tokens)
     return ids
+
+
+async def encode_texts(
+    texts: Sequence[str], served: ServedModel, limits: Limits, *, param: str, add_special_tokens: bool
+) -> list[Int32Array]:
+    """Token ids of each text; none of an empty one.
+
+    Raises:
+        ApiError: 400, one is longer than could fit.
+        RequestError: one cannot be encoded.
+    """
+    check_num_chars(texts, max_text_chars(served.card.max_model_len), limits, param=param)
+    how = TextWay(function=text_work.encode_texts, arguments=(add_special_tokens,))
+    return await _encode(texts, served, limits, how, param=param)
 
 
 async def encode_chat(

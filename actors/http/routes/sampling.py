@@ -6,10 +6,16 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fastapi import Request
+
 from actors.http.bodies.schema import SamplingBody
 from actors.http.errors import ApiError
 from actors.http.limits import Limits
+from actors.http.routes.prompts import encode_texts
+from actors.http.served import ServedModel
+from actors.http.turns import admitted
 from actors.online.model import ModelCard, OnlineRequest
+from models.engine.rules.rule import parameters_of
 from models.engine.scheduling.request import Priority, SamplingParams
 
 SEED_BITS = 63
@@ -21,16 +27,11 @@ def sampling_of(
     """What a body says about drawing tokens; what it leaves out is as in OpenAI's API.
 
     Raises:
-        ApiError: 400, values that do not go together.
+        ParameterError: values that do not go together.
     """
-    if (body.min_tokens or 0) > max_tokens:
-        raise ApiError(
-            400, f"min_tokens was {body.min_tokens}; it must be at most max_tokens, {max_tokens}", param="min_tokens"
-        )
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return SamplingParams(
         max_tokens=max_tokens,
-        min_tokens=body.min_tokens or 0,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_k=body.top_k or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
@@ -41,7 +42,28 @@ def sampling_of(
         seed=body.seed,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        **body.of_rules,
     )
+
+
+async def with_tokens_of_rules(
+    params: SamplingParams, served: ServedModel, request: Request, limits: Limits
+) -> SamplingParams:
+    """The same, whose rules have the tokens of their texts. Like all texts of requests they are read in the model's own processes.
+
+    Raises:
+        ParameterError: a rule can do nothing with them.
+        ApiError: 400, they are too long, or take too much time.
+    """
+    texts = params.texts_of_rules
+    if not texts:
+        return params
+    reading = encode_texts(texts, served, limits, param=_name_of_texts(params), add_special_tokens=False)
+    return params.with_tokens([ids.tolist() for ids in await admitted(served, request, reading)])
+
+
+def _name_of_texts(params: SamplingParams) -> str:
+    return next(each.name for rule in params.rules if rule.texts for each in parameters_of(type(rule)))
 
 
 def check_common(body: SamplingBody, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""From logits to tokens: a request's rules (`rules`), then temperature, top-k, top-p, min-p.
+"""From logits to tokens: a request's rules (`ruled`), then temperature, top-k, top-p, min-p.
 
 A draw is one uniform number from a counter-based generator keyed by (seed, position), put through the inverse of the
 cumulative distribution. It depends neither on batch-mates nor on how often a row was computed before. Filters apply
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from models.engine.sampling.rules import has_rules, ruled
+from models.engine.sampling.ruled import PlacedRule, ruled
 from models.engine.scheduling.plan import Admission
 from models.engine.scheduling.request import SamplingParams
 
@@ -35,8 +35,8 @@ class SamplingRow:
 
     params: SamplingParams
     seed: int
+    rules: tuple[PlacedRule, ...] = ()
     stop_ids: tuple[int, ...] = ()
-    bad_words: tuple[torch.Tensor, ...] = ()
     num_prompt: int = 0
     position: int = 0
     tokens: torch.Tensor = _NO_TOKENS
@@ -47,8 +47,8 @@ class SamplingRow:
         return cls(
             params=admission.params,
             seed=admission.seed,
+            rules=tuple(PlacedRule(rule=rule, tensors=rule.tensors(device)) for rule in admission.params.rules),
             stop_ids=admission.stop_ids,
-            bad_words=tuple(torch.tensor(ids, device=device) for ids in admission.bad_word_ids),
             num_prompt=admission.num_prompt,
         )
 
@@ -59,17 +59,22 @@ class SamplingRow:
 
 def is_plain_greedy(params: SamplingParams) -> bool:
     """Whether the likeliest token is all that is asked for."""
-    return params.temperature == 0.0 and params.logprobs is None and not has_rules(params)
+    return params.temperature == 0.0 and params.logprobs is None and not params.rules
 
 
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
     """Logits [R, V] -> token ids [R] int64."""
-    if any(has_rules(row.params) for row in rows):
+    if any(row.rules for row in rows):
         logits = ruled(logits, rows)
+    return drawn(logits, rows)
+
+
+def drawn(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+    """Logits [R, V], after all rules -> token ids [R] int64."""
     tokens = likeliest(logits)
-    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0.0]
-    filtered = [index for index in drawn if rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0]
-    plain = [index for index in drawn if not (rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0)]
+    sampled = [index for index, row in enumerate(rows) if row.params.temperature > 0.0]
+    filtered = [index for index in sampled if rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0]
+    plain = [index for index in sampled if not (rows[index].params.top_k > 0 or rows[index].params.top_p < 1.0)]
     for members, draw in ((plain, _draw_plain), (filtered, _draw_filtered)):
         for start in range(0, len(members), ROWS_AT_ONCE):
             part = members[start : start + ROWS_AT_ONCE]

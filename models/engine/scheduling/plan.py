@@ -24,7 +24,6 @@ class Admission:
     params: SamplingParams
     seed: int
     stop_ids: tuple[int, ...]
-    bad_word_ids: tuple[tuple[int, ...], ...] = ()
     token_ids: tuple[int, ...] = ()
 
 

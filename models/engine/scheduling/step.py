@@ -78,7 +78,6 @@ def admission(sequence: Sequence) -> Admission:
         params=request.params,
         seed=request.seed,
         stop_ids=tuple(sorted(request.stop_ids)),
-        bad_word_ids=request.bad_word_ids,
         token_ids=tuple(sequence.token_ids) if request.params.looks_back else (),
     )
 

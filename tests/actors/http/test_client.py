@@ -13,12 +13,14 @@ import pytest
 from actors.http.limits import Limits
 from actors.online.local import LocalModel
 from models import Engine, Output, SamplingParams, Scorer
+from models.engine.rules.table import PARAMETERS
 from tests.actors.conftest import MAX_MODEL_LEN
 from tests.helpers.actors.serving import served, serving
 
 MESSAGES: Any = [{"role": "system", "content": "Hello"}, {"role": "user", "content": "how are you today?"}]
 PROMPTS = ("Hello world", "Zürich 12345", "日本語")
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
+VOCAB_SIZE = 512
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +216,6 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function", "function": {"name": "f"}}]),
     ("functions", [{"name": "f"}]),
     ("response_format", {"type": "json_object"}),
-    ("logit_bias", {"5": 1}),
-    ("presence_penalty", 0.5),
-    ("frequency_penalty", -0.5),
     ("store", True),
     ("modalities", ["audio"]),
     ("reasoning_effort", "low"),
@@ -232,7 +231,7 @@ def test_what_is_not_supported_is_refused_by_its_name(client: openai.OpenAI, nam
     assert name in body["message"]
 
 
-@pytest.mark.parametrize(("name", "value"), [("suffix", "x"), ("best_of", 3), ("logit_bias", {"5": 1})])
+@pytest.mark.parametrize(("name", "value"), [("suffix", "x"), ("best_of", 3)])
 def test_a_completion_refuses_what_it_does_not_support(client: openai.OpenAI, name: str, value: Any) -> None:
     assert refusal(client.completions.create, prompt="x", extra_body={name: value})["param"].startswith(name)
 
@@ -247,6 +246,7 @@ def test_values_that_ask_for_nothing_are_taken(client: openai.OpenAI) -> None:
         presence_penalty=0,
         frequency_penalty=0.0,
         logit_bias={},
+        extra_body=dict.fromkeys(PARAMETERS) | {"repetition_penalty": 1, "bad_words": [], "no_repeat_ngram_size": 0},
         tools=[],
         response_format={"type": "text"},
     )
@@ -267,6 +267,26 @@ def test_values_that_ask_for_nothing_are_taken(client: openai.OpenAI) -> None:
         ("messages[0].content", {"messages": [{"role": "user", "content": 5}]}),
         ("stream_options", {"extra_body": {"stream_options": {"include_usage": True}}}),
         ("min_tokens", {"max_tokens": 1, "extra_body": {"min_tokens": 2}}),
+        ("presence_penalty", {"presence_penalty": 2.1}),
+        ("frequency_penalty", {"frequency_penalty": -2.1}),
+        ("presence_penalty", {"extra_body": {"presence_penalty": "1"}}),
+        ("logit_bias", {"logit_bias": {"5": 101}}),
+        ("logit_bias", {"logit_bias": {"-5": 1}}),
+        ("logit_bias", {"logit_bias": {"five": 1}}),
+        ("logit_bias", {"extra_body": {"logit_bias": [[5, 1]]}}),
+        ("logit_bias", {"logit_bias": {str(VOCAB_SIZE): 1}}),
+        ("logit_bias", {"logit_bias": {str(token): 1 for token in range(1025)}}),
+        ("repetition_penalty", {"extra_body": {"repetition_penalty": 0}}),
+        ("no_repeat_ngram_size", {"extra_body": {"no_repeat_ngram_size": 1.5}}),
+        ("allowed_token_ids", {"extra_body": {"allowed_token_ids": []}}),
+        ("allowed_token_ids", {"extra_body": {"allowed_token_ids": [5, VOCAB_SIZE]}}),
+        ("allowed_token_ids", {"extra_body": {"allowed_token_ids": [5] * 1025}}),
+        ("stop_token_ids", {"extra_body": {"stop_token_ids": [VOCAB_SIZE]}}),
+        ("bad_words", {"extra_body": {"bad_words": "x"}}),
+        ("bad_words", {"extra_body": {"bad_words": ["x", ""]}}),
+        ("bad_words", {"extra_body": {"bad_words": ["x" * 257]}}),
+        ("bad_words", {"extra_body": {"bad_words": ["x"] * 1025}}),
+        ("bad_words", {"extra_body": {"bad_words": [f"{number}{'é' * 250}" for number in range(60)]}}),
         ("chat_template_kwargs", {"extra_body": {"chat_template_kwargs": {"messages": "x"}}}),
         ("max_completion_tokens", {"max_tokens": 1, "max_completion_tokens": 2}),
     ],
@@ -275,6 +295,70 @@ def test_a_bad_body_is_400_and_names_the_field(client: openai.OpenAI, field: str
     body = refusal(client.chat.completions.create, **{"messages": MESSAGES, **arguments})
     assert body["param"] == field
     assert field.rpartition(".")[2] in body["message"]
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "presence_penalty": {"presence_penalty": 2.0},
+    "frequency_penalty": {"frequency_penalty": 1.5},
+    "logit_bias": {"logit_bias": {65: 100.0}},
+    "repetition_penalty": {"repetition_penalty": 1.8},
+    "min_tokens": {"min_tokens": 4, "stop_token_ids": [65], "logit_bias": {65: 50.0}},
+    "allowed_token_ids": {"allowed_token_ids": [70, 71, 72]},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
+    "all": {
+        "presence_penalty": 0.5, "frequency_penalty": -0.5, "logit_bias": {65: 3.0, 66: 3.0}, "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 2, "allowed_token_ids": list(range(60, 300)), "bad_words": ["a", "it is"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_those_of_the_engine(client: openai.OpenAI, engine: Engine, name: str) -> None:
+    """Which `tests/models/engine/rules` holds to transformers; a bias's tokens are text, since they are keys of JSON."""
+    asked = RULES[name]
+    params = GREEDY.changed(**{key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()})
+    (chat,), (text,) = generated(engine, [chat_prompt(engine)], params), generated(engine, ["Hello world"], params)
+    (free,) = generated(engine, ["Hello world"])
+    assert text.token_ids != free.token_ids
+    body = asked | {"logit_bias": {str(token): value for token, value in asked.get("logit_bias", {}).items()}}
+    options: dict[str, Any] = {"model": "tiny", "max_tokens": 12, "temperature": 0, "extra_body": body}
+    answer = client.chat.completions.create(messages=MESSAGES, **options)
+    assert answer.choices[0].message.content == chat.text
+    assert answer.choices[0].finish_reason == chat.finish_reason
+    assert client.completions.create(prompt="Hello world", **options).choices[0].text == text.text
+    chunks = client.completions.create(prompt="Hello world", stream=True, **options)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == text.text
+
+
+def test_openais_own_parameters_are_those_of_the_client(client: openai.OpenAI, engine: Engine) -> None:
+    asked: Any = {"presence_penalty": 1.5, "frequency_penalty": 0.5}
+    (expected,) = generated(engine, ["Hello world"], GREEDY.changed(logit_bias={65: 5.0}, **asked))
+    answer = client.completions.create(
+        model="tiny", prompt="Hello world", max_tokens=12, temperature=0, logit_bias={"65": 5}, **asked
+    )
+    assert answer.choices[0].text == expected.text
+
+
+def test_bad_words_are_not_said(client: openai.OpenAI) -> None:
+    """A text that spells a special token is that text."""
+    options: Any = {"model": "tiny", "prompt": "Hello world", "max_tokens": 24, "temperature": 0, "logprobs": 0}
+
+    def said(**extra: Any) -> list[str]:
+        logprobs = client.completions.create(**options, extra_body=extra).choices[0].logprobs
+        assert logprobs is not None
+        return logprobs.tokens or []
+
+    word = next(token for token in said() if token.isascii() and token.isalnum())
+    assert word not in said(bad_words=[word, "<|im_end|>"])
+
+
+def test_rules_stand_in_the_openapi_document_as_the_rules_declare_them(address: str) -> None:
+    schemas = httpx.get(f"{address}/openapi.json").json()["components"]["schemas"]
+    for body in ("ChatBody", "CompletionBody"):
+        for name, parameter in PARAMETERS.items():
+            field = schemas[body]["properties"][name]
+            assert parameter.kind.schema.items() <= field["anyOf"][0].items()
+            assert field["description"] == parameter.purpose
 
 
 def test_a_prompt_that_is_too_long_is_told_with_both_numbers(client: openai.OpenAI) -> None:

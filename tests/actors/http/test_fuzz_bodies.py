@@ -21,7 +21,12 @@ TEXT = {"model": "causal", "prompt": "a b", "max_tokens": 1}
 CHAT = {"model": "causal", "messages": [{"role": "user", "content": "a b"}], "max_tokens": 1}
 BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {**TEXT, "stop": ["x"], "logprobs": 1, "echo": True, "seed": 3, "top_k": 5, "n": 2}),
-    ("/v1/completions", {**TEXT, "prompt": [[5, 6], [7]], "stop_token_ids": [3], "logit_bias": {}}),
+    ("/v1/completions", {**TEXT, "prompt": [[5, 6], [7]], "stop_token_ids": [3], "logit_bias": {"5": 1.5}}),
+    (
+        "/v1/completions",
+        {**TEXT, "bad_words": ["a"], "allowed_token_ids": [5, 6], "no_repeat_ngram_size": 2, "min_tokens": 1},
+    ),
+    ("/v1/chat/completions", {**CHAT, "presence_penalty": 1, "frequency_penalty": -1, "repetition_penalty": 1.5}),
     ("/v1/completions", {**TEXT, "stream": True, "stream_options": {"include_usage": True}}),
     ("/v1/chat/completions", {**CHAT, "chat_template_kwargs": {"enable_thinking": False}, "tools": [], "top_p": 0.5}),
     ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),

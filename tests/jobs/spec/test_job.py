@@ -68,7 +68,8 @@ task:
   chat_template_kwargs: {enable_thinking: false}
   allow_special_tokens: true
   sampling: {max_tokens: 9, min_tokens: 2, temperature: 1, top_k: 3, top_p: 0.5, min_p: 0.1, stop: [a], stop_token_ids: [4],
-             ignore_eos: true, seed: 5, logprobs: 6}
+             ignore_eos: true, seed: 5, logprobs: 6, repetition_penalty: 1.5, presence_penalty: -1, frequency_penalty: 0.5,
+             logit_bias: {"7": -100, "8": 2.5}, allowed_token_ids: [7, 8], bad_words: [b, "c d"], no_repeat_ngram_size: 3}
 input: {paths: [s3://bucket/in], format: csv, columns: [id], schema: {id: int64}, storage_options: {anon: true}}
 output: {path: /o, format: jsonl, prefix: r_, storage_options: {b: 2}}
 engine: {tensor_parallel_size: 1, replicas: 2, num_cpus: 0.5, max_model_len: 128, max_num_seqs: 4, max_num_batched_tokens: 512,
@@ -90,7 +91,8 @@ cluster: local
         allow_special_tokens=True,
         sampling=SamplingParams(
             max_tokens=9, min_tokens=2, temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, stop=("a",), stop_token_ids=(4,),
-            ignore_eos=True, seed=5, logprobs=6,
+            ignore_eos=True, seed=5, logprobs=6, repetition_penalty=1.5, presence_penalty=-1.0, frequency_penalty=0.5,
+            logit_bias={7: -100.0, 8: 2.5}, allowed_token_ids=(7, 8), bad_words=("b", "c d"), no_repeat_ngram_size=3,
         ),
     )  # fmt: skip
     assert (job.input.paths, job.input.format, job.input.columns) == (("s3://bucket/in",), "csv", ("id",))
@@ -185,11 +187,28 @@ def test_wrong_task_is_refused_with_its_line_and_key(write_spec: SpecWriter, tas
         ),
         ("seed: -1", "seed: was -1; it must be from 0 to 2**63 - 1"),
         ("logprobs: 101", "logprobs: was 101; it must be from 0 to 100"),
+        ("min_tokens: -1", "min_tokens: was -1; it must be a whole number from 0 to max_tokens"),
+        ("min_tokens: 1.5", "min_tokens: was 1.5; it must be a whole number from 0 to max_tokens"),
+        ("presence_penalty: 2.5", "presence_penalty: was 2.5; it must be a number from -2 to 2"),
+        ("frequency_penalty: null", "frequency_penalty: was None; it must be a number from -2 to 2"),
+        ("repetition_penalty: 0", "repetition_penalty: was 0; it must be a number over 0 and at most 100"),
+        ("repetition_penalty: .nan", "repetition_penalty: was nan; it must be a number over 0"),
         (
-            "presence_penalty: 1",
-            "presence_penalty: is not available yet: penalties and logit biases come in a later version",
+            "repetition_penalty: 1e-1",
+            "repetition_penalty: was '1e-1'; it must be a number over 0 and at most 100 (a number stands without",
         ),
-        ("repetition_penalty: 1", "repetition_penalty: is not available yet"),
+        ("logit_bias: [5]", "logit_bias: was [5]; it must be a mapping from token ids to numbers from -100 to 100"),
+        ("logit_bias: {'5': 101}", "logit_bias.5: was 101; it must be a mapping from token ids to numbers from -100"),
+        ("logit_bias: {five: 1}", "logit_bias.five: was 'five'; it must be a mapping from token ids"),
+        ("allowed_token_ids: []", "allowed_token_ids: was []; it must be a list of at least one token id, or null"),
+        ("allowed_token_ids: [5, -1]", "allowed_token_ids[1]: was -1; it must be a list of at least one token id"),
+        ("bad_words: no", "bad_words: was False; it must be a list of texts of 1 to 256 characters"),
+        (
+            "bad_words: [a, no]",
+            "bad_words[1]: was False; it must be a list of texts of 1 to 256 characters (put it in quotes to make it text)",
+        ),
+        ("no_repeat_ngram_size: 101", "no_repeat_ngram_size: was 101; it must be a whole number from 0 to 100"),
+        ("repetition_penality: 1", "repetition_penality: unknown key; did you mean repetition_penalty?"),
         ("n: 2", "n: is not available yet: a row has one answer"),
         ("prompt_logprobs: 1", "prompt_logprobs: is not available in jobs"),
         ("temprature: 1", "temprature: unknown key; did you mean temperature?"),

@@ -51,7 +51,8 @@ GENERATE: dict[str, Any] = {
         "allow_special_tokens": True,
         "sampling": {
             "max_tokens": 3, "min_tokens": 1, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "stop": ["x"],
-            "stop_token_ids": [3], "ignore_eos": True, "seed": 1, "logprobs": 2,
+            "stop_token_ids": [3], "ignore_eos": True, "seed": 1, "logprobs": 2, "repetition_penalty": 1.5, "presence_penalty": 1,
+            "frequency_penalty": -1, "logit_bias": {"5": 1.5}, "allowed_token_ids": [5, 6], "bad_words": ["x"], "no_repeat_ngram_size": 2,
         },
     },
     "input": {"paths": ["INPUT"]},

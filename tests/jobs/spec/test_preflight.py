@@ -178,6 +178,30 @@ def test_max_tokens_over_the_context_is_refused_on_its_line(check: Checker, tiny
         check(tiny_checkpoint(), task)
 
 
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (
+            "allowed_token_ids: [5, 512]",
+            "allowed_token_ids: holds token ids from 5 to 512; the vocabulary has 0 to 511",
+        ),
+        ("logit_bias: {'512': 1}", "logit_bias: holds token ids from 512 to 512; the vocabulary has 0 to 511"),
+        ("stop_token_ids: [512]", "stop_token_ids: holds token ids from 512 to 512; the vocabulary has 0 to 511"),
+        (
+            "bad_words: ['" + "', '".join(f"{number}{chr(233) * 250}" for number in range(60)) + "']",
+            "bad_words: comes to",
+        ),
+    ],
+)
+def test_tokens_that_the_checkpoint_lacks_are_refused_on_their_line(
+    check: Checker, tiny_checkpoint: CheckpointMaker, key: str, problem: str
+) -> None:
+    task = f"kind: generate\n  prompt: '{{{{ body }}}}'\n  sampling:\n    {key}"
+    with pytest.raises(SpecError) as raised:
+        check(tiny_checkpoint(), task)
+    assert str(raised.value).startswith(f"spec.yaml:7: task.sampling.{problem}")
+
+
 def test_max_model_len_over_the_checkpoints_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
     with pytest.raises(SpecError, match=r"^spec.yaml:9: engine.max_model_len: was 129; it must be at most 128"):
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, engine="max_model_len: 129")

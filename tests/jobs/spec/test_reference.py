@@ -6,6 +6,7 @@ from jobs.serve.spec import ServiceSpecYaml
 from jobs.spec.engine import EngineYaml
 from jobs.spec.job import JobSpecYaml, with_kinds
 from jobs.spec.model import ModelYaml
+from models.engine.rules.table import PARAMETERS
 from tests.helpers.jobs.spec_keys import Row, faults, keys_of, part_of_readme, rows_of
 
 JOB, SERVICE = keys_of(with_kinds(JobSpecYaml)), keys_of(ServiceSpecYaml)
@@ -13,6 +14,12 @@ JOB, SERVICE = keys_of(with_kinds(JobSpecYaml)), keys_of(ServiceSpecYaml)
 
 def test_every_key_of_a_job_stands_in_the_reference_as_it_is() -> None:
     assert faults(JOB, rows_of(part_of_readme("The job spec"))) == []
+
+
+def test_parameters_of_rules_stand_in_the_reference_as_the_rules_declare_them() -> None:
+    rows = rows_of(part_of_readme("The job spec"))
+    said = {name: rows[f"task.sampling.{name}"].value for name in PARAMETERS}
+    assert said == {name: f"{each.purpose}; {each.kind.allowed}" for name, each in PARAMETERS.items()}
 
 
 def test_every_key_of_a_service_stands_in_the_reference_as_it_is() -> None:

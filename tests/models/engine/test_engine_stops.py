@@ -193,14 +193,14 @@ def test_no_end_of_sequence_token_is_generated_before_min_tokens(
     with_eos: Engine, free: Output, temperature: float
 ) -> None:
     ends = {free.token_ids[10], free.token_ids[12]}
-    params = [replace(FREE, min_tokens=25, temperature=temperature, seed=seed) for seed in range(8)]
+    params = [FREE.changed(min_tokens=25, temperature=temperature, seed=seed) for seed in range(8)]
     for output in with_eos.generate([PROMPT] * 8, params):
         assert not ends & set(output.token_ids[:25])
         assert len(output.token_ids) >= 25
 
 
 def test_min_tokens_changes_nothing_before_the_first_barred_token(with_eos: Engine, free: Output) -> None:
-    [output] = with_eos.generate([PROMPT], replace(FREE, min_tokens=36))
+    [output] = with_eos.generate([PROMPT], FREE.changed(min_tokens=36))
     place = next(index for index, token in enumerate(free.token_ids) if token != output.token_ids[index])
     assert place == min(map(free.token_ids.index, (free.token_ids[10], free.token_ids[12])))
     assert output.finish_reason == "length"
@@ -210,7 +210,7 @@ def test_stop_strings_before_min_tokens_are_text(engine: Engine, free: Output, t
     stop = straddling(tokenizer, free)
     needed = next(n for n, end in enumerate(ends_of(tokenizer, free.token_ids), 1) if stop in free.text[:end])
     outputs = engine.generate(
-        [PROMPT] * 2, [replace(FREE, stop=(stop,), min_tokens=count) for count in (needed, needed + 1)]
+        [PROMPT] * 2, [FREE.changed(stop=(stop,), min_tokens=count) for count in (needed, needed + 1)]
     )
     assert outputs[0].text == free.text[: free.text.index(stop)]
     assert outputs[1].text.startswith(free.text[: free.text.index(stop) + len(stop)])

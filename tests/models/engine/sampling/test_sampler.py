@@ -1,6 +1,7 @@
 """Draws against exact probabilities and against transformers' own filters; keyed by seed and position alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -188,16 +189,15 @@ def test_barred_tokens_are_not_drawn_before_their_position_and_may_be_from_there
     )
     rows = [SamplingRow.of(admission, torch.device("cpu")).at(position) for position in (10, 12, 13)]
     assert draw(logits, rows) == [2, 2, 1]
-    drawn = [
-        SamplingRow(params=SamplingParams(min_tokens=3), seed=seed, stop_ids=(1, 3), num_prompt=10, position=12)
-        for seed in range(50)
-    ]
+    sampled = replace(admission, params=SamplingParams(min_tokens=3))
+    drawn = [SamplingRow.of(replace(sampled, seed=seed), torch.device("cpu")).at(12) for seed in range(50)]
     assert set(draw(logits, drawn)) == {0, 2}
 
 
 def test_barring_one_row_leaves_the_others_alone() -> None:
     logits = torch.tensor([[0.0, 9.0], [0.0, 9.0]])
-    barred = SamplingRow(params=SamplingParams(temperature=0.0, min_tokens=1), seed=0, stop_ids=(1,))
+    params = SamplingParams(temperature=0.0, min_tokens=1)
+    barred = SamplingRow.of(Admission(slot=0, num_prompt=0, params=params, seed=0, stop_ids=(1,)), torch.device("cpu"))
     assert draw(logits, [barred, row(temperature=0.0)]) == [0, 1]
 
 
