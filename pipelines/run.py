@@ -50,12 +50,12 @@ from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
 from pipelines.ledger.tally import Tally
 from pipelines.ledger.unreadable import UNREADABLE
 from pipelines.opened import OpenedJob
-from pipelines.rows.reading import UnitReader
+from pipelines.rows.unit import Unit
 from pipelines.tasks.result_names import check_names
 from pipelines.units.digest import with_digests
 from pipelines.units.plan_on_ray import map_in_tasks
 from pipelines.units.planning import Plan, Sink, plan_units, unit_rows_of
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pipelines.errors import RowError
 from pipelines.rows.row_guard import guarded
 from pipelines.rows.rows import BoolArray, JsonRow, RowFailure, UnitRows
 from pipelines.rows.set_apart import unshown
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 
 def read_guarded(unit: Unit, parse: Callable[[Sequence[int]], UnitRows], given: Callable[[int], JsonRow]) -> UnitRows:

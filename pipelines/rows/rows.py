@@ -14,8 +14,8 @@ import pyarrow as pa
 from actors.work import Generated
 from pipelines.errors import RowError
 from pipelines.formats.json_values import JsonText
+from pipelines.rows.unit import Unit
 from pipelines.task_base.requests import ModelRequest
-from pipelines.units.unit import Unit
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pipelines.errors import PlanError
 from pipelines.io.decompress import Compression
-from pipelines.units.unit import Format
+from pipelines.rows.unit import Format
 
 HEAD_BYTES = 1 << 20
 

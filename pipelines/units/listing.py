@@ -34,7 +34,7 @@ from pipelines.io.inputs import (
 )
 from pipelines.io.walking import ANY_DEPTH, Found, has_magic, is_hidden, walk
 from pipelines.job import InputSpec
-from pipelines.units.unit import Format
+from pipelines.rows.unit import Format
 
 _FORMATS: Mapping[str, Format] = {
     ".parquet": "parquet",

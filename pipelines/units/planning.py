@@ -28,9 +28,9 @@ from pipelines.formats.merging import SchemaMerger
 from pipelines.formats.schema import Columns, parse_types, select_columns
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec, Job
+from pipelines.rows.unit import Unit
 from pipelines.units.listing import PassedOver, SourceFile
 from pipelines.units.scanning import CHUNK_BYTES, Finding, Part, Scanner
-from pipelines.units.unit import Unit
 
 _MAX_PARTS_PER_TASK = 64
 _FOOTER_BYTES = 2 << 20  # reading a Parquet footer counts as much as reading this much text

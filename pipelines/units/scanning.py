@@ -29,9 +29,9 @@ from pipelines.formats.records import (
 )
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Content, Storage, compression_of, reading, with_retries
+from pipelines.rows.unit import NO_ROW_GROUP
 from pipelines.units.layout import HEAD_BYTES, check_text, why_unreadable
 from pipelines.units.listing import SourceFile
-from pipelines.units.unit import NO_ROW_GROUP
 
 CHUNK_BYTES = 32 << 20
 _TAIL_BYTES = 1 << 20

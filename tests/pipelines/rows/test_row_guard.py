@@ -12,7 +12,7 @@ import pytest
 
 import pipelines.graph.finish_stage
 import pipelines.ledger.unit_files
-import pipelines.rows.reading
+import pipelines.units.reading
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import InternalError, SourceError
@@ -27,16 +27,16 @@ from pipelines.ledger.commit import Committer
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
 from pipelines.rows.blocks import ANSWERS, OUTCOME, WORK, value_in, with_value
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, guarded
 from pipelines.rows.rows import FinishedUnit
 from pipelines.rows.streak import Fault, FaultStreak
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import UnreadableUnit
+from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.here_pool import HerePool
 from tests.helpers.pipelines.running import job_of, logits, rows_in
 
@@ -116,15 +116,15 @@ def tripping(patch: pytest.MonkeyPatch, where: object, name: str, seen: Callable
 
 
 def in_jsonl(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "read_jsonl", lambda lines, *rest: lines)
+    tripping(patch, pipelines.units.reading, "read_jsonl", lambda lines, *rest: lines)
 
 
 def in_csv(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "read_csv", lambda text, *rest: text)
+    tripping(patch, pipelines.units.reading, "read_csv", lambda text, *rest: text)
 
 
 def in_parquet(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "conform", lambda table, *rest: table.to_pylist())
+    tripping(patch, pipelines.units.reading, "conform", lambda table, *rest: table.to_pylist())
 
 
 def in_templates(patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from pipelines.errors import PlanError
 from pipelines.units.layout import check_text
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 ROWS = [{"a": number, "b": {"c": [number, {"d": None}]}} for number in range(50)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from pipelines.errors import PlanError
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units import planning, scanning
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Item, Plan, Result, map_here, plan_units, unit_rows_of
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 small_chunks = pytest.fixture(autouse=False)(lambda monkeypatch: monkeypatch.setattr(planning, "CHUNK_BYTES", 64))
 

@@ -1,6 +1,6 @@
 """What a unit is: a run of neighbouring rows of one source file that are read, computed and committed together.
 
-A unit names a place, never content: reading it is `pipelines.rows.reading`, making all of them is
+A unit names a place, never content: reading it is `pipelines.units.reading`, making all of them is
 `pipelines.units.planning`, keeping them is `pipelines.units.unit_table`. Row numbers count from 0
 within a file; blank lines of a text file are no rows and are not counted.
 """

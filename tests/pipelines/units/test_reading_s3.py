@@ -13,11 +13,11 @@ from pipelines.errors import PlanError, SourceChangedError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 LINES = b"".join(b'{"a": %d}\n' % number for number in range(100))
 

@@ -41,8 +41,8 @@ from pipelines.rows.jsonl import read_jsonl
 from pipelines.rows.read_guard import read_guarded
 from pipelines.rows.row_guard import unit_fault
 from pipelines.rows.rows import JsonRow, RowFailure, Rows, UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.units.digest import digest_of
-from pipelines.units.unit import Unit, UnreadableUnit
 
 _SKIP_BYTES = 4 << 20
 

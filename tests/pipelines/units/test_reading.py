@@ -20,11 +20,11 @@ from pipelines.errors import SourceChangedError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Content, Storage
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader, group_units
 from pipelines.rows.rows import RowFailure, UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Plan, plan_units
-from pipelines.units.unit import Unit, UnreadableUnit
+from pipelines.units.reading import UnitReader, group_units
 
 ROWS = [{"id": number, "text": f"row {number}\nwith ünicode", "tags": ["a"] * (number % 3)} for number in range(1000)]
 JSONL = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS)
