@@ -16,26 +16,21 @@ from jobs.spec.output_check import check_output
 from jobs.spec.templates import required_columns
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError
-from pipelines.errors import PlanError, RowError, SourceError, TaskError
-from pipelines.formats.csv_text import parse_header, read_first_record
+from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.formats.hive import folder_values
-from pipelines.formats.json_line import parse_object
-from pipelines.formats.parquet import read_names
 from pipelines.formats.schema import column_hint, parse_types, shown_names
-from pipelines.io.inputs import Content, Storage, reading
+from pipelines.input_formats.table import FORMATS
+from pipelines.io.inputs import Storage
 from pipelines.opened import OpenedJob
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import result_columns
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.tasks.isolated_work import FittedTask
-from pipelines.units.layout import check_text
 from pipelines.units.listing import SourceFile, Sources, find_sources
 from pipelines.units.overlap import check_apart
-from pipelines.units.scanning import Ahead, what_is_wrong
+from pipelines.units.scanning import what_is_wrong
 
-_HEAD_BYTES = 1 << 20
-_HEAD_LINES = 1000
 MODEL, PATHS, ENGINE = ("model", "path"), ("input", "paths"), ("engine",)
 
 
@@ -144,38 +139,13 @@ class ColumnsSeen:
 
 
 def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
+    format = FORMATS[source.format]
     try:
-        names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
+        seen = format.columns_at_head(storage, source.path)
     except SourceError as error:
-        raise PlanError(what_is_wrong(storage, source) or str(error)) from error
-    is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
-    names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
-    return ColumnsSeen(names=names, place=source.path, is_all=is_all)
-
-
-def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
-    content = storage.content(source.path)
-    try:
-        with reading(source.path):
-            content = Ahead(content)
-            check_text(source.path, content.head, source.format)
-            if source.format == "csv":
-                return parse_header(read_first_record(content), source.path)
-            return _jsonl_columns(content)
-    finally:
-        content.close()
-
-
-def _jsonl_columns(content: Content) -> tuple[str, ...]:
-    """The fields of the objects in the first bytes; lines that hold none are the run's affair."""
-    head = content.read(_HEAD_BYTES)
-    names: dict[str, None] = {}
-    for line in head.splitlines()[:_HEAD_LINES]:
-        try:
-            names.update(dict.fromkeys(parse_object(line)))
-        except RowError:
-            continue
-    return tuple(names)
+        raise PlanError(what_is_wrong(storage, format, source.path, source.size) or str(error)) from error
+    names = tuple(dict.fromkeys((*seen.names, *folder_values(source.path))))
+    return ColumnsSeen(names=names, place=source.path, is_all=seen.is_all)
 
 
 def check_columns(spec: LoadedSpec, seen: ColumnsSeen, result_names: Sequence[str]) -> None:

@@ -6,9 +6,6 @@ within a file; blank lines of a text file are no rows and are not counted.
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
-Format = Literal["parquet", "jsonl", "csv"]
 
 NO_ROW_GROUP = -1
 
@@ -30,7 +27,7 @@ class Unit:
     index: int
     path: str
     relative_path: str
-    format: Format
+    format: str
     row_group: int
     offset: int
     first_row: int

@@ -21,10 +21,17 @@ from typing import Any
 
 from models.checkpoint.url_secrets import public_url, redacted
 from pipelines.errors import PlanError, SourceError
+from pipelines.input_formats.table import (
+    FORMATS,
+    format_by_ending,
+    format_names,
+    format_titles,
+    has_ending,
+    known_endings,
+)
 from pipelines.io.inputs import (
     FileStat,
     Storage,
-    compression_of,
     describe,
     file_stat,
     is_remote,
@@ -34,16 +41,7 @@ from pipelines.io.inputs import (
 )
 from pipelines.io.walking import ANY_DEPTH, Found, has_magic, is_hidden, walk
 from pipelines.job import InputSpec
-from pipelines.rows.unit import Format
 
-_FORMATS: Mapping[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-}
 _EXAMPLES = 3
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|^https?://[^/?#@]*@", re.IGNORECASE)
 
@@ -54,20 +52,15 @@ class SourceFile:
 
     path: str
     relative_path: str
-    format: Format
+    format: str
     size: int
     tag: str
     digest: str = ""
 
     @property
     def is_cuttable(self) -> bool:
-        """Whether the file can be read from a place in its middle: all but compressed text can."""
-        return self.format == "parquet" or compression_of(self.path) is None
-
-    @property
-    def always_has_bytes(self) -> bool:
-        """Whether even a file without rows cannot be empty: Parquet and compressed text have a frame."""
-        return self.format == "parquet" or compression_of(self.path) is not None
+        """Whether the file can be read from a place in its middle."""
+        return FORMATS[self.format].is_cuttable(self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,8 +138,8 @@ def list_sources(spec: InputSpec) -> tuple[SourceFile, ...]:
     return find_sources(spec).files
 
 
-def _nothing_found(given: str, format: Format | None, passed_over: list[str]) -> str:
-    text = f"input path {given!r} matches no {format or 'Parquet, JSONL or CSV'} file"
+def _nothing_found(given: str, format: str | None, passed_over: list[str]) -> str:
+    text = f"input path {given!r} matches no {format or format_titles()} file"
     if passed_over:
         text += f", but {len(passed_over):,} with other endings, such as {passed_over[0]}"
     return (
@@ -154,12 +147,12 @@ def _nothing_found(given: str, format: Format | None, passed_over: list[str]) ->
     )
 
 
-def _sifted(matches: Iterable[_Match], given: Format | None) -> tuple[list[_Match], list[_Match]]:
+def _sifted(matches: Iterable[_Match], given: str | None) -> tuple[list[_Match], list[_Match]]:
     """The matches that belong to the input, and those of folders that do not."""
     wanted: list[_Match] = []
     others: list[_Match] = []
     for match in matches:
-        is_wanted = not match.is_from_folder or _is_wanted(match.path, _format_of(match.path), given)
+        is_wanted = not match.is_from_folder or _is_wanted(match.path, given)
         (wanted if is_wanted else others).append(match)
     return wanted, others
 
@@ -208,7 +201,9 @@ def _list_local(pattern: str) -> _Listing:
 def _walked(folder: str, segments: tuple[str, ...]) -> _Listing:
     is_link = os.path.realpath(folder) != folder
     is_from_folder = _is_whole_folder(segments)
-    found = [file for file in walk(folder, segments) if file.status is not None or _format_of(file.path) is not None]
+    found = [
+        file for file in walk(folder, segments) if file.status is not None or format_by_ending(file.path) is not None
+    ]
     return _Listing(folder, [_match(file, is_from_folder, is_link) for file in found])
 
 
@@ -294,37 +289,29 @@ def _relative(match: _Match, root: str) -> str:
     return posixpath.relpath(match.place, root) if root else match.place.lstrip("/")
 
 
-def _source(match: _Match, root: str, given: Format | None) -> SourceFile:
+def _source(match: _Match, root: str, given: str | None) -> SourceFile:
     """The file with its format."""
     path = match.path
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise PlanError(f"the name of input file {path!r} is not valid UTF-8; rename it") from error
-    format = given or _format_of(path)
+    format = format_by_ending(path) if given is None else FORMATS[given]
     if format is None:
         raise PlanError(
-            f"the format of input file {path} is not known from its ending; set input.format to parquet, jsonl or csv "
-            f"(endings known: {', '.join(_FORMATS)}, the text ones also with .gz or .zst)"
+            f"the format of input file {path} is not known from its ending; set input.format to {format_names()} "
+            f"(endings known: {known_endings()}, the text ones also with .gz or .zst)"
         )
     return SourceFile(
-        path=path, relative_path=_relative(match, root), format=format, size=match.stat.size, tag=match.stat.tag
+        path=path, relative_path=_relative(match, root), format=format.name, size=match.stat.size, tag=match.stat.tag
     )
 
 
-def _is_wanted(path: str, told: Format | None, given: Format | None) -> bool:
+def _is_wanted(path: str, given: str | None) -> bool:
     """Whether a folder's file belongs to the input: by its ending, or for want of any ending where the format was given."""
-    if told is None:
-        return given is not None and not posixpath.splitext(path)[1]
-    return given in (None, told)
-
-
-def _format_of(path: str) -> Format | None:
-    stem, ending = posixpath.splitext(path.lower())
-    if compression_of(path) is None:
-        return _FORMATS.get(ending)
-    inner = _FORMATS.get(posixpath.splitext(stem)[1])
-    return None if inner == "parquet" else inner
+    if given is None:
+        return format_by_ending(path) is not None
+    return has_ending(FORMATS[given], path) or not posixpath.splitext(path)[1]
 
 
 def _check_one_format(files: tuple[SourceFile, ...]) -> None:

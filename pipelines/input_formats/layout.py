@@ -1,19 +1,15 @@
-"""What a file is, told from its first bytes, where it is not what its name says or no records can be found in it.
+"""What a file is, told from its first bytes, where it is not what its name says or text is not laid out in lines.
 
-Millrace reads one JSON object a line, CSV with a header, and Parquet; other layouts are refused with the command that mends them.
-Nothing here guesses what a damaged record was meant to be: a file is refused only where its layout shows.
+Other layouts are refused with the command that mends them. Nothing here guesses what a damaged record was meant to be: a file is
+refused only where its layout shows.
 """
 
-import json
 import posixpath
-import re
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 from pipelines.errors import PlanError
 from pipelines.io.decompress import Compression
-from pipelines.rows.unit import Format
 
 HEAD_BYTES = 1 << 20
 
@@ -41,7 +37,6 @@ _UTF = (
     (b"\xfe\xff", "UTF-16"),
 )
 _BOM = b"\xef\xbb\xbf"
-_WHITE = re.compile(r"[ \t\r\n]*")
 
 
 def binary_kind(head: bytes) -> str | None:
@@ -69,11 +64,13 @@ def why_unreadable(path: str, head: bytes, tail: bytes, kind: Compression | Lite
     return f"cannot read {path}: {reason}"
 
 
-def check_text(path: str, head: bytes, format: Format) -> None:
-    """Looks at the first bytes, at most `HEAD_BYTES`, of a text file's content.
+def check_text(path: str, head: bytes, format: str, *, has_records: Callable[[bytes], bool]) -> bytes:
+    """Looks at the first bytes, at most `HEAD_BYTES`, of a text file's content, and returns them without a byte order mark.
+
+    `has_records` says of text without any newline whether it is several records, and not one with carriage returns for white space.
 
     Raises:
-        PlanError: it is binary, in another encoding, or not laid out in records.
+        PlanError: it is binary, in another encoding, or ends its lines with carriage returns.
     """
     kind = binary_kind(head)
     if kind is not None:
@@ -82,12 +79,11 @@ def check_text(path: str, head: bytes, format: Format) -> None:
     if encoding is not None:
         raise PlanError(f"{path} is {encoding}; convert it to UTF-8, for example with: iconv -f {encoding} -t UTF-8")
     text = head.removeprefix(_BOM)
-    if b"\r" in text and b"\n" not in text and _has_records(text, format):
+    if b"\r" in text and b"\n" not in text and has_records(text):
         raise PlanError(
             f"{path} ends its lines with carriage returns alone; convert it, for example with: tr '\\r' '\\n' < FILE"
         )
-    if format == "jsonl":
-        _check_lines(path, text)
+    return text
 
 
 def _remedy(path: str, found: str | None, kind: str | None = None) -> str:
@@ -103,7 +99,7 @@ def _remedy(path: str, found: str | None, kind: str | None = None) -> str:
             if kind != "Parquet"
             else "rename it by what it is"
         )
-    return "convert it to Parquet, JSONL or CSV"
+    return "convert it to Parquet"
 
 
 def _encoding_without_mark(head: bytes) -> str | None:
@@ -115,63 +111,3 @@ def _encoding_without_mark(head: bytes) -> str | None:
     if not any(odd):
         return "UTF-16LE"
     return "UTF-16BE" if not any(even) else None
-
-
-def _has_records(text: bytes, format: Format) -> bool:
-    """Whether text without any newline is several records, and not one with carriage returns for white space."""
-    if format == "csv":
-        return text.rstrip(b"\r").count(b"\r") > 0
-    return text.lstrip(b" \t\r").startswith(b"{") and len(_values(text.decode(errors="replace"), 2)) == 2
-
-
-def _check_lines(path: str, text: bytes) -> None:
-    """Refuses JSON that is one array, or objects that are spread over lines."""
-    shown = text.decode(errors="replace").strip(" \t\r\n")
-    first = shown.partition("\n")[0].strip()
-    if shown.startswith("[") and (_is_json_name(path) or not _is_json(first) or (shown == first and "{" in first)):
-        raise PlanError(f"{path} holds one JSON array; one object a line is needed, for example with: jq -c '.[]'")
-    if shown.startswith("{") and not _is_json(first) and _is_spread(shown):
-        raise PlanError(
-            f"{path} holds JSON objects spread over several lines; one object a line is needed, for example with: jq -c ."
-        )
-
-
-def _is_json_name(path: str) -> bool:
-    return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".json")
-
-
-def _is_spread(shown: str) -> bool:
-    """Whether the first objects of the text, at most two, all go over several lines."""
-    found = _values(shown, 2)
-    if not found:  # longer than what is looked at, or none
-        return shown.partition("\n")[0].strip() == "{" and len(shown) >= HEAD_BYTES // 4
-    return all(isinstance(json.loads(value), dict) and "\n" in value for value in found)
-
-
-def _values(text: str, limit: int) -> list[str]:
-    """The texts of the first JSON values that stand one after the other, as far as they are JSON."""
-    decoder, found, position = json.JSONDecoder(), [], 0
-    for _ in range(limit):
-        match = _WHITE.match(text, position)
-        position = match.end() if match else position
-        end = _attempt(partial(_end_of_value, decoder, text, position))
-        if end is None:
-            break
-        found.append(text[position:end])
-        position = end
-    return found
-
-
-def _end_of_value(decoder: json.JSONDecoder, text: str, start: int) -> int:
-    return decoder.raw_decode(text, start)[1]
-
-
-def _is_json(text: str) -> bool:
-    return _attempt(lambda: json.loads(text) is None or True) is not None
-
-
-def _attempt(parse: Callable[[], int]) -> int | None:
-    try:
-        return parse()
-    except (ValueError, RecursionError):
-        return None
