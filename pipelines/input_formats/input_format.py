@@ -87,6 +87,14 @@ def whole_file(path: str, size: int) -> Iterable[tuple[int, int]]:
     yield 0, size
 
 
+FilesOf = Callable[[str, Sequence[str], Callable[[str], bytes]], Sequence[str] | None]
+
+
+def all_files(folder: str, names: Sequence[str], read: Callable[[str], bytes]) -> None:
+    """No file of a folder says which of them are input, or in which order."""
+    del folder, names, read
+
+
 def pass_of_text(unit: Unit) -> int:
     """Text that can be cut is read unit by unit, other text from its start in one pass."""
     return unit.index if unit.is_cuttable else -1
@@ -113,7 +121,8 @@ class InputFormat:
     of each in turn. `stretches(path, size)` are the ranges of bytes that are scanned apart;
     `scan_bytes` is how many bytes of text take as long to scan as a file (None: its own size).
     `fault(path, head, tail)` says what a file is that cannot be read, if its first and last bytes
-    tell.
+    tell. `files_of(folder, names, read)` gives the names of those files of a folder that are input,
+    in order, where a file of the folder says so (None: it does not); `read` gives a file's content.
     """
 
     name: str
@@ -128,6 +137,7 @@ class InputFormat:
     stretches: Callable[[str, int], Iterable[tuple[int, int]]] = whole_file
     pass_of: Callable[[Unit], int] = pass_of_text
     fault: Callable[[str, bytes, bytes], str | None] = compression_fault
+    files_of: FilesOf = all_files
 
     def is_cuttable(self, path: str) -> bool:
         """Whether a file can be read from a place in its middle: all but compressed text can."""

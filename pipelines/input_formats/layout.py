@@ -14,6 +14,7 @@ from pipelines.io.decompress import Compression
 HEAD_BYTES = 1 << 20
 
 _GZIP, _ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+ARROW_FILE, ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 _MAGIC = (
     (_GZIP, "gzip"),
     (_ZSTD, "zstd"),
@@ -25,10 +26,15 @@ _MAGIC = (
     (b"PK\x03\x04", "a zip archive"),
     (b"Obj\x01", "Avro"),
     (b"ORC", "ORC"),
-    (b"ARROW1", "an Arrow file"),
+    (ARROW_FILE, "an Arrow file"),
+    (ARROW_STREAM, "an Arrow stream"),
+    (b"FEA1", "Feather of version 1"),
     (b"SQLite format 3", "a SQLite database"),
 )
 _ENDINGS = {"gzip": ".gz", "zstd": ".zst"}
+_NAMES = {"Parquet": "parquet", "an Arrow file": "arrow", "an Arrow stream": "arrow"}
+_KINDS = {"Arrow": ("an Arrow file", "an Arrow stream")}
+_LAST = {"Parquet": PARQUET, "an Arrow file": ARROW_FILE}
 _SKIPPED_FRAME = b"\x2a\x4d\x18"
 _UTF = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
@@ -44,7 +50,7 @@ def binary_kind(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
-def why_unreadable(path: str, head: bytes, tail: bytes, kind: Compression | Literal["Parquet"]) -> str | None:
+def why_unreadable(path: str, head: bytes, tail: bytes, kind: Compression | Literal["Parquet", "Arrow"]) -> str | None:
     """What is wrong with a file of `kind` that cannot be read, if its first and last few bytes tell."""
     found = binary_kind(head)
     if not head:
@@ -52,13 +58,14 @@ def why_unreadable(path: str, head: bytes, tail: bytes, kind: Compression | Lite
             f"it is empty (0 bytes), which no {kind} file is: whoever wrote it did not finish; write it again, or take it out of the "
             "input if it was to hold no rows"
         )
-    elif found is not None and found != kind:
+    elif found is not None and found not in _KINDS.get(kind, (kind,)):
         reason = f"it is {found}, though its name or input.format says {kind}; {_remedy(path, found, kind)}"
     elif found is None and not (kind == "zstd" and head[1:4] == _SKIPPED_FRAME):
-        magic = "no magic bytes" if kind == "Parquet" else "an incorrect header"
+        magic = "no magic bytes" if kind in ("Parquet", "Arrow") else "an incorrect header"
         reason = f"it is no {kind}: {magic} at its start, {head[:8]!r}; {_remedy(path, found, kind)}"
-    elif kind == "Parquet" and tail[-4:] != PARQUET:
-        reason = f"it is cut off: Parquet ends with {PARQUET!r}, and it ends with {tail[-4:]!r}; write or copy it again"
+    elif found in _LAST and not tail.endswith(_LAST[found]):
+        last = _LAST[found]
+        reason = f"it is cut off: {found} ends with {last!r}, and it ends with {tail[-len(last) :]!r}; write or copy it again"
     else:
         return None
     return f"cannot read {path}: {reason}"
@@ -91,12 +98,13 @@ def _remedy(path: str, found: str | None, kind: str | None = None) -> str:
     bare = posixpath.splitext(name)[0] if kind is not None else name
     if found in ("gzip", "zstd"):
         return f"rename it to {bare}{_ENDINGS[found]}, or decompress it (twice if it was compressed twice)"
-    if found == "Parquet":
-        return f"rename it to {posixpath.splitext(bare)[0]}.parquet, and set input.format: parquet if it is set at all"
+    if found in _NAMES:
+        name = _NAMES[found]
+        return f"rename it to {posixpath.splitext(bare)[0]}.{name}, and set input.format: {name} if it is set at all"
     if found is None:
         return (
             f"if it is text that is not compressed, rename it to {bare}"
-            if kind != "Parquet"
+            if kind not in ("Parquet", "Arrow")
             else "rename it by what it is"
         )
     return "convert it to Parquet"

@@ -3,6 +3,7 @@
 import posixpath
 from typing import Final
 
+from pipelines.input_formats.arrow_format import ARROW
 from pipelines.input_formats.csv_format import CSV
 from pipelines.input_formats.input_format import InputFormat
 from pipelines.input_formats.jsonl_format import JSONL
@@ -11,6 +12,7 @@ from pipelines.io.inputs import compression_of
 
 FORMATS: Final[dict[str, InputFormat]] = {
     "parquet": PARQUET,
+    "arrow": ARROW,
     "jsonl": JSONL,
     "csv": CSV,
 }

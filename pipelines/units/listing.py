@@ -1,10 +1,12 @@
 """Which files a job reads: patterns, folders and files, in a stable order, each with its format, size and tag.
 
-Usage: `find_sources(job.input) -> Sources`, or `list_sources(job.input)` for the files alone. The order is that of `input.paths`, and
-by name within one of them; a file that several of them match, or reach through links, counts once. Names that start with `.` or `_` are
-passed over, unless a pattern names them; see `pipelines.io.walking`. In a folder, which is searched to the bottom, and of what `**` or
-`**/*` at a pattern's end matches, files whose ending tells no format are passed over too, and counted: a folder and its `**` are the
-same files.
+Usage: `find_sources(job.input) -> Sources`, or `list_sources(job.input)` for the files alone. The order
+is that of `input.paths`, and by name within one of them; a file that several of them match, or reach
+through links, counts once. Names that start with `.` or `_` are passed over, unless a pattern names
+them; see `pipelines.io.walking`. In a folder, which is searched to the bottom, and of what `**` or `**/*`
+at a pattern's end matches, files whose ending tells no format are passed over too, and counted: a folder
+and its `**` are the same files. Where a file of a folder says which of the others are input, such as
+`state.json` of a saved dataset, the matches in that folder are those, in its order.
 
 `relative_path` is relative to the input root: the deepest folder that holds everything the patterns can match, so the same corpus
 somewhere else has the same relative paths (seeds derive from them).
@@ -14,7 +16,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,7 @@ def find_sources(spec: InputSpec) -> Sources:
     taken: dict[str, _Match] = {}
     passed_over: dict[str, None] = {}
     for given, listing in zip(spec.paths, listings, strict=True):
-        wanted, others = _sifted(listing.matches, spec.format)
+        wanted, others = _sifted(_in_order(listing.matches, spec.format, storage), spec.format)
         passed_over |= dict.fromkeys(_relative(match, root) for match in others)
         if not wanted:
             raise PlanError(_nothing_found(redacted(given), spec.format, [match.path for match in others]))
@@ -145,6 +147,40 @@ def _nothing_found(given: str, format: str | None, passed_over: list[str]) -> st
     return (
         f"{text}; give a file, a folder or a pattern such as 'in/*.parquet', and input.format where endings do not tell"
     )
+
+
+def _in_order(matches: Sequence[_Match], given: str | None, storage: Storage) -> list[_Match]:
+    """The matches; those of a folder one of whose files says which of them are input are these alone, in the order that it says."""
+    folders: dict[str, dict[str, _Match]] = {}
+    for match in matches:
+        folder, name = posixpath.split(match.path)
+        folders.setdefault(folder, {})[name] = match
+    chosen = {folder: _chosen(folder, inside, given, storage) for folder, inside in folders.items()}
+    ordered: list[_Match] = []
+    for match in matches:
+        folder = posixpath.dirname(match.path)
+        names = chosen[folder]
+        if names is None:
+            ordered.append(match)
+        else:
+            ordered += [folders[folder][name] for name in names]
+            chosen[folder] = ()
+    return ordered
+
+
+def _chosen(folder: str, inside: Mapping[str, _Match], given: str | None, storage: Storage) -> Sequence[str] | None:
+    """The names of the files of a folder that are input, in order, if a file of it says so."""
+
+    def read(name: str) -> bytes:
+        found = inside[name]
+        return with_retries(lambda: storage.read(found.path, 0, found.stat.size))
+
+    formats = FORMATS.values() if given is None else (FORMATS[given],)
+    try:
+        found = (format.files_of(folder, tuple(inside), read) for format in formats)
+        return next((names for names in found if names is not None), None)
+    except SourceError as error:
+        raise PlanError(f"the input cannot be listed: {error}") from error
 
 
 def _sifted(matches: Iterable[_Match], given: str | None) -> tuple[list[_Match], list[_Match]]:
