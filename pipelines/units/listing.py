@@ -355,5 +355,5 @@ def _check_one_format(files: tuple[SourceFile, ...]) -> None:
         if file.format != files[0].format:
             raise PlanError(
                 f"the input mixes formats: {files[0].path} is {files[0].format}, {file.path} is {file.format}; "
-                "give each format a job of its own"
+                "give each format a job of its own, with input.format where a folder holds several"
             )
