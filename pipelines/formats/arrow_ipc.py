@@ -1,9 +1,10 @@
 """Arrow IPC files: their record batches, and ranges of their rows. Both forms, told apart by the first bytes.
 
-The file form (`ARROW1` at its start, a footer at its end; also Feather of version 2) gives each of its batches at once. The stream form
-(what Hugging Face's `datasets` writes) is read in order. Bodies may be compressed with LZ4 or zstd. Files of this machine are mapped,
-so that of batches that are not compressed only the rows that are asked for are ever in memory; others are decoded a batch at a time,
-in the columns that are asked for.
+The file form (`ARROW1` at its start, a footer at its end; also Feather of version 2) gives each of its batches at
+once. So does the stream form (what Hugging Face's `datasets` writes) from where a batch's message begins, unless it has
+dictionaries, which messages before may have changed: then it is read in order. Bodies may be compressed with LZ4 or
+zstd. Files of this machine are mapped, so that of batches that are not compressed only the rows that are asked for are
+ever in memory; others are decoded a batch at a time.
 
 Columns come in the plain types of `pipelines.formats.plain_arrays`. The format is https://arrow.apache.org/docs/format/Columnar.html;
 a reader of it takes offsets as they come, so they are checked here: a damaged file must not crash a process.
@@ -28,10 +29,13 @@ FILE_MARK = b"ARROW1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batches:
-    """What an Arrow file holds: its schema, and each batch's rows and bytes in memory of the columns that are needed."""
+    """What an Arrow file holds: its schema, and each batch's rows and bytes in memory of the columns that are needed.
+
+    `places` are where its batches can be had: their numbers in a file, their first bytes in a stream. None: in order alone.
+    """
 
     schema: pa.Schema
-    is_stream: bool
+    places: tuple[int, ...] | None
     num_rows: tuple[int, ...]
     num_bytes: tuple[int, ...]
 
@@ -44,12 +48,12 @@ def read_batches(storage: Storage, path: str, columns: Columns) -> Batches:
     """
     with _opened(storage, path) as opened, reading(path):
         opened.choose([name for name in opened.schema.names if columns.is_needed(name)])
-        sizes = [(batch.num_rows, _num_bytes(batch)) for batch in opened.batches(0)]
+        found = [(place, batch.num_rows, _num_bytes(batch)) for place, batch in opened.placed_batches()]
         return Batches(
             schema=plain_schema(opened.schema),
-            is_stream=opened.is_stream,
-            num_rows=tuple(num_rows for num_rows, _ in sizes),
-            num_bytes=tuple(num_bytes for _, num_bytes in sizes),
+            places=None if opened.is_in_order else tuple(place for place, _, _ in found),
+            num_rows=tuple(num_rows for _, num_rows, _ in found),
+            num_bytes=tuple(num_bytes for _, _, num_bytes in found),
         )
 
 
@@ -64,10 +68,10 @@ def read_names(storage: Storage, path: str) -> tuple[str, ...]:
 
 
 def iter_row_ranges(
-    storage: Storage, path: str, first_batch: int, names: Sequence[str], ranges: Sequence[tuple[int, int]]
+    storage: Storage, path: str, place: int | None, names: Sequence[str], ranges: Sequence[tuple[int, int]]
 ) -> Iterator[pa.Table]:
-    """Yields the rows of each range (first row, number of rows) in turn; the ranges ascend and do not overlap. Rows are counted from the
-    start of batch `first_batch`, which is 0 in a stream.
+    """Yields the rows of each range (first row, number of rows) in turn; the ranges ascend and do not overlap. Rows are
+    counted from the start of the batch at `place` (None: of the first batch).
 
     Those of `names` that the file lacks are left out. What is yielded does not refer to the file.
 
@@ -77,7 +81,7 @@ def iter_row_ranges(
     with _opened(storage, path) as opened:
         present = [name for name in names if name in opened.schema.names]
         opened.choose(present)
-        rows = RowStream(map(_checked, opened.batches(first_batch)), path)
+        rows = RowStream(map(_checked, opened.batches(place, present)), path)
         for start, count in ranges:
             rows.skip(start - rows.position)
             with reading(path):
@@ -96,13 +100,18 @@ def _opened(storage: Storage, path: str) -> Iterator["_Opened"]:
 
 
 class _Opened:
-    """An Arrow file that is open."""
+    """An Arrow file that is open, of which batches come with the chosen columns."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.is_stream = file.read(len(FILE_MARK)) != FILE_MARK
+        self._is_stream = file.read(len(FILE_MARK)) != FILE_MARK
         self._reader = self._open(ipc.IpcReadOptions(use_threads=False))
         self.schema: pa.Schema = self._reader.schema
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether a batch can only be had after those before it."""
+        return self._is_stream and any(map(_has_dictionary, self.schema.types))
 
     def choose(self, names: Sequence[str]) -> None:
         """Has batches come with these columns alone, all of them if there are none: a batch without columns has no rows."""
@@ -111,21 +120,64 @@ class _Opened:
 
     def _open(self, options: ipc.IpcReadOptions) -> Any:
         self._file.seek(0)
-        return (ipc.open_stream if self.is_stream else ipc.open_file)(self._file, options=options)
+        return (ipc.open_stream if self._is_stream else ipc.open_file)(self._file, options=options)
 
-    def batches(self, first: int) -> Iterator[pa.RecordBatch]:
-        """The batches from number `first` on; those of a stream all come from the start.
+    def placed_batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """All batches, with their places.
 
         Raises:
             pa.ArrowInvalid: one is damaged, or larger than memory.
         """
-        try:
-            if self.is_stream:
+        with _memory_errors_told():
+            if not self._is_stream:
+                yield from ((place, self._reader.get_batch(place)) for place in range(self._reader.num_record_batches))
+                return
+            place = self._file.tell()
+            for batch in self._reader:
+                yield place, batch
+                place = self._file.tell()
+
+    def batches(self, place: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The batches from the one at `place` on, or from the first one on; with the columns `names` at least.
+
+        Raises:
+            pa.ArrowInvalid: one is damaged, or larger than memory.
+        """
+        with _memory_errors_told():
+            if place is None:
                 yield from self._reader
+            elif not self._is_stream:
+                yield from map(self._reader.get_batch, range(place, self._reader.num_record_batches))
             else:
-                yield from map(self._reader.get_batch, range(first, self._reader.num_record_batches))
-        except pa.ArrowMemoryError as error:
-            raise pa.ArrowInvalid(f"a batch is damaged, or larger than memory: {error}") from error
+                self._file.seek(place)
+                for message in self._messages():
+                    yield ipc.read_record_batch(message, self.schema).select(names or self.schema.names)
+
+    def _messages(self) -> Iterator[pa.Message]:
+        while True:
+            try:
+                message = ipc.read_message(self._file)
+            except EOFError:
+                return
+            yield message
+
+
+@contextmanager
+def _memory_errors_told() -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowMemoryError as error:
+        raise pa.ArrowInvalid(f"a batch is damaged, or larger than memory: {error}") from error
+
+
+def _has_dictionary(type: pa.DataType) -> bool:
+    if isinstance(type, pa.BaseExtensionType):
+        return _has_dictionary(type.storage_type)
+    if isinstance(type, pa.RunEndEncodedType):
+        return _has_dictionary(type.value_type)
+    if pa.types.is_nested(type):
+        return any(_has_dictionary(type.field(index).type) for index in range(type.num_fields))
+    return bool(pa.types.is_dictionary(type))
 
 
 def _num_bytes(batch: pa.RecordBatch) -> int:

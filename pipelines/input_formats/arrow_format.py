@@ -1,7 +1,8 @@
 """Arrow IPC as an input: units are rows of neighbouring record batches. Decoding is `pipelines.formats.arrow_ipc`.
 
-A unit of a file's has the number of the batch in which it starts, and its first row in there; a unit of a stream's, which is read in
-order, no such number, and its first row in the file. So the units that start in one batch, and those of one stream, are read in one pass.
+A unit has the place of the batch in which it starts as its `row_group`, and its first row in there. Of a stream that is
+read in order it has no such place, and its first row in the file. So the units that start in one batch, and those of one
+such stream, are read in one pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,11 +72,11 @@ class _Places:
     _rows: int = 0
     _bytes: int = 0
 
-    def add(self, batch: int, first: int, num_rows: int, row_bytes: float) -> None:
-        """Adds rows of a batch, from row `first` on."""
+    def add(self, place: int, first: int, num_rows: int, row_bytes: float) -> None:
+        """Adds rows of the batch at a place, from row `first` on."""
         while num_rows:
             if not self._rows:
-                self._start = batch, first
+                self._start = place, first
             fitting = int((MAX_UNIT_BYTES - self._bytes) / row_bytes) if row_bytes else num_rows
             taken = min(num_rows, self.max_rows - self._rows, max(fitting, 0 if self._rows else 1))
             self._rows, self._bytes = self._rows + taken, self._bytes + round(taken * row_bytes)
@@ -91,11 +92,11 @@ class _Places:
 
 
 def _places(found: Batches, unit_rows: int) -> list[tuple[int, int, int, int]]:
-    """Number of the batch, first row, bytes and rows of each unit."""
+    """Place of the batch, first row, bytes and rows of each unit."""
     places, before = _Places(unit_rows), 0
     for batch, (num_rows, num_bytes) in enumerate(zip(found.num_rows, found.num_bytes, strict=True)):
-        number, first = (NO_ROW_GROUP, before) if found.is_stream else (batch, 0)
-        places.add(number, first, num_rows, num_bytes / max(num_rows, 1))
+        place, first = (NO_ROW_GROUP, before) if found.places is None else (found.places[batch], 0)
+        places.add(place, first, num_rows, num_bytes / max(num_rows, 1))
         before += num_rows
     places.finish()
     return places.units
@@ -103,13 +104,13 @@ def _places(found: Batches, unit_rows: int) -> list[tuple[int, int, int, int]]:
 
 def _read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
     first, ranges = units[0], [(unit.offset, unit.num_rows) for unit in units]
-    first_batch = max(first.row_group, 0)
-    tables = iter_row_ranges(wanted.storage, first.path, first_batch, wanted.schema.names, ranges)
+    place = None if first.row_group == NO_ROW_GROUP else first.row_group
+    tables = iter_row_ranges(wanted.storage, first.path, place, wanted.schema.names, ranges)
     for unit, table in zip(units, tables, strict=True):
         yield table_content(unit, table, wanted.schema)
 
 
-def _first_batch(unit: Unit) -> int:
+def _batch_of(unit: Unit) -> int:
     return unit.row_group
 
 
@@ -121,7 +122,7 @@ ARROW = InputFormat(
     columns_at_head=_columns_at_head,
     scan=_scan,
     read=_read,
-    pass_of=_first_batch,
+    pass_of=_batch_of,
     fault=partial(why_unreadable, kind="Arrow"),
     files_of=files_of_dataset,
 )

@@ -51,8 +51,9 @@ def table() -> pa.Table:
 
 
 def damaged(seed: int) -> bytes:
-    """A file or a stream, compressed or not, cut off or with some of its bytes changed."""
-    draw, buffer, rows = random.Random(seed), io.BytesIO(), table()
+    """A file or a stream, with dictionaries or not, compressed or not, cut off or with some of its bytes changed."""
+    draw, buffer = random.Random(seed), io.BytesIO()
+    rows = table() if draw.random() < 0.5 else table().drop_columns(["dictionary"])
     make: Any = draw.choice([ipc.new_file, ipc.new_stream])
     compression = draw.choice([None, None, "lz4"])
     with make(buffer, rows.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from pipelines.errors import PlanError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.rows.unit import UnreadableUnit
+from pipelines.units.reading import group_units
 from tests.pipelines.formats.test_plain_arrays import arrays
 from tests.pipelines.units.test_reading import Corpus, no_sleep
 
@@ -115,6 +116,37 @@ def test_dictionaries_that_change_within_a_stream(tmp_path: Path, options: dict[
     batches = [pa.RecordBatch.from_arrays([pa.array(some).dictionary_encode()], names=["a"]) for some in texts]
     corpus = Corpus(write(tmp_path / "in.arrows", ipc.new_stream, *batches, **options), unit_rows=4)
     assert [row["a"] for row in corpus.rows()] == [text for some in texts for text in some]
+
+
+@pytest.mark.parametrize(
+    ("column", "sizes"),
+    [
+        (pa.array(["a", "b"] * 50), [10] * 10),
+        (pa.array(["a", "b"] * 50).dictionary_encode(), [100]),
+        (pa.array([{"a": ["x"]}] * 100, pa.struct({"a": pa.list_(pa.dictionary(pa.int32(), pa.string()))})), [100]),
+    ],
+    ids=["plain", "dictionary", "nested"],
+)
+def test_a_stream_is_read_in_one_pass_where_batches_need_those_before(
+    tmp_path: Path, column: Any, sizes: list[int]
+) -> None:
+    batches = pa.table({"a": column}).to_batches(max_chunksize=10)
+    corpus = Corpus(write(tmp_path / "in.arrow", ipc.new_stream, *batches), unit_rows=1)
+    assert [len(group) for group in group_units(corpus.units)] == sizes
+    assert corpus.reader.read_unit(corpus.units[77]).rows.as_json() == [{"a": column[77].as_py()}]
+
+
+@every_form
+def test_a_batch_is_read_without_those_before_it(tmp_path: Path, make: Any) -> None:
+    path = write(tmp_path / "in.arrow", make, *TABLE.to_batches(max_chunksize=50))
+    corpus, stat, damaged = Corpus(path, unit_rows=50), path.stat(), bytearray(path.read_bytes())
+    first_text = damaged.index(b"row 0row 1")
+    damaged[first_text - 256 : first_text] = b"\xff" * 256  # the offsets of the first batch
+    path.write_bytes(damaged)
+    os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    with pytest.raises(SourceError):
+        corpus.reader.read_unit(corpus.units[0])
+    assert corpus.reader.read_unit(corpus.units[1]).rows.as_json() == TABLE.slice(50).to_pylist()
 
 
 @every_form

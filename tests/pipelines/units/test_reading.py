@@ -131,7 +131,7 @@ def test_what_is_read_in_one_pass_stays_together(tmp_path: Path) -> None:
     assert sizes == {
         "in.parquet": [4, 4, 4, 1],
         "in.arrow": [4, 3, 3],
-        "in.ipc": [10],
+        "in.ipc": [4, 3, 3],
         "in.jsonl": [1] * 10,
         "in.jsonl.gz": [10],
     }
