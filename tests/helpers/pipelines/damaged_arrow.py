@@ -55,7 +55,7 @@ def damaged(seed: int) -> bytes:
     draw, buffer = random.Random(seed), io.BytesIO()
     rows = table() if draw.random() < 0.5 else table().drop_columns(["dictionary"])
     make: Any = draw.choice([ipc.new_file, ipc.new_stream])
-    compression = draw.choice([None, None, "lz4"])
+    compression: Any = draw.choice([None, None, "lz4"])
     with make(buffer, rows.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(rows, max_chunksize=17)
     content = bytearray(buffer.getvalue())

@@ -22,10 +22,10 @@ def save_dataset(folder: Path, table: pa.Table, *, num_shards: int = 1, state: d
     rest, start = table.num_rows % num_shards, 0
     for shard, name in enumerate(names):
         num_rows = table.num_rows // num_shards + (shard < rest)
-        with ipc.new_stream(folder / name, table.schema) as writer:
+        with ipc.new_stream(str(folder / name), table.schema) as writer:
             writer.write_table(table.slice(start, num_rows), max_chunksize=ROWS_PER_BATCH)
         start += num_rows
-    written = {
+    written: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": "8b3e9357a7d4fb6e",
         "_format_columns": None,

@@ -49,7 +49,7 @@ def test_caches_and_descriptions_beside_a_dataset_are_not_input(tmp_path: Path) 
     """`map` and `filter` write Arrow files into the folder of the dataset that they work on."""
     folder = save_dataset(tmp_path / "ds", TABLE)
     cache = pa.table({"indices": pa.array([5, 3], pa.uint64())})
-    with ipc.new_stream(folder / "cache-62d4f95502a74898.arrow", cache.schema) as writer:
+    with ipc.new_stream(str(folder / "cache-62d4f95502a74898.arrow"), cache.schema) as writer:
         writer.write_table(cache)
     found = find_sources(InputSpec(paths=(str(folder),)))
     assert [file.relative_path for file in found.files] == ["data-00000-of-00001.arrow"]
@@ -119,7 +119,7 @@ def test_a_dataset_in_s3_is_read(s3_options: dict[str, Any], tmp_path: Path) -> 
     store = fsspec.filesystem("s3", **s3_options)
     for path in folder.iterdir():
         store.pipe_file(f"{url}/{path.name}", path.read_bytes())
-    corpus = Corpus(url, storage_options=s3_options)  # type: ignore[arg-type] - a URL is no path
+    corpus = Corpus(url, storage_options=s3_options)
     assert corpus.rows() == ROWS[1250:] + ROWS[:1250]
 
 

@@ -36,7 +36,7 @@ def write_parquet(path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=333)
 
 
-def write_arrow(path: Path, make: Any, compression: str | None) -> None:
+def write_arrow(path: Path, make: Any, compression: Any) -> None:
     table = pa.Table.from_pylist(ROWS)
     with make(path, table.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table, max_chunksize=333)
@@ -63,7 +63,7 @@ every_format = pytest.mark.parametrize("name", WRITERS)
 class Corpus:
     """A planned input."""
 
-    def __init__(self, *paths: Path, unit_rows: int = 100, columns: Columns | None = None, **spec: Any) -> None:
+    def __init__(self, *paths: Path | str, unit_rows: int = 100, columns: Columns | None = None, **spec: Any) -> None:
         self.spec = InputSpec(paths=tuple(map(str, paths)), **spec)
         self.units: list[Unit] = []
         self.plan: Plan = plan_units(
