@@ -20,12 +20,12 @@ from pipelines.cluster.engine_settings import engine_settings
 from pipelines.graph.graph import concurrent_calls
 from pipelines.io.inputs import Storage
 from pipelines.job import Job
-from pipelines.rows.reading import UnitReader
 from pipelines.sample import Sample, UnitPicker, sample_rows
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import Sources
 from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
+from pipelines.units.reading import UnitReader
 
 SAMPLE_UNITS = 32
 SAMPLE_ROWS = 1000

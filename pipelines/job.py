@@ -15,7 +15,6 @@ from models.config.option import Option
 from models.config.quantization import QuantizationConfig
 from pipelines.task_base.task import Task
 
-Format = Literal["parquet", "jsonl", "csv"]
 OutputFormat = Literal["parquet", "jsonl"]
 MAX_CPUS = 1 << 16
 
@@ -54,10 +53,11 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
-    """What is read. `columns` are carried to the output (None: all); `schema` maps column to Arrow type name and overrides inference."""
+    """What is read. `format` is a name of `pipelines.input_formats.table` (None: by the files' endings). `columns` are carried to the
+    output (None: all); `schema` maps column to Arrow type name and overrides inference."""
 
     paths: tuple[str, ...]
-    format: Format | None = None
+    format: str | None = None
     columns: tuple[str, ...] | None = None
     schema: Mapping[str, str] | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)

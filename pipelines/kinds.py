@@ -1,6 +1,6 @@
 """The kinds of dead letters that preparing and finishing a row can make: a short closed set that reports count by.
 
-A row that cannot even be read has kinds of its own, in `pipelines.rows.reading`.
+A row that cannot even be read has kinds of its own, in `pipelines.units.reading`.
 """
 
 from typing import Final

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import OverrunsError, SourceError
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import PreparedUnit, UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.task_base.requests import ModelRequest
-from pipelines.units.unit import Unit, UnreadableUnit
+from pipelines.units.reading import UnitReader
 
 MAX_OVERRUNS = 3
 """Rows that go over the limits of preparing one, after which no more are sampled."""

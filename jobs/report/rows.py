@@ -12,8 +12,8 @@ import numpy.typing as npt
 from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount, SampleRow, histogram
 from jobs.report.source import JsonRow, RunOutput
 from pipelines.formats.json_values import RAW_KEY, dump_json
+from pipelines.rows.unit import Unit
 from pipelines.task_base.task import Counted
-from pipelines.units.unit import Unit
 
 MAX_UNITS = 200
 MAX_EXAMPLES = 3

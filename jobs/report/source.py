@@ -21,10 +21,10 @@ from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_o
 from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import read_unreadable
-from pipelines.rows.reading import UnitReader
+from pipelines.rows.unit import Unit
 from pipelines.task_base.task import Task
 from pipelines.tasks.kinds import recorded_task
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 JsonRow = dict[str, Any]
 MAX_SKIPPED_BYTES = 64 << 20

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import Field, PlainValidator, ValidationError, create_model
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from jobs.errors import SpecError, shown
 from jobs.spec.engine import EngineYaml
@@ -21,6 +22,7 @@ from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
 from jobs.spec.templates import TaskTemplates
+from pipelines.input_formats.table import FORMATS, format_names
 from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.kinds import KINDS
@@ -70,15 +72,22 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     )
 
 
+def _known_format(name: str) -> str:
+    if name not in FORMATS:
+        raise PydanticCustomError("unknown_format", "no input format")
+    return name
+
+
+InputFormatName = Annotated[str, AfterValidator(_known_format)]
+
+
 class InputYaml(Strict):
     """`input`. The field for `schema` has another name because pydantic's models have a method of that name."""
 
     paths: Annotated[list[Place], Field(min_length=1)] = Field(
         description='a list of paths or patterns, such as ["in/*.parquet"]'
     )
-    format: Literal["parquet", "jsonl", "csv"] | None = Field(
-        None, description="parquet, jsonl or csv; default: by the files' endings"
-    )
+    format: InputFormatName | None = Field(None, description=f"{format_names()}; default: by the files' endings")
     columns: list[Text] | None = Field(None, description="a list of column names; default: all columns")
     column_types: dict[str, str] | None = Field(
         None, alias="schema", description="a mapping of column name to Arrow type, such as {body: string}"

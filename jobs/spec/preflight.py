@@ -15,25 +15,20 @@ from jobs.spec.model_check import check_model, problems_at
 from jobs.spec.output_check import check_output
 from jobs.spec.placed_errors import problems_of_input
 from models.config.model_config import ModelConfig
-from pipelines.errors import PlanError, RowError, SourceError, errors_of_file
-from pipelines.formats.csv_text import parse_header, read_first_record
+from pipelines.errors import PlanError, SourceError, errors_of_file
 from pipelines.formats.hive import folder_values
-from pipelines.formats.json_line import parse_object
-from pipelines.formats.parquet import read_names
 from pipelines.formats.schema import column_hint, parse_types, shown_names
-from pipelines.io.inputs import Content, Storage, reading
+from pipelines.input_formats.table import FORMATS
+from pipelines.io.inputs import Storage
 from pipelines.opened import JobOpening, OpenedJob, pinned_to
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import result_columns
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
-from pipelines.units.layout import check_text
 from pipelines.units.listing import SourceFile, Sources, find_sources
 from pipelines.units.overlap import check_apart
-from pipelines.units.scanning import Ahead, what_is_wrong
+from pipelines.units.scanning import what_is_wrong
 
-_HEAD_BYTES = 1 << 20
-_HEAD_LINES = 1000
 MODEL: KeyPath = ("model", "path")
 
 
@@ -171,38 +166,16 @@ class ColumnsSeen:
 
 
 def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:
+    format = FORMATS[source.format]
     try:
-        names = read_names(storage, source.path) if source.format == "parquet" else _text_columns(source, storage)
+        with errors_of_file(source.path):
+            seen = format.columns_at_head(storage, source.path)
     except SourceError as error:
-        raise PlanError(what_is_wrong(storage, source) or str(error), path=source.path) from error
-    is_all = source.format == "parquet" or (source.format == "csv" and bool(names))  # an empty file says nothing
-    names = tuple(dict.fromkeys((*names, *folder_values(source.path))))
-    return ColumnsSeen(names=names, place=source.path, is_all=is_all)
-
-
-def _text_columns(source: SourceFile, storage: Storage) -> tuple[str, ...]:
-    content = storage.content(source.path)
-    try:
-        with reading(source.path), errors_of_file(source.path):
-            content = Ahead(content)
-            check_text(source.path, content.head, source.format)
-            if source.format == "csv":
-                return parse_header(read_first_record(content), source.path)
-            return _jsonl_columns(content)
-    finally:
-        content.close()
-
-
-def _jsonl_columns(content: Content) -> tuple[str, ...]:
-    """The fields of the objects in the first bytes; lines that hold none are the run's affair."""
-    head = content.read(_HEAD_BYTES)
-    names: dict[str, None] = {}
-    for line in head.splitlines()[:_HEAD_LINES]:
-        try:
-            names.update(dict.fromkeys(parse_object(line)))
-        except RowError:
-            continue
-    return tuple(names)
+        raise PlanError(
+            what_is_wrong(storage, format, source.path, source.size) or str(error), path=source.path
+        ) from error
+    names = tuple(dict.fromkeys((*seen.names, *folder_values(source.path))))
+    return ColumnsSeen(names=names, place=source.path, is_all=seen.is_all)
 
 
 def check_named_columns(spec: LoadedSpec, seen: ColumnsSeen) -> None:

@@ -35,7 +35,7 @@ from pipelines.ledger.permit import Permit
 from pipelines.ledger.progress import Progress
 from pipelines.ledger.tally import Tally
 from pipelines.opened import OpenedJob
-from pipelines.rows.reading import UnitReader
+from pipelines.units.reading import UnitReader
 
 logger = logging.getLogger(__name__)
 

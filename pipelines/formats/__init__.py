@@ -1,1 +1,1 @@
-"""What the formats of files hold, as one Arrow schema for all of a run, and back."""
+"""What files hold, as one Arrow schema for all of a run, and back."""

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import LastingSourceError
 from pipelines.formats.plain_arrays import plain_batch, plain_schema
+from pipelines.formats.row_stream import RowStream
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Storage, is_remote, reading
 
@@ -91,11 +92,11 @@ def iter_row_ranges(
                 columns=present,
                 use_threads=False,
             )
-        rows = _RowStream(map(plain_batch, batches), path)
+        rows = RowStream(map(plain_batch, batches), path)
         try:
             for start, count in ranges:
                 rows.skip(start - rows.position)
-                yield rows.take(count).select(present)
+                yield pa.Table.from_batches(rows.take(count)).select(present)
         except LastingSourceError as error:
             raise _with_column(error, opened, row_group, present) from error.__cause__
 
@@ -119,33 +120,3 @@ def _with_column(
                 f"{error} (in column {name!r}; the job can do without it if input.columns leaves it out)"
             )
     return error
-
-
-class _RowStream:
-    """Record batches as a stream of rows."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], path: str) -> None:
-        self._batches = batches
-        self._path = path
-        self._rest: pa.RecordBatch | None = None
-        self.position = 0
-
-    def skip(self, num_rows: int) -> None:
-        for _ in self._slices(num_rows):
-            pass
-
-    def take(self, num_rows: int) -> pa.Table:
-        return pa.Table.from_batches(list(self._slices(num_rows)))
-
-    def _slices(self, num_rows: int) -> Iterator[pa.RecordBatch]:
-        while num_rows > 0:
-            if self._rest is None or not self._rest.num_rows:
-                with reading(self._path):
-                    self._rest = next(self._batches, None)
-                    if self._rest is None:
-                        raise EOFError(f"the row group ends after {self.position} rows, {num_rows} short")
-            piece = self._rest.slice(0, num_rows)
-            self._rest = self._rest.slice(piece.num_rows)
-            self.position += piece.num_rows
-            num_rows -= piece.num_rows
-            yield piece

@@ -22,6 +22,11 @@ _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:,\s*tz=([^\]]+))?\]")
 _DECIMAL = re.compile(r"decimal(128|256)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
 _MAX_NAMES_SHOWN = 20
 _PLAIN_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+_BYTES: Mapping[Any, pa.DataType] = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 FOLDER_MARK = b"millrace.folder"
 """The key of a field's metadata that says that folders of that name give the column, and no line."""
 JSON_MARK = b"millrace.json"
@@ -152,6 +157,34 @@ def decoded(type: pa.DataType) -> pa.DataType:
         case _:
             plain = cast("pa.DataType", _PLAIN_VIEWS.get(type, type))
     return plain
+
+
+def with_bytes(type: pa.DataType) -> pa.DataType:
+    """The type of the same buffers with bytes in the place of all text, and storage in that of extensions."""
+    match type:
+        case pa.DictionaryType():
+            bare = cast("pa.DataType", _ARROW.dictionary(type.index_type, with_bytes(type.value_type), type.ordered))
+        case pa.RunEndEncodedType():
+            bare = cast("pa.DataType", _ARROW.run_end_encoded(type.run_end_type, with_bytes(type.value_type)))
+        case pa.StructType():
+            bare = pa.struct([field.with_type(with_bytes(field.type)) for field in type])
+        case pa.MapType():
+            bare = pa.map_(with_bytes(type.key_type), with_bytes(type.item_type))
+        case pa.FixedSizeListType():
+            bare = pa.list_(with_bytes(type.value_type), type.list_size)
+        case pa.LargeListType():
+            bare = pa.large_list(with_bytes(type.value_type))
+        case pa.ListType():
+            bare = pa.list_(with_bytes(type.value_type))
+        case pa.LargeListViewType():
+            bare = pa.large_list_view(with_bytes(type.value_type))
+        case pa.ListViewType():
+            bare = pa.list_view(with_bytes(type.value_type))
+        case pa.BaseExtensionType():
+            bare = with_bytes(type.storage_type)
+        case _:
+            bare = _BYTES.get(type, type)
+    return bare
 
 
 def dictionary_of(values: pa.DataType) -> pa.DataType:

@@ -16,9 +16,9 @@ from pipelines.rows.row_guard import fault_name, guarded, unit_fault
 from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit
 from pipelines.rows.set_apart import kept_answers_of, with_failed_answers
 from pipelines.rows.streak import Fault
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.finish import finish
-from pipelines.units.unit import UnreadableUnit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from pipelines.ledger.tally import Tally
 from pipelines.rows.blocks import OUTCOME, value_in
 from pipelines.rows.row_guard import fault_name
 from pipelines.rows.streak import Fault, FaultStreak
-from pipelines.units.unit import UnreadableUnit
+from pipelines.rows.unit import UnreadableUnit
 
 WAIT_S = 0.2
 SHOW_S = 0.5

@@ -24,8 +24,8 @@ from pipelines.graph.engine_stage import AskEngines
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.read_stage import ReadSettings, UnitSource
 from pipelines.job import Job
+from pipelines.rows.unit import Unit
 from pipelines.units.planning import unit_rows_of
-from pipelines.units.unit import Unit
 
 READ_AHEAD_BYTES = 512 * 1024**2
 """What an engine may have lying ready in the object store, before it and behind it."""

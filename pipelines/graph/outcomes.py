@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.ledger.receipts import Receipt
 from pipelines.rows.streak import Fault
-from pipelines.units.unit import UnreadableUnit
+from pipelines.rows.unit import UnreadableUnit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

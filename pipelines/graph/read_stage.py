@@ -21,11 +21,11 @@ from pipelines.graph.outcomes import LeftOut
 from pipelines.job import Job
 from pipelines.ledger.permit import Permit
 from pipelines.rows.blocks import PREPARED, WORK, block_of
-from pipelines.rows.reading import UnitReader, group_units
 from pipelines.rows.row_guard import unit_fault
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.tasks.isolated_preparer import IsolatedPreparer
-from pipelines.units.unit import Unit, UnreadableUnit
+from pipelines.units.reading import UnitReader, group_units
 
 UNITS_PER_TASK = 4
 MAX_TASKS = 1000

@@ -34,7 +34,7 @@ from pipelines.ledger.receipts import (
 )
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import UNREADABLE, read_unreadable
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 _READERS = 8
 _UNITS_PER_BATCH = 256

@@ -39,8 +39,8 @@ from pipelines.ledger.planned_units import UNITS, planned_units, rows_of_units, 
 from pipelines.ledger.receipts import DATA, ERRORS, FOLDERS, RECEIPTS, Totals, iter_receipts, totals_with
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import UNREADABLE, read_unreadable, unreadable_lines
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.units.planning import Plan, Sink
-from pipelines.units.unit import Unit, UnreadableUnit
 from pipelines.units.unit_table import write_units
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from pipelines.errors import DamageError
 from pipelines.io.outputs import Store
 from pipelines.ledger.receipts import Shard
 from pipelines.ledger.run_record import RunRecord
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 from pipelines.units.unit_table import iter_units
 
 UNITS = "units.parquet"

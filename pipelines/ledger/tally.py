@@ -8,8 +8,8 @@ from pipelines.job import MaxFailed
 from pipelines.ledger.ledger import Survey
 from pipelines.ledger.progress import Phase, Progress
 from pipelines.ledger.receipts import Receipt, Totals, totals_with
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.units.planning import Plan
-from pipelines.units.unit import UnreadableUnit
 
 MIN_ROWS_OF_A_FRACTION = 1000
 

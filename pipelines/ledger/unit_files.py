@@ -14,7 +14,7 @@ from pipelines.formats.json_values import dump_json, json_rows
 from pipelines.job import OutputFormat
 from pipelines.rows.rows import FinishedUnit, RowFailure
 from pipelines.rows.set_apart import unshown
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 _MAX_ROW_GROUP_ROWS = 1 << 20
 

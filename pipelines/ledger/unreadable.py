@@ -10,7 +10,7 @@ from pipelines.formats.json_values import dump_json
 from pipelines.io.outputs import Store
 from pipelines.ledger.json_fields import Fields
 from pipelines.ledger.receipts import ERRORS
-from pipelines.units.unit import UnreadableUnit
+from pipelines.rows.unit import UnreadableUnit
 
 UNREADABLE = f"{ERRORS}/units.jsonl"
 

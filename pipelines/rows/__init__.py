@@ -1,1 +1,1 @@
-"""The rows of one unit: read, looked at, set apart, and carried from stage to stage."""
+"""What a unit is, and its rows: looked at, set apart, and carried from stage to stage."""

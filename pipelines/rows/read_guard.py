@@ -1,7 +1,7 @@
 """Reading the rows of one unit under `pipelines.rows.row_guard`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,20 +9,31 @@ from pipelines.errors import RowError
 from pipelines.rows.row_guard import guarded
 from pipelines.rows.rows import BoolArray, JsonRow, RowFailure, UnitRows
 from pipelines.rows.set_apart import unshown
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 
-def read_guarded(unit: Unit, parse: Callable[[Sequence[int]], UnitRows], given: Callable[[int], JsonRow]) -> UnitRows:
-    """A unit's rows. `parse` reads those at some positions as if they were the whole unit, `given` shows one as it is in the file.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitContent:
+    """A unit that is in memory: `parse` makes rows of those at some positions, as if they were the whole unit, and `given` shows the one
+    at a position as it is in the file."""
+
+    unit: Unit
+    parse: Callable[[Sequence[int]], UnitRows]
+    given: Callable[[int], JsonRow]
+
+
+def read_guarded(content: UnitContent) -> UnitRows:
+    """A unit's rows.
 
     Raises:
         Exception: what `parse` raised, where no row alone is the cause.
     """
+    unit, parse = content.unit, content.parse
 
     def attempt(faulty: Mapping[int, RowError]) -> UnitRows:
         positions = [row for row in range(unit.num_rows) if row not in faulty]
         rows = parse(positions)
-        return _in_place(unit, rows, positions, faulty, given) if faulty else rows
+        return _in_place(unit, rows, positions, faulty, content.given) if faulty else rows
 
     def probe(keep: BoolArray) -> None:
         parse(np.flatnonzero(keep).tolist())

@@ -3,7 +3,7 @@
 One dataclass a stage; each carries everything the later stages need, because a stage runs in another process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 from actors.work import Generated
 from pipelines.errors import RowError
 from pipelines.formats.json_values import JsonText
+from pipelines.rows.unit import Unit
 from pipelines.task_base.requests import ModelRequest
-from pipelines.units.unit import Unit
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -71,6 +71,11 @@ class RowFailure:
     message: str
     input: JsonRow
 
+    @classmethod
+    def of(cls, unit: Unit, position: int, error: RowError, given: JsonRow) -> Self:
+        """The failure of the row at a position of a unit."""
+        return cls(row=unit.first_row + position, kind=error.kind, message=error.message, input=given)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitRows:
@@ -80,6 +85,12 @@ class UnitRows:
     rows: Rows
     row_numbers: Int64Array
     failures: tuple[RowFailure, ...]
+
+    @classmethod
+    def of(cls, unit: Unit, rows: Rows, positions: Sequence[int], failures: Sequence[RowFailure]) -> Self:
+        """The rows that stand at these positions of a unit."""
+        numbers = np.asarray(positions, dtype=np.int64) + unit.first_row
+        return cls(unit=unit, rows=rows, row_numbers=numbers, failures=tuple(failures))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

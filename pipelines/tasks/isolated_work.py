@@ -19,9 +19,9 @@ from pipelines.rows.blocks import PREPARED, WORK, block_of
 from pipelines.rows.row_guard import guarded, unit_fault
 from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.prepare import Preparer
-from pipelines.units.unit import UnreadableUnit
 
 
 class Workbench:

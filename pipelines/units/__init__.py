@@ -1,1 +1,1 @@
-"""The input cut into units: its files listed, its records counted, one schema for all."""
+"""The input cut into units: its files listed, its records counted, one schema for all; and the units read."""

@@ -1,10 +1,12 @@
 """Which files a job reads: patterns, folders and files, in a stable order, each with its format, size and tag.
 
-Usage: `find_sources(job.input) -> Sources`, or `list_sources(job.input)` for the files alone. The order is that of `input.paths`, and
-by name within one of them; a file that several of them match, or reach through links, counts once. Names that start with `.` or `_` are
-passed over, unless a pattern names them; see `pipelines.io.walking`. In a folder, which is searched to the bottom, and of what `**` or
-`**/*` at a pattern's end matches, files whose ending tells no format are passed over too, and counted: a folder and its `**` are the
-same files.
+Usage: `find_sources(job.input) -> Sources`, or `list_sources(job.input)` for the files alone. The order
+is that of `input.paths`, and by name within one of them; a file that several of them match, or reach
+through links, counts once. Names that start with `.` or `_` are passed over, unless a pattern names
+them; see `pipelines.io.walking`. In a folder, which is searched to the bottom, and of what `**` or `**/*`
+at a pattern's end matches, files whose ending tells no format are passed over too, and counted: a folder
+and its `**` are the same files. Where a file of a folder says which of the others are input, such as
+`state.json` of a saved dataset, the matches in that folder are those, in its order.
 
 `relative_path` is relative to the input root: the deepest folder that holds everything the patterns can match, so the same corpus
 somewhere else has the same relative paths (seeds derive from them).
@@ -14,17 +16,24 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.checkpoint.url_secrets import public_url, redacted
 from pipelines.errors import PlanError, SourceError
+from pipelines.input_formats.table import (
+    FORMATS,
+    format_by_ending,
+    format_names,
+    format_titles,
+    has_ending,
+    known_endings,
+)
 from pipelines.io.inputs import (
     FileStat,
     Storage,
-    compression_of,
     describe,
     file_stat,
     is_remote,
@@ -34,16 +43,7 @@ from pipelines.io.inputs import (
 )
 from pipelines.io.walking import ANY_DEPTH, Found, has_magic, is_hidden, walk
 from pipelines.job import InputSpec
-from pipelines.units.unit import Format
 
-_FORMATS: Mapping[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-}
 _EXAMPLES = 3
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|^https?://[^/?#@]*@", re.IGNORECASE)
 
@@ -54,20 +54,15 @@ class SourceFile:
 
     path: str
     relative_path: str
-    format: Format
+    format: str
     size: int
     tag: str
     digest: str = ""
 
     @property
     def is_cuttable(self) -> bool:
-        """Whether the file can be read from a place in its middle: all but compressed text can."""
-        return self.format == "parquet" or compression_of(self.path) is None
-
-    @property
-    def always_has_bytes(self) -> bool:
-        """Whether even a file without rows cannot be empty: Parquet and compressed text have a frame."""
-        return self.format == "parquet" or compression_of(self.path) is not None
+        """Whether the file can be read from a place in its middle."""
+        return FORMATS[self.format].is_cuttable(self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +122,7 @@ def find_sources(spec: InputSpec) -> Sources:
     taken: dict[str, _Match] = {}
     passed_over: dict[str, None] = {}
     for given, listing in zip(spec.paths, listings, strict=True):
-        wanted, others = _sifted(listing.matches, spec.format)
+        wanted, others = _sifted(_in_order(listing.matches, spec.format, storage), spec.format)
         passed_over |= dict.fromkeys(_relative(match, root) for match in others)
         if not wanted:
             text = _nothing_found(redacted(given), spec.format, [match.path for match in others])
@@ -146,8 +141,8 @@ def list_sources(spec: InputSpec) -> tuple[SourceFile, ...]:
     return find_sources(spec).files
 
 
-def _nothing_found(given: str, format: Format | None, passed_over: list[str]) -> str:
-    text = f"input path {given!r} matches no {format or 'Parquet, JSONL or CSV'} file"
+def _nothing_found(given: str, format: str | None, passed_over: list[str]) -> str:
+    text = f"input path {given!r} matches no {format or format_titles()} file"
     if passed_over:
         text += f", but {len(passed_over):,} with other endings, such as {passed_over[0]}"
     return (
@@ -155,12 +150,46 @@ def _nothing_found(given: str, format: Format | None, passed_over: list[str]) ->
     )
 
 
-def _sifted(matches: Iterable[_Match], given: Format | None) -> tuple[list[_Match], list[_Match]]:
+def _in_order(matches: Sequence[_Match], given: str | None, storage: Storage) -> list[_Match]:
+    """The matches; those of a folder one of whose files says which of them are input are these alone, in the order that it says."""
+    folders: dict[str, dict[str, _Match]] = {}
+    for match in matches:
+        folder, name = posixpath.split(match.path)
+        folders.setdefault(folder, {})[name] = match
+    chosen = {folder: _chosen(folder, inside, given, storage) for folder, inside in folders.items()}
+    ordered: list[_Match] = []
+    for match in matches:
+        folder = posixpath.dirname(match.path)
+        names = chosen[folder]
+        if names is None:
+            ordered.append(match)
+        else:
+            ordered += [folders[folder][name] for name in names]
+            chosen[folder] = ()
+    return ordered
+
+
+def _chosen(folder: str, inside: Mapping[str, _Match], given: str | None, storage: Storage) -> Sequence[str] | None:
+    """The names of the files of a folder that are input, in order, if a file of it says so."""
+
+    def read(name: str) -> bytes:
+        found = inside[name]
+        return with_retries(lambda: storage.read(found.path, 0, found.stat.size))
+
+    formats = FORMATS.values() if given is None else (FORMATS[given],)
+    try:
+        found = (format.files_of(folder, tuple(inside), read) for format in formats)
+        return next((names for names in found if names is not None), None)
+    except SourceError as error:
+        raise PlanError(f"the input cannot be listed: {error}") from error
+
+
+def _sifted(matches: Iterable[_Match], given: str | None) -> tuple[list[_Match], list[_Match]]:
     """The matches that belong to the input, and those of folders that do not."""
     wanted: list[_Match] = []
     others: list[_Match] = []
     for match in matches:
-        is_wanted = not match.is_from_folder or _is_wanted(match.path, _format_of(match.path), given)
+        is_wanted = not match.is_from_folder or _is_wanted(match.path, given)
         (wanted if is_wanted else others).append(match)
     return wanted, others
 
@@ -211,7 +240,9 @@ def _list_local(pattern: str) -> _Listing:
 def _walked(folder: str, segments: tuple[str, ...]) -> _Listing:
     is_link = os.path.realpath(folder) != folder
     is_from_folder = _is_whole_folder(segments)
-    found = [file for file in walk(folder, segments) if file.status is not None or _format_of(file.path) is not None]
+    found = [
+        file for file in walk(folder, segments) if file.status is not None or format_by_ending(file.path) is not None
+    ]
     return _Listing(folder, [_match(file, is_from_folder, is_link) for file in found])
 
 
@@ -299,38 +330,30 @@ def _relative(match: _Match, root: str) -> str:
     return posixpath.relpath(match.place, root) if root else match.place.lstrip("/")
 
 
-def _source(match: _Match, root: str, given: Format | None) -> SourceFile:
+def _source(match: _Match, root: str, given: str | None) -> SourceFile:
     """The file with its format."""
     path = match.path
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise PlanError(f"the name of input file {path!r} is not valid UTF-8; rename it", path=path) from error
-    format = given or _format_of(path)
+    format = format_by_ending(path) if given is None else FORMATS[given]
     if format is None:
         raise PlanError(
-            f"the format of input file {path} is not known from its ending; set input.format to parquet, jsonl or csv "
-            f"(endings known: {', '.join(_FORMATS)}, the text ones also with .gz or .zst)",
+            f"the format of input file {path} is not known from its ending; set input.format to {format_names()} "
+            f"(endings known: {known_endings()}, the text ones also with .gz or .zst)",
             path=path,
         )
     return SourceFile(
-        path=path, relative_path=_relative(match, root), format=format, size=match.stat.size, tag=match.stat.tag
+        path=path, relative_path=_relative(match, root), format=format.name, size=match.stat.size, tag=match.stat.tag
     )
 
 
-def _is_wanted(path: str, told: Format | None, given: Format | None) -> bool:
+def _is_wanted(path: str, given: str | None) -> bool:
     """Whether a folder's file belongs to the input: by its ending, or for want of any ending where the format was given."""
-    if told is None:
-        return given is not None and not posixpath.splitext(path)[1]
-    return given in (None, told)
-
-
-def _format_of(path: str) -> Format | None:
-    stem, ending = posixpath.splitext(path.lower())
-    if compression_of(path) is None:
-        return _FORMATS.get(ending)
-    inner = _FORMATS.get(posixpath.splitext(stem)[1])
-    return None if inner == "parquet" else inner
+    if given is None:
+        return format_by_ending(path) is not None
+    return has_ending(FORMATS[given], path) or not posixpath.splitext(path)[1]
 
 
 def _check_one_format(files: tuple[SourceFile, ...]) -> None:
@@ -338,6 +361,6 @@ def _check_one_format(files: tuple[SourceFile, ...]) -> None:
         if file.format != files[0].format:
             raise PlanError(
                 f"the input mixes formats: {files[0].path} is {files[0].format}, {file.path} is {file.format}; "
-                "give each format a job of its own",
+                "give each format a job of its own, with input.format where a folder holds several",
                 path=file.path,
             )

@@ -10,9 +10,9 @@ Usage:
 items as it needs them and keeps a bounded number of results; `map_here` does so in this process. `sink` receives the units in
 batches. So the driver holds the list of files and a few results at a time, however large the corpus is.
 
-Units never span two files, row groups or chunks of a JSONL file. A column named by the job has to be in every Parquet and CSV file,
-and somewhere in a JSONL corpus. With a `limit` only the first rows are planned, and only what had to be looked at for that counts
-for the schema.
+Units never span two files, or two stretches that a format plans apart. A column named by the job has to be in every file that has a
+schema, and somewhere in a corpus whose values tell the types. With a `limit` only the first rows are planned, and only what had to
+be looked at for that counts for the schema.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,14 +26,16 @@ from pipelines.formats.hive import check_folders, folder_field, folder_values, i
 from pipelines.formats.json_shape import RowShape
 from pipelines.formats.merging import SchemaMerger
 from pipelines.formats.schema import Columns, parse_types, select_columns
+from pipelines.input_formats.input_format import Stretch, UnitsFound, UnitsWanted
+from pipelines.input_formats.table import FORMATS
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec, Job
+from pipelines.rows.unit import Unit
 from pipelines.units.listing import PassedOver, SourceFile
-from pipelines.units.scanning import CHUNK_BYTES, Finding, Part, Scanner
-from pipelines.units.unit import Unit
+from pipelines.units.scanning import Finding, Part, Scanner
 
 _MAX_PARTS_PER_TASK = 64
-_FOOTER_BYTES = 2 << 20  # reading a Parquet footer counts as much as reading this much text
+_MAX_TASK_BYTES = 32 << 20
 _UNITS_PER_BATCH = 8192
 
 Item = TypeVar("Item")
@@ -86,20 +88,15 @@ def plan_units(
         PlanError: a file cannot be read, a column is missing, types conflict, or there are no rows at all.
     """
     declared = parse_types(spec.schema or {})
-    scanner = Scanner(
-        storage=Storage.of(spec),
-        columns=columns,
-        unit_rows=unit_rows,
-        declared=frozenset(declared),
-    )
+    wanted = UnitsWanted(storage=Storage.of(spec), columns=columns, unit_rows=unit_rows, declared=frozenset(declared))
     schemas = _Schemas(columns=columns, declared=declared)
     numbering = _Numbering(files=files, sink=sink, limit=limit)
-    for findings in map_tasks(scanner, _tasks(files)):
+    for findings in map_tasks(Scanner(wanted=wanted), _tasks(files)):
         for finding in findings:
             path = files[finding.file].path
             if finding.problem is not None:
                 raise PlanError(finding.problem, path=path)
-            schemas.add(finding, path)
+            schemas.add(finding.units, path)
             numbering.add(finding)
             if numbering.is_full:
                 break
@@ -109,7 +106,7 @@ def plan_units(
     if numbering.num_rows == 0:
         raise PlanError(_no_rows(files), path=files[0].path if len(files) == 1 else None)
     return Plan(
-        schema=schemas.settle(is_jsonl=files[0].format == "jsonl"),
+        schema=schemas.settle(),
         num_files=len(files),
         num_units=numbering.num_units,
         num_rows=numbering.num_rows,
@@ -128,23 +125,17 @@ def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[Part, ...]]:
     task: list[Part] = []
     weight = 0
     for index, source in enumerate(files):
-        for part in _parts(index, source):
-            size = _FOOTER_BYTES if source.format == "parquet" else part.end - part.start
-            if task and (weight + size > CHUNK_BYTES or len(task) == _MAX_PARTS_PER_TASK):
+        format = FORMATS[source.format]
+        for start, end in format.stretches(source.path, source.size):
+            size = end - start if format.scan_bytes is None else format.scan_bytes
+            if task and (weight + size > _MAX_TASK_BYTES or len(task) == _MAX_PARTS_PER_TASK):
                 yield tuple(task)
                 task, weight = [], 0
-            task.append(part)
+            stretch = Stretch(path=source.path, size=source.size, start=start, end=end)
+            task.append(Part(file=index, format=source.format, stretch=stretch))
             weight += size
     if task:
         yield tuple(task)
-
-
-def _parts(index: int, source: SourceFile) -> Iterator[Part]:
-    if source.format != "jsonl" or not source.is_cuttable:
-        yield Part(file=index, source=source, start=0, end=source.size)
-        return
-    for start in range(0, source.size, CHUNK_BYTES):
-        yield Part(file=index, source=source, start=start, end=min(start + CHUNK_BYTES, source.size))
 
 
 @dataclass(slots=True)
@@ -153,27 +144,28 @@ class _Schemas:
 
     columns: Columns
     declared: dict[str, pa.DataType]
-    _shape: RowShape = field(default_factory=RowShape)
-    _folders: dict[str, None] = field(default_factory=dict)  # columns that JSONL files' folders give
+    _shape: RowShape | None = None
+    _folders: dict[str, None] = field(default_factory=dict)  # columns that the folders of files with shapes give
     _merger: SchemaMerger | None = None
 
-    def add(self, finding: Finding, path: str) -> None:
-        if finding.shape is not None:
-            missing = [name for name in folder_values(path) if name not in finding.shape.columns]
+    def add(self, found: UnitsFound, path: str) -> None:
+        if found.shape is not None:
+            missing = [name for name in folder_values(path) if name not in found.shape.columns]
             with errors_of_file(path):
                 check_folders(path, missing, self.declared)
             self._folders |= dict.fromkeys(missing)
-            self._shape.merge(finding.shape)
+            self._shape = self._shape or RowShape()
+            self._shape.merge(found.shape)
             self._shape.check_width()
-        if finding.schema is not None:
+        if found.schema is not None:
             self._merger = self._merger or SchemaMerger(columns=self.columns, declared=self.declared)
             with errors_of_file(path):
-                check_folders(path, [one.name for one in finding.schema if is_from_folders(one)], self.declared)
-                self._merger.add(finding.schema, path)
+                check_folders(path, [one.name for one in found.schema if is_from_folders(one)], self.declared)
+                self._merger.add(found.schema, path)
 
-    def settle(self, *, is_jsonl: bool) -> pa.Schema:
+    def settle(self) -> pa.Schema:
         schema = self._merger.schema if self._merger else pa.schema([])
-        if is_jsonl:
+        if self._shape is not None:
             inferred = {one.name: one for one in self._shape.to_schema()}
             declared = {name: pa.field(name, type) for name, type in self.declared.items()}
             given = {
@@ -204,7 +196,8 @@ class _Numbering:
     def add(self, finding: Finding) -> None:
         if finding.file != self._file:
             self._file, self._first_row = finding.file, 0
-        columns = (finding.row_groups, finding.offsets, finding.num_bytes, finding.num_rows)
+        found = finding.units
+        columns = (found.row_groups, found.offsets, found.num_bytes, found.num_rows)
         for row_group, offset, num_bytes, num_rows in zip(*(column.tolist() for column in columns), strict=True):
             if self.limit is not None:
                 num_rows = min(num_rows, self.limit - self.num_rows)

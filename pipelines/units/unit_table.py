@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 _UNITS_PER_BATCH = 8192
 _REPEATED = pa.dictionary(pa.int32(), pa.string())

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import PlanError
-from pipelines.units.unit import UnreadableUnit
+from pipelines.rows.unit import UnreadableUnit
 from tests.clients.files import DUCKDB_VALUES, duckdb_files, polars_files, polars_series
 from tests.helpers.pipelines.carried_values import check_json, check_parquet
 from tests.helpers.pipelines.written_files import Written
-from tests.pipelines.rows.test_reading import Corpus, no_sleep
+from tests.pipelines.units.test_reading import Corpus, no_sleep
 
 PLAN_REFUSES = {("polars", "Int128"): "64 bits", ("polars", "UInt128"): "64 bits"}
 """What pyarrow cannot open: the file is named when it is planned."""

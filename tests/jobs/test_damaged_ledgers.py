@@ -18,11 +18,11 @@ from jobs.spec.job import load_spec
 from pipelines.formats.schema import Columns
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.ledger.ledger import Ledger
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit
 from pipelines.units.digest import with_digests
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
+from pipelines.units.reading import UnitReader
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ import pytest
 from pipelines.errors import OverrunsError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import PreparedUnit, RowFailure, UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.sample import MAX_OVERRUNS, Sample, UnitPicker, sample_rows
 from pipelines.task_base.requests import ModelRequest
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 
 class LengthPreparer:

@@ -25,7 +25,7 @@ from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.finish import finish
 from tests.helpers.pipelines.making import make_facts, make_job
 from tests.helpers.pipelines.written_files import Written
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 FACTS = make_facts("sequence-classification", names=("yes", "no"))
 JOB = make_job(ClassifyTask(text="{{ a }}"))

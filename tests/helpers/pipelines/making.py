@@ -15,9 +15,9 @@ from models.text.tokenizer import Tokenizer
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import RowFailure, UnitRows
+from pipelines.rows.unit import NO_ROW_GROUP, Unit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.task import Task
-from pipelines.units.unit import NO_ROW_GROUP, Unit
 
 WORDS = tuple(f"w{number}" for number in range(200))
 SPECIAL = ("<unk>", "<cls>", "<sep>", "<end>")

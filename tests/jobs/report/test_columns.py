@@ -14,7 +14,6 @@ from pipelines.formats.schema import Columns
 from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.arrow_rows import ArrowRows
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
@@ -23,6 +22,7 @@ from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.spans import SpansTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
+from pipelines.units.reading import UnitReader
 
 OWN: Mapping[str, Any] = {
     "answer": "forty-two",

@@ -22,14 +22,14 @@ from pipelines.formats.schema import Columns
 from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
 from pipelines.ledger.ledger import Ledger
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, RowFailure, UnitRows
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.task import Task
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import UnreadableUnit
+from pipelines.units.reading import UnitReader
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 

@@ -28,7 +28,7 @@ from pipelines.rows.rows import InferredUnit
 from pipelines.tasks.finish import finish
 from pipelines.tasks.generate import GenerateTask
 from tests.helpers.actors.serving import load, served, serving
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 CASES = Path(__file__).parents[2] / "cases"
 DEMO = Path(__file__).parents[3] / "jobs/demo/checkpoints"

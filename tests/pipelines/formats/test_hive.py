@@ -17,7 +17,7 @@ from pipelines.errors import PlanError
 from pipelines.formats.hive import folder_values
 from pipelines.formats.schema import Columns
 from pipelines.units.listing import list_sources
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 FORMATS = ("parquet", "jsonl", "csv", "jsonl.gz")
 

@@ -17,15 +17,15 @@ from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, InferredUnit, UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.tasks.finish import finish
 from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.prepare import Preparer
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.json_corpora import corpora
 from tests.helpers.pipelines.making import make_facts, word_tokenizer
 

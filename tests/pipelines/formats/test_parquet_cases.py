@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.formats.schema import Columns
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 CASES = Path("tests/cases").resolve()
 

@@ -14,7 +14,7 @@ from pipelines.formats.conform import conform
 from pipelines.formats.json_values import json_rows
 from pipelines.formats.schema import parse_type
 from pipelines.formats.times import beyond_text
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 TEXTS = [
     "2024-01-02",

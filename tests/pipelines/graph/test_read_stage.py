@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.graph.read_stage import MAX_TASKS, UNITS_PER_TASK, task_units, units_per_task
-from pipelines.units.unit import NO_ROW_GROUP, Unit
+from pipelines.rows.unit import NO_ROW_GROUP, Unit
 
 
 def unit(index: int, *, path: str = "/in/a.jsonl", is_cuttable: bool = True) -> Unit:

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 
 from pipelines.io.decompress import Compression, decompressed
-from tests.pipelines.rows.test_reading import Corpus
+from tests.pipelines.units.test_reading import Corpus
 
 TEXT = b"".join(b"line %d of some text\n" % number for number in range(20_000))
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"

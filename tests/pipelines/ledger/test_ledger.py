@@ -30,12 +30,12 @@ from pipelines.ledger.receipts import Receipt, Totals, iter_receipts, receipt_na
 from pipelines.ledger.repair import Repaired, repair_run
 from pipelines.ledger.run_record import RUN, read_record
 from pipelines.ledger.unreadable import UNREADABLE
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import FinishedUnit, UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Sink, plan_units
-from pipelines.units.unit import Unit, UnreadableUnit
+from pipelines.units.reading import UnitReader
 from pipelines.units.unit_table import iter_units
 
 INPUT = b"".join(b'{"id": %d, "text": "row %d"}\n' % (n, n) if n % 10 else b"bad line %d\n" % n for n in range(50))

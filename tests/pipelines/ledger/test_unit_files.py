@@ -13,7 +13,7 @@ from pipelines.job import OutputFormat
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import FinishedUnit, RowFailure
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 
 TABLE = pa.table(
     {

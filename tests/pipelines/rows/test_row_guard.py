@@ -12,7 +12,6 @@ import pytest
 
 import pipelines.graph.finish_stage
 import pipelines.ledger.unit_files
-import pipelines.rows.reading
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import InternalError, SourceError
@@ -22,21 +21,22 @@ from pipelines.graph.engine_actor import Answers
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.outcomes import Committed, Outcome
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
+from pipelines.input_formats import csv_format, jsonl_format, tables
 from pipelines.job import Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
 from pipelines.rows.blocks import ANSWERS, OUTCOME, WORK, packed, value_in, with_packed
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, guarded
 from pipelines.rows.rows import FinishedUnit
 from pipelines.rows.streak import Fault, FaultStreak
+from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import UnreadableUnit
+from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.here_pool import HerePool
 from tests.helpers.pipelines.running import job_of, logits, rows_in
 
@@ -116,15 +116,15 @@ def tripping(patch: pytest.MonkeyPatch, where: object, name: str, seen: Callable
 
 
 def in_jsonl(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "read_jsonl", lambda lines, *rest: lines)
+    tripping(patch, jsonl_format, "read_jsonl", lambda lines, *rest: lines)
 
 
 def in_csv(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "read_csv", lambda text, *rest: text)
+    tripping(patch, csv_format, "read_csv", lambda text, *rest: text)
 
 
 def in_parquet(patch: pytest.MonkeyPatch) -> None:
-    tripping(patch, pipelines.rows.reading, "conform", lambda table, *rest: table.to_pylist())
+    tripping(patch, tables, "conform", lambda table, *rest: table.to_pylist())
 
 
 def in_templates(patch: pytest.MonkeyPatch) -> None:
@@ -204,14 +204,14 @@ def test_a_fault_between_units_of_one_pass_fails_one_of_them(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Units of one row group are read in one pass, which a fault ends."""
-    rows_of = UnitReader._fit
+    rows_of = tables._fit
 
-    def tripping(self: UnitReader, unit: Any, table: pa.Table) -> Any:
+    def tripping(unit: Any, table: pa.Table, schema: pa.Schema) -> Any:
         if unit.index == 1 and table.num_rows > 1:  # no row alone
             raise TrippedError
-        return rows_of(self, unit, table)
+        return rows_of(unit, table, schema)
 
-    monkeypatch.setattr(UnitReader, "_fit", tripping)
+    monkeypatch.setattr(tables, "_fit", tripping)
     corpus = write_input(tmp_path / "rows.parquet", ())
     job = job_of(ClassifyTask(text="{{ body }}"), model=classifier, corpus=corpus, out=tmp_path / "out")
     outcomes = outcomes_of(job)

@@ -21,12 +21,12 @@ from pipelines.job import EngineSpec, Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.lease import LeaseToken
 from pipelines.ledger.permit import Permit
-from pipelines.rows.reading import UnitReader
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.spans import SpansTask
+from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.making import make_facts
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, rows_in, write_corpus
 

@@ -14,14 +14,14 @@ from pipelines.errors import PlanError, SourceChangedError
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.units.digest import block_starts, digest_of, with_digests
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 from pipelines.units.unit_table import iter_units, write_units
-from tests.pipelines.rows.test_reading import ROWS, WRITERS, every_format
+from tests.pipelines.units.test_reading import ROWS, WRITERS, every_format
 
 BLOCK = 16 << 10
 

@@ -14,17 +14,25 @@ from hypothesis import strategies as st
 
 from pipelines.errors import PlanError
 from pipelines.formats.schema import Columns, json_reason
+from pipelines.input_formats import jsonl_format
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units import planning, scanning
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Item, Plan, Result, map_here, plan_units, unit_rows_of
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
-small_chunks = pytest.fixture(autouse=False)(lambda monkeypatch: monkeypatch.setattr(planning, "CHUNK_BYTES", 64))
+
+def cut_small(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
+    """Has lines planned in stretches of so many bytes, one a task."""
+    monkeypatch.setattr(jsonl_format, "CHUNK_BYTES", num_bytes)
+    monkeypatch.setattr(planning, "_MAX_TASK_BYTES", num_bytes)
+
+
+small_chunks = pytest.fixture(autouse=False)(lambda monkeypatch: cut_small(monkeypatch, 64))
 
 
 def plan(
@@ -187,7 +195,7 @@ def test_declared_types_replace_inference(tmp_path: Path, monkeypatch: pytest.Mo
     expected = pa.schema([("a", pa.int64())]).append(pa.field("b", pa.map_(pa.string(), pa.float64())))
     expected = expected.append(pa.field("c", pa.date32()))
     assert planned.schema == expected
-    monkeypatch.setattr(scanning, "shape_of_lines", None)
+    monkeypatch.setattr(jsonl_format, "shape_of_lines", None)
     planned, _ = plan(tmp_path, schema={"a": "string"}, columns=Columns(carried=("a",)))
     assert planned.schema == pa.schema({"a": pa.string()})
 
@@ -265,7 +273,7 @@ def test_the_schema_does_not_depend_on_how_the_work_is_split(tmp_path: Path, mon
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     whole, _ = plan(tmp_path)
-    monkeypatch.setattr(planning, "CHUNK_BYTES", 50)
+    cut_small(monkeypatch, 50)
     assert plan(tmp_path)[0].schema == whole.schema
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.units.unit import Unit
+from pipelines.rows.unit import Unit
 from pipelines.units.unit_table import iter_units, write_units
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,11 +14,11 @@ from pipelines.errors import PlanError, SourceChangedError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader
 from pipelines.rows.rows import UnitRows
+from pipelines.rows.unit import Unit
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
-from pipelines.units.unit import Unit
+from pipelines.units.reading import UnitReader
 
 LINES = b"".join(b'{"a": %d}\n' % number for number in range(100))
 
@@ -28,10 +29,19 @@ def parquet() -> bytes:
     return buffer.getvalue()
 
 
+def arrow(make: Any) -> bytes:
+    buffer, table = io.BytesIO(), pa.table({"a": list(range(100))})
+    with make(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=40)
+    return buffer.getvalue()
+
+
 CONTENTS = {
     "in.jsonl": LINES,
     "in.jsonl.gz": gzip.compress(LINES),
     "in.parquet": parquet(),
+    "in.arrow": arrow(ipc.new_file),
+    "in.arrows": arrow(ipc.new_stream),
     "in.csv": b"a\n" + b"".join(b"%d\n" % number for number in range(100)),
 }
 

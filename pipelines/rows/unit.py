@@ -1,14 +1,11 @@
 """What a unit is: a run of neighbouring rows of one source file that are read, computed and committed together.
 
-A unit names a place, never content: reading it is `pipelines.rows.reading`, making all of them is
+A unit names a place, never content: reading it is `pipelines.units.reading`, making all of them is
 `pipelines.units.planning`, keeping them is `pipelines.units.unit_table`. Row numbers count from 0
 within a file; blank lines of a text file are no rows and are not counted.
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
-Format = Literal["parquet", "jsonl", "csv"]
 
 NO_ROW_GROUP = -1
 
@@ -30,7 +27,7 @@ class Unit:
     index: int
     path: str
     relative_path: str
-    format: Format
+    format: str
     row_group: int
     offset: int
     first_row: int

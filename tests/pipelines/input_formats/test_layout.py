@@ -14,8 +14,8 @@ import zstandard
 from hypothesis import given
 
 from pipelines.errors import PlanError
-from pipelines.units.layout import check_text
-from tests.pipelines.rows.test_reading import Corpus
+from pipelines.input_formats.json_layout import check_json_lines
+from tests.pipelines.units.test_reading import Corpus
 
 ROWS = [{"a": number, "b": {"c": [number, {"d": None}]}} for number in range(50)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -100,10 +100,10 @@ JSON = st.recursive(
 @given(st.lists(st.dictionaries(st.text(), JSON), max_size=4), st.sampled_from(("\n", "\r\n")), st.booleans())
 def test_one_object_a_line_is_never_refused(rows: list[dict[str, object]], end: str, is_escaped: bool) -> None:
     text = "".join(json.dumps(row, ensure_ascii=is_escaped) + end for row in rows)
-    check_text("in.jsonl", text.encode(errors="replace"), "jsonl")
-    check_text("in.json", text.encode(errors="replace"), "jsonl")
+    check_json_lines("in.jsonl", text.encode(errors="replace"))
+    check_json_lines("in.json", text.encode(errors="replace"))
 
 
 @pytest.mark.parametrize("first", ['{"a": 1,\n"b": 2}', "nothing", "[1, 2]", '{"a": "b\rc"}', ""])
 def test_one_bad_line_refuses_no_file(first: str) -> None:
-    check_text("in.jsonl", f"{first}\n{LINES}".encode(), "jsonl")
+    check_json_lines("in.jsonl", f"{first}\n{LINES}".encode())

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 import zstandard
@@ -20,11 +21,11 @@ from pipelines.errors import SourceChangedError, SourceError
 from pipelines.formats.schema import Columns
 from pipelines.io.inputs import Content, Storage
 from pipelines.job import InputSpec
-from pipelines.rows.reading import UnitReader, group_units
 from pipelines.rows.rows import RowFailure, UnitRows
+from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import Plan, plan_units
-from pipelines.units.unit import Unit, UnreadableUnit
+from pipelines.units.reading import UnitReader, group_units
 
 ROWS = [{"id": number, "text": f"row {number}\nwith ünicode", "tags": ["a"] * (number % 3)} for number in range(1000)]
 JSONL = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS)
@@ -35,8 +36,18 @@ def write_parquet(path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=333)
 
 
+def write_arrow(path: Path, make: Any, compression: Any) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    with make(path, table.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=333)
+
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "in.parquet": write_parquet,
+    "in.arrow": lambda path: write_arrow(path, ipc.new_file, None),
+    "in.feather": lambda path: write_arrow(path, ipc.new_file, "zstd"),
+    "in.ipc": lambda path: write_arrow(path, ipc.new_stream, None),
+    "in.arrows": lambda path: write_arrow(path, ipc.new_stream, "lz4"),
     "in.jsonl": lambda path: path.write_bytes(JSONL),
     "in.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL[:30_000]) + gzip.compress(JSONL[30_000:])),
     "in.jsonl.zst": lambda path: path.write_bytes(
@@ -52,7 +63,7 @@ every_format = pytest.mark.parametrize("name", WRITERS)
 class Corpus:
     """A planned input."""
 
-    def __init__(self, *paths: Path, unit_rows: int = 100, columns: Columns | None = None, **spec: Any) -> None:
+    def __init__(self, *paths: Path | str, unit_rows: int = 100, columns: Columns | None = None, **spec: Any) -> None:
         self.spec = InputSpec(paths=tuple(map(str, paths)), **spec)
         self.units: list[Unit] = []
         self.plan: Plan = plan_units(
@@ -113,12 +124,17 @@ def test_units_that_are_left_out_are_skipped(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_read_in_one_pass_stays_together(tmp_path: Path) -> None:
-    for name in ("in.parquet", "in.jsonl", "in.jsonl.gz"):
-        WRITERS[name](tmp_path / name)
     sizes = {}
-    for name in ("in.parquet", "in.jsonl", "in.jsonl.gz"):
+    for name in ("in.parquet", "in.arrow", "in.ipc", "in.jsonl", "in.jsonl.gz"):
+        WRITERS[name](tmp_path / name)
         sizes[name] = [len(group) for group in group_units(Corpus(tmp_path / name).units)]
-    assert sizes == {"in.parquet": [4, 4, 4, 1], "in.jsonl": [1] * 10, "in.jsonl.gz": [10]}
+    assert sizes == {
+        "in.parquet": [4, 4, 4, 1],
+        "in.arrow": [4, 3, 3],
+        "in.ipc": [4, 3, 3],
+        "in.jsonl": [1] * 10,
+        "in.jsonl.gz": [10],
+    }
 
 
 def test_blank_lines_crlf_and_a_missing_last_newline_are_no_rows(tmp_path: Path) -> None:

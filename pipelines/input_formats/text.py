@@ -1,0 +1,148 @@
+"""What text formats share: their content looked at before it is read, cut into units, and read again as the records of a unit.
+
+A unit of text that can be cut is a range of bytes of its file; one of compressed text is a range of the content, which is read from its
+start.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.errors import SourceChangedError
+from pipelines.formats.json_shape import RowShape
+from pipelines.formats.records import MAX_UNIT_BYTES, Block, Cutter, Piece, Splitter
+from pipelines.input_formats.input_format import UnitsFound
+from pipelines.input_formats.layout import HEAD_BYTES
+from pipelines.io.inputs import Content, Storage, reading
+from pipelines.rows.read_guard import UnitContent
+from pipelines.rows.unit import NO_ROW_GROUP, Unit
+
+_SKIP_BYTES = 4 << 20
+
+
+class Ahead:
+    """Content of which the first bytes are looked at before they are read."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._rest = b""
+        while len(self._rest) < HEAD_BYTES and (more := content.read(HEAD_BYTES - len(self._rest))):
+            self._rest += more
+        self.head = self._rest
+
+    def read(self, size: int) -> bytes:
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found or self._content.read(size)
+
+    def close(self) -> None:
+        self._content.close()
+
+
+@contextmanager
+def opened_text(storage: Storage, path: str, check: Callable[[str, bytes], None]) -> Iterator[Ahead]:
+    """A file's content, decompressed, from its start, once `check(path, head)` has passed its first bytes.
+
+    Raises:
+        SourceError: it cannot be read; PlanError: what `check` raises.
+    """
+    content: Content = storage.content(path)
+    try:
+        with reading(path):
+            ahead = Ahead(content)
+            check(path, ahead.head)
+            yield ahead
+    finally:
+        content.close()
+
+
+@dataclass(slots=True)
+class TextUnits:
+    """Collects the units of a text whose blocks come in turn, of at most `unit_rows` rows each."""
+
+    unit_rows: int
+    _cutter: Cutter | None = None
+    _pieces: list[Piece] = field(default_factory=list)
+
+    def add(self, block: Block) -> None:
+        if self._cutter is None:
+            self._cutter = Cutter(max_rows=self.unit_rows, max_bytes=MAX_UNIT_BYTES, offset=block.offset)
+        self._pieces += self._cutter.push(block.records)
+
+    def finish(self, *, schema: pa.Schema | None = None, shape: RowShape | None = None) -> UnitsFound:
+        """All units, with what is known of the columns."""
+        if self._cutter is not None:
+            self._pieces += self._cutter.finish()
+        pieces = self._pieces
+        return UnitsFound(
+            row_groups=np.full(len(pieces), NO_ROW_GROUP, dtype=np.int64),
+            offsets=np.array([piece.offset for piece in pieces], dtype=np.int64),
+            num_bytes=np.array([piece.num_bytes for piece in pieces], dtype=np.int64),
+            num_rows=np.array([piece.num_rows for piece in pieces], dtype=np.int64),
+            schema=schema,
+            shape=shape,
+        )
+
+
+def read_text(
+    storage: Storage, units: Sequence[Unit], content_of: Callable[[Unit, bytes], UnitContent]
+) -> Iterator[UnitContent]:
+    """What `content_of` makes of the bytes of each unit; all are of one file, and in one pass if it cannot be cut.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    texts = _cut_texts if units[0].is_cuttable else _texts_in_turn
+    for unit, text in zip(units, texts(storage, units), strict=True):
+        yield content_of(unit, text)
+
+
+def _cut_texts(storage: Storage, units: Sequence[Unit]) -> Iterator[bytes]:
+    for unit in units:
+        yield storage.read(unit.path, unit.offset, unit.num_bytes)
+
+
+def _texts_in_turn(storage: Storage, units: Sequence[Unit]) -> Iterator[bytes]:
+    content = storage.content(units[0].path)
+    try:
+        position = 0
+        for unit in units:
+            with reading(unit.path):
+                while position < unit.offset:
+                    position += len(_read_some(content, min(_SKIP_BYTES, unit.offset - position)))
+                text = _read_exactly(content, unit.num_bytes)
+            position += len(text)
+            yield text
+    finally:
+        content.close()
+
+
+def _read_some(content: Content, size: int) -> bytes:
+    found = content.read(size)
+    if not found:
+        raise EOFError("the content ends before the unit")
+    return found
+
+
+def _read_exactly(content: Content, size: int) -> bytes:
+    pieces = []
+    while size > 0:
+        pieces.append(_read_some(content, size))
+        size -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def records_of(unit: Unit, text: bytes, split: Splitter) -> list[bytes]:
+    """The records of a unit that are rows, ends included.
+
+    Raises:
+        SourceChangedError: there are fewer than were planned.
+    """
+    bounds = list(split(text, True).bounds())[: unit.num_rows]
+    if len(bounds) < unit.num_rows:
+        raise SourceChangedError(
+            f"{unit.path} has {len(bounds)} rows where {unit.num_rows} were planned (unit {unit.index})"
+        )
+    return [text[start:end] for start, end in bounds]
