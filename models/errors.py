@@ -8,7 +8,7 @@
     ├── TemplateError      a chat template failed, or went over its limits
     ├── OverrunError       isolated work took too much time or memory, or its process died
     ├── RequestError       this request cannot be served; the others can
-    │   └── ParameterError     for one of its sampling parameters
+    │   └── ParameterError   for one of its parameters
     └── EngineError        the engine itself failed; every request in flight is lost
 
 All but `EngineError` can be caused by what a user gave, so each text says what was given, what is allowed and what
@@ -57,14 +57,15 @@ class RequestError(ModelError):
 
 
 class ParameterError(RequestError):
-    """A sampling parameter, called `name`, cannot be honoured; `at` is the item of it that is wrong, such as [3], or empty."""
+    """A parameter of a request, called `name`, cannot be honoured; `at` is the item of it that is wrong, such as [3], or empty, and
+    `text` says what was given and what may be, without the name. `kind` stands before that in the whole sentence."""
 
-    def __init__(self, name: str, text: str, at: str = "") -> None:
-        super().__init__(name, text, at)
-        self.name, self.text, self.at = name, text, at
+    def __init__(self, name: str, text: str, at: str = "", kind: str = "sampling parameter") -> None:
+        super().__init__(name, text, at, kind)
+        self.name, self.text, self.at, self.kind = name, text, at, kind
 
     def __str__(self) -> str:
-        return f"sampling parameter {self.name}{self.at} {self.text}"
+        return f"{self.kind} {self.name}{self.at} {self.text}".lstrip()
 
 
 class OverrunError(ModelError):

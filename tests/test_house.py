@@ -1,5 +1,6 @@
 """The house is as its pages say: what they name is there, every room says what it is for, and a commit's subject is checked."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -7,6 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import actors.errors
+import jobs.errors
+import models.errors
+import pipelines.errors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,6 +46,41 @@ def test_no_room_is_a_list() -> None:
     """A folder of more files than a reader takes in at once wants rooms of its own."""
     sizes = {str(room.relative_to(ROOT)): len(list(room.glob("*.py"))) - 1 for room in rooms()}
     assert {room: size for room, size in sizes.items() if size > 24} == {}
+
+
+OWN_ERRORS = {
+    name
+    for module in (models.errors, actors.errors, pipelines.errors, jobs.errors)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Exception)
+}
+CUTS = {"find", "index", "partition", "removeprefix", "removesuffix", "rpartition", "split", "startswith"}
+
+
+def read_sentences(source: str) -> list[int]:
+    """The lines on which the text of an error of ours is taken apart, where it is caught."""
+    lines = []
+    for handler in ast.walk(ast.parse(source)):
+        if not isinstance(handler, ast.ExceptHandler) or handler.type is None:
+            continue
+        if not OWN_ERRORS & {name.id for name in ast.walk(handler.type) if isinstance(name, ast.Name)}:
+            continue
+        text = f"str({handler.name})"
+        for node in ast.walk(handler):
+            if isinstance(node, ast.Attribute) and node.attr in CUTS and ast.unparse(node.value) == text:
+                lines.append(node.lineno)
+            if isinstance(node, ast.Compare) and text in map(ast.unparse, node.comparators):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_no_error_of_ours_is_read_as_a_sentence() -> None:
+    """What somebody needs to know of one stands in a field of it."""
+    assert read_sentences("try: f()\nexcept PlanError as e: g('x' in str(e))") == [2]
+    assert read_sentences("try: f()\nexcept (OSError, TaskError) as e: g(str(e).partition(';'))") == [2]
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    found = {str(path.relative_to(ROOT)): read_sentences(path.read_text()) for path in paths}
+    assert {path: lines for path, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize(

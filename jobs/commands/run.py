@@ -52,9 +52,8 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
             complain(f"{job.model.path} is {found.caution}")
 
     with closing(SpecCheck(loaded, today=today(), on_found=warn)) as check:
-        from pipelines.run import (
-            run as run_job,
-        )  # imports Ray, which reads its settings then, while the tokenizer is read
+        # imports Ray, which reads its settings then; the tokenizer is read meanwhile
+        from pipelines.run import run as run_job
 
         with placed_errors(loaded), progress_display(sys.stderr) as show:
             summary = run_job(job, address=address, on_progress=show, last_words=complain, opening=check)

@@ -26,7 +26,7 @@ from models.config.fields import Fields
 from models.config.limits import MAX_WIDTH
 from models.config.model_config import ModelConfig
 from models.config.sentence_files import ChatForm, Module, SentenceFiles, class_name
-from models.errors import ConfigError, RequestError
+from models.errors import ConfigError, ParameterError, RequestError
 from models.tasks.messages import rendered
 from models.text.tokenizer import Tokenizer
 
@@ -141,11 +141,10 @@ class Embedding:
         return len(ids) - 1 if ids and tokenizer.is_special(ids[-1]) else len(ids)
 
     def check(self, options: EmbedOptions) -> None:
-        """Raises RequestError for more dimensions than a vector has."""
+        """Raises ParameterError for more dimensions than a vector has."""
         if options.dimensions is not None and not 1 <= options.dimensions <= self.size:
-            raise RequestError(
-                f"dimensions was {options.dimensions}; this checkpoint's vectors have from 1 to {self.size}"
-            )
+            problem = f"was {options.dimensions}; this checkpoint's vectors have from 1 to {self.size}"
+            raise ParameterError("dimensions", problem, kind="")
 
     def max_len(self, max_model_len: int) -> int:
         """The most tokens that a text may have in a model of so many."""

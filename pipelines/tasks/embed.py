@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from actors.work import Asked
 from models.checkpoint.files import sentence_files
 from models.config.model_config import ModelConfig
-from models.errors import ConfigError, RequestError
+from models.errors import ConfigError, ParameterError, RequestError
 from models.tasks.embedding import AskedPooling, Embedding, EmbedOptions, embedding_of
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
@@ -130,8 +130,8 @@ def _prompt(embedding: Embedding, task: EmbedTask) -> str:
 def _check_dimensions(embedding: Embedding, options: EmbedOptions) -> None:
     try:
         embedding.check(options)
-    except RequestError as error:
-        raise TaskError("task.dimensions", str(error).removeprefix("dimensions ")) from error
+    except ParameterError as error:
+        raise TaskError(f"task.{error.name}", error.text) from error
 
 
 class EmbedYaml(TaskYaml):
