@@ -121,6 +121,7 @@ def python(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_rule_is_one_file_and_its_line_in_the_table(house: Path) -> None:
     git(house, "add", "--intent-to-add", ".")
     changed = [line.split("\t") for line in git(house, "diff", "--numstat").splitlines()]
@@ -130,6 +131,7 @@ def test_a_rule_is_one_file_and_its_line_in_the_table(house: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_its_parameter_is_known_in_python_in_specs_and_over_http(house: Path) -> None:
     found = json.loads(python(house, "-c", SHOW))
     assert found["key"] is True
@@ -139,6 +141,7 @@ def test_its_parameter_is_known_in_python_in_specs_and_over_http(house: Path) ->
         assert field["description"] == "only tokens whose ids are multiples of it, 0 is off"
 
 
+@pytest.mark.cluster("own")
 def test_a_run_applies_it(house: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     model = tiny_checkpoint(max_position_embeddings=256, **SHARP)
     corpus = write_corpus(tmp_path / "rows.jsonl", 12)
