@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.pipelines.control_stores import control_store
 from tests.helpers.pipelines.killing import GENERATE, Bench, Process, Run, below, processes_with, wait_until
 from tests.helpers.pipelines.running import rows_in, short_folder
 
@@ -108,20 +108,16 @@ def test_a_reader_that_leaves_does_not_end_a_run(bench: Bench) -> None:
 
 
 def test_a_signal_ends_a_run_that_waits_for_an_address(bench: Bench) -> None:
-    """Somebody listens, who speaks HTTP/2 and is no cluster: Ray tries for two minutes."""
-    settings = b"\0\0\0\x04\0\0\0\0\0"
-    with socket.create_server(("", 0)) as listener:
-        command = [sys.executable, "-m", "jobs", "run", str(bench.spec("waiting"))]
-        command += ["--address", f"127.0.0.1:{listener.getsockname()[1]}"]
+    """Somebody listens, who says that a cluster is alive and nothing else: Ray asks again and again."""
+    with control_store(None) as address:
+        command = [sys.executable, "-m", "jobs", "run", str(bench.spec("waiting")), "--address", address]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
-            connection, _ = listener.accept()
-            connection.sendall(settings)
             wait_until((bench.out("waiting") / "lease.json").exists, "the lease")
             time.sleep(2.0)
+            assert run.poll() is None
             began = time.monotonic()
             run.send_signal(signal.SIGTERM)
             _, said = run.communicate(timeout=60)
-            connection.close()
     assert time.monotonic() - began < 5.0 + SLACK_S
     assert run.returncode == 130
     assert "millrace: interrupted" in said

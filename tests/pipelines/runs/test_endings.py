@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.helpers.pipelines.control_stores import strange_server
 from tests.helpers.pipelines.killing import Bench
 from tests.helpers.pipelines.running import rows_in, short_folder
 
@@ -70,6 +71,13 @@ def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str
 def test_an_address_that_nobody_listens_at_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
     said = refused(bench, "nobody", "--address", "127.0.0.1:1")
     assert "millrace: nobody listens at the Ray cluster '127.0.0.1:1'" in said
+
+
+@pytest.mark.cluster("own")
+def test_a_proxy_that_answers_for_any_address_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
+    with strange_server() as address:
+        said = refused(bench, "proxy", "--address", address)
+    assert f"millrace: what listens at '{address}' is no Ray cluster" in said
 
 
 @pytest.mark.cluster("own")
