@@ -128,6 +128,7 @@ def test_a_cluster_that_is_there_answers() -> None:
     check_address(ray.get_runtime_context().gcs_address)
 
 
+@pytest.mark.cluster("own")
 @pytest.mark.parametrize(("mode", "answer"), [("token", WANTS_TOKEN), ("disabled", OK)])
 def test_a_cluster_is_known_whether_it_asks_for_a_token_or_not(mode: str, answer: str, tmp_path: Path) -> None:
     """Real ones, in processes of their own."""
