@@ -10,12 +10,14 @@ same files.
 somewhere else has the same relative paths (seeds derive from them).
 """
 
+import logging
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,10 @@ from pipelines.io.inputs import (
 )
 from pipelines.io.walking import ANY_DEPTH, Found, has_magic, is_hidden, walk
 from pipelines.job import InputSpec
+from pipelines.units.lake_tables import DELTA_LOG, refuse_tables
 from pipelines.units.unit import Format
+
+logger = logging.getLogger(__name__)
 
 _FORMATS: Mapping[str, Format] = {
     ".parquet": "parquet",
@@ -209,6 +214,7 @@ def _walked(folder: str, segments: tuple[str, ...]) -> _Listing:
     is_link = os.path.realpath(folder) != folder
     is_from_folder = _is_whole_folder(segments)
     found = [file for file in walk(folder, segments) if file.status is not None or _format_of(file.path) is not None]
+    refuse_tables((file.path for file in found), os.path.isdir)
     return _Listing(folder, [_match(file, is_from_folder, is_link) for file in found])
 
 
@@ -240,6 +246,8 @@ def _list_remote(pattern: str, storage: Storage) -> _Listing:
     try:
         file_system.invalidate_cache()
         return _list_in(file_system, key.rstrip("/"))
+    except PlanError:
+        raise
     except Exception as error:  # every fsspec back end has an error tree of its own
         raise SourceError(f"cannot list {pattern}: {describe(error)}") from error
 
@@ -259,13 +267,27 @@ def _list_in(file_system: Any, key: str) -> _Listing:
 
     if file_system.isdir(key):
         found = file_system.find(key, detail=True)
+        logs = {place.rpartition("/")[0] for place in found if f"/{DELTA_LOG}/" in place}
+        refuse_tables(
+            found, lambda place: place in logs if place.startswith(f"{key}/") else _has_folder(file_system, place)
+        )
         return _Listing(key, matches(_shown(found, key, (ANY_DEPTH,)), True))
     if file_system.exists(key):
         return _Listing(posixpath.dirname(key), matches({key: file_system.info(key)}, False))
     folder = _fixed_folder(key)
     segments = tuple(key[len(folder) :].strip("/").split("/"))
     found = file_system.glob(key, detail=True) if has_magic(key) else {}
+    refuse_tables(found, partial(_has_folder, file_system))
     return _Listing(folder, matches(_shown(found, folder, segments), _is_whole_folder(segments)))
+
+
+def _has_folder(file_system: Any, place: str) -> bool:
+    """Whether there is such a folder; one that we may not look into counts as none: it may lie outside of what was given."""
+    try:
+        return bool(file_system.isdir(place))
+    except Exception:  # every fsspec back end has an error tree of its own
+        logger.debug("cannot look for %s", place, exc_info=True)
+        return False
 
 
 def _shown(found: Mapping[str, Any], folder: str, segments: tuple[str, ...]) -> dict[str, Any]:
