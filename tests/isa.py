@@ -21,6 +21,7 @@ NUMERIC = (
     "tests/models/loading/test_quantization.py",
     "tests/models/networks/test_quantized_families.py",
     "tests/models/loading/test_load.py",
+    "tests/models/networks/test_sharding.py",
     "tests/models/networks/test_two_way.py",
     "tests/models/networks/test_zamba2.py",
     "tests/models/engine/scoring/test_embeddings.py",

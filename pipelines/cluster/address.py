@@ -1,16 +1,19 @@
 """Whether anybody listens at the address of a Ray cluster, known in seconds: `ray.init` tries for two minutes and cannot be interrupted.
 
-The control store (GCS) of a cluster speaks gRPC, so what listens there has to answer HTTP/2.
+The control store (GCS) of a cluster speaks gRPC, so what listens there has to answer HTTP/2, and then the question whether it is alive:
+transparent proxies and the sidecars of service meshes answer HTTP/2 in the name of any address.
 """
 
-import os
 import socket
 
+from pipelines.cluster.control_store import OK, WANTS_TOKEN, answer_at, answers_without_certificate
 from pipelines.cluster.ray_private import canonical_address
 from pipelines.errors import ClusterError
 
 CONNECT_S = 4.0
+ANSWER_S = 4.0
 
+_REMEDY = "give the host and port of `ray start --head` (6379)"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 _SETTINGS_TYPE = 4
@@ -24,18 +27,30 @@ def check_address(address: str) -> None:
     """
     if address != "auto":
         _check_form(address)
-    host, _, port = _found(address).rpartition(":")
+    place = _found(address)
+    host, _, port = place.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as connection:
-            is_grpc = os.environ.get("RAY_USE_TLS") == "1" or _speaks_http2(connection)
+            can_ask = answers_without_certificate()
+            is_grpc = not can_ask or _speaks_http2(connection)
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"nobody listens at the Ray cluster {address!r} ({error}); is its head up, and is this the port of `ray start --head` "
             "(6379)?"
         ) from error
     if not is_grpc:
+        raise ClusterError(f"what listens at {address!r} is no Ray cluster; {_REMEDY}")
+    if can_ask:
+        _check_answer(address, place)
+
+
+def _check_answer(address: str, place: str) -> None:
+    """Refuses what does not answer as a cluster: Ray would ask again and again, for 20 seconds or longer."""
+    answer = answer_at(place, timeout_s=ANSWER_S)
+    if answer not in (OK, WANTS_TOKEN):
         raise ClusterError(
-            f"what listens at {address!r} is no Ray cluster; give the host and port of `ray start --head` (6379)"
+            f"what listens at {address!r} is no Ray cluster, or one that hangs: the question whether it is alive ended with {answer} (a "
+            f"proxy may answer for any address); {_REMEDY}"
         )
 
 

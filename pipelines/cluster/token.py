@@ -11,6 +11,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from pipelines.cluster.control_store import OK, answer_at, answers_without_certificate
+
 logger = logging.getLogger(__name__)
 
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -19,7 +21,6 @@ _GIVEN_OTHERWISE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 _OTHERS = 0o077
 _ASK_S = 4.0
-_QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 def token_file() -> Path:
@@ -73,7 +74,7 @@ def _close(path: Path, mode: int) -> None:
 
 def warn_if_open(address: str) -> None:
     """Says in one line if the cluster whose control store is at `address` takes orders from everybody who reaches it."""
-    if os.environ.get("RAY_USE_TLS") != "1" and _takes_anybody(address):
+    if answers_without_certificate() and _takes_anybody(address):
         logger.warning(
             "the Ray cluster at %s asks for no token: whoever reaches it can run code there and read what this job reads; start its nodes "
             "with RAY_AUTH_MODE=token and one token for all of them (docs/operations.md)",
@@ -82,13 +83,5 @@ def warn_if_open(address: str) -> None:
 
 
 def _takes_anybody(address: str) -> bool:
-    """Whether a question without a token is answered."""
-    import grpc  # as Ray Serve does
-
-    with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary(_QUESTION)
-        try:
-            ask(b"", timeout=_ASK_S)
-        except grpc.RpcError:  # refused, or not there any more, which others will tell
-            return False
-    return True
+    """Whether a question without a token is answered; a cluster that is not there any more is others' to tell."""
+    return answer_at(address, timeout_s=_ASK_S) == OK

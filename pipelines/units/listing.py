@@ -12,12 +12,14 @@ and its `**` are the same files. Where a file of a folder says which of the othe
 somewhere else has the same relative paths (seeds derive from them).
 """
 
+import logging
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ from pipelines.io.inputs import (
 )
 from pipelines.io.walking import ANY_DEPTH, Found, has_magic, is_hidden, walk
 from pipelines.job import InputSpec
+from pipelines.units.lake_tables import DELTA_LOG, refuse_tables
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|^https?://[^/?#@]*@", re.IGNORECASE)
@@ -243,6 +248,7 @@ def _walked(folder: str, segments: tuple[str, ...]) -> _Listing:
     found = [
         file for file in walk(folder, segments) if file.status is not None or format_by_ending(file.path) is not None
     ]
+    refuse_tables((file.path for file in found), os.path.isdir)
     return _Listing(folder, [_match(file, is_from_folder, is_link) for file in found])
 
 
@@ -276,6 +282,8 @@ def _list_remote(pattern: str, storage: Storage) -> _Listing:
     try:
         file_system.invalidate_cache()
         return _list_in(file_system, key.rstrip("/"))
+    except PlanError:
+        raise
     except Exception as error:  # every fsspec back end has an error tree of its own
         raise SourceError(f"cannot list {pattern}: {describe(error)}") from error
 
@@ -295,13 +303,27 @@ def _list_in(file_system: Any, key: str) -> _Listing:
 
     if file_system.isdir(key):
         found = file_system.find(key, detail=True)
+        logs = {place.rpartition("/")[0] for place in found if f"/{DELTA_LOG}/" in place}
+        refuse_tables(
+            found, lambda place: place in logs if place.startswith(f"{key}/") else _has_folder(file_system, place)
+        )
         return _Listing(key, matches(_shown(found, key, (ANY_DEPTH,)), True))
     if file_system.exists(key):
         return _Listing(posixpath.dirname(key), matches({key: file_system.info(key)}, False))
     folder = _fixed_folder(key)
     segments = tuple(key[len(folder) :].strip("/").split("/"))
     found = file_system.glob(key, detail=True) if has_magic(key) else {}
+    refuse_tables(found, partial(_has_folder, file_system))
     return _Listing(folder, matches(_shown(found, folder, segments), _is_whole_folder(segments)))
+
+
+def _has_folder(file_system: Any, place: str) -> bool:
+    """Whether there is such a folder; one that we may not look into counts as none: it may lie outside of what was given."""
+    try:
+        return bool(file_system.isdir(place))
+    except Exception:  # every fsspec back end has an error tree of its own
+        logger.debug("cannot look for %s", place, exc_info=True)
+        return False
 
 
 def _shown(found: Mapping[str, Any], folder: str, segments: tuple[str, ...]) -> dict[str, Any]:

@@ -3,17 +3,21 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
+import yaml
 
-from tests.helpers.pipelines.killing import GENERATE, Bench, Process, Run, below, processes_with, wait_until
+from tests.helpers.faulty_store import Fault, FaultyStore, Forward
+from tests.helpers.pipelines.control_stores import control_store
+from tests.helpers.pipelines.killing import GENERATE, PATIENCE_S, Bench, Process, Run, below, processes_with, wait_until
 from tests.helpers.pipelines.running import rows_in, short_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -57,6 +61,54 @@ def test_a_signal_ends_a_run_whatever_it_is_at(bench: Bench, number: signal.Sign
         wait_until(lambda: not processes_with(str(bench.temp)), "nothing to be left")
     if (bench.out(name) / "lease.json").exists():
         assert lease_owner(bench, name) is None
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("num_rows", [100, 400_000], ids=["in the driver", "in tasks"])
+def test_a_signal_ends_a_run_that_plans(
+    bench: Bench, s3_options: dict[str, Any], number: signal.Signals, num_rows: int
+) -> None:
+    """The store answers nothing more once the lease is taken: what reads it then is the planning."""
+    name, is_held, is_over = f"{number.name}-planning-{num_rows}", threading.Event(), threading.Event()
+
+    def hold(forward: Forward) -> None:
+        del forward
+        is_held.set()
+        is_over.wait(PATIENCE_S)
+
+    with FaultyStore(s3_options["client_kwargs"]["endpoint_url"]) as proxy:
+        spec = with_input(bench.spec(name), upload(s3_options, num_rows), proxy.options(s3_options))
+        try:
+            with Run(spec, bench.out(name), bench.temp) as run:
+                wait_until((bench.out(name) / "lease.json").exists, "the lease")
+                proxy.add(Fault("GET", "/rows-", hold))
+                wait_until(is_held.is_set, "the planning")
+                assert "planning the input" in run.output
+                assert not (bench.out(name) / "run.json").exists()
+                run.signal(number)
+                assert ends(run, within_s=5.0) == 130
+                wait_until(lambda: not processes_with(str(bench.temp)), "nothing to be left")
+                assert "millrace: interrupted" in run.output
+        finally:
+            is_over.set()
+    assert not (bench.out(name) / "run.json").exists()
+    assert lease_owner(bench, name) is None
+
+
+def upload(s3_options: dict[str, Any], num_rows: int) -> str:
+    """A corpus in the bucket: its URL."""
+    url = f"s3://bucket/rows-{num_rows}.jsonl"
+    lines = "".join(f'{{"id": {row}, "body": "{"a few words " * 8}"}}\n' for row in range(num_rows))
+    s3fs.S3FileSystem(**s3_options).pipe_file(url, lines.encode())
+    return url
+
+
+def with_input(spec: Path, url: str, options: dict[str, Any]) -> Path:
+    """The same spec over another input."""
+    values = yaml.safe_load(spec.read_text())
+    values["input"] = {"paths": [url], "storage_options": options}
+    spec.write_text(yaml.safe_dump(values))
+    return spec
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -108,20 +160,16 @@ def test_a_reader_that_leaves_does_not_end_a_run(bench: Bench) -> None:
 
 
 def test_a_signal_ends_a_run_that_waits_for_an_address(bench: Bench) -> None:
-    """Somebody listens, who speaks HTTP/2 and is no cluster: Ray tries for two minutes."""
-    settings = b"\0\0\0\x04\0\0\0\0\0"
-    with socket.create_server(("", 0)) as listener:
-        command = [sys.executable, "-m", "jobs", "run", str(bench.spec("waiting"))]
-        command += ["--address", f"127.0.0.1:{listener.getsockname()[1]}"]
+    """Somebody listens, who says that a cluster is alive and nothing else: Ray asks again and again."""
+    with control_store(None) as address:
+        command = [sys.executable, "-m", "jobs", "run", str(bench.spec("waiting")), "--address", address]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
-            connection, _ = listener.accept()
-            connection.sendall(settings)
             wait_until((bench.out("waiting") / "lease.json").exists, "the lease")
             time.sleep(2.0)
+            assert run.poll() is None
             began = time.monotonic()
             run.send_signal(signal.SIGTERM)
             _, said = run.communicate(timeout=60)
-            connection.close()
     assert time.monotonic() - began < 5.0 + SLACK_S
     assert run.returncode == 130
     assert "millrace: interrupted" in said

@@ -1,6 +1,7 @@
 """The command line: what it imports, prints and exits with."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,39 @@ def test_run_ends_with_the_summarys_status(
     assert "planning the input" in result.stderr
     assert "that was it" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "first"),
+    [
+        ("regression", 1, r"millrace: .* is a regression.*\n"),
+        ("regression", 3, r"millrace: .* is a regression.*\n"),
+        (None, 3, "planning the input\n"),
+        (None, 1, "planning the input\n"),
+    ],
+)
+def test_a_run_over_a_regression_says_so_in_its_first_line(
+    problem_type: str | None,
+    num_labels: int,
+    first: str,
+    write_spec: SpecWriter,
+    tiny_checkpoint: CheckpointMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fake_run(
+        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
+    ) -> RunSummary:
+        on_progress(Progress(phase="planning"))
+        return RunSummary(exit_status=0, message="that was it", output="o", progress=Progress(phase="running"))
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    (tmp_path / "t.jsonl").write_text('{"body": "hello"}\n')
+    fields = {"num_labels": num_labels} | ({} if problem_type is None else {"problem_type": problem_type})
+    model = tiny_checkpoint("sequence-classification", **fields)
+    result = invoke("run", write_spec(SPEC.format(model=model, corpus=tmp_path / "t.jsonl", out=tmp_path / "out")))
+    assert result.exit_code == 0
+    assert re.match(first, result.stderr)
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])

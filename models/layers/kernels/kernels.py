@@ -96,7 +96,7 @@ def computed_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Torch hands products of bfloat16 to oneDNN."""
+    """Torch hands products of bfloat16 to oneDNN: a layer's, and those of attention for every head."""
     found = torch.cpu.get_capabilities()
     has_x86 = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     has_instructions = has_x86 if found["architecture"] == "x86_64" else bool(found.get("bf16"))
@@ -110,6 +110,18 @@ def _multiplies_bfloat16() -> bool:
             plain=lambda x, weight, bias: F.linear(x.float(), weight.float(), bias.float()),
             samples=samples.linear(torch.bfloat16, CPU),
         )
+        and _batches_right(torch.bmm, heads=(3,))
+        and _batches_right(torch.matmul, heads=(2, 3))
+    )
+
+
+def _batches_right(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, heads: tuple[int, ...]) -> bool:
+    return agrees(
+        f"torch's {product.__name__}",
+        torch.bfloat16,
+        library=product,
+        plain=lambda left, right: left.float() @ right.float(),
+        samples=samples.batched(torch.bfloat16, CPU, heads=heads),
     )
 
 

@@ -36,6 +36,15 @@ def linear(dtype: torch.dtype, device: torch.device) -> Iterator[Sample]:
             yield random(num_rows, width, dtype=dtype, device=device, seed=1), weight, bias
 
 
+def batched(dtype: torch.dtype, device: torch.device, *, heads: tuple[int, ...]) -> Iterator[Sample]:
+    """The two products of attention for every one of `heads`: queries with transposed keys, and weights with values."""
+    for num_keys, (_, width) in zip(NUM_KEYS, SIZES, strict=True):
+        k, v = (random(*heads, num_keys, width, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
+        for num_rows in ROWS:
+            yield random(*heads, num_rows, width, dtype=dtype, device=device), k.transpose(-1, -2)
+            yield random(*heads, num_rows, num_keys, dtype=dtype, device=device, seed=3), v
+
+
 def four_bit_codes(kind: FourBitKind, device: torch.device) -> Iterator[Sample]:
     """Whole blocks of codes, their scales and the size of the blocks."""
     for size in BLOCK_SIZES:

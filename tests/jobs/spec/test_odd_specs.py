@@ -17,6 +17,7 @@ from jobs.spec.job import load_spec
 from jobs.submission import Submission
 from pipelines.job import Job
 from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.task_base.task import Task
 from pipelines.units.listing import list_sources
 from tests.helpers.free_port import free_port
 from tests.helpers.jobs.odd_specs import ODD, odd_specs, tree, yaml_of
@@ -59,6 +60,37 @@ GENERATE: dict[str, Any] = {
     "output": {"path": "OUTPUT"},
     "engine": {"max_model_len": 64, "max_num_batched_tokens": 64, "block_size": 16, "cache_bytes": 1 << 20, "max_num_seqs": 2},
 }  # fmt: skip
+
+
+def job(**task: Any) -> dict[str, Any]:
+    """A job with this task."""
+    return {
+        "name": "j",
+        "model": {"path": "MODEL"},
+        "task": task,
+        "input": {"paths": ["INPUT"]},
+        "output": {"path": "OUTPUT"},
+    }
+
+
+LABELS = job(
+    kind="classify", text="{{ body }}", question="Which is it?", labels=["good", "bad"], allow_special_tokens=True
+)
+SPANS = job(kind="extract", text="{{ body }}", window=64, stride=8)
+ANSWER = job(kind="extract", text="{{ body }}", question="Who is {{ id }}?", window=64, stride=8)
+EMBED = job(kind="embed", text="{{ body }}", pooling="mean", dimensions=8, normalize=True, prompt="query: ")
+RERANK = job(kind="rerank", query="who?", document="{{ body }}", form="pair")
+BASES: dict[str, tuple[dict[str, Any], str]] = {
+    "generate": (GENERATE, "CHAT"),
+    "classify with a head": (CLASSIFY, "CLASSIFIER"),
+    "classify with labels": (LABELS, "CHAT"),
+    "extract": (SPANS, "TAGGER"),
+    "extract an answer": (ANSWER, "READER"),
+    "embed": (EMBED, "CHAT"),
+    "rerank": (RERANK, "RERANKER"),
+}
+"""A right spec for every class of task, and its checkpoint."""
+
 SERVICE: dict[str, Any] = {
     "name": "s",
     "models": [{"name": "m", "path": "MODEL", "dtype": "float32", "engine": {"replicas": 1, "num_cpus": 0.5, "online_batched_tokens": 64}}],
@@ -67,6 +99,7 @@ SERVICE: dict[str, Any] = {
 }  # fmt: skip
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ_OF_A_KIND = settings(FUZZ, max_examples=80)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +116,9 @@ def places(tiny_checkpoint: CheckpointMaker, tmp_path_factory: pytest.TempPathFa
     (here / "chat" / "chat_template.jinja").write_text(template)
     return {
         "CLASSIFIER": str(tiny_checkpoint("sequence-classification")),
+        "TAGGER": str(tiny_checkpoint("token-classification")),
+        "READER": str(tiny_checkpoint("question-answering")),
+        "RERANKER": str(tiny_checkpoint("sequence-classification", num_labels=1)),
         "CHAT": str(here / "chat"),
         "INPUT": str(here / "in.jsonl"),
         "OUTPUT": str(here / "out"),
@@ -152,16 +188,25 @@ def filled(text: str, model: str, places: dict[str, str]) -> str:
     return text
 
 
-@FUZZ
-@given(text=odd_specs(CLASSIFY))
-def test_an_odd_classification_is_refused_with_its_place_or_planned(places: dict[str, str], text: str) -> None:
-    check_command("plan", filled(text, "CLASSIFIER", places), places)
+@pytest.mark.parametrize("kind", BASES)
+@FUZZ_OF_A_KIND
+@given(data=st.data())
+def test_an_odd_job_is_refused_with_its_place_or_planned(
+    places: dict[str, str], kind: str, data: st.DataObject
+) -> None:
+    spec, model = BASES[kind]
+    check_command("plan", filled(data.draw(odd_specs(spec)), model, places), places)
 
 
-@FUZZ
-@given(text=odd_specs(GENERATE))
-def test_an_odd_generation_is_refused_with_its_place_or_planned(places: dict[str, str], text: str) -> None:
-    check_command("plan", filled(text, "CHAT", places), places)
+def test_what_is_spoiled_is_a_right_spec_of_every_class_of_task(places: dict[str, str]) -> None:
+    path, made = Path(places["HERE"]) / "right.yaml", []
+    for spec, model in BASES.values():
+        path.write_text(filled(yaml_of(tree(spec)), model, places))
+        result = CliRunner().invoke(app, ["plan", str(path)])
+        assert result.exit_code == 0, result.stderr
+        made.append(type(load_spec(path).job.task).__name__)
+    own = {each.__name__ for each in Task.__subclasses__() if each.__module__.startswith("pipelines.tasks.")}
+    assert sorted(made) == sorted(own)
 
 
 @FUZZ

@@ -1,17 +1,25 @@
 """An address is known to be wrong in seconds."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
+from grpc import StatusCode
 
 from pipelines.cluster.address import check_address
 from pipelines.cluster.connect import connected
+from pipelines.cluster.control_store import OK, WANTS_TOKEN
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
+from tests.helpers.pipelines.control_stores import control_store, silent_server, strange_server
+from tests.helpers.pipelines.running import short_folder
 
 
 @pytest.fixture
@@ -74,7 +82,65 @@ def test_an_address_with_a_scheme_is_refused() -> None:
         pass
 
 
+@pytest.mark.parametrize("refusal", [None, StatusCode.UNAUTHENTICATED])
+def test_what_answers_as_a_cluster_is_taken(refusal: StatusCode | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # which Ray does not ask, either
+    with control_store(refusal) as address:
+        check_address(address)
+
+
+REFUSALS = [StatusCode.UNIMPLEMENTED, StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED, StatusCode.UNKNOWN]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
+def test_what_refuses_as_no_cluster_does_is_told_with_its_answer(refusal: StatusCode) -> None:
+    """What gRPC makes of a proxy's 404, 503, 403 and of a page with status 200."""
+    with (
+        control_store(refusal) as address,
+        pytest.raises(ClusterError, match=rf"is no Ray cluster.* ended with {refusal.name} .*`ray start --head`"),
+    ):
+        check_address(address)
+
+
+def test_a_server_of_other_services_is_no_cluster() -> None:
+    with strange_server() as address, pytest.raises(ClusterError, match=r"no Ray cluster.* ended with UNIMPLEMENTED"):
+        check_address(address)
+
+
+def test_what_speaks_http2_and_answers_nothing_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.cluster.address.ANSWER_S", 0.5)
+    with (
+        silent_server() as address,
+        pytest.raises(ClusterError, match=r"no Ray cluster, or one that hangs.* ended with DEADLINE_EXCEEDED"),
+    ):
+        check_address(address)
+
+
+def test_a_cluster_with_certificates_is_asked_nothing_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with strange_server() as address:
+        check_address(address)
+
+
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_is_there_answers() -> None:
     check_address(ray.get_runtime_context().gcs_address)
+
+
+@pytest.mark.cluster("own")
+@pytest.mark.parametrize(("mode", "answer"), [("token", WANTS_TOKEN), ("disabled", OK)])
+def test_a_cluster_is_known_whether_it_asks_for_a_token_or_not(mode: str, answer: str, tmp_path: Path) -> None:
+    """Real ones, in processes of their own."""
+    code = (
+        "import ray\nfrom pipelines.cluster.address import check_address\nfrom pipelines.cluster.connect import joined\n"
+        "from pipelines.cluster.control_store import answer_at\n"
+        "with joined('local', num_cpus=1):\n    address = ray.get_runtime_context().gcs_address\n"
+        "    check_address(address)\n    print(answer_at(address, timeout_s=60.0))\n"
+    )
+    with short_folder() as folder:
+        environment = {**os.environ, "RAY_TMPDIR": str(folder), "HOME": str(tmp_path), "RAY_AUTH_MODE": mode}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+    assert done.stdout.strip() == answer, done.stderr

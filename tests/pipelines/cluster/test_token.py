@@ -4,17 +4,14 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
+from grpc import StatusCode
 
 from pipelines.cluster import token as cluster_token
 from pipelines.cluster.token import secure_token_file, warn_if_open
+from tests.helpers.pipelines.control_stores import control_store
 from tests.helpers.pipelines.running import short_folder
 
 REMEDY = "the next one makes a new token"
@@ -95,31 +92,11 @@ def test_joining_a_cluster_makes_no_token(file: Path) -> None:
     assert not file.parent.exists()
 
 
-@contextmanager
-def control_store(*, asks_for_token: bool) -> Iterator[str]:
-    """One that answers everybody, or nobody."""
-
-    def answer(request: bytes, context: Any) -> bytes:
-        if asks_for_token:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
-        return b""
-
-    methods = {"CheckAlive": grpc.unary_unary_rpc_method_handler(answer)}
-    handler = grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", methods)
-    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[handler])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
-
-
 @pytest.mark.parametrize("asks_for_token", [True, False])
 def test_a_cluster_that_takes_anybody_is_said_in_one_line(
     caplog: pytest.LogCaptureFixture, asks_for_token: bool
 ) -> None:
-    with control_store(asks_for_token=asks_for_token) as address:
+    with control_store(StatusCode.UNAUTHENTICATED if asks_for_token else None) as address:
         warn_if_open(address)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (0 if asks_for_token else 1)
@@ -130,7 +107,7 @@ def test_a_cluster_with_certificates_is_not_asked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    with control_store(asks_for_token=False) as address:
+    with control_store(None) as address:
         warn_if_open(address)
     assert not caplog.records
 

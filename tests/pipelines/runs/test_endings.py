@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.helpers.pipelines.control_stores import strange_server
 from tests.helpers.pipelines.killing import Bench
 from tests.helpers.pipelines.running import rows_in, short_folder
 
@@ -49,6 +50,36 @@ def test_a_run_that_nobody_can_hear_ends_well(bench: Bench) -> None:
     assert (bench.out("deaf") / "report.html").exists()
 
 
+ON_A_TERMINAL = """
+import fcntl, os, signal, sys, termios
+
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command with the terminal at its stderr as its own, deaf to SIGHUP as nohup makes it."""
+
+
+@pytest.mark.cluster
+def test_a_terminal_that_hangs_up_under_the_live_line_does_not_end_a_run(bench: Bench) -> None:
+    address = ray.get_runtime_context().gcs_address
+    master, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL, *command(bench, "hung-up", "--address", address)],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        start_new_session=True,
+    ) as run:
+        os.close(terminal)
+        seen = b""
+        while b"planning the input" not in seen:
+            seen += os.read(master, 1024)
+        os.close(master)
+        assert run.wait(240) == 0
+    assert b"\x1b[" in seen, "the line is not drawn as on a terminal"
+    assert len(rows_in(bench.out("hung-up"))) == NUM_ROWS
+
+
 def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str:
     """What a run says that is refused with 2, in seconds and before it has taken anything."""
     began = time.monotonic()
@@ -70,6 +101,13 @@ def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str
 def test_an_address_that_nobody_listens_at_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
     said = refused(bench, "nobody", "--address", "127.0.0.1:1")
     assert "millrace: nobody listens at the Ray cluster '127.0.0.1:1'" in said
+
+
+@pytest.mark.cluster("own")
+def test_a_proxy_that_answers_for_any_address_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
+    with strange_server() as address:
+        said = refused(bench, "proxy", "--address", address)
+    assert f"millrace: what listens at '{address}' is no Ray cluster" in said
 
 
 @pytest.mark.cluster("own")

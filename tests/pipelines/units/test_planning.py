@@ -1,6 +1,8 @@
 """The planning pass: units in parallel, one schema, and refusals that say what is wrong."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -240,6 +242,50 @@ def test_objects_whose_names_are_values_are_json_text_and_take_little_memory(tmp
     assert "same keys" in (json_reason(planned.schema.field("scores")) or "")
     assert peak < 20e6
     assert plan(tmp_path, schema={"scores": "map<string, int64>"})[0].schema.field("scores").type.num_fields == 1
+
+
+PLANNING = """
+import json, re, sys, time
+from pathlib import Path
+from pipelines.formats.schema import Columns
+from pipelines.job import InputSpec
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
+
+input = InputSpec(paths=(sys.argv[1],))
+plan = plan_units(list_sources(input), input, Columns(), unit_rows=256, sink=lambda units: None)
+peak = re.search("VmHWM:\\\\s+([0-9]+) kB", Path("/proc/self/status").read_text())
+print(json.dumps([plan.num_rows, int(peak[1]) * 1024, time.process_time()]))
+"""
+"""Its own peak: `ru_maxrss` is never below that of the process it was started from."""
+
+
+def cost_of_planning(path: Path) -> tuple[int, int, float]:
+    """Rows, the most memory in bytes and the processor's seconds of a process that plans a file."""
+    done = subprocess.run([sys.executable, "-c", PLANNING, str(path)], capture_output=True, text=True, check=True)
+    num_rows, num_bytes, seconds = json.loads(done.stdout)
+    return num_rows, num_bytes, seconds
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda key: {key: 1},
+        lambda key: {"deep": {"er": {key: {"a": [1]}}}},
+        lambda key: [{key: 1}, {f"{key}x": "y"}],
+    ],
+    ids=["objects", "objects within objects", "lists of objects"],
+)
+def test_planning_takes_time_and_memory_in_proportion(shape: Callable[[str], Any], tmp_path: Path) -> None:
+    """16,000 lines with a key of their own each, against one of them, in processes of their own."""
+    lines = [json.dumps({"id": row, "scores": shape(f"u{row * 7919 % 10_000_000:07d}")}) for row in range(16_000)]
+    (tmp_path / "one.jsonl").write_text(lines[0])
+    (tmp_path / "all.jsonl").write_text("\n".join(lines))
+    _, bytes_of_one, seconds_of_one = cost_of_planning(tmp_path / "one.jsonl")
+    num_rows, num_bytes, seconds = cost_of_planning(tmp_path / "all.jsonl")
+    assert num_rows == 16_000
+    assert num_bytes - bytes_of_one < 300e6
+    assert seconds - seconds_of_one < 2.0
 
 
 def test_names_of_columns_that_are_values_are_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A library that lies on this machine changes no answer: plain torch computes in its place, and one line says so."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,17 +117,31 @@ RIGHT: dict[Any, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("place", "attribute", "name"),
+    [(F, "linear", "torch's product"), (torch, "bmm", "torch's bmm"), (torch, "matmul", "torch's matmul")],
+)
 def test_bfloat16_is_computed_in_float32_where_torchs_products_of_it_are_wrong(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_kernels: None
+    place: Any,
+    attribute: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fresh_kernels: None,
 ) -> None:
-    linear = F.linear
-    wrong = wrong_for_odd_widths(linear)
+    right = getattr(place, attribute)
+    wrong = wrong_for_odd_widths(right)
+
+    @functools.wraps(right)
+    def product(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return (wrong if x.dtype == torch.bfloat16 else right)(x, *rest)  # type: ignore[no-any-return]
+
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": True})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    monkeypatch.setattr(F, "linear", lambda x, *rest: (wrong if x.dtype == torch.bfloat16 else linear)(x, *rest))
+    monkeypatch.setattr(place, attribute, product)
     assert kernels.computed_dtype(torch.bfloat16) == torch.float32
     assert kernels.computed_dtype(torch.bfloat16) == torch.float32
-    assert caplog.text.count("torch's product in bfloat16 is off by") == 1
+    assert caplog.text.count(f"{name} in bfloat16 is off by") == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
