@@ -3,6 +3,8 @@
 Plain values that pickle small and fast: they cross from one process to another.
 """
 
+import datetime as dt
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -50,13 +52,22 @@ class ReplicaOptions(EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AskedOfApi:
+    """That requests are calls of the HTTP API, answered as if it was `now`, in UTC (None: whenever that is)."""
+
+    now: dt.datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What every request of a job asks of an engine: text, with `sampling`; else what one pass says of it - the log probability of each
-    of `labels` (token ids) after it where there are some, a vector with `embed`, or the logits of the task head."""
+    """What every request of a job asks of an engine: an answer of the HTTP API, with `api`; text, with `sampling`; else what one pass says
+    of it - the log probability of each of `labels` (token ids) after it where there are some, a vector with `embed`, or the
+    logits of the task head."""
 
     sampling: SamplingParams | None = None
     labels: tuple[tuple[int, ...], ...] = ()
     embed: EmbedOptions | None = None
+    api: AskedOfApi | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +122,10 @@ class EngineWork:
             seeds=np.array(seeds, np.int64),
         )
 
+    @property
+    def num_requests(self) -> int:
+        return len(self.lengths)
+
     def halves(self) -> tuple["EngineWork", "EngineWork"]:
         """The first and the second half of the requests, under names of their own."""
         middle = len(self.lengths) // 2
@@ -160,4 +175,47 @@ class Generated:
         return cls(text="", token_ids=[], finish_reason="", num_cached_tokens=0, error=error)
 
 
-EngineAnswer = Generated | FloatArray
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiCall:
+    """One call of the HTTP API: a POST of a JSON `body` to a path such as /v1/completions."""
+
+    path: str
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiWork:
+    """Calls of the HTTP API that are answered together, and each one's seed: of its draws where its body has none, and of its id."""
+
+    name: str
+    calls: tuple[ApiCall, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def num_requests(self) -> int:
+        return len(self.calls)
+
+    def halves(self) -> tuple["ApiWork", "ApiWork"]:
+        """The first and the second half of the calls, under names of their own."""
+        middle = len(self.calls) // 2
+        return (
+            replace(self, name=f"{self.name}a", calls=self.calls[:middle], seeds=self.seeds[:middle]),
+            replace(self, name=f"{self.name}b", calls=self.calls[middle:], seeds=self.seeds[middle:]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiAnswer:
+    """What the HTTP API answers to a call: a status, and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+def digits_of(seed: int) -> str:
+    """What ids are made from: 32 hexadecimal digits that tell a row from any other of its job."""
+    return hashlib.blake2b(seed.to_bytes(8), digest_size=16).hexdigest()
+
+
+Work = EngineWork | ApiWork
+EngineAnswer = Generated | FloatArray | ApiAnswer

@@ -21,7 +21,7 @@ PipelineError
 └── LeaseError            another run holds, or took over, the output folder
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -32,15 +32,17 @@ class PipelineError(Exception):
 
 
 class RowError(PipelineError):
-    """One row cannot be processed. `kind` is a short stable word for reports (`too_long`), the text says what to do."""
+    """One row cannot be processed. `kind` is a short stable word for reports (`too_long`), the text says what to do. `answer` is
+    the answer of the HTTP API that says so, as JSON, if it was that."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, answer: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.answer = answer
 
-    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
-        return RowError, (self.kind, self.message)
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, Mapping[str, Any] | None]]:
+        return RowError, (self.kind, self.message, self.answer)
 
 
 class SourceError(PipelineError):

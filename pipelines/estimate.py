@@ -92,7 +92,8 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """All of it. `probe` and `cost` are None if no sampled row can be computed."""
+    """All of it. `probe` and `cost` are None if no sampled row can be computed, or rows are calls of the HTTP API, which find
+    out what they ask for where they are answered."""
 
     plan: Plan
     unit_rows: int
@@ -125,7 +126,8 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
-    probe = probe_engine(engine_settings(job.model, job.engine, preparer.fitted.asked), sample.rows, budget_s=PROBE_S)
+    rows = [] if job.task.calls_api else sample.rows  # what a call asks for, the API finds out
+    probe = probe_engine(engine_settings(job.model, job.engine, preparer.fitted.asked), rows, budget_s=PROBE_S)
     in_flight = room.max_replicas * concurrent_calls(job)
     return Estimate(
         plan=replace(plan, passed_over=inputs.sources.passed_over),

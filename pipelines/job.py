@@ -15,7 +15,7 @@ from models.config.option import Option
 from models.config.quantization import QuantizationConfig
 from pipelines.task_base.task import Task
 
-OutputFormat = Literal["parquet", "jsonl"]
+OutputFormat = Literal["parquet", "jsonl", "openai-batch"]
 MAX_CPUS = 1 << 16
 
 

@@ -69,7 +69,7 @@ class EngineCore:
         Raises:
             EngineError: the engine failed; every call in flight is lost.
         """
-        if not len(work.lengths):
+        if not work.num_requests:
             return []
         try:
             return await self._backend.compute(work)

@@ -58,10 +58,17 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 Responses = dict[int | str, dict[str, Any]]
 
 
-def create_app(models: Sequence[ServedModel], *, keys: ApiKeys | None = None, limits: Limits | None = None) -> FastAPI:
-    """The ASGI app of these models. Without `keys` it asks for none: whoever serves it calls `security.check_listen` before."""
+def create_app(
+    models: Sequence[ServedModel],
+    *,
+    keys: ApiKeys | None = None,
+    limits: Limits | None = None,
+    fallback: ServedModel | None = None,
+) -> FastAPI:
+    """The ASGI app of these models. Without `keys` it asks for none: whoever serves it calls `security.check_listen` before.
+    `fallback` is the one of them that answers to every other name, if there is one."""
     chosen = limits or Limits()
-    service = Service.of(models, chosen)
+    service = Service.of(models, chosen, fallback)
     app = FastAPI(
         title=TITLE, docs_url=None, redoc_url=None, lifespan=_closing(service)
     )  # these pages would load scripts from elsewhere

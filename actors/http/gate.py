@@ -11,6 +11,7 @@ from actors.errors import KeyFileError
 from actors.http.errors import ApiError, api_error
 from actors.http.security import ApiKeys, is_loopback
 from actors.http.sse import ClientGoneError
+from actors.http.terms import CLIENTS, TERMS, Terms
 from actors.online.metrics import Metrics, RequestNote
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Accounting:
             await self._app(scope, receive, send)
             return
         path = path_of(scope)
-        note = RequestNote(endpoint=path if path in self._endpoints else OTHER)
+        terms: Terms = scope.get(TERMS, CLIENTS)
+        note = RequestNote(endpoint=path if path in self._endpoints else OTHER, priority=terms.priority)
         has_begun = False
 
         async def sending(message: Message) -> None:

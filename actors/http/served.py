@@ -74,11 +74,13 @@ class Service:
     limits: Limits
     metrics: Metrics
     models: Mapping[str, ServedModel]
+    fallback: ServedModel | None = None
 
     @classmethod
-    def of(cls, models: Iterable[ServedModel], limits: Limits) -> "Service":
-        """A service of these models."""
-        return cls(limits=limits, metrics=Metrics(), models={one.card.name: one for one in models})
+    def of(cls, models: Iterable[ServedModel], limits: Limits, fallback: ServedModel | None = None) -> "Service":
+        """A service of these models; `fallback` answers to every other name, if there is one."""
+        named = {one.card.name: one for one in models}
+        return cls(limits=limits, metrics=Metrics(), models=named, fallback=fallback)
 
     def find(self, name: str, note: RequestNote) -> ServedModel:
         """The model of that name.
@@ -86,7 +88,7 @@ class Service:
         Raises:
             ApiError: 404, there is none.
         """
-        served = self.models.get(name)
+        served = self.models.get(name, self.fallback)
         if served is None:
             raise ApiError(
                 404,
@@ -94,7 +96,7 @@ class Service:
                 param="model",
                 code="model_not_found",
             )
-        note.model = name
+        note.model = served.card.name
         return served
 
     def explain(self, error: Exception) -> ApiError:

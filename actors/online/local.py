@@ -23,6 +23,7 @@ from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, Scorer
 from models.config.model_config import ModelConfig
 from models.engine.live_request import Delta
+from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
@@ -70,6 +71,11 @@ class LocalModel:
             return cls(engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread)
         scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
         return cls(engine=None, scorer=scorer, thread=thread)
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What a shard of it takes, and what fits in."""
+        return self._scorer.memory if self._engine is None else self._engine.memory
 
     @property
     def is_generative(self) -> bool:

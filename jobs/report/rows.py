@@ -60,7 +60,7 @@ def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
         num_rows=num_rows,
         prompt_lengths=histogram(np.array(lengths["prompt_tokens"], np.int64)),
         completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64))
-        if output.task.generates
+        if output.task.generates or output.task.calls_api
         else None,
         labels_of="" if counted is None else counted.title,
         labels=counter.counts(),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jobs.errors import UsageError
 from jobs.report.facts import Floats
 from pipelines.errors import DamageError, OutputError, SourceError
+from pipelines.formats.batch_lines import BATCH_FORMAT, shown_row
 from pipelines.formats.json_line import parse_line
 from pipelines.formats.json_values import json_rows
 from pipelines.io.inputs import Storage
@@ -126,8 +127,9 @@ class RunOutput:
             DamageError: its file is not what was committed.
         """
         with self._reading(self._receipt(unit).data) as file:
-            if self.record.format == "jsonl":
-                rows: list[JsonRow] = [parse_line(line) for line in file]
+            if self.record.format != "parquet":
+                parse = shown_row if self.record.format == BATCH_FORMAT else parse_line
+                rows: list[JsonRow] = [parse(line) for line in file]
                 return rows if columns is None else [{key: row[key] for key in columns if key in row} for row in rows]
             table = pq.ParquetFile(file)
             names = [key for key in table.schema_arrow.names if columns is None or key in columns]

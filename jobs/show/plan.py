@@ -36,12 +36,14 @@ def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> st
         ),
         *_json_columns(job, plan.schema),
         *([] if classes is None else [[f"classes: {classes}"]]),
-        _sample_lines(estimate.sample),
+        _call_lines(estimate.sample) if job.task.calls_api else _sample_lines(estimate.sample),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]
     if estimate.probe is not None and estimate.cost is not None:
         sections.append(_lines("probe, one engine in this process", _probe_lines(job, estimate.probe)))
         sections.append(_lines("the whole job, at the probe's speed", _cost_lines(job, estimate.cost, estimate.probe)))
+    elif job.task.calls_api:
+        sections.append(["Lines of a batch ask for what they like, so there is no estimate of tokens, caches or time."])
     else:
         sections.append(["No sampled row can be computed, so there is no estimate of time."])
     return "\n\n".join("\n".join(section) for section in sections)
@@ -72,8 +74,24 @@ def _sample_lines(sample: Sample) -> list[str]:
         middle, p95 = (np.percentile(sample.prompt_tokens, share, method="lower") for share in (50, 95))
         lines += _histogram(sample.prompt_tokens)
         lines.append(f"  mean {mean:,.1f}   median {middle:,}   95% {p95:,}   longest {longest:,}")
-    for kind, count in sorted(sample.failures.items(), key=lambda failure: -failure[1]):
-        lines.append(f"  {count:,} of the sampled rows would fail: {kind}")
+    return lines + _failure_lines(sample)
+
+
+def _call_lines(sample: Sample) -> list[str]:
+    """Lines of a batch: what can be known before the API has seen them."""
+    good = sum(1 for requests in sample.rows if requests)
+    return [
+        f"requests, {sample.num_rows:,} lines sampled",
+        f"  {good:,} of them can be asked",
+        *_failure_lines(sample),
+    ]
+
+
+def _failure_lines(sample: Sample) -> list[str]:
+    lines = [
+        f"  {count:,} of the sampled rows would fail: {kind}"
+        for kind, count in sorted(sample.failures.items(), key=lambda failure: -failure[1])
+    ]
     if sample.cut_short is not None:
         lines.append(f"  sampling was cut short: {sample.cut_short}")
     return lines

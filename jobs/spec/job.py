@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Union
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import SpecError, shown
+from jobs.spec.batch import batch_problems, is_batch, no_task
 from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
@@ -22,9 +23,11 @@ from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
 from jobs.spec.templates import TaskTemplates
+from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.input_formats.table import FORMATS, format_names
-from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
+from pipelines.job import InputSpec, Job, MaxFailed, OutputFormat, OutputSpec
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
+from pipelines.tasks.batch import BatchTask
 from pipelines.tasks.kinds import KINDS
 
 _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
@@ -49,14 +52,14 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         SpecError: with every problem found, one a line.
     """
     document = read_document(path, overrides)
-    model = with_kinds(JobSpecYaml)
+    model = for_batches(JobSpecYaml) if is_batch(document.values) else with_kinds(JobSpecYaml)
     try:
         spec = model.model_validate(document.values)
     except ValidationError as error:
         raise SpecError(problems_of(error, model, document)) from error
     job = spec.to_job(limit)
     templates = TaskTemplates.of(job.task, document.places)
-    problems = [*templates.problems]
+    problems = [*templates.problems, *batch_problems(job, document.places)]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
@@ -99,7 +102,7 @@ class OutputYaml(Strict):
     """`output`."""
 
     path: Place = Field(description="a folder, or an s3:// URL of one")
-    format: Literal["parquet", "jsonl"] = Field("parquet", description="parquet or jsonl")
+    format: OutputFormat = Field("parquet", description="parquet, jsonl or openai-batch")
     prefix: str = Field("", description="text that stands before the name of every result column")
     storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
 
@@ -159,10 +162,11 @@ class JobSpecYaml(Strict):
     )
 
     def to_job(self, limit: int | None) -> Job:
+        columns = () if self.input.format == BATCH_FORMAT else self.input.columns
         source = InputSpec(
             paths=tuple(absolute(path) for path in self.input.paths),
             format=self.input.format,
-            columns=None if self.input.columns is None else tuple(self.input.columns),
+            columns=None if columns is None else tuple(columns),
             schema=self.input.column_types,
             storage_options=self.input.storage_options,
         )
@@ -175,7 +179,7 @@ class JobSpecYaml(Strict):
         return Job(
             name=self.name,
             model=self.model.to_model(),
-            task=self.task.to_task(),
+            task=BatchTask() if self.task is None else self.task.to_task(),
             input=source,
             output=target,
             engine=self.engine.to_engine(),
@@ -192,3 +196,8 @@ def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     kinds: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
     field: Any = Annotated[kinds, Field(discriminator="kind", description=model.model_fields["task"].description)]
     return create_model(model.__name__, __base__=model, task=field)
+
+
+def for_batches(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
+    """The same without a task: the lines of a batch file say what is asked."""
+    return create_model(model.__name__, __base__=model, task=(Annotated[Any, PlainValidator(no_task)], None))

@@ -65,6 +65,11 @@ class Tokenizer:
         self._lock = threading.Lock()
         self._content: ChatContent | None = None
 
+    @property
+    def now(self) -> dt.datetime | None:
+        """What chat templates are told is now, where `render_chat` is not given another."""
+        return self._now
+
     @classmethod
     def from_pretrained(cls, path: str | Path, *, now: dt.datetime | None = None) -> "Tokenizer":
         """Reads a checkpoint's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat templates; `path` is whatever

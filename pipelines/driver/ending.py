@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.job import Job
+from pipelines.ledger.batch_files import write_batch_files
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.progress import ExitStatus
 from pipelines.ledger.tally import Tally
@@ -40,6 +42,9 @@ def concluded(job: Job, ledger: Ledger, tally: Tally, *, is_over: bool = False) 
         )
     if tally.num_pending:
         return Ending(exit_status=1, message=f"{tally.num_pending:,} units were not computed; run again; {rows}")
+    if job.output.format == BATCH_FORMAT:
+        assert ledger.record is not None, "what is done was planned"
+        write_batch_files(ledger.store, ledger.record, ledger.lease.check)
     return Ending(exit_status=0, message=rows)
 
 

@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, EngineWork, Generated, OnFailure
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, Generated, OnFailure, Work
 from models.engine.memory import MemoryPlan
 from pipelines.errors import RowError
 from pipelines.ledger.attempts import Attempts
@@ -23,25 +23,33 @@ from pipelines.rows.set_apart import with_failed_answers
 
 logger = logging.getLogger(__name__)
 
+Asking_contra = TypeVar("Asking_contra", contravariant=True)
 
-class AnswersRequests(Protocol):
-    """What answers requests: an `EngineCore`."""
+
+class AnswersRequests(Protocol[Asking_contra]):
+    """What answers requests: an `EngineCore`, or an `ApiEngine` those of the HTTP API. Which of them, `Asked` says, and so does the work
+    that it is given."""
 
     @property
     def memory(self) -> MemoryPlan | None: ...
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+    async def compute(self, work: Asking_contra) -> list[EngineAnswer]: ...
 
 
-MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests]
+MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests[Any]]
 
 
-def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
+def load_engine(settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests[Any]:
     """The real engine, its shards in the bundles beside it. Imported where it is loaded: no other process of a run needs torch."""
     from actors.engine.core import EngineCore
     from actors.engine.shard_group import group_shards
 
-    return EngineCore(settings, start=group_shards(settings, on_failure), on_hang=on_failure)
+    start, api = group_shards(settings, on_failure), settings.asked.api
+    if api is not None:
+        from actors.http.batch import ApiEngine
+
+        return ApiEngine(settings, api, start=start, on_hang=on_failure)
+    return EngineCore(settings, start=start, on_hang=on_failure)
 
 
 OF_A_REQUEST: Final = (
@@ -99,7 +107,7 @@ class EngineActor:
         self._is_retired = True
 
     async def compute(self, work: bytes) -> bytes | None:
-        """The `Answers` to an `EngineWork`, both packed as in a block; None once it is retired."""
+        """The `Answers` to a `Work`, both packed as in a block; None once it is retired."""
         if self._is_retired:
             return None
         self._num_calls += 1
@@ -111,18 +119,18 @@ class EngineActor:
         finally:
             self._num_calls -= 1
 
-    async def _answers(self, work: EngineWork) -> Answers:
+    async def _answers(self, work: Work) -> Answers:
         started = time.perf_counter()
         name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
         answers = await self._computed(replace(work, name=name))
         return Answers(answers=answers, seconds=time.perf_counter() - started)
 
-    async def _computed(self, work: EngineWork) -> list[EngineAnswer | RowError]:
+    async def _computed(self, work: Work) -> list[EngineAnswer | RowError]:
         """An answer to each request; where the engine fails on some, those are found by halving."""
         try:
             return [*await self._engine.compute(work)]
         except OF_A_REQUEST as error:
-            if len(work.lengths) == 1:
+            if work.num_requests == 1:
                 logger.error("a request failed", exc_info=error)
                 return [row_error(error)]
         halves = [await self._computed(half) for half in work.halves()]

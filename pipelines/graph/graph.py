@@ -81,7 +81,7 @@ def build_graph(
 def concurrent_calls(job: Job) -> int:
     """Units in one engine at a time. Generation fills the engine's sequences twice over, so that none stands empty while a unit ends;
     one pass computes one unit while the next are taken in."""
-    if job.task.generates:
+    if job.task.generates or job.task.calls_api:
         return math.ceil(2 * job.engine.max_num_seqs / unit_rows_of(job)) + 2
     return 3
 

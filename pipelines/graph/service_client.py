@@ -91,7 +91,9 @@ def _told(settings: EngineSettings) -> str:
     return f"{settings.path}{version}, dtype {settings.dtype}, quantization {settings.quantization or 'none'}{options}"
 
 
-def service_engine(name: ServedModelName, settings: EngineSettings, on_failure: OnFailure) -> AnswersRequests:
+def service_engine(
+    name: ServedModelName, settings: EngineSettings, on_failure: OnFailure
+) -> AnswersRequests[EngineWork]:
     """What answers a job's requests with the replicas of a service."""
     del on_failure  # a service that is lost shows in the calls
     return ServiceEngine(serve.get_deployment_handle(name.model, app_name=name.service), settings)

@@ -58,6 +58,14 @@ def _stretches(path: str, size: int) -> Iterable[tuple[int, int]]:
     return ((start, min(start + CHUNK_BYTES, size)) for start in range(0, size, CHUNK_BYTES))
 
 
+def scan_lines(wanted: UnitsWanted, stretch: Stretch) -> TextUnits:
+    """The units of a stretch, whatever is on its lines."""
+    units = TextUnits(wanted.unit_rows)
+    for block in _blocks(wanted.storage, stretch):
+        units.add(block)
+    return units
+
+
 def _scan(wanted: UnitsWanted, stretch: Stretch) -> UnitsFound:
     units, shape = TextUnits(wanted.unit_rows), RowShape()
     for block in _blocks(wanted.storage, stretch):

@@ -4,6 +4,7 @@ import posixpath
 from typing import Final
 
 from pipelines.input_formats.arrow_format import ARROW
+from pipelines.input_formats.batch_format import BATCH
 from pipelines.input_formats.csv_format import CSV
 from pipelines.input_formats.input_format import InputFormat
 from pipelines.input_formats.jsonl_format import JSONL
@@ -15,6 +16,7 @@ FORMATS: Final[dict[str, InputFormat]] = {
     "arrow": ARROW,
     "jsonl": JSONL,
     "csv": CSV,
+    "openai-batch": BATCH,
 }
 
 

@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import DamageError, LeaseError, RowError
+from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.formats.json_line import parse_line
 from pipelines.io.outputs import Store
 from pipelines.job import OutputFormat
+from pipelines.ledger.batch_files import batch_file_faults
 from pipelines.ledger.committed_files import CommittedFiles, FoundFiles, left_over
 from pipelines.ledger.lease import read_lease
+from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.planned_units import planned_units, rows_of_units
 from pipelines.ledger.receipts import (
     DATA,
@@ -71,9 +74,11 @@ def check_run(store: Store) -> list[Flaw]:
     except DamageError as error:  # without a plan there is nothing to compare with
         return [Flaw(unit=None, message=str(error))]
     files = CommittedFiles(len(unit_rows))
+    unit_flaws = list(_unit_flaws(store, record, files))
     return [
         *_lease_flaws(store),
-        *_unit_flaws(store, record, files),
+        *unit_flaws,
+        *([] if unit_flaws else _batch_flaws(store, record)),
         *_stray_flaws(store, record, files),
         *_unreadable_flaws(store),
     ]
@@ -146,7 +151,7 @@ def _shard_flaws(store: Store, shard: Shard, look: Callable[[bytes], Iterator[st
 def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt) -> Iterator[str]:
     name = receipt.data.name
     try:
-        num_rows = content.count(b"\n") if format == "jsonl" else pq.read_metadata(pa.BufferReader(content)).num_rows
+        num_rows = content.count(b"\n") if format != "parquet" else pq.read_metadata(pa.BufferReader(content)).num_rows
     except pa.ArrowException as error:
         yield f"{name} is no Parquet: {error}"
         return
@@ -169,10 +174,16 @@ def _error_flaws(content: bytes, unit: Unit, receipt: Receipt) -> Iterator[str]:
         yield f"{name} has a row of another unit"
 
 
+def _batch_flaws(store: Store, record: RunRecord) -> Iterator[Flaw]:
+    """What is wrong with the files that a batch has once all its units are committed."""
+    if record.format == BATCH_FORMAT:
+        yield from (Flaw(unit=None, message=fault) for fault in batch_file_faults(store, record))
+
+
 def _stray_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iterator[Flaw]:
     """Files that a reader of the folder would take for results and that no receipt accounts for."""
     num_units = record.plan.num_units
-    for folder, ending in ((DATA, record.format), (ERRORS, "jsonl")):
+    for folder, ending in ((DATA, ending_of(record.format)), (ERRORS, "jsonl")):
         found = FoundFiles.listed(store, folder, num_units, ending)
         for part in left_over(found, files):
             name = f"{folder}/{part}"

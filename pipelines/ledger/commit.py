@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipelines.io.outputs import Store, Versioned, put
 from pipelines.job import OutputFormat
 from pipelines.ledger.lease import LeaseToken, ensure_owned
+from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.receipts import DATA, ERRORS, Receipt, Shard, receipt_name
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
 from pipelines.rows.rows import FinishedUnit
@@ -58,7 +59,7 @@ class Committer:
             cached_tokens=finished.cached_tokens,
             completion_tokens=finished.completion_tokens,
             seconds=finished.seconds,
-            data=Shard.of(DATA, unit.index, epoch, self.format, data),
+            data=Shard.of(DATA, unit.index, epoch, ending_of(self.format), data),
             errors=Shard.of(ERRORS, unit.index, epoch, "jsonl", errors),
         )
         ensure_owned(self.store, self.token)

@@ -35,6 +35,7 @@ from pipelines.ledger.committed_files import CommittedFiles, FoundFiles, left_ov
 from pipelines.ledger.fence import write_fenced
 from pipelines.ledger.fingerprint import differences
 from pipelines.ledger.lease import EXPIRY_S, HEARTBEAT_S, Lease, ensure_owned
+from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.planned_units import UNITS, planned_units, rows_of_units, shard_of_file
 from pipelines.ledger.receipts import DATA, ERRORS, FOLDERS, RECEIPTS, Totals, iter_receipts, totals_with
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
@@ -154,9 +155,9 @@ class Ledger:
     def _found(self) -> tuple[FoundFiles, FoundFiles]:
         """The files of units in `data/` and `errors/`."""
         assert self.record is not None, "a run has units once it is planned"
-        num_units, format = self.record.plan.num_units, self._job.output.format
+        num_units, ending = self.record.plan.num_units, ending_of(self._job.output.format)
         return (
-            FoundFiles.listed(self.store, DATA, num_units, format),
+            FoundFiles.listed(self.store, DATA, num_units, ending),
             FoundFiles.listed(self.store, ERRORS, num_units, "jsonl"),
         )
 

@@ -10,11 +10,18 @@ Versions before wrote `part-00000000.parquet`, which has no epoch; here it has e
 import re
 from dataclasses import dataclass
 
+from pipelines.job import OutputFormat
+
 _NAME = re.compile(
     r"part-(?P<unit>[0-9]{8,15})(?:-e(?P<epoch>[1-9][0-9]{0,8})-(?P<digest>[0-9a-f]{8}))?\.(?P<ending>[a-z]+)"
 )
 MAX_EPOCH = 10**9 - 1
 DIGEST_DIGITS = 8
+
+
+def ending_of(format: OutputFormat) -> str:
+    """The ending of the files that hold results of this format."""
+    return "parquet" if format == "parquet" else "jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

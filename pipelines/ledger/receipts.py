@@ -21,7 +21,7 @@ from pipelines.errors import DamageError
 from pipelines.io.outputs import Store
 from pipelines.job import OutputFormat
 from pipelines.ledger.json_fields import Fields
-from pipelines.ledger.part_names import DIGEST_DIGITS, MAX_EPOCH, PartName
+from pipelines.ledger.part_names import DIGEST_DIGITS, MAX_EPOCH, PartName, ending_of
 from pipelines.ledger.sealed_json import sealed, unsealed
 
 DATA, ERRORS, RECEIPTS, ATTEMPTS = "data", "errors", "receipts", "attempts"
@@ -109,7 +109,7 @@ class Receipt:
             epoch=epoch,
             **counts,
             seconds=fields.seconds("seconds"),
-            data=_shard(fields.object("data"), DATA, unit, epoch, format),
+            data=_shard(fields.object("data"), DATA, unit, epoch, ending_of(format)),
             errors=_shard(fields.object("errors"), ERRORS, unit, epoch, "jsonl"),
         )
 

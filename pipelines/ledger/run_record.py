@@ -50,7 +50,8 @@ class RunRecord:
     @property
     def format(self) -> OutputFormat:
         """The format of the results."""
-        return "jsonl" if self.spec["output"]["format"] == "jsonl" else "parquet"
+        found: OutputFormat = self.spec["output"]["format"]
+        return found
 
     @property
     def schema(self) -> pa.Schema:

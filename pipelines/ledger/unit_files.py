@@ -20,10 +20,14 @@ _MAX_ROW_GROUP_ROWS = 1 << 20
 
 
 def encode_results(finished: FinishedUnit, format: OutputFormat) -> bytes:
-    """A unit's result rows as the content of its shard; see `pipelines.formats.json_values` for how types look in JSON."""
+    """A unit's result rows as the content of its shard; see `pipelines.formats.json_values` for how types look in JSON. The lines of a
+    batch are whole already: its task's first column."""
     if format == "jsonl":
         rows = zip(finished.carried.as_json(), json_rows(finished.results), strict=True)
         return b"".join(dump_json(carried | results) + b"\n" for carried, results in rows)
+    if format == "openai-batch":
+        lines: list[Any] = finished.results.column(0).to_pylist()
+        return b"".join(line + b"\n" for line in lines)
     buffer = io.BytesIO()
     pq.write_table(
         _canonical(result_table(finished)),
@@ -58,19 +62,21 @@ def _canonical(table: pa.Table) -> pa.Table:
 
 def encode_dead_letters(unit: Unit, failures: tuple[RowFailure, ...]) -> bytes:
     """A unit's failed rows as JSON lines by row number."""
-    letters = (
-        {
-            "unit": unit.index,
-            "path": unit.path,
-            "row": failure.row,
-            "kind": failure.kind,
-            "message": failure.message,
-            "attempts": 0,
-            "input": failure.input,
-        }
-        for failure in sorted(failures, key=lambda failure: failure.row)
-    )
+    letters = (_letter(unit, failure) for failure in sorted(failures, key=lambda failure: failure.row))
     return b"".join(_letter_line(letter) + b"\n" for letter in letters)
+
+
+def _letter(unit: Unit, failure: RowFailure) -> dict[str, Any]:
+    letter = {
+        "unit": unit.index,
+        "path": unit.path,
+        "row": failure.row,
+        "kind": failure.kind,
+        "message": failure.message,
+        "attempts": 0,
+        "input": failure.input,
+    }
+    return letter if failure.answer is None else letter | {"answer": failure.answer}
 
 
 def _letter_line(letter: dict[str, Any]) -> bytes:

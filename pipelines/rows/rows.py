@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.work import Generated
+from actors.work import EngineAnswer
 from pipelines.errors import RowError
 from pipelines.formats.json_values import JsonText
 from pipelines.rows.unit import Unit
@@ -64,12 +64,14 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFailure:
-    """A row that became a dead letter: its number in its file, the kind and text of the error, the original input as JSON values."""
+    """A row that became a dead letter: its number in its file, the kind and text of the error, the original input as JSON values;
+    and the answer of the HTTP API, if it was that."""
 
     row: int
     kind: str
     message: str
     input: JsonRow
+    answer: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, unit: Unit, position: int, error: RowError, given: JsonRow) -> Self:
@@ -111,10 +113,10 @@ class PreparedUnit:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferredUnit:
     """A prepared unit with its raw results, one a request: `Generated`, or float32 logits as the scorer returns them
-    ([labels], [T, labels], [T, 2]; for a causal model with labels the labels' log probabilities [L])."""
+    ([labels], [T, labels], [T, 2]; for a causal model with labels the labels' log probabilities [L]); or the answers of the HTTP API."""
 
     prepared: PreparedUnit
-    results: tuple[Generated | npt.NDArray[np.float32], ...]
+    results: tuple[EngineAnswer, ...]
     seconds: float
 
 

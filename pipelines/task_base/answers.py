@@ -8,12 +8,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from actors.work import Generated
+from actors.work import ApiAnswer, EngineAnswer, Generated
 from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-RawResult = Generated | FloatArray
+RawResult = EngineAnswer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +44,11 @@ class AnsweredRows:
     def generated(self) -> list[Generated]:
         """The results of a generation, one a row."""
         return cast("list[Generated]", list(self.results))
+
+    @property
+    def answers(self) -> list[ApiAnswer]:
+        """The answers to calls of the HTTP API, one a row."""
+        return cast("list[ApiAnswer]", list(self.results))
 
     def first_requests(self) -> Int64Array:
         """Where each row's requests begin [num_rows + 1], the end of all last."""

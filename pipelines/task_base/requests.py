@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.work import Asked
+from actors.work import ApiCall, Asked
 from pipelines.errors import RowError
 from pipelines.task_base.pace import Pace
 
@@ -18,10 +18,12 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them."""
+    """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them; or a `call`
+    of the HTTP API, without any."""
 
     token_ids: Int32Array
     offsets: Int32Array | None = None
+    call: ApiCall | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +32,11 @@ class EncodedRow:
 
     pieces: tuple[Piece, ...]
     text: str | None = None
+
+    @classmethod
+    def of_call(cls, call: ApiCall, text: str) -> "EncodedRow":
+        """A row that is a call of the HTTP API, and a text that goes along with it."""
+        return cls(pieces=(Piece(token_ids=np.empty(0, np.int32), call=call),), text=text)
 
     @classmethod
     def of_tokens(cls, token_ids: Sequence[int]) -> "EncodedRow":
@@ -61,10 +68,11 @@ class ModelRequest:
     A row has several when its text is read in windows, and none when an extraction's text is empty. `offsets` are character offsets
     of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
     also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
-    sampled row's draws.
+    sampled row's draws. A `call` of the HTTP API has no token ids here: they are found where it is answered.
     """
 
     row: int
     token_ids: Int32Array
     offsets: Int32Array | None = None
     seed: int = 0
+    call: ApiCall | None = None

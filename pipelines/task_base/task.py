@@ -23,6 +23,15 @@ ONE_PASS_UNIT_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenCounts:
+    """Tokens of prompts, those of them that were cached, and those generated."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
     """What a report counts of a task's results under the heading `title`: `labels_in` gives the labels of one row, with their scores
     where they have one, from those of `columns` that are there, by the task's own names."""
@@ -36,7 +45,8 @@ class Task(ABC):
     """What is asked of every row: a frozen dataclass with the task's own keys, and how its rows become requests, and answers columns.
 
     `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes tokens, as `sampling` then says;
-    other tasks are computed in one pass. `unit_rows` is how many rows a unit has unless the spec says so. `counted` is
+    other tasks are computed in one pass, but for one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many
+    rows a unit has unless the spec says so. `counted` is
     for reports, None where there is nothing to count. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
     """
 
@@ -44,6 +54,7 @@ class Task(ABC):
 
     kind: ClassVar[str]
     generates: ClassVar[bool] = False
+    calls_api: ClassVar[bool] = False
     unit_rows: ClassVar[int] = ONE_PASS_UNIT_ROWS
     counted: ClassVar[Counted | None] = None
 
@@ -93,6 +104,15 @@ class Task(ABC):
     @abstractmethod
     def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         """The answers as one array for each of `fields`; every answer is a good one."""
+
+    def tokens(self, rows: AnsweredRows) -> TokenCounts:
+        """The tokens of all answers, bad ones too."""
+        generated = rows.generated if self.generates else []
+        return TokenCounts(
+            prompt=int(rows.prompt_tokens.sum()),
+            cached=sum(result.num_cached_tokens for result in generated),
+            completion=sum(len(result.token_ids) for result in generated),
+        )
 
     def meaning_of_scores(self, facts: ModelFacts) -> str | None:
         """What the scores of the checkpoint's own classes will be, for people; None where there are none."""

@@ -21,12 +21,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
-from actors.work import Generated
+from actors.work import ApiAnswer, Generated
 from pipelines.errors import RowError
+from pipelines.formats.batch_lines import SUCCESS
 from pipelines.job import Job
-from pipelines.kinds import NOT_FINITE, REFUSED
+from pipelines.kinds import INTERNAL_ERROR, NOT_FINITE, REFUSED
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
 from pipelines.task_base.answers import AnsweredRows, RawResult
@@ -61,15 +63,15 @@ def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
     errors = dict(sorted((misfits | _errors(everything)).items()))
     is_bad = np.zeros(everything.num_rows, np.bool_)
     is_bad[list(errors)] = True
-    generated = everything.generated if job.task.generates else []
+    tokens = job.task.tokens(everything)
     return FinishedUnit(
         unit=prepared.unit,
         carried=carried.kept(~is_bad),
         results=_results(job, facts, everything.without(is_bad)),
         failures=_failures(prepared, is_bad, errors),
-        prompt_tokens=int(everything.prompt_tokens.sum()),
-        cached_tokens=sum(result.num_cached_tokens for result in generated),
-        completion_tokens=sum(len(result.token_ids) for result in generated),
+        prompt_tokens=tokens.prompt,
+        cached_tokens=tokens.cached,
+        completion_tokens=tokens.completion,
         seconds=inferred.seconds,
     )
 
@@ -96,16 +98,31 @@ def _errors(rows: AnsweredRows) -> dict[int, RowError]:
 def _error(result: RawResult) -> RowError | None:
     if isinstance(result, Generated):
         return None if result.error is None else RowError(REFUSED, result.error)
+    if isinstance(result, ApiAnswer):
+        return None if result.status == SUCCESS else _refusal(result)
     if np.isfinite(result).all():
         return None
     return RowError(NOT_FINITE, "the model answered with values that are not numbers; try dtype: float32")
+
+
+def _refusal(answer: ApiAnswer) -> RowError:
+    """The error of a row whose request the API did not answer with what was asked for. What is a fault of ours there is one here."""
+    body: dict[str, Any] = orjson.loads(answer.body)
+    kind = INTERNAL_ERROR if body["error"]["code"] == INTERNAL_ERROR else REFUSED
+    return RowError(kind, body["error"]["message"], {"status": answer.status, "body": body})
 
 
 def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, RowError]) -> tuple[RowFailure, ...]:
     """The failures so far and those of the model, by row number."""
     inputs = prepared.rows.kept(is_bad).as_given()
     new = [
-        RowFailure(row=int(prepared.row_numbers[row]), kind=error.kind, message=error.message, input=values)
+        RowFailure(
+            row=int(prepared.row_numbers[row]),
+            kind=error.kind,
+            message=error.message,
+            input=values,
+            answer=error.answer,
+        )
         for (row, error), values in zip(errors.items(), inputs, strict=True)
     ]
     return tuple(sorted((*prepared.failures, *new), key=lambda failure: failure.row))

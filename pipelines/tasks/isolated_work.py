@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from actors.work import Asked, EngineWork
+from actors.work import ApiWork, Asked, EngineWork, Work
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns
@@ -71,7 +71,7 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
 
     def block(some: UnitRows) -> pa.Table:
         prepared = prepare_unit(bench, some, slice_chars)
-        return block_of(**{PREPARED: prepared, WORK: _engine_work(prepared)})
+        return block_of(**{PREPARED: prepared, WORK: _engine_work(prepared, bench.preparer.asked)})
 
     try:
         return guarded(
@@ -86,10 +86,10 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
         return block_of(**{PREPARED: failed, WORK: None})
 
 
-def _engine_work(prepared: PreparedUnit) -> EngineWork:
+def _engine_work(prepared: PreparedUnit, asked: Asked) -> Work:
     """A prepared unit's requests as an engine takes them."""
-    return EngineWork.of(
-        f"unit-{prepared.unit.index}",
-        [request.token_ids for request in prepared.requests],
-        [request.seed for request in prepared.requests],
-    )
+    name, seeds = f"unit-{prepared.unit.index}", [request.seed for request in prepared.requests]
+    if asked.api is not None:
+        calls = [request.call for request in prepared.requests if request.call is not None]
+        return ApiWork(name=name, calls=tuple(calls), seeds=tuple(seeds))
+    return EngineWork.of(name, [request.token_ids for request in prepared.requests], seeds)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import TaskYaml
+from pipelines.tasks.batch import BatchTask
 from pipelines.tasks.classify_yaml import ClassifyYaml
 from pipelines.tasks.embed import EmbedYaml
 from pipelines.tasks.extract_yaml import ExtractYaml
@@ -19,7 +20,12 @@ KINDS: Final[dict[str, type[TaskYaml]]] = {
     "rerank": RerankYaml,
 }
 
+IMPLIED: Final[dict[str, type[Task]]] = {"batch": BatchTask}
+"""Kinds that no spec writes: what is read says that it is one."""
+
 
 def recorded_task(values: Mapping[str, Any]) -> type[Task]:
     """The class of a task by what a run's record has of it."""
+    if values["kind"] in IMPLIED:
+        return IMPLIED[values["kind"]]
     return KINDS[values["kind"]].recorded_as(values)

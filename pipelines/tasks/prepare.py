@@ -10,10 +10,10 @@ from pipelines.errors import RowError
 from pipelines.formats.schema import Columns
 from pipelines.job import Job
 from pipelines.rows.rows import PreparedUnit, RowFailure, UnitRows
+from pipelines.rows.seeds import row_seed
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.pace import SLICE_CHARS, Pace
 from pipelines.task_base.requests import EncodedRow, ModelRequest
-from pipelines.tasks.seeds import row_seed
 
 
 class Preparer:
@@ -55,7 +55,7 @@ class Preparer:
             row_numbers=row_numbers,
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             requests=tuple(
-                ModelRequest(row=position, token_ids=piece.token_ids, offsets=piece.offsets, seed=seed)
+                ModelRequest(row=position, token_ids=piece.token_ids, offsets=piece.offsets, seed=seed, call=piece.call)
                 for position, (row, seed) in enumerate(zip(good, seeds, strict=True))
                 for piece in row.pieces
             ),

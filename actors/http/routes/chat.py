@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from time import time
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -23,16 +22,10 @@ from actors.http.responses import json_response
 from actors.http.routes.generation import Collected, Generation, Numbered, finish_reason
 from actors.http.routes.logprobs import chat_logprobs
 from actors.http.routes.prompts import check_num_tokens, encode_chat
-from actors.http.routes.sampling import (
-    check_common,
-    check_length,
-    new_id,
-    requests_of,
-    sampling_of,
-    with_tokens_of_rules,
-)
+from actors.http.routes.sampling import check_common, check_length, requests_of, sampling_of, with_tokens_of_rules
 from actors.http.served import ServedModel, Service
 from actors.http.sse import EventStream, until_gone
+from actors.http.terms import terms_of
 from actors.http.turns import admitted
 from actors.online.model import ModelCard
 from models.engine.scheduling.request import TokenLogprobs
@@ -40,23 +33,22 @@ from models.engine.scheduling.request import TokenLogprobs
 
 async def answer_chat(service: Service, request: Request, body: ChatBody) -> Response:
     """The response to a chat request."""
-    note = note_of(request)
+    note, terms = note_of(request), terms_of(request)
     served = service.find(body.model, note)
     served.require_head("causal")
-    check_common(body, service.limits)
+    check_common(body, service.limits, terms)
     num_top = _num_top(body)
     variables = body.chat_template_kwargs or {}
-    token_ids = await admitted(served, request, encode_chat(body.messages, served, variables))
+    token_ids = await admitted(served, request, encode_chat(body.messages, served, variables, now=terms.moment))
     check_num_tokens([token_ids], service.limits, param="messages")
     max_tokens = _max_tokens(body, len(token_ids), served.card)
     check_length(len(token_ids), max_tokens, served.card, param="messages")
     params = sampling_of(body, max_tokens=max_tokens, logprobs=num_top)
     params = await with_tokens_of_rules(params, served, request, service.limits)
-    answer_id, num_each = new_id("chatcmpl"), body.n or 1
-    requests = requests_of(answer_id, [(tuple(token_ids.tolist()), params)], num_each, note.priority)
-    answer = ChatAnswer(
-        answer_id, served, Generation(service, served, requests, note, num_each=num_each), num_top=num_top
-    )
+    answer_id, num_each = terms.new_id("chatcmpl"), body.n or 1
+    requests = requests_of([(tuple(token_ids.tolist()), params)], num_each, terms)
+    generation = Generation(service, served, requests, note, num_each=num_each)
+    answer = ChatAnswer(answer_id, served, generation, created=terms.created, num_top=num_top)
     if body.stream:
         wants_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         return EventStream(answer.chunks(wants_usage=wants_usage), note=note, explain=service.explain)
@@ -66,9 +58,11 @@ async def answer_chat(service: Service, request: Request, body: ChatBody) -> Res
 class ChatAnswer:
     """The answers to one conversation, in the shapes of OpenAI's API."""
 
-    def __init__(self, answer_id: str, served: ServedModel, generation: Generation, *, num_top: int | None) -> None:
+    def __init__(
+        self, answer_id: str, served: ServedModel, generation: Generation, *, created: int, num_top: int | None
+    ) -> None:
         self._id, self._served, self._generation, self._num_top = answer_id, served, generation, num_top
-        self._created = int(time())
+        self._created = created
 
     async def whole(self) -> ChatCompletion:
         """Everything at once."""

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from time import time
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -17,16 +16,10 @@ from actors.http.responses import json_response
 from actors.http.routes.generation import Generation, finish_reason
 from actors.http.routes.logprobs import CompletionLogprobsMaker, joined
 from actors.http.routes.prompts import Input, Int32Array, check_num_inputs, decode, encode_inputs, inputs_of
-from actors.http.routes.sampling import (
-    check_common,
-    check_length,
-    new_id,
-    requests_of,
-    sampling_of,
-    with_tokens_of_rules,
-)
+from actors.http.routes.sampling import check_common, check_length, requests_of, sampling_of, with_tokens_of_rules
 from actors.http.served import ServedModel, Service
 from actors.http.sse import EventStream, until_gone
+from actors.http.terms import terms_of
 from actors.http.turns import admitted
 from actors.online.model import OnlineDelta
 from models.text.tokenizer import Tokenizer
@@ -36,10 +29,10 @@ DEFAULT_MAX_TOKENS = 16
 
 async def answer_completion(service: Service, request: Request, body: CompletionBody) -> Response:
     """The response to a completion request."""
-    note = note_of(request)
+    note, terms = note_of(request), terms_of(request)
     served = service.find(body.model, note)
     served.require_head("causal")
-    check_common(body, service.limits)
+    check_common(body, service.limits, terms)
     inputs = inputs_of(body.prompt)
     check_num_inputs(inputs, service.limits, param="prompt")
     asked = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
@@ -57,15 +50,15 @@ async def answer_completion(service: Service, request: Request, body: Completion
         prompt_logprobs=body.logprobs if body.echo else None,
     )
     params = await with_tokens_of_rules(params, served, request, service.limits)
-    answer_id, num_each = new_id("cmpl"), body.n or 1
-    requests = requests_of(answer_id, [(token_ids, params) for token_ids in prompts], num_each, note.priority)
+    answer_id, num_each = terms.new_id("cmpl"), body.n or 1
+    requests = requests_of([(token_ids, params) for token_ids in prompts], num_each, terms)
     generation = Generation(service, served, requests, note, num_each=num_each, is_discarded=asked == 0)
     shown = [
         ShownText(served.tokenizer, prompt, echoed=text, wants_logprobs=body.logprobs is not None, is_silent=asked == 0)
         for prompt, text in zip(prompts, echoed, strict=True)
         for _ in range(num_each)
     ]  # fmt: skip
-    answer = CompletionAnswer(answer_id, served, generation, shown)
+    answer = CompletionAnswer(answer_id, served, generation, shown, created=terms.created)
     if body.stream:
         wants_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         return EventStream(answer.chunks(wants_usage=wants_usage), note=note, explain=service.explain)
@@ -139,9 +132,11 @@ class Part:
 class CompletionAnswer:
     """The texts of one request, in the shapes of OpenAI's API."""
 
-    def __init__(self, answer_id: str, served: ServedModel, generation: Generation, shown: Sequence[ShownText]) -> None:
+    def __init__(
+        self, answer_id: str, served: ServedModel, generation: Generation, shown: Sequence[ShownText], *, created: int
+    ) -> None:
         self._id, self._served, self._generation, self._shown = answer_id, served, generation, shown
-        self._created = int(time())
+        self._created = created
 
     async def whole(self) -> Completion:
         """Everything at once."""

@@ -111,9 +111,10 @@ async def encode_chat(
     served: ServedModel,
     variables: Mapping[str, Any],
     *,
+    now: dt.datetime,
     add_generation_prompt: bool = True,
 ) -> Int32Array:
-    """Token ids of the chat template over these messages.
+    """Token ids of the chat template over these messages, which is told that it is `now`.
 
     Raises:
         ApiError: 400, a variable that is none, more characters than could fit, no chat template, or one that refuses these messages,
@@ -128,7 +129,6 @@ async def encode_chat(
     check_all_chars(_texts_of(messages), most, param="messages")
     given = [text for item in variables.items() for text in item if isinstance(text, str)]
     check_all_chars(given, most, param="chat_template_kwargs")
-    now = dt.datetime.now(dt.UTC)  # an online answer is of today; a job's rows are of the job's date
     arguments = (shown, dict(variables), add_generation_prompt, now, most)
     try:
         return await served.texts.run("template", text_work.encode_messages, *arguments, param="messages")

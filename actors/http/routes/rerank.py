@@ -6,14 +6,15 @@ from fastapi.responses import Response
 from actors.http.bodies.relevance_schema import Ranked, RankedDocument, Ranking, RerankBody
 from actors.http.responses import json_response
 from actors.http.routes.relevance import relevance_of
-from actors.http.routes.sampling import new_id
 from actors.http.routes.scoring import usage_of
 from actors.http.served import Service
+from actors.http.terms import terms_of
 from models.tasks.rerank import Pair
 
 
 async def answer_rerank(service: Service, request: Request, body: RerankBody) -> Response:
     """The response to a rerank request."""
+    terms = terms_of(request)
     documents = [one if isinstance(one, str) else one.text for one in body.documents]
     pairs = [Pair(query=body.query, document=document) for document in documents]
     params = ("query", "documents")
@@ -28,5 +29,5 @@ async def answer_rerank(service: Service, request: Request, body: RerankBody) ->
         for index in order[: body.top_n]
     ]
     return json_response(
-        Ranking(id=new_id("rerank"), model=body.model, results=results, usage=usage_of(found.token_ids))
+        Ranking(id=terms.new_id("rerank"), model=body.model, results=results, usage=usage_of(found.token_ids))
     )

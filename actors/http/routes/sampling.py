@@ -1,7 +1,6 @@
 """The sampling of a request's body, and the sequences it asks for."""
 
 import hashlib
-import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +12,11 @@ from actors.http.errors import ApiError
 from actors.http.limits import Limits
 from actors.http.routes.prompts import encode_texts
 from actors.http.served import ServedModel
+from actors.http.terms import Terms
 from actors.http.turns import admitted
 from actors.online.model import ModelCard, OnlineRequest
 from models.engine.rules.rule import parameters_of
-from models.engine.scheduling.request import Priority, SamplingParams
+from models.engine.scheduling.request import SamplingParams
 
 SEED_BITS = 63
 
@@ -66,7 +66,7 @@ def _name_of_texts(params: SamplingParams) -> str:
     return next(each.name for rule in params.rules if rule.texts for each in parameters_of(type(rule)))
 
 
-def check_common(body: SamplingBody, limits: Limits) -> None:
+def check_common(body: SamplingBody, limits: Limits, terms: Terms) -> None:
     """Refuses what no model could answer.
 
     Raises:
@@ -74,6 +74,8 @@ def check_common(body: SamplingBody, limits: Limits) -> None:
     """
     if (body.n or 1) > limits.max_n:
         raise ApiError(400, f"n was {body.n}; at most {limits.max_n} answers are possible", param="n")
+    if body.stream and not terms.may_stream:
+        raise ApiError(400, "stream was true; a request of a batch is answered whole: leave it out", param="stream")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options is for stream: true", param="stream_options")
 
@@ -96,29 +98,27 @@ def check_length(num_prompt: int, max_tokens: int, card: ModelCard, *, param: st
 
 
 def requests_of(
-    answer_id: str, prompts: Sequence[tuple[tuple[int, ...], SamplingParams]], num_each: int, priority: Priority
+    prompts: Sequence[tuple[tuple[int, ...], SamplingParams]], num_each: int, terms: Terms
 ) -> list[OnlineRequest]:
     """`num_each` sequences a prompt, those of the first prompt first; each answer to a prompt has draws of its own."""
-    numbers = itertools.count()
+    request_id = uuid.uuid4().hex  # an answer's id may be given again
+    asked = [(token_ids, params, answer) for token_ids, params in prompts for answer in range(num_each)]
     return [
         OnlineRequest(
-            request_id=f"{answer_id}/{next(numbers)}",
+            request_id=f"{request_id}/{number}",
             token_ids=token_ids,
-            params=_with_seed(params, answer),
-            priority=priority,
+            params=_with_seed(params, answer, number, terms),
+            priority=terms.priority,
         )
-        for token_ids, params in prompts
-        for answer in range(num_each)
+        for number, (token_ids, params, answer) in enumerate(asked)
     ]
 
 
-def new_id(kind: str) -> str:
-    """A fresh id of an answer."""
-    return f"{kind}-{uuid.uuid4().hex}"
-
-
-def _with_seed(params: SamplingParams, answer: int) -> SamplingParams:
-    return params if params.seed is None else replace(params, seed=derived_seed(params.seed, answer))
+def _with_seed(params: SamplingParams, answer: int, number: int, terms: Terms) -> SamplingParams:
+    """With the seed of an answer to a prompt; where the body has none but its terms do, of the sequence of that number."""
+    if params.seed is not None:
+        return replace(params, seed=derived_seed(params.seed, answer))
+    return params if terms.seed is None else replace(params, seed=derived_seed(terms.seed, number))
 
 
 def derived_seed(seed: int, answer: int) -> int:

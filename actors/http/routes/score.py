@@ -1,7 +1,5 @@
 """POST /v1/score: how relevant each text is to another."""
 
-from time import time
-
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -9,20 +7,21 @@ from actors.http.bodies.relevance_schema import Score, ScoreBody, ScoreList
 from actors.http.errors import ApiError
 from actors.http.responses import json_response
 from actors.http.routes.relevance import relevance_of
-from actors.http.routes.sampling import new_id
 from actors.http.routes.scoring import usage_of
 from actors.http.served import Service
+from actors.http.terms import terms_of
 from models.tasks.rerank import Pair
 
 
 async def answer_score(service: Service, request: Request, body: ScoreBody) -> Response:
     """The response to a score request."""
+    terms = terms_of(request)
     pairs, params = _pairs(body), ("text_1", "text_2")
     found = await relevance_of(service, request, body.model, pairs, params=params, instruction=body.instruction)
     return json_response(
         ScoreList(
-            id=new_id("score"),
-            created=int(time()),
+            id=terms.new_id("score"),
+            created=terms.created,
             model=body.model,
             data=[Score(index=index, score=score) for index, score in enumerate(found.scores)],
             usage=usage_of(found.token_ids),

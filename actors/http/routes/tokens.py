@@ -9,6 +9,7 @@ from actors.http.gate import note_of
 from actors.http.responses import json_response
 from actors.http.routes.prompts import check_num_tokens, check_vocabulary, decode, encode_chat, encode_text
 from actors.http.served import Service
+from actors.http.terms import terms_of
 from actors.http.turns import admitted
 
 
@@ -16,7 +17,13 @@ async def answer_tokenize(service: Service, request: Request, body: TokenizeText
     """The response to a tokenize request."""
     served, limits = service.find(body.model, note_of(request)), service.limits
     if isinstance(body, TokenizeChatBody):
-        work = encode_chat(body.messages, served, {}, add_generation_prompt=body.add_generation_prompt)
+        work = encode_chat(
+            body.messages,
+            served,
+            {},
+            now=terms_of(request).moment,
+            add_generation_prompt=body.add_generation_prompt,
+        )
     else:
         work = encode_text(body.prompt, served, limits, param="prompt", add_special_tokens=body.add_special_tokens)
     found = (await admitted(served, request, work)).tolist()

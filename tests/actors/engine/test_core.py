@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
+from actors.work import ApiAnswer, Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
 from models import Engine, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
 
@@ -38,7 +38,7 @@ def answers(settings: EngineSettings, *works: EngineWork) -> list[list[EngineAns
 
 
 def logits(got: Sequence[EngineAnswer]) -> list[FloatArray]:
-    return [answer for answer in got if not isinstance(answer, Generated)]
+    return [answer for answer in got if not isinstance(answer, Generated | ApiAnswer)]
 
 
 def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) -> None:

@@ -12,11 +12,14 @@ from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.formats.schema import json_field
 from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.sample import Sample
+from pipelines.task_base.requests import ModelRequest
+from pipelines.tasks.batch import BatchTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.planning import Plan
 
+CALL = ModelRequest(row=0, token_ids=np.empty(0, np.int32))
 JOB = Job(
     name="label-tickets",
     model=ModelSpec(path="m"),
@@ -103,3 +106,14 @@ def test_what_the_scores_of_a_checkpoints_classes_mean_is_said() -> None:
         job, ESTIMATE, classes=outcome_text("single_label", ("a", "b"))
     )
     assert "classes" not in plan_text(job, ESTIMATE)
+
+
+def test_a_batch_says_in_words_that_it_cannot_be_estimated() -> None:
+    """Whatever was sampled: lines have no tokens before the API has read them."""
+    sample = Sample(prompt_tokens=np.zeros(3, np.int64), failures={"invalid_value": 2}, rows=[[CALL]] * 3)
+    text = plan_text(replace(JOB, task=BatchTask()), replace(ESTIMATE, sample=sample, probe=None, cost=None))
+    assert (
+        "requests, 5 lines sampled\n  3 of them can be asked\n  2 of the sampled rows would fail: invalid_value" in text
+    )
+    assert "so there is no estimate of tokens, caches or time" in text
+    assert "prompt tokens" not in text

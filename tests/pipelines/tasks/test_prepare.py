@@ -16,6 +16,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import TaskError
 from pipelines.job import InputSpec
 from pipelines.rows.rows import PreparedUnit, RowFailure
+from pipelines.rows.seeds import row_seed
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
@@ -23,7 +24,6 @@ from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
-from pipelines.tasks.seeds import row_seed
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.models.tiny_tokenizers import qwen
 from tests.helpers.pipelines.making import CHAT_TEMPLATE, make_facts, make_job, make_rows, word_tokenizer

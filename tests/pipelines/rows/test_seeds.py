@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.tasks.seeds import row_seed
+from pipelines.rows.seeds import row_seed
 
 
 def test_a_seed_never_changes() -> None:
