@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from models import Engine, SamplingParams
+from models.engine import runner
 from models.engine.rules.table import PARAMETERS
 from models.engine.sampling.sampler import SamplingRow, sample
 from models.engine.scheduling.plan import Admission
@@ -127,6 +128,24 @@ def test_a_row_without_rules_is_left_alone() -> None:
     other = SamplingRow(params=SamplingParams(temperature=0.0), seed=0)
     assert sample(logits, [one, other]).tolist() == [0, int(before[1].argmax())]
     assert torch.equal(logits, before)
+
+
+def test_steps_of_greedy_rows_without_rules_come_nowhere_near_them(
+    tiny_checkpoint: CheckpointMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a row is such a one is settled when its sequence takes a slot; a step looks at a flag."""
+    engine, asked = Engine.from_pretrained(tiny_checkpoint()), list[int]()
+
+    def counted_sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+        asked.append(len(rows))
+        return sample(logits, rows)
+
+    monkeypatch.setattr(runner, "sample", counted_sample)
+    greedy = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True)
+    engine.generate(prompts((5, 17)), greedy)
+    assert asked == []
+    engine.generate(prompts((5, 17)), [greedy, greedy.changed(min_tokens=3)])
+    assert asked == [2] * 6
 
 
 @pytest.fixture(scope="module")
