@@ -31,6 +31,11 @@ READ_AHEAD_BYTES = 512 * 1024**2
 """What an engine may have lying ready in the object store, before it and behind it."""
 
 
+WAITING_EACH = 2
+"""Units for each engine that wait in line, beside those that it has: Ray Data takes longer to bring the next than an engine takes over a
+small one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
     """What each operator of a run is made from."""
@@ -57,7 +62,7 @@ def build_graph(
     """The dataset whose execution computes and commits `num_units` units; `units` gives them anew at each call. The names of the
     engines begin with `engines`, and there are as many as `bounds` says."""
     source = UnitSource(stages.read, units, num_units)
-    max_calls = bounds.most * bounds.calls_each
+    max_calls = bounds.most * (bounds.calls_each + WAITING_EACH)
     with DataContext.current(_context(room)):
         graph: Dataset = (
             ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=room.read_cpus)
