@@ -82,7 +82,7 @@ def test_urls_are_listed_through_fsspec() -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("{}/none-*.jsonl", "none-*.jsonl' matches no Parquet, Arrow, JSONL or CSV file"),
+        ("{}/none-*.jsonl", "none-*.jsonl' matches no Parquet, Arrow, JSONL, CSV or OpenAI batch file"),
         ("{}/missing.jsonl", "missing.jsonl' matches no"),
         ("{}/notes.md", "format of input file"),
         ("memory://nowhere/*.csv", "matches no"),
