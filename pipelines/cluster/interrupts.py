@@ -37,7 +37,9 @@ RUN_GRACE: Final = Grace(first_s=3.5, second_s=3.5, message=INTERRUPTED)
 
 @contextlib.contextmanager
 def interrupts(last_resort: LastResort | None = None, grace: Grace = RUN_GRACE) -> Iterator[Callable[[], None]]:
-    """Handles the signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away.
+    """Handles the signals until the context closes. Its value sets the handlers again, for after `ray.init`, which takes SIGTERM away, and
+    raises the interrupt of a signal that came meanwhile and was lost: what is raised where Ray forks goes no further (Python ignores
+    exceptions of `os.register_at_fork`).
 
     Python delivers signals to the main thread; in any other the context does nothing.
     """
@@ -46,6 +48,7 @@ def interrupts(last_resort: LastResort | None = None, grace: Grace = RUN_GRACE) 
         return
     earlier = {number: signal.getsignal(number) for number in _signals()}
     was_interrupted = False
+    has_arrived = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
         nonlocal was_interrupted
@@ -57,10 +60,17 @@ def interrupts(last_resort: LastResort | None = None, grace: Grace = RUN_GRACE) 
         for number in earlier:
             signal.signal(number, interrupt)
 
-    with _arrivals(frozenset(earlier), last_resort, grace):
+    def install_again() -> None:
+        nonlocal was_interrupted
+        install()
+        if was_interrupted or has_arrived.is_set():
+            was_interrupted = True
+            raise KeyboardInterrupt
+
+    with _arrivals(frozenset(earlier), last_resort, grace, has_arrived):
         install()
         try:
-            yield install
+            yield install_again
         finally:
             for number, handler in earlier.items():
                 signal.signal(number, handler)
@@ -72,7 +82,9 @@ def _signals() -> list[signal.Signals]:
 
 
 @contextlib.contextmanager
-def _arrivals(numbers: frozenset[int], last_resort: LastResort | None, grace: Grace) -> Iterator[None]:
+def _arrivals(
+    numbers: frozenset[int], last_resort: LastResort | None, grace: Grace, has_arrived: threading.Event
+) -> Iterator[None]:
     """A thread that learns of a signal the moment it arrives, whatever the main thread does, and whoever handles it there."""
     if last_resort is None:
         yield
@@ -87,6 +99,7 @@ def _arrivals(numbers: frozenset[int], last_resort: LastResort | None, grace: Gr
             if arrived[0] not in numbers:
                 continue
             now = time.monotonic()
+            has_arrived.set()
             if first is None:
                 first = now
                 last_resort.set(after_s=grace.first_s, status=130, message=grace.message)

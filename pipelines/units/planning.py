@@ -104,7 +104,7 @@ def plan_units(
             break
     numbering.flush()
     if numbering.num_rows == 0:
-        raise PlanError(_no_rows(files), path=files[0].path if len(files) == 1 else None)
+        raise PlanError(_no_rows(files))
     return Plan(
         schema=schemas.settle(),
         num_files=len(files),

@@ -199,8 +199,9 @@ def test_storage_options_are_no_part_of_it(job: Job) -> None:
 
 def test_a_checkpoint_that_cannot_be_read_is_named(job: Job, tmp_path: Path) -> None:
     (tmp_path / "model/broken.safetensors").symlink_to("nowhere")
-    with pytest.raises(PlanError, match=r"model\.path .* cannot be read: No such file"):
+    with pytest.raises(PlanError, match=r"the checkpoint's folder .* cannot be read: No such file") as refused:
         fingerprint(job)
+    assert refused.value.place == "model.path"
 
 
 def remote(job: Job, files: dict[str, bytes]) -> Job:

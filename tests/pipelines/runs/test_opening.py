@@ -60,6 +60,7 @@ def assert_nothing_is_left(temp: Path, job: Job) -> None:
     assert not Path(job.output.path, "lease.json").exists()
 
 
+@pytest.mark.cluster("own")
 def test_ray_starts_while_a_tokenizer_is_read_and_ends_with_what_is_found_wrong(job: Job, temp: Path) -> None:
     opening = WrongJob(MISFIT, is_slow=True)
     with pytest.raises(TaskError, match="does not fit"):
@@ -68,6 +69,7 @@ def test_ray_starts_while_a_tokenizer_is_read_and_ends_with_what_is_found_wrong(
     assert_nothing_is_left(temp, job)
 
 
+@pytest.mark.cluster("own")
 def test_an_interrupt_while_ray_is_up_and_the_job_is_not_opened_ends_the_run(job: Job, temp: Path) -> None:
     opening = WrongJob(KeyboardInterrupt(), is_slow=True)
     assert run(job, address="local", opening=opening).exit_status == 130
