@@ -20,6 +20,7 @@ from models.errors import EngineError as ModelEngineError
 from pipelines.errors import ClusterError, FingerprintError, LeaseError, OutputError, PlanError
 from pipelines.job import Job
 from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
+from pipelines.opened import Opening
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
@@ -129,9 +130,8 @@ def test_a_run_over_a_regression_says_so_in_its_first_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fake_run(
-        job: Job, *, address: str | None, on_progress: Callable[[Progress], None], **rest: object
-    ) -> RunSummary:
+    def fake_run(job: Job, *, opening: Opening, on_progress: Callable[[Progress], None], **rest: object) -> RunSummary:
+        opening.finish()
         on_progress(Progress(phase="planning"))
         return RunSummary(exit_status=0, message="that was it", output="o", progress=Progress(phase="running"))
 
