@@ -82,7 +82,11 @@ def again_and_again(call: Callable[[], None]) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_is_ignored_where_a_process_forks_is_raised_when_the_handlers_are_set_again() -> None:
-    os.register_at_fork(after_in_parent=lambda: PENDING and os.kill(os.getpid(), PENDING.pop()))
+    def deliver() -> None:
+        if PENDING:
+            os.kill(os.getpid(), PENDING.pop())
+
+    os.register_at_fork(after_in_parent=deliver)
     with interrupts(LastResort(lambda _: None, end=lambda _: None), NEVER) as take_signals:
         PENDING.append(signal.SIGINT)
         with warnings.catch_warnings():
