@@ -66,7 +66,7 @@ def test_a_million_layers_are_refused_by_every_command(
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "serve", "bench"])
+@pytest.mark.parametrize("command", ["plan", pytest.param("run", marks=pytest.mark.cluster("own")), "serve", "bench"])
 def test_a_tokenizer_of_a_gigabyte_is_refused_by_every_command(model: Path, tmp_path: Path, command: str) -> None:
     os.truncate(model / "tokenizer.json", 10**9)
     result = CliRunner().invoke(app, arguments_of(command, model, tmp_path))

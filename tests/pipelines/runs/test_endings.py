@@ -50,36 +50,6 @@ def test_a_run_that_nobody_can_hear_ends_well(bench: Bench) -> None:
     assert (bench.out("deaf") / "report.html").exists()
 
 
-ON_A_TERMINAL = """
-import fcntl, os, signal, sys, termios
-
-fcntl.ioctl(2, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-"""Runs a command with the terminal at its stderr as its own, deaf to SIGHUP as nohup makes it."""
-
-
-@pytest.mark.cluster
-def test_a_terminal_that_hangs_up_under_the_live_line_does_not_end_a_run(bench: Bench) -> None:
-    address = ray.get_runtime_context().gcs_address
-    master, terminal = os.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", ON_A_TERMINAL, *command(bench, "hung-up", "--address", address)],
-        stdout=subprocess.DEVNULL,
-        stderr=terminal,
-        start_new_session=True,
-    ) as run:
-        os.close(terminal)
-        seen = b""
-        while b"planning the input" not in seen:
-            seen += os.read(master, 1024)
-        os.close(master)
-        assert run.wait(240) == 0
-    assert b"\x1b[" in seen, "the line is not drawn as on a terminal"
-    assert len(rows_in(bench.out("hung-up"))) == NUM_ROWS
-
-
 def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str:
     """What a run says that is refused with 2, in seconds and before it has taken anything."""
     began = time.monotonic()

@@ -27,6 +27,7 @@ from pipelines.tasks.labels import LabelsTask
 from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.close import close_to
 from tests.helpers.odd_texts import odd_texts
 from tests.helpers.pipelines.making import make_job, make_rows
 
@@ -149,15 +150,6 @@ def test_five_hundred_odd_texts_have_the_answers_of_a_job(
     for row in refused:
         answer = post(address, endpoint.path, model=endpoint.model, input=ODD[row], **endpoint.body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), ODD[row]
-
-
-def close_to(value: Any) -> Any:
-    """The same but for the last digits of its numbers."""
-    if isinstance(value, float):
-        return pytest.approx(value, abs=1e-5)
-    if isinstance(value, dict):
-        return {name: close_to(item) for name, item in value.items()}
-    return [close_to(item) for item in value] if isinstance(value, list) else value
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
