@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import Message, Scope
 
+from actors.engine.core import LAST_WORDS_S
 from actors.http.app import create_app
 from actors.http.limits import Admission
 from actors.http.served import ServedModel
@@ -38,9 +39,6 @@ CALLS_FACTOR = 2
 
 ENGINE_LOST = 503
 """The status of a call whose engine is lost. Nothing else has it where no keys are asked for."""
-
-LAST_WORDS_S = 2.0
-"""How long the failure of an engine of several shards waits for a better reason than a broken connection."""
 
 _NO_LIMIT = 1 << 30
 _WAIT_S = 86_400.0

@@ -34,6 +34,8 @@ class Family(Generic[Options]):
     `intermediate_size` None is 4 * hidden_size. `width_of_heads` is the multiple of hidden_size that all heads
     together have where the class fixes it. `layers` is the family's rule for its layers; the `has_` fields say whether
     its class reads that setting at all; `always_biased` that its query, key and value projections have a bias without one.
+    `has_retrievers` says that embedders and rerankers of the family were published that are asked by instructions, in
+    Qwen3-Embedding's and Qwen3-Reranker's form.
     `token_ids` are pad, bos and eos. `options` declares what may be chosen of its networks alone.
     """
 
@@ -57,6 +59,7 @@ class Family(Generic[Options]):
     has_mlp_bias: bool = False
     always_biased: bool = False
     long_context: int | None = None
+    has_retrievers: bool = False
     mixers: Callable[[Fields, int, Options], Mixers] | None = None
     options: type[Options]
 
@@ -140,6 +143,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         layers=sliding_after_full,
         has_attention_bias=True,
         options=NoOptions,
+        has_retrievers=True,
     ),
     "zamba2": Family(
         class_prefix="Zamba2",

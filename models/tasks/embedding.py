@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from models.config.families import FAMILIES
 from models.config.fields import Fields
 from models.config.limits import MAX_WIDTH
 from models.config.model_config import ModelConfig
@@ -268,7 +269,7 @@ def _instruct_of(prompts: Mapping[str, str], config: ModelConfig) -> tuple[str, 
     query = prompts.get("query", "")
     if query.startswith(_INSTRUCT) and _QUERY in query:
         return _INSTRUCT, query[query.rindex(_QUERY) :]
-    return (_INSTRUCT, _QUERY) if config.model_type == "qwen3" and not prompts else None
+    return (_INSTRUCT, _QUERY) if FAMILIES[config.model_type].has_retrievers and not prompts else None
 
 
 def lowered(text: str) -> str:

@@ -8,7 +8,7 @@
 A causal model answers yes or no, and its score is the probability of yes next to no (the softmax over the two logits); a
 sequence-classification head of one label says it by that. They are asked in one of three forms:
 
-- "qwen3", Qwen3-Reranker's published template (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B, Zhang et al. 2025): for a Qwen3
+- "qwen3-reranker", Qwen3-Reranker's published template (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B, Zhang et al. 2025): for a Qwen3
   without a sentence-transformers chain, causal or converted to one label from its yes and no, if its tokenizer has ChatML's tokens.
 - "chat", the checkpoint's own chat template with the roles query and document, where sentence_bert_config.json says that texts
   become messages (sentence-transformers 5.4 and on).
@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.config.families import FAMILIES
 from models.config.fields import Fields
 from models.config.model_config import NO_HEAD, ModelConfig
 from models.config.sentence_files import ChatForm, SentenceFiles
@@ -33,8 +34,8 @@ from models.tasks.embedding import lowered
 from models.tasks.messages import rendered
 from models.text.tokenizer import Tokenizer
 
-RerankForm = Literal["qwen3", "chat", "pair"]
-AskedForm = Literal["auto", "qwen3", "pair"]
+RerankForm = Literal["qwen3-reranker", "chat", "pair"]
+AskedForm = Literal["auto", "qwen3-reranker", "pair"]
 Activation = Literal["Sigmoid", "Identity"]
 
 FloatArray = npt.NDArray[np.float32]
@@ -130,7 +131,7 @@ def reranking_of(folder: Path, config: ModelConfig, tokenizer: Tokenizer, form: 
     files = SentenceFiles.read(folder)
     is_causal = _check_head(folder, config, files)
     chosen = _chosen_form(folder, config, tokenizer, files) if form == "auto" else form
-    if chosen == "qwen3" and any(tokenizer.id_of(token) is None for token in _CHATML):
+    if chosen == "qwen3-reranker" and any(tokenizer.id_of(token) is None for token in _CHATML):
         raise ConfigError(
             f"{folder}: its tokenizer lacks {' or '.join(_CHATML)}, which Qwen3-Reranker's template is made of"
         )
@@ -140,7 +141,7 @@ def reranking_of(folder: Path, config: ModelConfig, tokenizer: Tokenizer, form: 
         form=chosen,
         label_ids=_answers(folder, files, tokenizer) if is_causal else (),
         activation="Identity" if files.score_activation() == "Identity" else "Sigmoid",
-        prompt=DEFAULT_INSTRUCTION if chosen == "qwen3" else own_prompt,
+        prompt=DEFAULT_INSTRUCTION if chosen == "qwen3-reranker" else own_prompt,
         max_tokens=files.max_seq_length,
         lowers_case=files.lowers_case,
         chat=files.chat if chosen == "chat" else None,
@@ -175,8 +176,8 @@ def _chosen_form(folder: Path, config: ModelConfig, tokenizer: Tokenizer, files:
     if files.has_modules:
         return "pair" if files.chat is None else "chat"
     is_chatml = all(tokenizer.id_of(token) is not None for token in _CHATML)
-    if config.model_type == "qwen3" and is_chatml:
-        return "qwen3"
+    if FAMILIES[config.model_type].has_retrievers and is_chatml:
+        return "qwen3-reranker"
     if config.head == "causal":
         raise ConfigError(
             f"{folder} is a causal {config.model_type}{'' if is_chatml else ' without ChatML'}, and its files do not say "

@@ -24,6 +24,7 @@ from pipelines.input_formats.input_format import (
     Stretch,
     UnitsFound,
     UnitsWanted,
+    pass_of_place,
 )
 from pipelines.input_formats.layout import why_unreadable
 from pipelines.input_formats.saved_dataset import files_of_dataset
@@ -110,10 +111,6 @@ def _read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
         yield table_content(unit, table, wanted.schema)
 
 
-def _batch_of(unit: Unit) -> int:
-    return unit.row_group
-
-
 ARROW = InputFormat(
     name="arrow",
     title="Arrow",
@@ -122,7 +119,7 @@ ARROW = InputFormat(
     columns_at_head=_columns_at_head,
     scan=_scan,
     read=_read,
-    pass_of=_batch_of,
+    pass_of=pass_of_place,
     fault=partial(why_unreadable, kind="Arrow"),
     files_of=files_of_dataset,
 )

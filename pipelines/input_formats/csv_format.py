@@ -21,7 +21,7 @@ from pipelines.input_formats.input_format import (
     UnitsWanted,
 )
 from pipelines.input_formats.layout import check_text
-from pipelines.input_formats.text import TextUnits, opened_text, read_text, records_of
+from pipelines.input_formats.text import TextUnits, opened_text, read_records
 from pipelines.io.inputs import Storage, reading
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.read_guard import UnitContent
@@ -63,16 +63,7 @@ def _without_header(block: Block, path: str) -> tuple[pa.Schema | None, Block]:
 
 
 def _read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
-    return read_text(wanted.storage, units, partial(_content, wanted))
-
-
-def _content(wanted: RowsWanted, unit: Unit, text: bytes) -> UnitContent:
-    records = records_of(unit, text, csv_records)
-    return UnitContent(
-        unit=unit,
-        parse=lambda rows: _parse(wanted, unit, [records[row] for row in rows]),
-        given=lambda row: raw_value(records[row].rstrip(b"\r\n")),
-    )
+    return read_records(wanted.storage, units, csv_records, partial(_parse, wanted))
 
 
 def _parse(wanted: RowsWanted, unit: Unit, records: Sequence[bytes]) -> UnitRows:

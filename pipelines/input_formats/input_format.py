@@ -100,6 +100,11 @@ def pass_of_text(unit: Unit) -> int:
     return unit.index if unit.is_cuttable else -1
 
 
+def pass_of_place(unit: Unit) -> int:
+    """Rows that can only be decoded from the start of their row group, or batch, are read in one pass."""
+    return unit.row_group
+
+
 def compression_fault(path: str, head: bytes, tail: bytes) -> str | None:
     """What is wrong with a file that its name says is compressed, if it is not."""
     compression = compression_of(path)

@@ -26,7 +26,7 @@ from pipelines.input_formats.input_format import (
 )
 from pipelines.input_formats.json_layout import check_json_lines
 from pipelines.input_formats.layout import HEAD_BYTES
-from pipelines.input_formats.text import TextUnits, opened_text, read_text, records_of
+from pipelines.input_formats.text import TextUnits, opened_text, read_records
 from pipelines.io.inputs import Storage, compression_of
 from pipelines.rows.folder_rows import in_folders
 from pipelines.rows.jsonl import read_jsonl
@@ -129,16 +129,7 @@ def _rest_of_line(storage: Storage, stretch: Stretch) -> bytes:
 
 
 def _read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
-    return read_text(wanted.storage, units, partial(_content, wanted))
-
-
-def _content(wanted: RowsWanted, unit: Unit, text: bytes) -> UnitContent:
-    lines = records_of(unit, text, jsonl_records)
-    return UnitContent(
-        unit=unit,
-        parse=lambda rows: _parse(wanted, unit, [lines[row] for row in rows]),
-        given=lambda row: raw_value(lines[row].rstrip(b"\r\n")),
-    )
+    return read_records(wanted.storage, units, jsonl_records, partial(_parse, wanted))
 
 
 def _parse(wanted: RowsWanted, unit: Unit, lines: Sequence[bytes]) -> UnitRows:

@@ -14,6 +14,7 @@ from pipelines.input_formats.input_format import (
     Stretch,
     UnitsFound,
     UnitsWanted,
+    pass_of_place,
 )
 from pipelines.input_formats.layout import why_unreadable
 from pipelines.input_formats.tables import row_ranges, table_content
@@ -47,11 +48,6 @@ def _read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
         yield table_content(unit, table, wanted.schema)
 
 
-def _row_group(unit: Unit) -> int:
-    """A row group can only be decoded from its start: its units are read in one pass."""
-    return unit.row_group
-
-
 PARQUET = InputFormat(
     name="parquet",
     title="Parquet",
@@ -61,6 +57,6 @@ PARQUET = InputFormat(
     columns_at_head=_columns_at_head,
     scan=_scan,
     read=_read,
-    pass_of=_row_group,
+    pass_of=pass_of_place,
     fault=partial(why_unreadable, kind="Parquet"),
 )

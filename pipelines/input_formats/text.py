@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from pipelines.errors import SourceChangedError
 from pipelines.formats.json_shape import RowShape
+from pipelines.formats.json_values import raw_value
 from pipelines.formats.records import MAX_UNIT_BYTES, Block, Cutter, Piece, Splitter
 from pipelines.input_formats.input_format import UnitsFound
 from pipelines.input_formats.layout import HEAD_BYTES
 from pipelines.io.inputs import Content, Storage, reading
 from pipelines.rows.read_guard import UnitContent
+from pipelines.rows.rows import UnitRows
 from pipelines.rows.unit import NO_ROW_GROUP, Unit
 
 _SKIP_BYTES = 4 << 20
@@ -86,17 +88,25 @@ class TextUnits:
         )
 
 
-def read_text(
-    storage: Storage, units: Sequence[Unit], content_of: Callable[[Unit, bytes], UnitContent]
+def read_records(
+    storage: Storage, units: Sequence[Unit], split: Splitter, parse: Callable[[Unit, Sequence[bytes]], UnitRows]
 ) -> Iterator[UnitContent]:
-    """What `content_of` makes of the bytes of each unit; all are of one file, and in one pass if it cannot be cut.
+    """The rows that `parse` makes of the records of each unit; all are of one file, and in one pass if it cannot be cut.
 
     Raises:
-        SourceError: the file cannot be read.
+        SourceError: the file cannot be read, or has fewer records than were planned.
     """
     texts = _cut_texts if units[0].is_cuttable else _texts_in_turn
     for unit, text in zip(units, texts(storage, units), strict=True):
-        yield content_of(unit, text)
+        yield _content(unit, _records_of(unit, text, split), parse)
+
+
+def _content(unit: Unit, records: Sequence[bytes], parse: Callable[[Unit, Sequence[bytes]], UnitRows]) -> UnitContent:
+    return UnitContent(
+        unit=unit,
+        parse=lambda rows: parse(unit, [records[row] for row in rows]),
+        given=lambda row: raw_value(records[row].rstrip(b"\r\n")),
+    )
 
 
 def _cut_texts(storage: Storage, units: Sequence[Unit]) -> Iterator[bytes]:
@@ -134,7 +144,7 @@ def _read_exactly(content: Content, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def records_of(unit: Unit, text: bytes, split: Splitter) -> list[bytes]:
+def _records_of(unit: Unit, text: bytes, split: Splitter) -> list[bytes]:
     """The records of a unit that are rows, ends included.
 
     Raises:

@@ -126,7 +126,7 @@ class RerankYaml(TaskYaml):
     )
     form: AskedForm = Field(
         "auto",
-        description="auto (by the checkpoint's files), qwen3 (Qwen3-Reranker's template) or pair (two texts)",
+        description="auto (by the checkpoint's files), qwen3-reranker (its published template) or pair (two texts)",
     )
 
     def to_task(self) -> RerankTask:

@@ -214,7 +214,7 @@ def test_what_is_no_reranker_is_told(causal: Path, cross_encoder: Path, tmp_path
     with pytest.raises(ConfigError, match="a causal llama without ChatML, and its files do not say how it is asked"):
         read(llama)
     with pytest.raises(ConfigError, match=r"lacks <\|im_start\|> or <\|im_end\|>"):
-        read(llama, "qwen3")
+        read(llama, "qwen3-reranker")
     embedder = add_modules(copied(causal, tmp_path / "embedder"), [("Pooling", new_pooling("lasttoken"))])
     with pytest.raises(ConfigError, match="lists Transformer, Pooling; a causal reranker has LogitScore alone"):
         read(embedder)

@@ -24,7 +24,7 @@ from pipelines.input_formats.input_format import (
     UnitsWanted,
 )
 from pipelines.input_formats.table import FORMATS
-from pipelines.input_formats.text import TextUnits, opened_text, read_text, records_of
+from pipelines.input_formats.text import TextUnits, opened_text, read_records
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec
 from pipelines.rows.arrow_rows import ArrowRows
@@ -72,16 +72,7 @@ def scan(wanted: UnitsWanted, stretch: Stretch) -> UnitsFound:
 
 
 def read(wanted: RowsWanted, units: Sequence[Unit]) -> Iterator[UnitContent]:
-    return read_text(wanted.storage, units, partial(content_of, wanted))
-
-
-def content_of(wanted: RowsWanted, unit: Unit, text: bytes) -> UnitContent:
-    records = records_of(unit, text, sections)
-    return UnitContent(
-        unit=unit,
-        parse=lambda rows: parse(wanted, unit, [records[row] for row in rows]),
-        given=lambda row: raw_value(records[row]),
-    )
+    return read_records(wanted.storage, units, sections, partial(parse, wanted))
 
 
 def parse(wanted: RowsWanted, unit: Unit, records: Sequence[bytes]) -> UnitRows:
