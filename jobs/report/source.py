@@ -19,7 +19,7 @@ from pipelines.io.open_output import open_store
 from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
 from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_of_file
-from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, receipt_name
+from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, read_receipt, receipt_name
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import read_unreadable
 from pipelines.rows.unit import Unit
@@ -145,11 +145,7 @@ class RunOutput:
             return [parse_line(line) for line in file]
 
     def _receipt(self, unit: int) -> Receipt:
-        name = receipt_name(unit)
-        try:
-            return Receipt.from_json(self.store.read(name) or b"", self.record.format)
-        except ValueError as error:
-            raise DamageError(f"{self.store.location}/{name} is damaged: {error}; {REPAIR}") from error
+        return read_receipt(self.store, unit, self.record.format)
 
     @contextmanager
     def _reading(self, shard: Shard) -> Iterator[BinaryIO]:

@@ -13,7 +13,7 @@ from pipelines.formats.batch_lines import error_line
 from pipelines.formats.json_line import parse_line
 from pipelines.io.outputs import Store
 from pipelines.ledger.planned_units import planned_units
-from pipelines.ledger.receipts import REPAIR, Receipt, Shard, receipt_name
+from pipelines.ledger.receipts import REPAIR, Shard, read_receipt
 from pipelines.ledger.run_record import RunRecord
 from pipelines.rows.seeds import row_seed
 from pipelines.rows.unit import Unit
@@ -60,26 +60,20 @@ def _files(store: Store, record: RunRecord) -> tuple[tuple[str, Iterator[bytes]]
 
 
 def _results(store: Store, record: RunRecord) -> Iterator[bytes]:
-    return (_content(store, _receipt(store, record, unit).data) for unit in planned_units(store, record))
+    return (
+        _content(store, read_receipt(store, unit.index, record.format).data) for unit in planned_units(store, record)
+    )
 
 
 def _errors(store: Store, record: RunRecord) -> Iterator[bytes]:
     seed = record.spec["seed"]
     for unit in planned_units(store, record):
-        for line in _content(store, _receipt(store, record, unit).errors).splitlines():
+        for line in _content(store, read_receipt(store, unit.index, record.format).errors).splitlines():
             yield _error_line(seed, unit, parse_line(line)) + b"\n"
 
 
 def _error_line(seed: int, unit: Unit, letter: dict[str, Any]) -> bytes:
     return error_line(digits_of(row_seed(seed, unit.relative_path, letter["row"])), letter)
-
-
-def _receipt(store: Store, record: RunRecord, unit: Unit) -> Receipt:
-    name = receipt_name(unit.index)
-    try:
-        return Receipt.from_json(store.read(name) or b"", record.format)
-    except ValueError as error:
-        raise DamageError(f"{store.location}/{name} is damaged: {error}; {REPAIR}") from error
 
 
 def _content(store: Store, shard: Shard) -> bytes:

@@ -142,6 +142,20 @@ class Totals:
     data_bytes: int = 0
 
 
+def read_receipt(store: Store, unit: int, format: OutputFormat) -> Receipt:
+    """The receipt of a unit that is committed.
+
+    Raises:
+        DamageError: it is not there, or not as it was written.
+        OutputError: it cannot be read.
+    """
+    name = receipt_name(unit)
+    try:
+        return Receipt.from_json(store.read(name) or b"", format)
+    except ValueError as error:
+        raise DamageError(f"{store.location}/{name} is damaged: {error}; {REPAIR}") from error
+
+
 def iter_receipts(store: Store, format: OutputFormat, unit_rows: npt.NDArray[np.int64]) -> Iterator[Receipt]:
     """All receipts of a run, in any order. `unit_rows` is how many rows were planned for each unit [units].
 
