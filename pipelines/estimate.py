@@ -22,7 +22,7 @@ from pipelines.io.inputs import Storage
 from pipelines.job import Job
 from pipelines.sample import Sample, UnitPicker, sample_rows
 from pipelines.task_base.requests import ModelRequest
-from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import Sources
 from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
 from pipelines.units.reading import UnitReader

@@ -15,8 +15,8 @@ from typing import Protocol, Self
 from models.checkpoint.found import FoundCheckpoint
 from models.config.model_config import ModelConfig
 from pipelines.job import Job
-from pipelines.tasks.isolated_preparer import IsolatedPreparer
-from pipelines.tasks.isolated_work import FittedTask
+from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
+from pipelines.unit_steps.isolated_work import FittedTask
 from pipelines.units.listing import Sources, find_sources
 from pipelines.units.overlap import check_apart
 

@@ -14,7 +14,7 @@ from models.config import limits as config_limits
 from models.parallel import channel, entrance, handshake
 from models.templates import budget, sandbox
 from models.templates import source as template_source
-from pipelines.tasks import isolated_preparer
+from pipelines.unit_steps import isolated_preparer
 from tests.faults.hostile.attacks import attacks
 
 PAGE = Path("docs/security.md").read_text()

@@ -23,8 +23,8 @@ from pipelines.io.inputs import Storage
 from pipelines.opened import JobOpening, OpenedJob, pinned_to
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import ModelFacts
-from pipelines.tasks.finish import result_columns
-from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.unit_steps.finish import result_columns
+from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import SourceFile, Sources, find_sources
 from pipelines.units.overlap import check_apart
 from pipelines.units.scanning import what_is_wrong

@@ -11,7 +11,7 @@ from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.progress import Progress
 from pipelines.opened import OpenedJob
 from pipelines.rows.unit import Unit
-from pipelines.tasks.result_names import check_names
+from pipelines.unit_steps.result_names import check_names
 from pipelines.units.plan_on_ray import map_in_tasks
 from pipelines.units.planning import Plan, Sink, plan_units, unit_rows_of
 

@@ -18,7 +18,7 @@ from pipelines.rows.set_apart import kept_answers_of, with_failed_answers
 from pipelines.rows.streak import Fault
 from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
-from pipelines.tasks.finish import finish
+from pipelines.unit_steps.finish import finish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """The first operator: units are read and prepared, one block a unit, a few units a task.
 
 Reading and preparing share an operator because every operator costs time for every unit. Units are read in this process and prepared in a
-child of it with limits (`pipelines.tasks.isolated_preparer`), which makes the block. A unit that cannot be read goes through the graph
+child of it with limits (`pipelines.unit_steps.isolated_preparer`), which makes the block. A unit that cannot be read goes through the graph
 as what it is, without work for the engine.
 """
 
@@ -24,7 +24,7 @@ from pipelines.rows.blocks import PREPARED, WORK, block_of
 from pipelines.rows.row_guard import unit_fault
 from pipelines.rows.rows import UnitRows
 from pipelines.rows.unit import Unit, UnreadableUnit
-from pipelines.tasks.isolated_preparer import IsolatedPreparer
+from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.reading import UnitReader, group_units
 
 UNITS_PER_TASK = 4

@@ -99,7 +99,7 @@ class Task(ABC):
 
     @abstractmethod
     def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
-        """The result columns, without the output's prefix. Columns that every task has come behind them (`pipelines.tasks.finish`)."""
+        """The result columns, without the output's prefix. Columns that every task has come behind them (`pipelines.unit_steps.finish`)."""
 
     @abstractmethod
     def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:

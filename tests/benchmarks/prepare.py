@@ -23,9 +23,9 @@ from pipelines.task_base.pace import SLICE_CHARS
 from pipelines.task_base.task import Task
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.isolated_preparer import IsolatedPreparer
-from pipelines.tasks.isolated_work import Workbench, prepare_block
 from pipelines.tasks.spans import SpansTask
+from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
+from pipelines.unit_steps.isolated_work import Workbench, prepare_block
 from pipelines.units.planning import unit_rows_of
 from tests.benchmarks.unit_overhead import say
 from tests.helpers.pipelines.making import make_job, make_rows

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import actors.work
 import pipelines.job
-import pipelines.tasks.isolated_preparer
+import pipelines.unit_steps.isolated_preparer
 from jobs.cli import app
 from models.text.tokenizer import Tokenizer
 from pipelines.templates.templates import RowTemplate
@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted("checkpoint", pipelines.job, "find_checkpoint")
     counted("checkpoint", actors.work, "find_checkpoint")
-    counted("tokenizer in a process of its own", pipelines.tasks.isolated_preparer, "IsolatedPool")
+    counted("tokenizer in a process of its own", pipelines.unit_steps.isolated_preparer, "IsolatedPool")
     counted("tokenizer in this process", Tokenizer, "__init__")
     counted("template", RowTemplate, "__init__")
     return counts

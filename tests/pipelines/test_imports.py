@@ -13,7 +13,7 @@ MODELS = {"torch", "transformers", "bitsandbytes", "llguidance"}
     ("process", "module", "without"),
     [
         ("a spec that is checked", "jobs.spec.preflight", {"ray", "pandas"}),
-        ("the reader of a tokenizer", "pipelines.tasks.isolated_work", {"ray", "pandas", "pydantic"}),
+        ("the reader of a tokenizer", "pipelines.unit_steps.isolated_work", {"ray", "pandas", "pydantic"}),
         ("the driver", "pipelines.run", set()),
         ("a task that reads", "pipelines.graph.read_stage", set()),
         ("what asks the engines", "pipelines.graph.engine_stage", set()),

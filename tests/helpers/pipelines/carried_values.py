@@ -22,7 +22,7 @@ from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.rows import InferredUnit, PreparedUnit, UnitRows
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.finish import finish
+from pipelines.unit_steps.finish import finish
 from tests.helpers.pipelines.making import make_facts, make_job
 from tests.helpers.pipelines.written_files import Written
 from tests.pipelines.units.test_reading import Corpus

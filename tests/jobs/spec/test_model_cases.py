@@ -25,8 +25,8 @@ from jobs.spec.preflight import Preflight, check_before_run
 from models import Scorer
 from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.rows import InferredUnit
-from pipelines.tasks.finish import finish
 from pipelines.tasks.generate import GenerateTask
+from pipelines.unit_steps.finish import finish
 from tests.helpers.actors.serving import load, served, serving
 from tests.pipelines.units.test_reading import Corpus
 

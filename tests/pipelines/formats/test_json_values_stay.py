@@ -19,10 +19,10 @@ from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
 from pipelines.rows.rows import FinishedUnit, InferredUnit, UnitRows
 from pipelines.rows.unit import Unit
-from pipelines.tasks.finish import finish
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.prepare import Preparer
 from pipelines.templates.templates import RowTemplate
+from pipelines.unit_steps.finish import finish
+from pipelines.unit_steps.prepare import Preparer
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader

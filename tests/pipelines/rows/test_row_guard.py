@@ -58,7 +58,7 @@ def trip_on(value: object) -> None:
 
 @pytest.fixture(autouse=True)
 def prepared_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.tasks.isolated_preparer.IsolatedPool", HerePool)
+    monkeypatch.setattr("pipelines.unit_steps.isolated_preparer.IsolatedPool", HerePool)
 
 
 @pytest.fixture(scope="module")

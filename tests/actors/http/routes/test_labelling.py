@@ -22,10 +22,10 @@ from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.finish import finish
 from pipelines.tasks.labels import LabelsTask
-from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.spans import SpansTask
+from pipelines.unit_steps.finish import finish
+from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.actors.serving import load, served, serving
 from tests.helpers.close import close_to
 from tests.helpers.odd_texts import odd_texts

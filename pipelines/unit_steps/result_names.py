@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipelines.errors import TaskError
 from pipelines.job import Job
 from pipelines.task_base.facts import ModelFacts
-from pipelines.tasks.finish import result_columns
+from pipelines.unit_steps.finish import result_columns
 
 
 def check_names(job: Job, facts: ModelFacts, columns: Sequence[str]) -> None:

@@ -19,11 +19,11 @@ from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.finish import finish, result_columns
 from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.labels import LabelsTask
-from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.spans import SpansTask
+from pipelines.unit_steps.finish import finish, result_columns
+from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.pipelines.making import make_facts, make_job, make_rows, word_tokenizer
 
 CAUSAL = make_facts("causal")

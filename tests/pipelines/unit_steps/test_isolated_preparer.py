@@ -25,8 +25,8 @@ from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
-from pipelines.tasks.prepare import Preparer
+from pipelines.unit_steps.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
+from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.models.jinja_grammar import templates
 from tests.helpers.models.template_bombs import BOMBS
 from tests.helpers.pipelines.making import make_job, make_rows
@@ -251,7 +251,7 @@ def scripted(
     monkeypatch: pytest.MonkeyPatch, model: Path, look_at: Callable[[ScriptedPool, int, list[int], int], None]
 ) -> tuple[IsolatedPreparer, ScriptedPool]:
     pool = type("Scripted", (ScriptedPool,), {"look_at": look_at})
-    monkeypatch.setattr("pipelines.tasks.isolated_preparer.IsolatedPool", pool)
+    monkeypatch.setattr("pipelines.unit_steps.isolated_preparer.IsolatedPool", pool)
     preparer = isolated(model, task_of("{{ body }}"))
     made = preparer._pool
     assert isinstance(made, ScriptedPool)

@@ -23,8 +23,8 @@ from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.labels import LabelsTask
-from pipelines.tasks.prepare import Preparer
 from pipelines.tasks.spans import SpansTask
+from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.models.tiny_tokenizers import qwen
 from tests.helpers.pipelines.making import CHAT_TEMPLATE, make_facts, make_job, make_rows, word_tokenizer
 

@@ -27,7 +27,7 @@ from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
 from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
 from pipelines.task_base.task import Task
-from pipelines.tasks.isolated_work import FittedTask, Workbench, fit_task, prepare_block, prepare_unit
+from pipelines.unit_steps.isolated_work import FittedTask, Workbench, fit_task, prepare_block, prepare_unit
 
 LIMITS: Final = Limits(memory_bytes=2 << 30, step_cpu_s=5.0, step_s=600.0)
 """Of a row's templates, and of tokenizing its text beside what the text's length adds. Templates run out of steps sooner, unless the

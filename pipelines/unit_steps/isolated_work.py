@@ -1,4 +1,4 @@
-"""What a worker of `pipelines.tasks.isolated_preparer` does: the side of a job that runs strangers' templates and tokenizers.
+"""What a worker of `pipelines.unit_steps.isolated_preparer` does: the side of a job that runs strangers' templates and tokenizers.
 
 The tokenizer is read once, in the server that workers are forked from. All else, which renders and tokenizes already, is made in each
 worker when it is first asked for.
@@ -21,7 +21,7 @@ from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
 from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
-from pipelines.tasks.prepare import Preparer
+from pipelines.unit_steps.prepare import Preparer
 
 
 class Workbench:
