@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors.engine.core import EngineCore
 from actors.work import EngineSettings, EngineWork, Generated
@@ -20,12 +21,14 @@ from pipelines.cluster.engine_settings import engine_settings
 from pipelines.graph.graph import concurrent_calls
 from pipelines.io.inputs import Storage
 from pipelines.job import Job
+from pipelines.rows.unit import Unit
 from pipelines.sample import Sample, UnitPicker, sample_rows
 from pipelines.task_base.requests import ModelRequest
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import Sources
 from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
 from pipelines.units.reading import UnitReader
+from pipelines.units.unit_rows import settled_unit_rows
 
 SAMPLE_UNITS = 32
 SAMPLE_ROWS = 1000
@@ -96,7 +99,6 @@ class Estimate:
     out what they ask for where they are answered."""
 
     plan: Plan
-    unit_rows: int
     sample: Sample
     memory: Memory
     probe: Probe | None
@@ -113,30 +115,42 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     """
     preparer = inputs.preparer
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
-    unit_rows = unit_rows_of(job)
-    plan = plan_units(
+    plan_with = partial(
+        plan_units,
         inputs.sources.files,
         job.input,
         preparer.fitted.columns,
-        unit_rows=unit_rows,
-        sink=picker,
         limit=job.limit,
         map_tasks=map_tasks,
     )
+    plan = plan_with(unit_rows=unit_rows_of(job), sink=picker)
     storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
     rows = [] if job.task.calls_api else sample.rows  # what a call asks for, the API finds out
     probe = probe_engine(engine_settings(job.model, job.engine, preparer.fitted.asked), rows, budget_s=PROBE_S)
-    in_flight = room.max_replicas * concurrent_calls(job)
+    unit_rows = settled_unit_rows(
+        job,
+        plan,
+        inputs.config,
+        replicas=room.replicas,
+        rows_per_s=lambda: None if probe is None else probe.rows_per_s,
+    )
+    if unit_rows != plan.unit_rows:
+        plan = plan_with(unit_rows=unit_rows, sink=_forget)
+    in_flight = room.max_replicas * concurrent_calls(replace(job, unit_rows=plan.unit_rows))
     return Estimate(
         plan=replace(plan, passed_over=inputs.sources.passed_over),
-        unit_rows=unit_rows,
         sample=sample,
         memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),
         probe=probe,
-        cost=None if probe is None else cost_of(job, plan, sample, probe, units_in_flight=in_flight),
+        cost=None if probe is None else cost_of(plan, sample, probe, units_in_flight=in_flight),
     )
+
+
+def _forget(units: Sequence[Unit]) -> None:
+    """Counting them is all that is wanted."""
+    del units
 
 
 def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample: Sample) -> Memory:
@@ -216,11 +230,11 @@ def _work(requests: Sequence[ModelRequest]) -> EngineWork:
     return EngineWork.of("probe", [request.token_ids for request in requests], [request.seed for request in requests])
 
 
-def cost_of(job: Job, plan: Plan, sample: Sample, probe: Probe, *, units_in_flight: int) -> Cost:
+def cost_of(plan: Plan, sample: Sample, probe: Probe, *, units_in_flight: int) -> Cost:
     """Sampled means times the rows there are, at the probe's speed."""
     good = len(sample.rows) / sample.num_rows if sample.num_rows else 0.0
     row_tokens = sample.mean_prompt_tokens + good * probe.completion_tokens_per_row
-    rows_at_risk = min(plan.num_rows, units_in_flight * unit_rows_of(job))
+    rows_at_risk = min(plan.num_rows, units_in_flight * plan.unit_rows)
     return Cost(
         prompt_tokens=round(sample.mean_prompt_tokens * plan.num_rows),
         completion_tokens=round(good * probe.completion_tokens_per_row * plan.num_rows),

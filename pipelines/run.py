@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ray.exceptions import RayError
@@ -150,7 +151,8 @@ class Driver:
         connection = cluster.connect()
         with computation.engines(connection.room, tally) as engines:
             if tally is None:
-                write_plan(opened, ledger, connection.room, self._show)
+                speed = partial(computation.rows_per_s, connection, engines)
+                write_plan(opened, ledger, connection.room, speed, self._show)
                 tally = self._take_stock(ledger)
             return computation.compute(tally, connection, engines)
 

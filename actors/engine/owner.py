@@ -137,6 +137,11 @@ class ReplicaOwner:
             self._replicas.pop().end()
 
     @property
+    def first(self) -> Any:
+        """The handle of the first replica that is to stay, which may still have to load."""
+        return self._serving()[0].actor
+
+    @property
     def has_lost_one(self) -> bool:
         """Whether a replica is gone that Ray will not restart: it could not be made."""
         return bool(self._lost)

@@ -30,7 +30,7 @@ def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> st
                 ("files", f"{plan.num_files:,}"),
                 *beside,
                 ("rows", f"{plan.num_rows:,}"),
-                ("units", f"{plan.num_units:,} of at most {estimate.unit_rows:,} rows"),
+                ("units", f"{plan.num_units:,} of at most {plan.unit_rows:,} rows"),
                 ("bytes", byte_text(plan.num_bytes)),
             ],
         ),

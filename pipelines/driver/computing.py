@@ -3,15 +3,18 @@
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+
+import pyarrow as pa
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import engine_settings
 from pipelines.driver.cluster import Connection
 from pipelines.driver.ending import Ending, concluded
+from pipelines.driver.unit_size import SpeedProbe
 from pipelines.errors import (
     ClusterLostError,
     EngineError,
@@ -29,12 +32,15 @@ from pipelines.graph.graph import Stages, build_graph, engines_for
 from pipelines.graph.read_stage import ReadSettings
 from pipelines.graph.watch import EngineWatch
 from pipelines.io.inputs import Storage
+from pipelines.job import Job
 from pipelines.ledger.attempts import Attempts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
 from pipelines.ledger.progress import Progress
 from pipelines.ledger.tally import Tally
 from pipelines.opened import OpenedJob
+from pipelines.rows.unit import Unit
+from pipelines.units.planning import Plan
 from pipelines.units.reading import UnitReader
 
 logger = logging.getLogger(__name__)
@@ -52,7 +58,7 @@ class Computation:
     @contextlib.contextmanager
     def engines(self, room: Room, tally: Tally | None) -> Iterator[ReplicaOwner]:
         """The run's engines, as many as it has at least. They load while the input is planned, if it is not yet (`tally` is None)."""
-        job, ledger, attempts = self.opened.job, self.ledger, self._attempts
+        job, ledger, attempts = self._job, self.ledger, self._attempts
         attempts.clear()
         settings, make_engine = engine_settings(job.model, job.engine, self.opened.fitted.asked), self.make_engine
         if job.engine.service is not None:
@@ -72,9 +78,28 @@ class Computation:
                 with contextlib.suppress(OutputError):
                     attempts.clear()
 
+    def rows_per_s(self, cluster: Connection, engines: ReplicaOwner, plan: Plan, units: Sequence[Unit]) -> float | None:
+        """Rows of these units that an engine computes in a second, while nothing is committed yet; None if that cannot be told.
+
+        Raises:
+            ClusterLostError: the Ray cluster is gone.
+            LeaseError: the lease is lost.
+        """
+
+        def check() -> None:
+            cluster.watch.check()
+            self.ledger.lease.check()
+
+        read = self._read_settings(plan.schema)
+        with cluster.chatter.native_stderr():
+            return SpeedProbe(read=read, read_cpus=cluster.room.read_cpus, engines=engines, check=check).rows_per_s(
+                units
+            )
+
     def compute(self, tally: Tally, cluster: Connection, engines: ReplicaOwner) -> Ending:
         """Runs the graph over what is left to do."""
-        job, ledger, room = self.opened.job, self.ledger, cluster.room
+        ledger, room = self.ledger, cluster.room
+        job = self._job
         attempts = self._attempts
         watch = EngineWatch(attempts)
         follower = Follower(ledger, tally, engines, watch, cluster.watch, max_failed=job.max_failed, show=self.show)
@@ -107,18 +132,26 @@ class Computation:
         return concluded(job, ledger, tally, is_over=follower.is_draining)
 
     @property
+    def _job(self) -> Job:
+        """The job with the unit size of its plan, once it is planned."""
+        job, record = self.opened.job, self.ledger.record
+        return job if record is None else replace(job, unit_rows=record.plan.unit_rows)
+
+    @property
     def _attempts(self) -> Attempts:
         return Attempts(self.ledger.store, self.ledger.lease.token.epoch)
 
     def _stages(self) -> Stages:
-        job, ledger, committer = self.opened.dated_job, self.ledger, self.ledger.committer()
+        ledger = self.ledger
         assert ledger.record is not None, "stages are made once the run is planned"
-        reader = UnitReader(
-            schema=ledger.record.schema,
-            declared=frozenset(job.input.schema or ()),
-            storage=Storage.of(job.input),
-        )
         return Stages(
-            read=ReadSettings(job=job, reader=reader, permit=Permit(committer=committer)),
-            conclude=FinishAndCommit(job=job, facts=self.opened.fitted.facts, committer=committer),
+            read=self._read_settings(ledger.record.schema),
+            conclude=FinishAndCommit(
+                job=self.opened.dated_job, facts=self.opened.fitted.facts, committer=ledger.committer()
+            ),
         )
+
+    def _read_settings(self, schema: pa.Schema) -> ReadSettings:
+        job = self.opened.dated_job
+        reader = UnitReader(schema=schema, declared=frozenset(job.input.schema or ()), storage=Storage.of(job.input))
+        return ReadSettings(job=job, reader=reader, permit=Permit(committer=self.ledger.committer()))

@@ -1,4 +1,5 @@
-"""The plan of a run: its units into the ledger, counted on the cluster, and whether their columns go with the results."""
+"""The plan of a run: its units into the ledger, counted on the cluster, how many rows they have, and whether their columns go with the
+results."""
 
 import logging
 import time
@@ -7,19 +8,27 @@ from dataclasses import replace
 from functools import partial
 
 from pipelines.cluster.connect import Room
+from pipelines.driver.unit_size import BATCHES
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.progress import Progress
 from pipelines.opened import OpenedJob
 from pipelines.rows.unit import Unit
+from pipelines.sample import UnitPicker
 from pipelines.unit_steps.result_names import check_names
 from pipelines.units.plan_on_ray import map_in_tasks
 from pipelines.units.planning import Plan, Sink, plan_units, unit_rows_of
+from pipelines.units.unit_rows import settled_unit_rows
+from pipelines.units.unit_table import UnitWriter
+
+ShowProgress = Callable[[Progress], None]
+MeasureSpeed = Callable[[Plan, Sequence[Unit]], float | None]
 
 logger = logging.getLogger(__name__)
 
 
-def write_plan(opened: OpenedJob, ledger: Ledger, room: Room, show: Callable[[Progress], None]) -> None:
-    """Plans the input of a job that is not planned yet; `show` is told how many rows are found.
+def write_plan(opened: OpenedJob, ledger: Ledger, room: Room, speed: MeasureSpeed, show: ShowProgress) -> None:
+    """Plans the input of a job that is not planned yet; `show` is told how many rows are found. `speed` tries some of a plan's units on
+    an engine, and gives the rows that it computes in a second, None if that cannot be told.
 
     Raises:
         PlanError: the input cannot be planned.
@@ -27,16 +36,31 @@ def write_plan(opened: OpenedJob, ledger: Ledger, room: Room, show: Callable[[Pr
         OutputError: the plan cannot be written.
     """
     began = time.monotonic()
-    record = ledger.write_plan(lambda sink: _plan(opened, room, sink, show), date=opened.date)
+    record = ledger.write_plan(lambda writer: _plan(opened, room, writer, speed, show), date=opened.date)
     logger.info("planned %d units in %.1f s", record.plan.num_units, time.monotonic() - began)
 
 
-def _plan(opened: OpenedJob, room: Room, sink: Sink, show: Callable[[Progress], None]) -> Plan:
+def _plan(opened: OpenedJob, room: Room, writer: UnitWriter, speed: MeasureSpeed, show: ShowProgress) -> Plan:
+    """The plan with units of the most rows, or another with fewer in each, if they would be too much work."""
+    job, unit_rows = opened.job, unit_rows_of(opened.job)
+    picker = UnitPicker(num_units=len(BATCHES), seed=job.seed)
+    plan = _planned(opened, room, unit_rows, (writer, picker), show)
+    fitting = settled_unit_rows(
+        job, plan, opened.config, replicas=room.replicas, rows_per_s=lambda: speed(plan, picker.units)
+    )
+    if fitting == unit_rows:
+        return plan
+    writer.start_again()
+    return _planned(opened, room, fitting, (writer,), show)
+
+
+def _planned(opened: OpenedJob, room: Room, unit_rows: int, sinks: Sequence[Sink], show: ShowProgress) -> Plan:
     job, sources, num_rows = opened.job, opened.sources, 0
 
     def count(units: Sequence[Unit]) -> None:
         nonlocal num_rows
-        sink(units)
+        for sink in sinks:
+            sink(units)
         num_rows += sum(unit.num_rows for unit in units)
         show(Progress(phase="planning", rows_done=num_rows, passed_over=sources.passed_over))
 
@@ -44,7 +68,7 @@ def _plan(opened: OpenedJob, room: Room, sink: Sink, show: Callable[[Progress], 
         sources.files,
         job.input,
         opened.fitted.columns,
-        unit_rows=unit_rows_of(job),
+        unit_rows=unit_rows,
         limit=job.limit,
         map_tasks=partial(map_in_tasks, num_cpus=room.read_cpus),
         sink=count,

@@ -28,7 +28,6 @@ from pipelines.job import Job
 from pipelines.task_base.task import Task
 from pipelines.units.digest import block_starts
 from pipelines.units.listing import SourceFile
-from pipelines.units.planning import unit_rows_of
 
 Fingerprint = Mapping[str, Any]
 
@@ -55,7 +54,7 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile], checkpoint: FoundCheck
         "max_model_len": job.engine.max_model_len,
         "task": job.task.recorded(),
         "seed": job.seed,
-        "unit_rows": unit_rows_of(job),
+        "unit_rows": job.unit_rows,
         "limit": job.limit,
         "date": job.date,
         "input": {
@@ -68,6 +67,11 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile], checkpoint: FoundCheck
     }
     as_json: dict[str, Any] = orjson.loads(dump_json(parts))
     return as_json
+
+
+def with_unit_rows(fingerprint: Fingerprint, unit_rows: int) -> Fingerprint:
+    """The same of a run whose units are settled, where the job leaves their size to the run."""
+    return fingerprint if fingerprint["unit_rows"] is not None else {**fingerprint, "unit_rows": unit_rows}
 
 
 def _model_files(checkpoint: FoundCheckpoint, task: Task) -> dict[str, Any]:

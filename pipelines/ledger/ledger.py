@@ -33,7 +33,7 @@ from pipelines.job import Job
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.committed_files import CommittedFiles, FoundFiles, left_over
 from pipelines.ledger.fence import write_fenced
-from pipelines.ledger.fingerprint import differences
+from pipelines.ledger.fingerprint import differences, with_unit_rows
 from pipelines.ledger.lease import EXPIRY_S, HEARTBEAT_S, Lease, ensure_owned
 from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.planned_units import UNITS, planned_units, rows_of_units, shard_of_file
@@ -41,8 +41,8 @@ from pipelines.ledger.receipts import DATA, ERRORS, FOLDERS, RECEIPTS, Totals, i
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import UNREADABLE, read_unreadable, unreadable_lines
 from pipelines.rows.unit import Unit, UnreadableUnit
-from pipelines.units.planning import Plan, Sink
-from pipelines.units.unit_table import write_units
+from pipelines.units.planning import Plan
+from pipelines.units.unit_table import UnitWriter, write_units
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Ledger:
             raise
         return cls(job, fingerprint, store, lease, record)
 
-    def write_plan(self, make: Callable[[Sink], Plan], *, date: dt.date | None = None) -> RunRecord:
+    def write_plan(self, make: Callable[[UnitWriter], Plan], *, date: dt.date | None = None) -> RunRecord:
         """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` is the run's, from now on.
 
         Raises:
@@ -107,12 +107,13 @@ class Ledger:
             OutputError: the plan cannot be written.
         """
         with self.store.write_with(UNITS) as path:
-            with write_units(path) as sink:
-                plan = make(sink)
+            with write_units(path) as writer:
+                plan = make(writer)
             with path.open("rb") as file:
                 units = shard_of_file(UNITS, file)
             ensure_owned(self.store, self.lease.token)
-        record = RunRecord.of(self._job, self._fingerprint, plan, units, date)
+        fingerprint = with_unit_rows(self._fingerprint, plan.unit_rows)
+        record = RunRecord.of(self._job, fingerprint, plan, units, date)
         write_fenced(self.store, self.lease.token, RUN, record.to_json())
         self.record = record
         return record
@@ -212,7 +213,7 @@ def _matching_record(store: Store, fingerprint: Mapping[str, Any]) -> RunRecord 
                 f"{store.location} holds receipts but no {RUN}, so what they belong to is unknown; restore it, or use a new output.path"
             )
         return None
-    changed = differences(record.fingerprint, fingerprint)
+    changed = differences(record.fingerprint, with_unit_rows(fingerprint, record.plan.unit_rows))
     if changed:
         raise FingerprintError(
             f"{store.location} holds a run of something else (old -> new):\n  "

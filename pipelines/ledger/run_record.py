@@ -105,7 +105,7 @@ class RunRecord:
             spec=fields.object("spec").values,
             fingerprint=fields.object("fingerprint").values,
             versions=fields.object("versions").values,
-            plan=_plan(schema, fields.object("plan")),
+            plan=_plan(schema, fields.object("plan"), fields.object("fingerprint").count("unit_rows")),
             units=_units(fields),
             date=_date(fields),
         )
@@ -138,12 +138,13 @@ def _date(fields: Fields) -> dt.date | None:
     return dt.date.fromisoformat(fields.text("date"))
 
 
-def _plan(schema: pa.Schema, fields: Fields) -> Plan:
+def _plan(schema: pa.Schema, fields: Fields, unit_rows: int) -> Plan:
     passed_over = PassedOver()
     if "passed_over" in fields.values:
         given = fields.object("passed_over")
         passed_over = PassedOver(num_files=given.count("num_files"), examples=given.texts("examples"))
-    return Plan(schema=schema, passed_over=passed_over, **{name: fields.count(name) for name in _SIZES})
+    sizes = {name: fields.count(name) for name in _SIZES}
+    return Plan(schema=schema, unit_rows=unit_rows, passed_over=passed_over, **sizes)
 
 
 def read_record(store: Store) -> RunRecord | None:

@@ -56,10 +56,11 @@ def map_here(task: Callable[[Item], Result], items: Iterable[Item], /) -> Iterat
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What was planned: the run's schema, how much there is, and the files passed over for their endings. `num_bytes` counts units'
-    bytes in memory or decompressed."""
+    """What was planned: the run's schema, the most rows of a unit, how much there is, and the files passed over for their endings.
+    `num_bytes` counts units' bytes in memory or decompressed."""
 
     schema: pa.Schema
+    unit_rows: int
     num_files: int
     num_units: int
     num_rows: int
@@ -68,7 +69,7 @@ class Plan:
 
 
 def unit_rows_of(job: Job) -> int:
-    """The most rows a unit of this job has."""
+    """The most rows a unit of this job has; units of a run that settles their size itself may have fewer (`pipelines.units.unit_rows`)."""
     return job.task.unit_rows if job.unit_rows is None else job.unit_rows
 
 
@@ -107,6 +108,7 @@ def plan_units(
         raise PlanError(_no_rows(files))
     return Plan(
         schema=schemas.settle(),
+        unit_rows=unit_rows,
         num_files=len(files),
         num_units=numbering.num_units,
         num_rows=numbering.num_rows,

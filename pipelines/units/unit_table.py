@@ -3,8 +3,8 @@
 `write_units(path)` gives a sink for `pipelines.units.planning`; `iter_units(file)` gives the units back, all or from one number on.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -35,15 +35,36 @@ SCHEMA = pa.schema(
 )
 
 
-@contextmanager
-def write_units(path: Path) -> Iterator[Callable[[Sequence[Unit]], None]]:
-    """Opens a table of units for writing; the context's value adds units to it. The file is complete once the context has closed.
+class UnitWriter:
+    """Writes a table of units: call it with units to add them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open()
+
+    def __call__(self, units: Sequence[Unit]) -> None:
+        self._writer.write_table(to_table(units))
+
+    def start_again(self) -> None:
+        """Forgets the units so far."""
+        self._writer.close()
+        self._open()
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._writer.close()
+
+    def _open(self) -> None:
+        self._writer = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
+
+
+def write_units(path: Path) -> AbstractContextManager[UnitWriter]:
+    """Opens a table of units for writing. The file is complete once the context has closed.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        yield lambda units: writer.write_table(to_table(units))
+    return closing(UnitWriter(path))
 
 
 def to_table(units: Iterable[Unit]) -> pa.Table:

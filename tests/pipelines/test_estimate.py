@@ -99,9 +99,9 @@ def test_single_pass_task_needs_no_cache(tiny_checkpoint: CheckpointMaker) -> No
 
 
 def test_cost_is_the_samples_mean_times_all_rows_at_the_probes_speed() -> None:
-    plan = Plan(schema=pa.schema([]), num_files=1, num_units=4, num_rows=1000, num_bytes=1)
+    plan = Plan(schema=pa.schema([]), unit_rows=256, num_files=1, num_units=4, num_rows=1000, num_bytes=1)
     probe = Probe(num_rows=2, seconds=2.0, load_s=1.0, prompt_tokens=40, completion_tokens=10)
-    cost = cost_of(job_of(GENERATE), plan, sample_of([30, 10], num_failed=2), probe, units_in_flight=2)
+    cost = cost_of(plan, sample_of([30, 10], num_failed=2), probe, units_in_flight=2)
     assert cost.prompt_tokens == 10_000  # 10 a row, failed ones included
     assert cost.completion_tokens == 2_500  # 5 a good row, half of them are
     assert cost.seconds == pytest.approx(500.0)  # 12,500 tokens at 25 a second

@@ -192,6 +192,19 @@ def engine_that_dies_loading(settings: EngineSettings, on_failure: OnFailure) ->
     raise AssertionError("unreachable")
 
 
+class _Slow(FakeEngine):
+    """Takes a twentieth of a second for every row."""
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        await asyncio.sleep(0.05 * work.num_requests)
+        return await super().compute(work)
+
+
+def slow_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
+    del settings, on_failure
+    return _Slow()
+
+
 class _Failing(FakeEngine):
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         raise RuntimeError(f"out of memory at {work.name}")

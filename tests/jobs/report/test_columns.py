@@ -82,7 +82,7 @@ def run_with(folder: Path, written: str, own: Mapping[str, Any], format: OutputF
         input=InputSpec(paths=(str(corpus),)),
         output=OutputSpec(path=str(folder / "out"), format=format, prefix=prefix),
     )
-    with Ledger.open(job, {}) as ledger:
+    with Ledger.open(job, {"unit_rows": 3}) as ledger:
         sources = list_sources(job.input)
         record = ledger.write_plan(lambda sink: plan_units(sources, job.input, Columns(), unit_rows=3, sink=sink))
         (unit,) = ledger.pending_units(ledger.survey())

@@ -63,7 +63,7 @@ def make_run(
         unit_rows=10,
     )
     columns = Columns(carried=("id",), required=frozenset({"body"}))
-    with Ledger.open(job, {}) as ledger:
+    with Ledger.open(job, {"unit_rows": 3}) as ledger:
         record = ledger.write_plan(
             lambda sink: plan_units(list_sources(job.input), job.input, columns, unit_rows=10, sink=sink)
         )

@@ -29,8 +29,7 @@ JOB = Job(
     engine=EngineSpec(replicas=2),
 )
 ESTIMATE = Estimate(
-    plan=Plan(schema=pa.schema([]), num_files=3, num_units=10, num_rows=25_000, num_bytes=12_345_678),
-    unit_rows=4096,
+    plan=Plan(schema=pa.schema([]), unit_rows=4096, num_files=3, num_units=10, num_rows=25_000, num_bytes=12_345_678),
     sample=Sample(prompt_tokens=np.array([10, 12, 12, 15]), failures={"too_long": 1, "null_value": 3}, rows=[[]] * 4),
     memory=Memory(weights_bytes=8_000_000_000, typical_cache_bytes=1_500_000_000, full_cache_bytes=90_000_000_000),
     probe=Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000),

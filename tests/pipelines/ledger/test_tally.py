@@ -13,7 +13,7 @@ from pipelines.ledger.receipts import Receipt, Shard, Totals
 from pipelines.ledger.tally import Tally
 from pipelines.units.planning import Plan
 
-PLAN = Plan(schema=pa.schema([]), num_files=1, num_units=4, num_rows=4000, num_bytes=1)
+PLAN = Plan(schema=pa.schema([]), unit_rows=4096, num_files=1, num_units=4, num_rows=4000, num_bytes=1)
 NOTHING = Survey(is_committed=np.zeros(4, np.bool_), totals=Totals(), files=CommittedFiles(4))
 
 

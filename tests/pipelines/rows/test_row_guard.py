@@ -86,7 +86,7 @@ def outcomes_of(job: Job) -> list[Outcome]:
     folder = Path(job.model.path)
     tokenizer = Tokenizer.from_pretrained(folder)
     facts = ModelFacts.from_config(ModelConfig.from_pretrained(folder), tokenizer, None)
-    with Ledger.open(job, {}) as ledger:
+    with Ledger.open(job, {"unit_rows": 3}) as ledger:
         columns = Columns(carried=job.input.columns, required=frozenset({"body"}))
         sources = list_sources(job.input)
         record = ledger.write_plan(lambda sink: plan_units(sources, job.input, columns, unit_rows=UNIT_ROWS, sink=sink))
