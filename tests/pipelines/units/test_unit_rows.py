@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -33,7 +34,7 @@ def plan_of(num_rows: int, *, row_bytes: int = 300, unit_rows: int = 4096) -> Pl
     )
 
 
-def config_of(tiny_checkpoint: Callable[..., Path], **sizes: int) -> ModelConfig:
+def config_of(tiny_checkpoint: Callable[..., Path], **sizes: Any) -> ModelConfig:
     return replace(ModelConfig.from_pretrained(tiny_checkpoint()), **sizes)
 
 
