@@ -17,7 +17,7 @@ from models.checkpoint.place import find_checkpoint
 from models.config.option import Option, declared
 from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
-from models.engine.scheduling.request import SamplingParams, TokenLogprobs
+from models.engine.scheduling.request import Output, SamplingParams
 from models.tasks.embedding import EmbedOptions
 
 Int32Array = npt.NDArray[np.int32]
@@ -156,23 +156,10 @@ class EngineWork:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generated:
-    """One generation request's answer, or in `error` why the engine refused a request of any kind (the rest is then empty).
+class Refused:
+    """The answer to a request, of any kind, that cannot be served; `error` says why."""
 
-    `logprobs` has one entry a generated token, where the task asks for them.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    num_cached_tokens: int
-    logprobs: list[TokenLogprobs] | None = None
-    error: str | None = None
-
-    @classmethod
-    def refused(cls, error: str) -> "Generated":
-        """The answer to a request that cannot be served."""
-        return cls(text="", token_ids=[], finish_reason="", num_cached_tokens=0, error=error)
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,4 +205,7 @@ def digits_of(seed: int) -> str:
 
 
 Work = EngineWork | ApiWork
-EngineAnswer = Generated | FloatArray | ApiAnswer
+EngineAnswer = Output | FloatArray | ApiAnswer | Refused
+"""What an engine makes of one request: of a generation its output; of one pass float32 values as the scorer returns them ([labels],
+[T, labels], [T, 2]; of labels their log probabilities [L]; of an embedding its vector [D]); the answer of the HTTP API to a call of it;
+or a refusal."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actors.engine.core import EngineCore
-from actors.work import EngineSettings, EngineWork, Generated
+from actors.work import EngineSettings, EngineWork
 from models.config.model_config import ModelConfig
+from models.engine.scheduling.request import Output
 from models.loading.footprint import footprint
 from models.weights.weights import Checkpoint
 from pipelines.cluster.connect import Room
@@ -219,7 +220,7 @@ def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s:
             seconds=max(seconds, 1e-6),
             load_s=load_s,
             prompt_tokens=sum(len(request.token_ids) for request in requests),
-            completion_tokens=sum(len(answer.token_ids) for answer in answers if isinstance(answer, Generated)),
+            completion_tokens=sum(len(answer.token_ids) for answer in answers if isinstance(answer, Output)),
         )
         if size == len(rows):
             return

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 
 from actors.engine.loading import engine_of, scorer_of
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated, OnFailure
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnFailure, Refused
 from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import LocalShards, StartShards
@@ -109,24 +109,14 @@ class GeneratingBackend:
         calls = [self._generate(f"{work.name}/{n}", ids, seeds[n]) for n, ids in enumerate(work.requests())]
         return list(await asyncio.gather(*calls))
 
-    async def _generate(self, request_id: str, token_ids: list[int], seed: int) -> Generated:
+    async def _generate(self, request_id: str, token_ids: list[int], seed: int) -> Output | Refused:
         try:
-            return _generated(await self._engine.generate(request_id, token_ids, self._sampling, seed=seed))
+            return await self._engine.generate(request_id, token_ids, self._sampling, seed=seed)
         except RequestError as error:
-            return Generated.refused(str(error))
+            return Refused(error=str(error))
 
     def close(self) -> None:
         self._engine.close()
-
-
-def _generated(output: Output) -> Generated:
-    return Generated(
-        text=output.text,
-        token_ids=output.token_ids,
-        finish_reason=output.finish_reason,
-        num_cached_tokens=output.num_cached_tokens,
-        logprobs=output.logprobs,
-    )
 
 
 class ScoringBackend:
@@ -173,5 +163,5 @@ async def scored_or_refused(
         return list(await score(requests))
     except RequestError as error:
         if len(requests) == 1:
-            return [Generated.refused(str(error))]
+            return [Refused(error=str(error))]
         return [answer for request in requests for answer in await scored_or_refused(score, [request])]

@@ -69,14 +69,13 @@ class LiveRequest:
         sequence, params = self.sequence, self.sequence.request.params
         assert sequence.finish_reason is not None
         return Output(
-            request_id=sequence.request.request_id,
-            prompt_token_ids=list(sequence.request.token_ids),
             token_ids=sequence.output_ids,
             text=self._text(),
             finish_reason=sequence.finish_reason,
+            num_prompt_tokens=sequence.num_prompt,
+            num_cached_tokens=sequence.num_cached or 0,
             logprobs=None if params.logprobs is None else sequence.logprobs,
             prompt_logprobs=None if params.prompt_logprobs is None else sequence.prompt_logprobs,
-            num_cached_tokens=sequence.num_cached or 0,
         )
 
     def _text(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, Generated, OnFailure, Work
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, OnFailure, Refused, Work
 from models.engine.memory import MemoryPlan
 from pipelines.errors import RowError
 from pipelines.ledger.attempts import Attempts
@@ -80,7 +80,7 @@ def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
     return with_failed_answers(InferredUnit(prepared=prepared, results=tuple(results), seconds=answers.seconds), errors)
 
 
-_NO_ANSWER: Final = Generated.refused("")
+_NO_ANSWER: Final = Refused(error="")
 """Stands where the row of a request is set apart."""
 
 

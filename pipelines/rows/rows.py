@@ -112,8 +112,7 @@ class PreparedUnit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferredUnit:
-    """A prepared unit with its raw results, one a request: `Generated`, or float32 logits as the scorer returns them
-    ([labels], [T, labels], [T, 2]; for a causal model with labels the labels' log probabilities [L]); or the answers of the HTTP API."""
+    """A prepared unit with its raw results, one a request."""
 
     prepared: PreparedUnit
     results: tuple[EngineAnswer, ...]

@@ -8,12 +8,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from actors.work import ApiAnswer, EngineAnswer, Generated
+from actors.work import ApiAnswer, EngineAnswer
+from models.engine.scheduling.request import Output
 from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-RawResult = EngineAnswer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class AnsweredRows:
     num_rows: int
     rows: Int64Array
     requests: Sequence[ModelRequest]
-    results: Sequence[RawResult]
+    results: Sequence[EngineAnswer]
     texts: Sequence[str]
 
     @property
@@ -41,9 +41,9 @@ class AnsweredRows:
         return cast("list[FloatArray]", list(self.results))
 
     @property
-    def generated(self) -> list[Generated]:
-        """The results of a generation, one a row."""
-        return cast("list[Generated]", list(self.results))
+    def generated(self) -> list[Output]:
+        """The results that are generations: of good rows one a row."""
+        return [result for result in self.results if isinstance(result, Output)]
 
     @property
     def answers(self) -> list[ApiAnswer]:

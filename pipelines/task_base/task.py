@@ -107,7 +107,7 @@ class Task(ABC):
 
     def tokens(self, rows: AnsweredRows) -> TokenCounts:
         """The tokens of all answers, bad ones too."""
-        generated = rows.generated if self.generates else []
+        generated = rows.generated
         return TokenCounts(
             prompt=int(rows.prompt_tokens.sum()),
             cached=sum(result.num_cached_tokens for result in generated),

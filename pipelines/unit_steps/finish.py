@@ -24,14 +24,15 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from actors.work import ApiAnswer, Generated
+from actors.work import ApiAnswer, EngineAnswer, Refused
+from models.engine.scheduling.request import Output
 from pipelines.errors import RowError
 from pipelines.formats.batch_lines import SUCCESS
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR, NOT_FINITE, REFUSED
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
-from pipelines.task_base.answers import AnsweredRows, RawResult
+from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import ModelFacts
 
 BoolArray = npt.NDArray[np.bool_]
@@ -95,9 +96,11 @@ def _errors(rows: AnsweredRows) -> dict[int, RowError]:
     return errors
 
 
-def _error(result: RawResult) -> RowError | None:
-    if isinstance(result, Generated):
-        return None if result.error is None else RowError(REFUSED, result.error)
+def _error(result: EngineAnswer) -> RowError | None:
+    if isinstance(result, Refused):
+        return RowError(REFUSED, result.error)
+    if isinstance(result, Output):
+        return None
     if isinstance(result, ApiAnswer):
         return None if result.status == SUCCESS else _refusal(result)
     if np.isfinite(result).all():

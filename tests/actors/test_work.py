@@ -1,5 +1,6 @@
 """Work travels flat and comes apart as it went in."""
 
+import pickle
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.work import EngineSettings, EngineWork, Generated
+from actors.work import EngineSettings, EngineWork
 from models.engine.options import EngineOptions
+from models.engine.scheduling.request import Output
 
 
 def test_requests_come_apart_as_they_went_in() -> None:
@@ -24,9 +26,12 @@ def test_no_requests_are_no_work() -> None:
     assert list(EngineWork.of("unit-0", [], []).requests()) == []
 
 
-def test_a_refusal_carries_its_reason_and_no_tokens() -> None:
-    refused = Generated.refused("too long")
-    assert (refused.error, refused.text, refused.token_ids) == ("too long", "", [])
+def test_an_answer_pickles_in_a_few_bytes_more_than_its_text_and_tokens() -> None:
+    """1,000 token ids are 3 bytes each in a pickle (protocol 5, BININT2); what else there is has to be small."""
+    output = Output(
+        token_ids=[*range(256, 1256)], text="x" * 4000, finish_reason="length", num_prompt_tokens=9, num_cached_tokens=0
+    )
+    assert len(pickle.dumps(output, pickle.HIGHEST_PROTOCOL)) < 4000 + 3 * 1000 + 150
 
 
 @pytest.mark.parametrize("cache", [{"cache_bytes": 1 << 20}, {"gpu_memory_fraction": 0.5}])

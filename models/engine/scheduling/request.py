@@ -173,21 +173,21 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
-    """A finished request.
+    """A finished request. It pickles small, for it is also what a run's engine answers in another
+    process: of the prompt it has only its number of tokens.
 
     `text` ends before a stop string; `token_ids` holds every token generated, a stop token last if one ended it.
     `logprobs` has one entry a generated token, `prompt_logprobs` one a prompt token with None first.
-    `num_cached_tokens` prompt tokens came from the prefix cache.
+    Of `num_prompt_tokens`, `num_cached_tokens` came from the prefix cache.
     """
 
-    request_id: str
-    prompt_token_ids: list[int]
     token_ids: list[int]
     text: str
     finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_cached_tokens: int
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
-    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

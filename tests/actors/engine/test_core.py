@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
-from actors.work import ApiAnswer, Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Generated
-from models import Engine, SamplingParams, Scorer
+from actors.work import ApiAnswer, Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Refused
+from models import Engine, Output, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
@@ -38,7 +38,7 @@ def answers(settings: EngineSettings, *works: EngineWork) -> list[list[EngineAns
 
 
 def logits(got: Sequence[EngineAnswer]) -> list[FloatArray]:
-    return [answer for answer in got if not isinstance(answer, Generated | ApiAnswer)]
+    return [answer for answer in got if not isinstance(answer, Output | ApiAnswer | Refused)]
 
 
 def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) -> None:
@@ -77,7 +77,7 @@ def test_generation_has_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..
         max_num_seqs=4,
     )
     (got,) = answers(settings, work())
-    found = [answer.logprobs for answer in got if isinstance(answer, Generated)]
+    found = [answer.logprobs for answer in got if isinstance(answer, Output)]
     prompts = [list(ids) for ids in PROMPTS]
     with Engine.from_pretrained(floored, dtype="float32", mamba_dt_clamp="none", max_num_seqs=4) as engine:
         assert found == [output.logprobs for output in engine.generate(prompts, sampling)]
@@ -93,15 +93,15 @@ def test_generated_tokens_are_those_of_the_engine(tiny_checkpoint: Callable[...,
     expected = [output.token_ids for output in engine.generate([list(ids) for ids in PROMPTS], GREEDY)]
     engine.close()
     for got in (first, second):
-        assert [answer.token_ids for answer in got if isinstance(answer, Generated)] == expected
+        assert [answer.token_ids for answer in got if isinstance(answer, Output)] == expected
 
 
 def test_a_row_keeps_its_draws_whatever_else_is_asked(tiny_checkpoint: Callable[..., Path]) -> None:
     sampling = replace(GREEDY, temperature=1.0)
     settings = EngineSettings(path=str(tiny_checkpoint("causal")), dtype="float32", asked=Asked(sampling=sampling))
     together, alone = answers(settings, work(name="a", seeds=[1, 2, 3]), work(PROMPTS[1:2], name="b", seeds=[2]))
-    assert isinstance(together[1], Generated)
-    assert isinstance(alone[0], Generated)
+    assert isinstance(together[1], Output)
+    assert isinstance(alone[0], Output)
     assert together[1].token_ids == alone[0].token_ids
 
 
@@ -114,10 +114,7 @@ def test_a_request_that_cannot_be_served_is_refused_alone(
         path=str(tiny_checkpoint(head)), dtype="float32", asked=Asked(sampling=sampling), max_model_len=32
     )
     (got,) = answers(settings, work([[5, 6], [7] * 40, [8]]))
-    errors = [answer.error if isinstance(answer, Generated) else None for answer in got]
-    assert errors[0] is None
-    assert errors[1] is not None
-    assert errors[2] is None
+    assert [isinstance(answer, Refused) for answer in got] == [False, True, False]
 
 
 def test_no_requests_are_answered_without_the_engine(tiny_checkpoint: Callable[..., Path]) -> None:
@@ -150,7 +147,7 @@ def test_an_engine_that_fails_is_an_error_of_the_call() -> None:
 def test_a_refusal_of_the_engine_is_an_answer() -> None:
     backend = GeneratingBackend(_BrokenEngine(RequestError("too long")), GREEDY)  # type: ignore[arg-type]
     got = asyncio.run(backend.compute(work()))
-    assert [answer.error for answer in got if isinstance(answer, Generated)] == ["too long"] * 3
+    assert [answer.error for answer in got if isinstance(answer, Refused)] == ["too long"] * 3
 
 
 class _SlowScorer:

@@ -71,7 +71,7 @@ def test_a_greedy_chat_is_what_the_engine_generates(client: openai.OpenAI, engin
     assert answer.choices[0].message.content == expected.text
     assert answer.choices[0].finish_reason == expected.finish_reason
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens == len(expected.prompt_token_ids)
+    assert answer.usage.prompt_tokens == expected.num_prompt_tokens
     assert answer.usage.completion_tokens == len(expected.token_ids)
 
 

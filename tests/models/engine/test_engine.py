@@ -199,7 +199,7 @@ def test_max_tokens_ends_a_sequence_and_outputs_come_in_the_prompts_order(make_e
     outputs = make_engine(max_num_seqs=2).generate(prompts(), params)
     assert [len(output.token_ids) for output in outputs] == [6, 1, 4, 3, 2, 5]
     assert {output.finish_reason for output in outputs} == {"length"}
-    assert [output.prompt_token_ids for output in outputs] == prompts()
+    assert [output.num_prompt_tokens for output in outputs] == [len(prompt) for prompt in prompts()]
 
 
 def test_a_sequence_may_fill_the_model_length_and_the_cache_to_the_last_token(

@@ -75,7 +75,6 @@ def test_concurrent_requests_get_what_the_engine_alone_gives_them(
 
         outputs = run(main)
     assert tokens(outputs) == tokens(alone) * 3
-    assert [output.request_id for output in outputs] == [str(index) for index in range(18)]
 
 
 def test_seeds_of_requests_key_their_draws(make_engine: MakeEngine) -> None:

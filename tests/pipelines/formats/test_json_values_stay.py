@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from actors.work import Generated
 from models import SamplingParams
+from models.engine.scheduling.request import Output
 from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
@@ -63,7 +63,7 @@ def run(job: Job, tokenizer: Tokenizer, unit_rows: int = 7) -> tuple[list[UnitRo
     plan = plan_units(list_sources(job.input), job.input, preparer.columns, unit_rows=unit_rows, sink=units.extend)
     reader = UnitReader(schema=plan.schema, declared=frozenset(job.input.schema or ()))
     read = [reader.read_unit(unit) for unit in units]
-    answer = Generated(text="out", token_ids=[7], finish_reason="stop", num_cached_tokens=0)
+    answer = Output(text="out", token_ids=[7], finish_reason="stop", num_prompt_tokens=1, num_cached_tokens=0)
     finished = []
     for rows in read:
         prepared = preparer.prepare(rows, relative_path="x")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.work import Generated
-from models.engine.scheduling.request import SamplingParams, TokenLogprobs
+from actors.work import Refused
+from models.engine.scheduling.request import Output, SamplingParams, TokenLogprobs
 from models.text.tokenizer import Tokenizer
 from pipelines.job import Job
 from pipelines.ledger.unit_files import encode_results, result_table
@@ -50,9 +50,9 @@ def run(job: Job, facts: ModelFacts, tokenizer: Tokenizer, columns: dict[str, An
     return unit
 
 
-def generated(request: ModelRequest, **changes: Any) -> Generated:
+def generated(request: ModelRequest, **changes: Any) -> Output:
     fields: dict[str, Any] = {"text": "out", "token_ids": [7, 8, 3], "finish_reason": "stop", "num_cached_tokens": 2}
-    return Generated(**fields | changes)
+    return Output(num_prompt_tokens=len(request.token_ids), **fields | changes)
 
 
 def logits(*values: float) -> Model:
@@ -84,8 +84,8 @@ class TestGenerate:
         assert (unit.prompt_tokens, unit.cached_tokens, unit.completion_tokens, unit.seconds) == (7, 4, 6, 2.5)
 
     def test_a_request_that_the_engine_refused_is_a_dead_letter(self, tokenizer: Tokenizer) -> None:
-        def model(request: ModelRequest) -> Generated:
-            return generated(request, error="too many stop strings" if request.row == 1 else None)
+        def model(request: ModelRequest) -> Output | Refused:
+            return Refused(error="too many stop strings") if request.row == 1 else generated(request)
 
         unit = run(self.job, CAUSAL, tokenizer, {"id": [1, 2, 3, 4], "body": [None, "w1", "w2", "w3"]}, model)
         assert [(failure.row, failure.kind) for failure in unit.failures] == [(10, "null_value"), (12, "refused")]

@@ -41,18 +41,18 @@ def check_entry(entry: Any, expected: torch.Tensor, num_top: int) -> None:
     assert list(entry.top.values()) == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-def check(output: Output, expected: torch.Tensor) -> None:
+def check(output: Output, prompt: list[int], expected: torch.Tensor) -> None:
     """Every entry of the prompt and of the output against the distribution it was drawn from."""
-    num_prompt = len(output.prompt_token_ids)
+    assert output.num_prompt_tokens == len(prompt)
     assert output.logprobs is not None
     assert output.prompt_logprobs is not None
     assert output.prompt_logprobs[0] is None
-    assert [entry.token_id for entry in output.prompt_logprobs[1:] if entry is not None] == output.prompt_token_ids[1:]
+    assert [entry.token_id for entry in output.prompt_logprobs[1:] if entry is not None] == prompt[1:]
     assert [entry.token_id for entry in output.logprobs] == output.token_ids
     for place, entry in enumerate(output.prompt_logprobs[1:]):
         check_entry(entry, expected[place], 2)
     for place, entry in enumerate(output.logprobs):
-        check_entry(entry, expected[num_prompt - 1 + place], 3)
+        check_entry(entry, expected[len(prompt) - 1 + place], 3)
 
 
 @pytest.mark.parametrize("way", list(WAYS))
@@ -60,8 +60,8 @@ def test_log_probabilities_are_those_of_a_single_forward_pass(
     make_engine: MakeEngine, distributions: list[torch.Tensor], way: str
 ) -> None:
     engine = make_engine(**WAYS[way])
-    for output, expected in zip(engine.generate(prompts(), ASKING), distributions, strict=True):
-        check(output, expected)
+    for output, prompt, expected in zip(engine.generate(prompts(), ASKING), prompts(), distributions, strict=True):
+        check(output, prompt, expected)
     assert (engine.stats.num_preemptions > 0) == way.startswith("preempted")
 
 
@@ -72,7 +72,7 @@ def test_a_prompt_whose_log_probabilities_are_wanted_is_computed_though_its_pref
     engine.generate([prompts()[5]], GREEDY)
     [output] = engine.generate([prompts()[5]], ASKING)
     assert output.num_cached_tokens == 0
-    check(output, distributions[5])
+    check(output, prompts()[5], distributions[5])
 
 
 def test_a_batch_in_which_only_some_ask_gives_each_what_it_asked_for(
@@ -82,7 +82,7 @@ def test_a_batch_in_which_only_some_ask_gives_each_what_it_asked_for(
     params = [ASKING, silent, replace(silent, logprobs=0), replace(silent, prompt_logprobs=0), ASKING, silent]
     outputs = make_engine().generate(prompts(), params)
     for index in (0, 4):
-        check(outputs[index], distributions[index])
+        check(outputs[index], prompts()[index], distributions[index])
     assert [output.logprobs is None for output in outputs] == [False, True, False, True, False, True]
     assert [output.prompt_logprobs is None for output in outputs] == [False, True, True, False, False, True]
     chosen, scored = outputs[2].logprobs, outputs[3].prompt_logprobs
