@@ -8,18 +8,17 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, OnFailure, Refused, Work
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, OnFailure, Work
 from models.engine.memory import MemoryPlan
 from pipelines.errors import RowError
 from pipelines.ledger.attempts import Attempts
 from pipelines.rows.blocks import packed, unpacked
 from pipelines.rows.row_guard import row_error
-from pipelines.rows.rows import InferredUnit, PreparedUnit
-from pipelines.rows.set_apart import with_failed_answers
+from pipelines.rows.rows import Answers
 
 logger = logging.getLogger(__name__)
 
@@ -64,26 +63,6 @@ OF_A_REQUEST: Final = (
 """What an engine raises over a request that it is not prepared for. All else - no memory, a lost device or shard - is the engine's end."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
-    """One answer a request of a unit, or the error of one on which our own code failed; and the seconds they took."""
-
-    answers: list[EngineAnswer | RowError]
-    seconds: float
-
-
-def inferred(prepared: PreparedUnit, answers: Answers) -> InferredUnit:
-    """A prepared unit with its answers; rows with a request that has none are dead letters."""
-    pairs = list(zip(prepared.requests, answers.answers, strict=True))
-    errors = {request.row: answer for request, answer in reversed(pairs) if isinstance(answer, RowError)}
-    results = (_NO_ANSWER if isinstance(answer, RowError) else answer for answer in answers.answers)
-    return with_failed_answers(InferredUnit(prepared=prepared, results=tuple(results), seconds=answers.seconds), errors)
-
-
-_NO_ANSWER: Final = Refused(error="")
-"""Stands where the row of a request is set apart."""
-
-
 class EngineActor:
     """One engine, loaded once; one call a unit, any number at a time. An `actors.engine.owner.Replica`."""
 
@@ -122,19 +101,19 @@ class EngineActor:
     async def _answers(self, work: Work) -> Answers:
         started = time.perf_counter()
         name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
-        answers = await self._computed(replace(work, name=name))
-        return Answers(answers=answers, seconds=time.perf_counter() - started)
+        results = await self._computed(replace(work, name=name))
+        return Answers(results=results, seconds=time.perf_counter() - started)
 
-    async def _computed(self, work: Work) -> list[EngineAnswer | RowError]:
+    async def _computed(self, work: Work) -> Sequence[EngineAnswer | RowError]:
         """An answer to each request; where the engine fails on some, those are found by halving."""
         try:
-            return [*await self._engine.compute(work)]
+            return await self._engine.compute(work)
         except OF_A_REQUEST as error:
             if work.num_requests == 1:
                 logger.error("a request failed", exc_info=error)
                 return [row_error(error)]
-        halves = [await self._computed(half) for half in work.halves()]
-        return [answer for half in halves for answer in half]
+        first, second = [await self._computed(half) for half in work.halves()]
+        return [*first, *second]
 
     def _end(self, cause: str) -> NoReturn:
         """Ends the process at once; whatever else is in flight would fail as well."""

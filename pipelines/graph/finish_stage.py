@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.errors import LeaseError, OutputError
-from pipelines.graph.engine_actor import Answers, inferred
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR
@@ -13,7 +12,7 @@ from pipelines.ledger.commit import Committer
 from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.blocks import ANSWERS, OUTCOME, PREPARED, block_of, value_in
 from pipelines.rows.row_guard import fault_name, guarded, unit_fault
-from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit
+from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit
 from pipelines.rows.set_apart import kept_answers_of, with_failed_answers
 from pipelines.rows.streak import Fault
 from pipelines.rows.unit import UnreadableUnit
@@ -38,20 +37,23 @@ class FinishAndCommit:
             return prepared
         answers: Answers = value_in(block, ANSWERS)
         try:
-            return self._concluded(inferred(prepared, answers))
+            return self._concluded(prepared, answers)
         except (OutputError, LeaseError) as error:
             return Halted(message=str(error))
         except Exception as error:  # noqa: BLE001 - the unit boundary
             return UnreadableUnit(unit=prepared.unit, message=unit_fault(error), is_fault=True)
 
-    def _concluded(self, unit: InferredUnit) -> Committed:
+    def _concluded(self, prepared: PreparedUnit, answers: Answers) -> Committed:
         return guarded(
-            unit.prepared.rows.num_rows,
-            lambda faulty: self._committed(finish(self.job, self.facts, with_failed_answers(unit, faulty))),
+            prepared.rows.num_rows,
+            lambda faulty: self._committed(self._finished(*with_failed_answers(prepared, answers, faulty))),
             lambda keep: encode_results(
-                finish(self.job, self.facts, kept_answers_of(unit, keep)), self.job.output.format
+                self._finished(*kept_answers_of(prepared, answers, keep)), self.job.output.format
             ),
         )
+
+    def _finished(self, prepared: PreparedUnit, answers: Answers) -> FinishedUnit:
+        return finish(self.job, self.facts, prepared, answers)
 
     def _committed(self, finished: FinishedUnit) -> Committed:
         return Committed(receipt=self.committer.commit(finished), faults=_faults_in(finished))

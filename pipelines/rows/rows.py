@@ -1,6 +1,6 @@
-"""What travels through the graph: a unit's rows as they are read, prepared, inferred and finished.
+"""What travels through the graph: a unit's rows as they are read, prepared, answered and finished.
 
-One dataclass a stage; each carries everything the later stages need, because a stage runs in another process.
+A stage runs in another process, and each value carries everything the later stages need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,11 +111,11 @@ class PreparedUnit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InferredUnit:
-    """A prepared unit with its raw results, one a request."""
+class Answers:
+    """What an engine made of the requests of a `PreparedUnit`, which does not go through the engine's process: an answer for each, in
+    order, or the error of one on which our own code failed; and the seconds they took."""
 
-    prepared: PreparedUnit
-    results: tuple[EngineAnswer, ...]
+    results: Sequence[EngineAnswer | RowError]
     seconds: float
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import RowError
-from pipelines.rows.rows import BoolArray, InferredUnit, JsonRow, RowFailure, Rows, UnitRows
+from pipelines.rows.rows import Answers, BoolArray, JsonRow, PreparedUnit, RowFailure, Rows, UnitRows
 
 UNSHOWN_KEY = "_unshown"
 
@@ -26,34 +26,32 @@ def with_failed_rows(rows: UnitRows, errors: Mapping[int, RowError]) -> UnitRows
     return replace(kept_rows_of(rows, _others(rows.rows.num_rows, errors)), failures=failures)
 
 
-def kept_answers_of(inferred: InferredUnit, keep: BoolArray) -> InferredUnit:
-    """The rows where `keep` [N] is true with their requests and results, and no failures."""
-    prepared = inferred.prepared
+def kept_answers_of(prepared: PreparedUnit, answers: Answers, keep: BoolArray) -> tuple[PreparedUnit, Answers]:
+    """The rows where `keep` [N] is true with their requests and answers, and no failures."""
     positions = np.cumsum(keep) - 1  # [N] a kept row's new number
     is_kept = [bool(keep[request.row]) for request in prepared.requests]
     requests = (request for request, is_in in zip(prepared.requests, is_kept, strict=True) if is_in)
-    return replace(
-        inferred,
-        prepared=replace(
-            prepared,
-            rows=prepared.rows.kept(keep),
-            row_numbers=prepared.row_numbers[keep],
-            failures=(),
-            requests=tuple(replace(request, row=int(positions[request.row])) for request in requests),
-            texts=tuple(compress(prepared.texts, keep.tolist())),  # of all rows, or of none
-        ),
-        results=tuple(result for result, is_in in zip(inferred.results, is_kept, strict=True) if is_in),
+    kept = replace(
+        prepared,
+        rows=prepared.rows.kept(keep),
+        row_numbers=prepared.row_numbers[keep],
+        failures=(),
+        requests=tuple(replace(request, row=int(positions[request.row])) for request in requests),
+        texts=tuple(compress(prepared.texts, keep.tolist())),  # of all rows, or of none
     )
+    results = [result for result, is_in in zip(answers.results, is_kept, strict=True) if is_in]
+    return kept, replace(answers, results=results)
 
 
-def with_failed_answers(inferred: InferredUnit, errors: Mapping[int, RowError]) -> InferredUnit:
+def with_failed_answers(
+    prepared: PreparedUnit, answers: Answers, errors: Mapping[int, RowError]
+) -> tuple[PreparedUnit, Answers]:
     """The same unit with the rows at these positions among the failures."""
     if not errors:
-        return inferred
-    prepared = inferred.prepared
+        return prepared, answers
     failures = (*prepared.failures, *_failures(prepared.rows, prepared.row_numbers, errors))
-    kept = kept_answers_of(inferred, _others(prepared.rows.num_rows, errors))
-    return replace(kept, prepared=replace(kept.prepared, failures=failures))
+    kept, kept_answers = kept_answers_of(prepared, answers, _others(prepared.rows.num_rows, errors))
+    return replace(kept, failures=failures), kept_answers
 
 
 def _others(num_rows: int, positions: Mapping[int, Any]) -> BoolArray:

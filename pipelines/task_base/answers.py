@@ -1,4 +1,4 @@
-"""A unit's rows with the raw results of their requests, as finishing looks at them."""
+"""A unit's rows with the answers to their requests, as a task looks at them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from actors.work import ApiAnswer, EngineAnswer
 from models.engine.scheduling.request import Output
+from pipelines.errors import RowError
 from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
@@ -20,25 +21,28 @@ FloatArray = npt.NDArray[np.float32]
 class AnsweredRows:
     """Rows 0 to `num_rows`, and their requests with one result each, in row order; `rows` [R] is the row of each request.
 
-    `texts` are the rows' texts where there is something to extract.
+    It is apart from what travels through the graph (`pipelines.rows.rows`) for what a task must not need: where the rows came from,
+    what is carried along, which of them failed. What it holds are the prepared unit's and the answers' own values, unless rows are
+    left out. `texts` are the rows' texts where there is something to extract.
     """
 
     num_rows: int
     rows: Int64Array
     requests: Sequence[ModelRequest]
-    results: Sequence[EngineAnswer]
+    results: Sequence[EngineAnswer | RowError]
     texts: Sequence[str]
 
     @property
     def prompt_tokens(self) -> Int64Array:
-        """Tokens of all requests of each row."""
-        lengths = np.array([len(request.token_ids) for request in self.requests], np.int64)
+        """Tokens of all requests of each row, but of those on which our own code failed."""
+        asked = zip(self.requests, self.results, strict=True)
+        lengths = [0 if isinstance(result, RowError) else len(request.token_ids) for request, result in asked]
         return np.bincount(self.rows, weights=lengths, minlength=self.num_rows).astype(np.int64)
 
     @property
-    def logits(self) -> list[FloatArray]:
+    def logits(self) -> Sequence[FloatArray]:
         """The results of a single-pass task."""
-        return cast("list[FloatArray]", list(self.results))
+        return cast("Sequence[FloatArray]", self.results)
 
     @property
     def generated(self) -> list[Output]:
@@ -47,8 +51,8 @@ class AnsweredRows:
 
     @property
     def answers(self) -> list[ApiAnswer]:
-        """The answers to calls of the HTTP API, one a row."""
-        return cast("list[ApiAnswer]", list(self.results))
+        """The results that are answers of the HTTP API: of good rows one a row."""
+        return [result for result in self.results if isinstance(result, ApiAnswer)]
 
     def first_requests(self) -> Int64Array:
         """Where each row's requests begin [num_rows + 1], the end of all last."""

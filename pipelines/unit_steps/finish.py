@@ -31,7 +31,7 @@ from pipelines.formats.batch_lines import SUCCESS
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR, NOT_FINITE, REFUSED
 from pipelines.rows.arrow_rows import ArrowRows
-from pipelines.rows.rows import FinishedUnit, InferredUnit, PreparedUnit, RowFailure, Rows
+from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit, RowFailure, Rows
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import ModelFacts
 
@@ -50,15 +50,14 @@ def result_columns(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
     return [field.with_name(job.output.prefix + field.name) for field in fields]
 
 
-def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
+def finish(job: Job, facts: ModelFacts, prepared: PreparedUnit, answers: Answers) -> FinishedUnit:
     """A unit's output table and dead letters."""
-    prepared = inferred.prepared
     carried, misfits = _carried(job, prepared.rows)
     everything = AnsweredRows(
         num_rows=prepared.rows.num_rows,
         rows=np.array([request.row for request in prepared.requests], np.int64),
         requests=prepared.requests,
-        results=inferred.results,
+        results=answers.results,
         texts=prepared.texts,
     )
     errors = dict(sorted((misfits | _errors(everything)).items()))
@@ -73,7 +72,7 @@ def finish(job: Job, facts: ModelFacts, inferred: InferredUnit) -> FinishedUnit:
         prompt_tokens=tokens.prompt,
         cached_tokens=tokens.cached,
         completion_tokens=tokens.completion,
-        seconds=inferred.seconds,
+        seconds=answers.seconds,
     )
 
 
@@ -87,7 +86,7 @@ def _carried(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
 
 
 def _errors(rows: AnsweredRows) -> dict[int, RowError]:
-    """What went wrong in the model, by row, in row order."""
+    """What went wrong in the engine, by row, in row order."""
     errors: dict[int, RowError] = {}
     for row, result in zip(rows.rows.tolist(), rows.results, strict=True):
         error = _error(result)
@@ -96,7 +95,9 @@ def _errors(rows: AnsweredRows) -> dict[int, RowError]:
     return errors
 
 
-def _error(result: EngineAnswer) -> RowError | None:
+def _error(result: EngineAnswer | RowError) -> RowError | None:
+    if isinstance(result, RowError):
+        return result
     if isinstance(result, Refused):
         return RowError(REFUSED, result.error)
     if isinstance(result, Output):

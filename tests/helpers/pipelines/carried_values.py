@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.job import OutputFormat
 from pipelines.ledger.unit_files import encode_results
-from pipelines.rows.rows import InferredUnit, PreparedUnit, UnitRows
+from pipelines.rows.rows import Answers, PreparedUnit, UnitRows
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.unit_steps.finish import finish
@@ -68,7 +68,7 @@ def output(rows: UnitRows, format: OutputFormat) -> bytes:
         unit=rows.unit, rows=rows.rows, row_numbers=rows.row_numbers, failures=rows.failures, requests=requests
     )
     results = tuple(np.array([1.0, 0.0], np.float32) for _ in requests)
-    return encode_results(finish(JOB, FACTS, InferredUnit(prepared=prepared, results=results, seconds=1.0)), format)
+    return encode_results(finish(JOB, FACTS, prepared, Answers(results=results, seconds=1.0)), format)
 
 
 def right_rows(path: Path) -> list[Any]:

@@ -24,7 +24,7 @@ from jobs.spec.job import LoadedSpec, load_spec
 from jobs.spec.preflight import Preflight, check_before_run
 from models import Scorer
 from pipelines.ledger.unit_files import encode_results
-from pipelines.rows.rows import InferredUnit
+from pipelines.rows.rows import Answers
 from pipelines.tasks.generate import GenerateTask
 from pipelines.unit_steps.finish import finish
 from tests.helpers.actors.serving import load, served, serving
@@ -132,7 +132,7 @@ def _run(spec: LoadedSpec, found: Preflight) -> Rows:
     for unit in Corpus(*map(Path, job.input.paths)).read():
         prepared = found.preparer.prepare(unit)
         results = compute(spec, found, [request.token_ids.tolist() for request in prepared.requests])
-        finished = finish(job, found.facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
+        finished = finish(job, found.facts, prepared, Answers(results=results, seconds=0.0))
         assert finished.failures == ()
         rows += [json.loads(line) for line in encode_results(finished, job.output.format).splitlines()]
     return rows

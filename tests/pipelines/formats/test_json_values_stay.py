@@ -17,7 +17,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
-from pipelines.rows.rows import FinishedUnit, InferredUnit, UnitRows
+from pipelines.rows.rows import Answers, FinishedUnit, UnitRows
 from pipelines.rows.unit import Unit
 from pipelines.tasks.generate import GenerateTask
 from pipelines.templates.templates import RowTemplate
@@ -68,7 +68,7 @@ def run(job: Job, tokenizer: Tokenizer, unit_rows: int = 7) -> tuple[list[UnitRo
     for rows in read:
         prepared = preparer.prepare(rows, relative_path="x")
         results = (answer,) * len(prepared.requests)
-        finished.append(finish(job, make_facts("causal"), InferredUnit(prepared=prepared, results=results, seconds=1)))
+        finished.append(finish(job, make_facts("causal"), prepared, Answers(results=results, seconds=1)))
     return read, finished
 
 

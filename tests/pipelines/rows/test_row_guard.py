@@ -17,7 +17,6 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import InternalError, SourceError
 from pipelines.formats.json_values import dump_json
 from pipelines.formats.schema import Columns
-from pipelines.graph.engine_actor import Answers
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.outcomes import Committed, Outcome
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
@@ -28,7 +27,7 @@ from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
 from pipelines.rows.blocks import ANSWERS, OUTCOME, WORK, packed, value_in, with_packed
 from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, guarded
-from pipelines.rows.rows import FinishedUnit
+from pipelines.rows.rows import Answers, FinishedUnit
 from pipelines.rows.streak import Fault, FaultStreak
 from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import ModelFacts
@@ -100,7 +99,7 @@ def outcomes_of(job: Job) -> list[Outcome]:
 
 def answered(block: pa.Table) -> pa.Table:
     work = value_in(block, WORK)
-    answers = None if work is None else Answers(answers=[logits(ids) for ids in work.requests()], seconds=1.0)
+    answers = None if work is None else Answers(results=[logits(ids) for ids in work.requests()], seconds=1.0)
     return with_packed(block, WORK, ANSWERS, None if answers is None else packed(answers))
 
 
@@ -137,7 +136,7 @@ def in_tokenizing(patch: pytest.MonkeyPatch) -> None:
 
 def in_finishing(patch: pytest.MonkeyPatch) -> None:
     tripping(
-        patch, pipelines.graph.finish_stage, "finish", lambda job, facts, inferred: inferred.prepared.rows.as_json()
+        patch, pipelines.graph.finish_stage, "finish", lambda job, facts, prepared, answers: prepared.rows.as_json()
     )
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from actors.work import Refused
 from models.engine.scheduling.request import Output, SamplingParams, TokenLogprobs
 from models.text.tokenizer import Tokenizer
+from pipelines.errors import RowError
 from pipelines.job import Job
+from pipelines.kinds import INTERNAL_ERROR
 from pipelines.ledger.unit_files import encode_results, result_table
-from pipelines.rows.rows import FinishedUnit, InferredUnit
+from pipelines.rows.rows import Answers, FinishedUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.answer import AnswerTask
@@ -43,7 +45,7 @@ def run(job: Job, facts: ModelFacts, tokenizer: Tokenizer, columns: dict[str, An
     rows = make_rows(pa.table(columns), first_row=10)
     prepared = Preparer(job, tokenizer, facts).prepare(rows, relative_path="x")
     results = tuple(map(model, prepared.requests))
-    unit = finish(job, facts, InferredUnit(prepared=prepared, results=results, seconds=2.5))
+    unit = finish(job, facts, prepared, Answers(results=results, seconds=2.5))
     added = result_columns(job, facts)
     assert list(result_table(unit).schema)[-len(added) :] == added
     result_table(unit).validate(full=True)
@@ -92,6 +94,19 @@ class TestGenerate:
         assert unit.failures[1].message == "too many stop strings"
         assert unit.failures[1].input == {"id": 3, "body": "w2"}
         assert result_table(unit)["id"].to_pylist() == [2, 4]
+
+    def test_a_request_that_our_own_code_failed_on_is_a_dead_letter_without_tokens(self, tokenizer: Tokenizer) -> None:
+        fault = RowError(INTERNAL_ERROR, "models/engine/engine.py:1 in step: KeyError: 'a'")
+
+        def model(request: ModelRequest) -> Output | RowError:
+            return fault if request.row == 0 else generated(request)
+
+        unit = run(self.job, CAUSAL, tokenizer, {"id": [1, 2], "body": ["w1 w2 w3", "w1 w2"]}, model)
+        assert [(failure.row, failure.kind, failure.message) for failure in unit.failures] == [
+            (10, INTERNAL_ERROR, fault.message)
+        ]
+        assert result_table(unit)["id"].to_pylist() == [2]
+        assert (unit.prompt_tokens, unit.cached_tokens, unit.completion_tokens) == (4, 2, 3)
 
     def test_log_probabilities_are_a_column_when_asked_for(self, tokenizer: Tokenizer) -> None:
         job = make_job(GenerateTask(prompt="{{ body }}", sampling=SamplingParams(logprobs=2)))

@@ -17,7 +17,7 @@ from models import Scorer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.ledger.unit_files import result_table
-from pipelines.rows.rows import FinishedUnit, InferredUnit
+from pipelines.rows.rows import Answers, FinishedUnit
 from pipelines.task_base.facts import ModelFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
@@ -82,7 +82,7 @@ def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_mod
         results: list[Any] = list(scorer.score_labels(ids, preparer.asked.labels).numpy())
     else:
         results = [logits.numpy() for logits in scorer.score(ids)]
-    return finish(job, facts, InferredUnit(prepared=prepared, results=tuple(results), seconds=0.0))
+    return finish(job, facts, prepared, Answers(results=results, seconds=0.0))
 
 
 ODD = tuple(odd_texts(500))
