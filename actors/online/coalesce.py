@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from itertools import chain
 
-from actors.online.model import OnlineDelta
+from models.engine.scheduling.request import Delta
 
 
-async def coalesced(deltas: AsyncGenerator[OnlineDelta], interval_s: float) -> AsyncGenerator[OnlineDelta]:
+async def coalesced(deltas: AsyncGenerator[Delta], interval_s: float) -> AsyncGenerator[Delta]:
     """The same tokens: the first delta at once, and then everything that came since the last, at most every `interval_s`. Closing it closes
     `deltas`."""
-    inbox: asyncio.Queue[OnlineDelta | Exception] = asyncio.Queue()
+    inbox: asyncio.Queue[Delta | Exception] = asyncio.Queue()
 
     async def collect() -> None:
         try:
@@ -26,10 +28,10 @@ async def coalesced(deltas: AsyncGenerator[OnlineDelta], interval_s: float) -> A
             found = [await inbox.get()]
             while not inbox.empty():
                 found.append(inbox.get_nowait())
-            good = [delta for delta in found if isinstance(delta, OnlineDelta)]
+            good = [delta for delta in found if isinstance(delta, Delta)]
             if good:
                 yield joined(good)
-                if good[-1].end is not None:
+                if good[-1].finish_reason is not None:
                     return
             for error in found:
                 if isinstance(error, Exception):
@@ -40,17 +42,15 @@ async def coalesced(deltas: AsyncGenerator[OnlineDelta], interval_s: float) -> A
         await asyncio.gather(collecting, return_exceptions=True)
 
 
-def joined(deltas: Sequence[OnlineDelta]) -> OnlineDelta:
+def joined(deltas: Sequence[Delta]) -> Delta:
     """One delta in the place of several that follow each other."""
     if len(deltas) == 1:
         return deltas[0]
-    logprobs = [delta.logprobs for delta in deltas]
-    return OnlineDelta(
-        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+    logprobs = [delta.logprobs for delta in deltas if delta.logprobs is not None]
+    return replace(
+        deltas[-1],
+        token_ids=[token for delta in deltas for token in delta.token_ids],
         text="".join(delta.text for delta in deltas),
-        logprobs=None
-        if all(each is None for each in logprobs)
-        else tuple(entry for each in logprobs for entry in each or ()),
+        logprobs=[*chain(*logprobs)] if logprobs else None,
         prompt_logprobs=next((each.prompt_logprobs for each in deltas if each.prompt_logprobs is not None), None),
-        end=deltas[-1].end,
     )

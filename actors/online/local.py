@@ -8,7 +8,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 from typing import TypeVar, cast
@@ -18,12 +17,12 @@ import torch
 
 from actors.engine.core import GeneratingBackend, scored_or_refused
 from actors.engine.loading import engine_of, scorer_of
-from actors.online.model import Done, FloatArray, Load, OnlineDelta, OnlineEnd, OnlineRequest, OnlineStats
+from actors.online.model import Done, FloatArray, Load, OnlineRequest, OnlineStats
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, Scorer
 from models.config.model_config import ModelConfig
-from models.engine.live_request import Delta
 from models.engine.memory import MemoryPlan
+from models.engine.scheduling.request import Delta
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
@@ -82,14 +81,11 @@ class LocalModel:
         """Whether it makes text."""
         return self._engine is not None
 
-    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+    def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         """See `OnlineModel`."""
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
-        stream = self._engine.stream(request.request_id, request.token_ids, request.params, priority=request.priority)
-        async with aclosing(cast("AsyncGenerator[Delta]", stream)) as deltas:
-            async for delta in deltas:
-                yield _online_delta(delta)
+        return self._engine.stream(request.request_id, request.token_ids, request.params, priority=request.priority)
 
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """See `OnlineModel`."""
@@ -175,16 +171,3 @@ class LocalModel:
             raise
         except Exception as error:  # the process boundary: out of memory, a lost device, a closed model
             raise EngineError(f"a pass of the scorer failed: {type(error).__name__}") from error
-
-
-def _online_delta(delta: Delta) -> OnlineDelta:
-    output = delta.output
-    return OnlineDelta(
-        token_ids=tuple(delta.token_ids),
-        text=delta.text,
-        logprobs=None if delta.logprobs is None else tuple(delta.logprobs),
-        prompt_logprobs=None if delta.prompt_logprobs is None else tuple(delta.prompt_logprobs),
-        end=None
-        if output is None
-        else OnlineEnd(finish_reason=output.finish_reason, num_cached_tokens=output.num_cached_tokens),
-    )

@@ -1,6 +1,6 @@
 """What an online service asks of a model, and what it gets: a small protocol of plain values.
 
-The HTTP side knows models by this alone: in one process they are `online_engine.LocalModel`s, on a cluster whatever calls one in
+The HTTP side knows models by this alone: in one process they are `actors.online.local.LocalModel`s, on a cluster whatever calls one in
 another process. All values are frozen and pickle, and errors are those of `models.errors` and `actors.errors`.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from models.config.model_config import ModelConfig
 from models.config.types import Head
-from models.engine.scheduling.request import FinishReason, Priority, SamplingParams, TokenLogprobs
+from models.engine.scheduling.request import Delta, Priority, SamplingParams
 from models.errors import ConfigError
 from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
 from models.tasks.labels import Outcome, outcome_of
@@ -90,26 +90,6 @@ class OnlineRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OnlineEnd:
-    """How a sequence ended."""
-
-    finish_reason: FinishReason
-    num_cached_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OnlineDelta:
-    """What came since the last delta: tokens, the text that is now certain, and where asked for the tokens' log probabilities; with
-    the first tokens those of the prompt, its first token's None. The last delta has the `end`."""
-
-    token_ids: tuple[int, ...]
-    text: str
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-    end: OnlineEnd | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
     """Requests of one priority that wait for the engine, and that it runs."""
 
@@ -152,9 +132,9 @@ class OnlineModel(Protocol):
     it takes no more at the moment. None of them may wait for ever.
     """
 
-    def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
-        """The deltas of one sequence, the last one with its end. Closing the generator, or cancelling whoever waits for it, aborts the
-        sequence and frees its blocks within a step."""
+    def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
+        """The deltas of one sequence, the last one with its finish reason. Closing the generator, or cancelling
+        whoever waits for it, aborts the sequence and frees its blocks within a step."""
 
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """The task head's logits for each sequence, as `models.Scorer.score` has them."""

@@ -25,10 +25,10 @@ from actors.errors import OverloadedError
 from actors.http.limits import Admission, Limits
 from actors.online.coalesce import coalesced
 from actors.online.local import LocalModel
-from actors.online.model import Done, FloatArray, Load, ModelCard, OnlineDelta, OnlineModel, OnlineRequest, OnlineStats
+from actors.online.model import Done, FloatArray, Load, ModelCard, OnlineModel, OnlineRequest, OnlineStats
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, Asked, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.engine.scheduling.request import Priority
+from models.engine.scheduling.request import Delta, Priority
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
 from models.tasks.embedding import EmbedOptions
@@ -87,7 +87,7 @@ class EngineReplica:
             await self._warm_up()
             self._is_warm = True
 
-    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+    async def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         """See `OnlineModel`."""
         async with aclosing(coalesced(self._model.stream(request), PIECE_S)) as deltas:
             async for delta in deltas:
@@ -142,12 +142,12 @@ class RemoteModel(OnlineModel):
         self._handle = handle
         self._done: dict[str, Mapping[Priority, Done]] = {}  # of every engine that there was
 
-    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+    async def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         responses: Any = self._handle.options(stream=True).stream.remote(request)
         is_over = False
         try:
             async for delta in responses:
-                is_over = delta.end is not None
+                is_over = delta.finish_reason is not None
                 yield delta
         except Exception as error:
             is_over = True

@@ -19,7 +19,7 @@ from models.checkpoint.place import local_folder
 from models.config.families import with_old_spelling
 from models.config.quantization import QuantizationConfig
 from models.engine.intake import Intake
-from models.engine.live_request import Delta, LiveRequest
+from models.engine.live_request import Delivery, LiveRequest
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineKeywords, EngineOptions
 from models.engine.runner import LaunchedStep, Runner
@@ -72,7 +72,7 @@ class Engine:
         )
         self._intake = Intake(loaded.config, tokenizer, seed)
         self._live: dict[str, LiveRequest] = {}
-        self._ended: list[Delta] = []
+        self._ended: list[Delivery] = []
         self._launched: deque[Future[LaunchedStep]] = deque()
         self._result: StepResult | None = None  # of the oldest step, until it is committed
         self._launcher, self._shards = launcher or _one_thread(), shards
@@ -185,9 +185,7 @@ class Engine:
             for name, prompt, chosen in zip(names, prompts, each, strict=True):
                 self.add(name, self._intake.token_ids(prompt), chosen)
             while self.has_work:
-                for delta in self.step():
-                    if delta.output is not None:
-                        outputs[delta.request_id] = delta.output
+                outputs |= {each.request_id: each.answer for each in self.step() if isinstance(each.answer, Output)}
         except BaseException:
             for name in names:
                 self.abort(name)
@@ -202,11 +200,12 @@ class Engine:
         params: SamplingParams,
         *,
         seed: int | None = None,
-        wants_text: bool = False,
+        is_streamed: bool = False,
         priority: Priority = "batch",
     ) -> None:
-        """Queues a request. `seed` keys its draws unless `params.seed` does; `wants_text` asks for text with every
-        delta, not only at the end. An "online" request goes before every "batch" one from the next step on.
+        """Queues a request. `seed` keys its draws unless `params.seed` does; with `is_streamed` each
+        step that brings it tokens delivers a delta, else its output comes at the end. An "online" request goes
+        before every "batch" one from the next step on.
 
         Raises:
             RequestError: the request can never be served, or its id is in use.
@@ -217,15 +216,15 @@ class Engine:
             raise RequestError(f"request id {request_id!r} is in use; choose another")
         request = self._intake.request(request_id, token_ids, params, seed=seed, priority=priority)
         sequence = self._scheduler.add(request)
-        self._live[request_id] = LiveRequest(sequence, self.tokenizer, wants_text=wants_text)
+        self._live[request_id] = LiveRequest(sequence, self.tokenizer, is_streamed=is_streamed)
 
     def abort(self, request_id: str) -> None:
-        """Ends a request now: its blocks are free at once, and so is its id. Its delta comes with the next step, or
-        with `take_ended`. Unknown and finished ids are ignored."""
+        """Ends a request now: its blocks are free at once, and so is its id. What there is comes with the next step,
+        or with `take_ended`. Unknown and finished ids are ignored."""
         live = self._live.pop(request_id, None)
         if live is not None:
             self._scheduler.finish(live.sequence, "abort")
-            self._ended.append(live.aborted())
+            self._ended += live.deliveries([], "")
 
     def abort_all(self, priority: Priority) -> list[str]:
         """Ends every unfinished request of a priority as `abort` does, oldest first. Returns their ids: on drain, batch work
@@ -235,8 +234,8 @@ class Engine:
             self.abort(request_id)
         return ids
 
-    def take_ended(self) -> list[Delta]:
-        """The deltas of requests that were aborted since the last step."""
+    def take_ended(self) -> list[Delivery]:
+        """What there is of requests that were aborted since the last step."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -251,9 +250,9 @@ class Engine:
             if len(self._launched) == self._runner.max_steps_in_flight:
                 self._take_result()
 
-    def step(self) -> list[Delta]:
+    def step(self) -> list[Delivery]:
         """Waits until the next step can be launched, launches it, and while it computes works on the tokens of the last. Returns
-        what changed.
+        what there is of requests that are streamed or have ended.
 
         Raises:
             EngineError: a step failed; the engine cannot be used any more.
@@ -268,7 +267,7 @@ class Engine:
             elif not progress and self._launched:
                 self._take_result()
                 progress = self._commit()
-        return self.take_ended() + [self._advance(entry) for entry in progress]
+        return self.take_ended() + [each for entry in progress for each in self._advance(entry)]
 
     def check_integrity(self) -> None:
         """Raises EngineError when the block pool does not add up."""
@@ -301,7 +300,7 @@ class Engine:
         if self._failure is not None:
             raise EngineError(f"the engine cannot be used any more: {self._failure}; load the model again")
 
-    def _advance(self, entry: Progress) -> Delta:
+    def _advance(self, entry: Progress) -> list[Delivery]:
         """What a sequence's new tokens bring; ends it where a stop string appears."""
         sequence = entry.sequence
         live = self._live[sequence.request.request_id]
@@ -311,7 +310,7 @@ class Engine:
             sequence.finish_reason = "stop"  # even if max_tokens ended it with the same token
         if sequence.is_finished:
             del self._live[sequence.request.request_id]
-        return live.delta(entry.new_tokens, text)
+        return live.deliveries(entry.new_tokens, text)
 
 
 def _one_thread() -> ThreadPoolExecutor:

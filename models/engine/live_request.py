@@ -1,39 +1,33 @@
-"""An unfinished request as whoever asked for it sees it: what its new tokens bring, and its output in the end.
+"""An unfinished request as whoever asked for it sees it: what its new tokens bring, or its output in the end.
 
-It does not end sequences: it says where a stop string appeared, and the engine does. `output` finds those strings.
+It does not end sequences: it says where a stop string appeared, and the engine does. `text_tracker` finds those strings.
 """
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from models.engine.scheduling.request import Output, TokenLogprobs
+from models.engine.scheduling.request import Delta, Output, TokenLogprobs
 from models.engine.scheduling.sequence import Sequence
 from models.engine.text_tracker import TextTracker
 from models.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Delta:
-    """What a step brought to one request: new tokens, the text that is now certain, and the whole `output` once it
-    is finished. Where they were asked for, `logprobs` has an entry for each of the new tokens, and the first delta
-    that brings tokens has the prompt's."""
+class Delivery:
+    """What there is for whoever asked for a request: a delta if it is streamed, else its output, once it is finished."""
 
     request_id: str
-    token_ids: list[int]
-    text: str
-    output: Output | None
-    logprobs: list[TokenLogprobs] | None = None
-    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    answer: Delta | Output
 
 
 class LiveRequest:
     """A request that is not finished: its sequence, and its text so far where somebody needs it before the end."""
 
-    def __init__(self, sequence: Sequence, tokenizer: Tokenizer | None, *, wants_text: bool) -> None:
-        """Text is tracked if `wants_text` or a stop string may end it; without a tokenizer there is none."""
-        self.sequence, self._tokenizer = sequence, tokenizer
+    def __init__(self, sequence: Sequence, tokenizer: Tokenizer | None, *, is_streamed: bool) -> None:
+        """Text is tracked if it is streamed or a stop string may end it; without a tokenizer there is none."""
+        self.sequence, self._tokenizer, self._is_streamed = sequence, tokenizer, is_streamed
         stop, self._min_tokens = sequence.request.params.stop, sequence.request.params.min_tokens
-        needs_text = wants_text or bool(stop)
+        needs_text = is_streamed or bool(stop)
         self._tracker = TextTracker(tokenizer, stop) if needs_text and tokenizer is not None else None
 
     @property
@@ -50,20 +44,26 @@ class LiveRequest:
         may_stop = len(sequence.token_ids) - sequence.num_prompt >= self._min_tokens
         return self._tracker.push(visible, is_last=sequence.is_finished, may_stop=may_stop)
 
-    def delta(self, new_tokens: list[int], text: str) -> Delta:
-        """What these tokens brought, of which `push` made this text; with the output, if they are the last."""
+    def deliveries(self, new_tokens: list[int], text: str) -> list[Delivery]:
+        """What these tokens bring, of which `push` made this text: one delivery, or none. Without tokens it is that of a
+        request which was ended from outside."""
+        if self._is_streamed:
+            answer: Delta | Output = self._delta(new_tokens, text)
+        elif self.sequence.is_finished:
+            answer = self._output()
+        else:
+            return []
+        return [Delivery(request_id=self.sequence.request.request_id, answer=answer)]
+
+    def _delta(self, new_tokens: list[int], text: str) -> Delta:
         return Delta(
-            request_id=self.sequence.request.request_id,
             token_ids=new_tokens,
             text=text,
-            output=self._output() if self.sequence.is_finished else None,
             logprobs=_new_logprobs(self.sequence, len(new_tokens)),
             prompt_logprobs=_prompt_logprobs(self.sequence, len(new_tokens)),
+            finish_reason=self.sequence.finish_reason,
+            num_cached_tokens=self.sequence.num_cached or 0,
         )
-
-    def aborted(self) -> Delta:
-        """The delta of a request that was ended from outside: no tokens, and the output so far."""
-        return Delta(request_id=self.sequence.request.request_id, token_ids=[], text="", output=self._output())
 
     def _output(self) -> Output:
         sequence, params = self.sequence, self.sequence.request.params
@@ -93,7 +93,7 @@ def _ends_by_id(sequence: Sequence) -> bool:
 
 
 def _new_logprobs(sequence: Sequence, num_new: int) -> list[TokenLogprobs] | None:
-    if sequence.request.params.logprobs is None:
+    if sequence.request.params.logprobs is None or num_new == 0:
         return None
     found = sequence.logprobs
     return found[len(found) - num_new :]
@@ -101,7 +101,7 @@ def _new_logprobs(sequence: Sequence, num_new: int) -> list[TokenLogprobs] | Non
 
 def _prompt_logprobs(sequence: Sequence, num_new: int) -> list[TokenLogprobs | None] | None:
     """Those of the prompt, with its sequence's first tokens: all of it is computed then."""
-    is_first = len(sequence.token_ids) - sequence.num_prompt == num_new
+    is_first = len(sequence.token_ids) - sequence.num_prompt == num_new > 0
     if sequence.request.params.prompt_logprobs is None or not is_first:
         return None
     return list(sequence.prompt_logprobs)

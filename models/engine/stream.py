@@ -1,4 +1,4 @@
-"""The engine for many callers at once: its steps run in a thread of their own, each request is an async iterator.
+"""The engine for many callers at once: its steps run in a thread of their own, each request is awaited.
 
 Callers may live in any event loop. A request that its caller abandons is aborted, and its blocks are free within a
 step.
@@ -8,28 +8,42 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from models.engine.engine import Engine
-from models.engine.live_request import Delta
+from models.engine.live_request import Delivery
 from models.engine.memory import MemoryPlan
-from models.engine.scheduling.request import Output, Priority, SamplingParams
+from models.engine.scheduling.request import Delta, Output, Priority, SamplingParams
 from models.engine.scheduling.stats import EngineStats
 from models.errors import EngineError, ModelError
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer", Delta, Output)
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Caller:
-    """Where a request's deltas go, or its last one alone: a queue in the caller's event loop."""
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Caller(Generic[Answer]):
+    """Who waits for a request's deltas, or for its output, in an event loop of their own."""
 
     request_id: str
-    wants_deltas: bool
-    loop: asyncio.AbstractEventLoop
-    inbox: "asyncio.Queue[Delta | Exception]"
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    inbox: "asyncio.Queue[Answer | Exception]" = field(default_factory=asyncio.Queue)
+    is_over: bool = False
+
+    async def take(self) -> Answer:
+        """The next answer. `is_over` is set with the last one, and with an error, which is raised."""
+        item = await self.inbox.get()
+        self.is_over = isinstance(item, Exception) or item.finish_reason is not None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+_Item = tuple[_Caller[Any], Delta | Output | Exception]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +52,14 @@ class _Ask:
 
     token_ids: Sequence[int]
     params: SamplingParams
+    is_streamed: bool
     seed: int | None
     priority: Priority
 
 
-def _send(items: Iterable[tuple[_Caller, Delta | Exception]]) -> None:
+def _send(items: Iterable[_Item]) -> None:
     """Hands each caller what is its own. Each event loop is woken once, however many of its callers get something."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Delta | Exception]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
     for caller, item in items:
         by_loop.setdefault(caller.loop, []).append((caller, item))
     for loop, of_loop in by_loop.items():
@@ -54,7 +69,7 @@ def _send(items: Iterable[tuple[_Caller, Delta | Exception]]) -> None:
             logger.debug("answers came after their callers' event loop was closed")
 
 
-def _put(items: Iterable[tuple[_Caller, Delta | Exception]]) -> None:
+def _put(items: Iterable[_Item]) -> None:
     for caller, item in items:
         caller.inbox.put_nowait(item)
 
@@ -66,9 +81,9 @@ class AsyncEngine:
         """`watchdog` is entered for every step."""
         self._engine, self._watchdog = engine, watchdog or nullcontext()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._callers: dict[str, _Caller] = {}  # of requests that the engine has taken up
+        self._callers: dict[str, _Caller[Any]] = {}  # of requests that the engine has taken up
         self._lock = threading.Lock()  # over the next two
-        self._open: set[_Caller] = set()  # all who wait, those included whose request was not taken up yet
+        self._open: set[_Caller[Any]] = set()  # all who wait, those included whose request was not taken up yet
         self._failure: EngineError | None = None  # set once no more commands are taken
         self._thread = threading.Thread(target=self._run, name="millrace-engine", daemon=True)
         self._thread.start()
@@ -89,18 +104,18 @@ class AsyncEngine:
         *,
         seed: int | None = None,
         priority: Priority = "batch",
-    ) -> AsyncIterator[Delta]:
-        """Deltas of one request as they come, with text; the last one carries the output. An "online" request goes before
-        every "batch" one from the next step on.
+    ) -> AsyncGenerator[Delta]:
+        """Deltas of one request as they come. An "online" request goes before every "batch" one from the next step on.
 
         Raises:
             RequestError: this request cannot be served.
             EngineError: the engine failed; every request in flight gets this.
         """
-        ask = _Ask(token_ids=token_ids, params=params, seed=seed, priority=priority)
-        async with aclosing(self._deltas(request_id, ask, wants_deltas=True)) as deltas:
-            async for delta in deltas:
-                yield delta
+        caller = _Caller[Delta](request_id=request_id)
+        ask = _Ask(token_ids=token_ids, params=params, is_streamed=True, seed=seed, priority=priority)
+        with self._asked(caller, ask):
+            while not caller.is_over:
+                yield await caller.take()
 
     async def generate(
         self,
@@ -112,12 +127,10 @@ class AsyncEngine:
         priority: Priority = "batch",
     ) -> Output:
         """The finished output of one request. Raises what `stream` raises."""
-        ask = _Ask(token_ids=token_ids, params=params, seed=seed, priority=priority)
-        async with aclosing(self._deltas(request_id, ask, wants_deltas=False)) as deltas:
-            async for delta in deltas:
-                if delta.output is not None:
-                    return delta.output
-        raise EngineError(f"request {request_id!r} ended without an output")
+        caller = _Caller[Output](request_id=request_id)
+        ask = _Ask(token_ids=token_ids, params=params, is_streamed=False, seed=seed, priority=priority)
+        with self._asked(caller, ask):
+            return await caller.take()
 
     async def abort(self, request_id: str) -> None:
         """Ends a request; its stream delivers what there is, with finish reason "abort"."""
@@ -134,33 +147,23 @@ class AsyncEngine:
         self._thread.join()
         self._engine.close()
 
-    async def _deltas(self, request_id: str, ask: _Ask, *, wants_deltas: bool) -> AsyncGenerator[Delta, None]:
-        caller = _Caller(
-            request_id=request_id,
-            wants_deltas=wants_deltas,
-            loop=asyncio.get_running_loop(),
-            inbox=asyncio.Queue(),
-        )
+    @contextmanager
+    def _asked(self, caller: _Caller[Any], ask: _Ask) -> Iterator[None]:
+        """Within it the caller is answered. A request that is left before its end is aborted."""
         with self._lock:
             if self._failure is not None:
                 raise EngineError(str(self._failure))
             self._open.add(caller)
             self._commands.put(lambda: self._add(caller, ask))
-        is_over = False
         try:
-            while not is_over:
-                item = await caller.inbox.get()
-                is_over = isinstance(item, Exception) or item.output is not None
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            yield
         finally:
             with self._lock:
                 self._open.discard(caller)
-            if not is_over:
+            if not caller.is_over:
                 self._commands.put(lambda: self._abandon(caller))
 
-    def _add(self, caller: _Caller, ask: _Ask) -> None:
+    def _add(self, caller: _Caller[Any], ask: _Ask) -> None:
         """Takes up a request. What is wrong with it is its caller's alone: the engine has not begun with it."""
         try:
             self._engine.add(
@@ -168,7 +171,7 @@ class AsyncEngine:
                 ask.token_ids,
                 ask.params,
                 seed=ask.seed,
-                wants_text=caller.wants_deltas,
+                is_streamed=ask.is_streamed,
                 priority=ask.priority,
             )
         except (ModelError, TypeError, ValueError) as error:
@@ -176,7 +179,7 @@ class AsyncEngine:
         else:
             self._callers[caller.request_id] = caller
 
-    def _abandon(self, caller: _Caller) -> None:
+    def _abandon(self, caller: _Caller[Any]) -> None:
         """Ends the request of a caller who left, unless it never began and the id is another's."""
         if self._callers.get(caller.request_id) is caller:
             self._abort(caller.request_id)
@@ -200,8 +203,8 @@ class AsyncEngine:
         try:
             while self._obey():
                 with self._watchdog:
-                    deltas = self._engine.step()
-                self._deliver(deltas)
+                    deliveries = self._engine.step()
+                self._deliver(deliveries)
                 with self._watchdog:
                     self._engine.wait()
         except Exception as error:
@@ -220,13 +223,12 @@ class AsyncEngine:
                 return False
             command()
 
-    def _deliver(self, deltas: Iterable[Delta]) -> None:
-        items: list[tuple[_Caller, Delta | Exception]] = []
-        for delta in deltas:
-            is_last = delta.output is not None
-            caller = self._callers.pop(delta.request_id) if is_last else self._callers[delta.request_id]
-            if is_last or caller.wants_deltas:
-                items.append((caller, delta))
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
+        items: list[_Item] = []
+        for each in deliveries:
+            is_last = each.answer.finish_reason is not None
+            caller = self._callers.pop(each.request_id) if is_last else self._callers[each.request_id]
+            items.append((caller, each.answer))
         _send(items)
 
     def _release_callers(self, failure: EngineError) -> None:

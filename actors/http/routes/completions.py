@@ -21,7 +21,7 @@ from actors.http.served import ServedModel, Service
 from actors.http.sse import EventStream, until_gone
 from actors.http.terms import terms_of
 from actors.http.turns import admitted
-from actors.online.model import OnlineDelta
+from models.engine.scheduling.request import Delta
 from models.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -93,12 +93,12 @@ class ShownText:
         self._echo_is_due = echoed is not None
         self._logprobs = CompletionLogprobsMaker(tokenizer) if wants_logprobs else None
 
-    async def take(self, delta: OnlineDelta) -> "Part":
+    async def take(self, delta: Delta) -> "Part":
         """What a delta adds; a prompt's log probabilities are put together beside the event loop."""
         is_long = self._echo_is_due and self._logprobs is not None
         return await asyncio.to_thread(self._add, delta) if is_long else self._add(delta)
 
-    def _add(self, delta: OnlineDelta) -> "Part":
+    def _add(self, delta: Delta) -> "Part":
         text = "" if self._is_silent else delta.text
         parts: list[CompletionLogprobs] = []
         if self._echo_is_due:  # all of the prompt is computed when the first token comes

@@ -9,8 +9,8 @@ from actors.http.bodies.schema import CachedTokens, FinishReason, Usage
 from actors.http.errors import ApiError
 from actors.http.served import ServedModel, Service
 from actors.online.metrics import RequestNote
-from actors.online.model import OnlineDelta, OnlineRequest
-from models.engine.scheduling.request import TokenLogprobs
+from actors.online.model import OnlineRequest
+from models.engine.scheduling.request import Delta, TokenLogprobs
 from models.errors import EngineError
 
 
@@ -24,14 +24,14 @@ class Collected:
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
 
-    def take(self, delta: OnlineDelta) -> None:
+    def take(self, delta: Delta) -> None:
         """Adds what has come."""
         self.token_ids += delta.token_ids
         self.text += delta.text
         self.logprobs += delta.logprobs or ()
-        if delta.end is not None:
+        if delta.finish_reason is not None:
             self.finish_reason = finish_reason(delta)
-            self.num_cached_tokens = delta.end.num_cached_tokens
+            self.num_cached_tokens = delta.num_cached_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class Numbered:
     """A delta of the request's sequence of that number."""
 
     index: int
-    delta: OnlineDelta
+    delta: Delta
 
 
 class Generation:
@@ -103,20 +103,18 @@ class Generation:
         )
 
 
-def finish_reason(delta: OnlineDelta) -> FinishReason | None:
+def finish_reason(delta: Delta) -> FinishReason | None:
     """Why a sequence ended, None while it goes on.
 
     Raises:
         EngineError: the engine gave it up.
     """
-    if delta.end is None:
-        return None
-    if delta.end.finish_reason == "abort":
+    if delta.finish_reason == "abort":
         raise EngineError("the engine gave the request up")
-    return delta.end.finish_reason
+    return delta.finish_reason
 
 
-async def merged(streams: Sequence[AsyncGenerator[OnlineDelta]]) -> AsyncGenerator[Numbered]:
+async def merged(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[Numbered]:
     """The deltas of several streams as they come, each to its end; all are closed when this one is, or one of them fails.
 
     Raises:
@@ -140,15 +138,13 @@ async def merged(streams: Sequence[AsyncGenerator[OnlineDelta]]) -> AsyncGenerat
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _pump(
-    index: int, stream: AsyncGenerator[OnlineDelta], inbox: "asyncio.Queue[Numbered | Exception | None]"
-) -> None:
+async def _pump(index: int, stream: AsyncGenerator[Delta], inbox: "asyncio.Queue[Numbered | Exception | None]") -> None:
     has_ended = False
     try:
         async with aclosing(stream):
             async for delta in stream:
                 inbox.put_nowait(Numbered(index=index, delta=delta))
-                has_ended = delta.end is not None
+                has_ended = delta.finish_reason is not None
         inbox.put_nowait(None if has_ended else EngineError("a sequence ended without an end"))
     except Exception as error:  # noqa: BLE001 - it is raised where the deltas are read
         inbox.put_nowait(error)

@@ -1,4 +1,4 @@
-"""What is asked and what is answered: sampling parameters, requests, outputs.
+"""What is asked and what is answered: sampling parameters, requests, outputs and their deltas.
 
 Integers, strings and frozen dataclasses only; no torch.
 """
@@ -188,6 +188,23 @@ class Output:
     num_cached_tokens: int
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delta:
+    """What came of a request that is streamed since its last delta: new tokens, and the text that is now certain. It
+    pickles small: it is also what a service's engine answers in another process.
+
+    The last delta has the `finish_reason`. Where they were asked for, `logprobs` has an entry for each of the new tokens,
+    and the first delta that brings tokens has the prompt's. `num_cached_tokens` of the prompt came from the prefix cache.
+    """
+
+    token_ids: list[int]
+    text: str
+    logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

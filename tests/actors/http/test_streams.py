@@ -22,12 +22,10 @@ from actors.online.local import LocalModel
 from actors.online.model import (
     FloatArray,
     Load,
-    OnlineDelta,
-    OnlineEnd,
     OnlineRequest,
     OnlineStats,
 )
-from models.engine.scheduling.request import SamplingParams
+from models.engine.scheduling.request import Delta, SamplingParams
 from models.errors import EngineError
 from models.tasks.embedding import EmbedOptions
 from tests.helpers.actors.serving import load, served, serving
@@ -43,16 +41,16 @@ class ScriptedModel:
         self.num_deltas, self.error, self.waits = num_deltas, error, waits
         self.num_open = 0
 
-    async def stream(self, request: OnlineRequest) -> AsyncGenerator[OnlineDelta]:
+    async def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         self.num_open += 1
         try:
             for _ in range(self.num_deltas):
-                yield OnlineDelta(token_ids=(5,), text="x")
+                yield Delta(token_ids=[5], text="x")
             if self.waits:
                 await asyncio.Event().wait()
             if self.error is not None:
                 raise self.error
-            yield OnlineDelta(token_ids=(), text="", end=OnlineEnd(finish_reason="stop", num_cached_tokens=0))
+            yield Delta(token_ids=[], text="", finish_reason="stop")
         finally:
             self.num_open -= 1
 
@@ -249,7 +247,7 @@ def test_streams_are_closed_together_when_one_fails() -> None:
 def test_what_crosses_processes_pickles() -> None:
     values = (
         OnlineRequest(request_id="a", token_ids=(5,), params=SamplingParams(seed=3)),
-        OnlineDelta(token_ids=(5,), text="x", end=OnlineEnd(finish_reason="stop", num_cached_tokens=0)),
+        Delta(token_ids=[5], text="x", finish_reason="stop"),
         OnlineStats(loads={"online": Load(num_waiting=1, num_running=2)}),
     )
     assert pickle.loads(pickle.dumps(values)) == values

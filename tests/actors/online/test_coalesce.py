@@ -6,20 +6,17 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from actors.online.coalesce import coalesced, joined
-from actors.online.model import OnlineDelta, OnlineEnd
-from models.engine.scheduling.request import TokenLogprobs
+from models.engine.scheduling.request import Delta, TokenLogprobs
 from models.errors import EngineError
 
-END = OnlineEnd(finish_reason="length", num_cached_tokens=0)
 
-
-def delta(token: int, *, is_last: bool = False) -> OnlineDelta:
-    return OnlineDelta(token_ids=(token,), text=chr(token), end=END if is_last else None)
+def delta(token: int, *, is_last: bool = False) -> Delta:
+    return Delta(token_ids=[token], text=chr(token), finish_reason="length" if is_last else None)
 
 
 async def engine(
     count: int, seconds: float, closed: list[bool], error: Exception | None = None
-) -> AsyncGenerator[OnlineDelta]:
+) -> AsyncGenerator[Delta]:
     try:
         for n in range(count):
             yield delta(97 + n, is_last=error is None and n == count - 1)
@@ -32,9 +29,9 @@ async def engine(
 
 def taken(
     count: int, seconds: float, interval: float, *, most: int = 1000, error: Exception | None = None
-) -> tuple[list[OnlineDelta], list[bool]]:
+) -> tuple[list[Delta], list[bool]]:
     """What a reader takes who leaves after `most`, and whether the engine's stream was closed by then."""
-    found: list[OnlineDelta] = []
+    found: list[Delta] = []
     closed: list[bool] = []
 
     async def read() -> None:
@@ -51,20 +48,20 @@ def taken(
 
 def test_the_first_comes_alone_and_the_rest_together() -> None:
     found, closed = taken(20, 0.001, 0.2)
-    assert found[0].token_ids == (97,)
+    assert found[0].token_ids == [97]
     assert len(found) <= 3
     assert "".join(piece.text for piece in found) == "".join(chr(97 + n) for n in range(20))
-    assert [piece.end is not None for piece in found] == [False] * (len(found) - 1) + [True]
+    assert [piece.finish_reason for piece in found] == [None] * (len(found) - 1) + ["length"]
     assert closed
 
 
 def test_a_slow_engine_is_not_held_up() -> None:
     found, _ = taken(4, 0.05, 0.0)
-    assert [piece.token_ids for piece in found] == [(97,), (98,), (99,), (100,)]
+    assert [piece.token_ids for piece in found] == [[97], [98], [99], [100]]
 
 
 def test_an_error_comes_after_what_came_before_it() -> None:
-    found: list[OnlineDelta] = []
+    found: list[Delta] = []
 
     async def read() -> None:
         async for piece in coalesced(engine(5, 0.0, [], EngineError("lost")), 0.05):
@@ -83,8 +80,8 @@ def test_a_reader_who_leaves_closes_the_engines_stream() -> None:
 
 def test_log_probabilities_stay_with_their_tokens() -> None:
     one, two = (TokenLogprobs(token_id=token, logprob=-1.0, rank=1, top={}) for token in (1, 2))
-    first = OnlineDelta(token_ids=(1,), text="a", logprobs=(one,), prompt_logprobs=(None,))
-    second = OnlineDelta(token_ids=(2,), text="b", logprobs=(two,), end=END)
+    first = Delta(token_ids=[1], text="a", logprobs=[one], prompt_logprobs=[None])
+    second = Delta(token_ids=[2], text="b", logprobs=[two], finish_reason="length", num_cached_tokens=3)
     both = joined([first, second])
-    assert (both.token_ids, both.text, both.logprobs) == ((1, 2), "ab", (one, two))
-    assert (both.prompt_logprobs, both.end) == ((None,), END)
+    assert (both.token_ids, both.text, both.logprobs) == ([1, 2], "ab", [one, two])
+    assert (both.prompt_logprobs, both.finish_reason, both.num_cached_tokens) == ([None], "length", 3)

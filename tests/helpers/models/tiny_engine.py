@@ -14,6 +14,7 @@ import torch
 
 from models import Engine, Output, SamplingParams
 from models.engine import runner
+from models.engine.live_request import Delivery
 from models.layers.attention.attention import Layout
 from models.loading.load import LoadedModel
 
@@ -58,13 +59,16 @@ OVERLAPS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+def outputs_in(deliveries: Sequence[Delivery]) -> dict[str, Output]:
+    """What a step delivers of the requests that are not streamed."""
+    return {each.request_id: each.answer for each in deliveries if isinstance(each.answer, Output)}
+
+
 def drain(engine: Engine) -> dict[str, Output]:
     """Steps until nothing is left: what each request that was added gives."""
     outputs: dict[str, Output] = {}
     while engine.has_work:
-        for delta in engine.step():
-            if delta.output is not None:
-                outputs[delta.request_id] = delta.output
+        outputs |= outputs_in(engine.step())
         engine.check_integrity()
     return outputs
 

@@ -62,18 +62,17 @@ def test_a_request_id_in_use_is_refused_and_free_again_afterwards(make_engine: M
     engine.add("same", prompts()[1], GREEDY)
     with pytest.raises(RequestError, match="'same' is in use"):
         engine.add("same", prompts()[2], GREEDY)
-    finished = [delta.output for delta in steps(engine) if delta.output is not None]
-    assert tokens(finished) == tokens(alone[1:2])
+    assert tokens([each.answer for each in steps(engine)]) == tokens(alone[1:2])
     engine.add("same", prompts()[2], GREEDY)
     engine.abort("same")
     steps(engine)
 
 
 def steps(engine: Engine) -> list[Any]:
-    deltas: list[Any] = []
+    brought: list[Any] = []
     while engine.has_work:
-        deltas += engine.step()
-    return deltas
+        brought += engine.step()
+    return brought
 
 
 def test_generate_does_not_swallow_what_requests_of_others_bring(make_engine: MakeEngine, alone: list[Output]) -> None:
@@ -81,7 +80,7 @@ def test_generate_does_not_swallow_what_requests_of_others_bring(make_engine: Ma
     engine.add("other", prompts()[1], GREEDY)
     with pytest.raises(RequestError, match=r"unfinished requests from add\(\): 1"):
         engine.generate([prompts()[2]], GREEDY)
-    assert tokens([steps(engine)[-1].output]) == tokens(alone[1:2])
+    assert tokens([steps(engine)[-1].answer]) == tokens(alone[1:2])
     assert len(engine.generate([prompts()[2]], GREEDY)) == 1
 
 

@@ -12,7 +12,16 @@ from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.errors import RequestError
 from models.loading.load import LoadedModel
-from tests.helpers.models.tiny_engine import GREEDY, OVERLAPS, MakeEngine, blocks, paused_after, prompts, tokens
+from tests.helpers.models.tiny_engine import (
+    GREEDY,
+    OVERLAPS,
+    MakeEngine,
+    blocks,
+    outputs_in,
+    paused_after,
+    prompts,
+    tokens,
+)
 from tests.models.engine.test_engine_states import tight
 from tests.models.engine.test_stream import run, serving, until
 
@@ -54,7 +63,7 @@ def serve_both(engine: Engine, kind: SamplingParams) -> list[Output]:
         if arrivals and step % 4 == 3:
             index, (prompt, params) = arrivals.pop(0)
             engine.add(f"online {index}", prompt, params, priority="online")
-        found |= {delta.request_id: delta.output for delta in engine.step() if delta.output is not None}
+        found |= outputs_in(engine.step())
         engine.check_integrity()
     return [found[f"batch {index}"] for index in range(6)] + [found[f"online {index}"] for index in range(5)]
 
@@ -122,10 +131,10 @@ def test_an_online_request_has_its_first_token_when_its_first_step_is_done(make_
         engine.add(str(index), prompts()[index], GREEDY)
     for _ in range(4):
         engine.step()
-    engine.add("online", prompts()[3], GREEDY, priority="online")
-    deltas = [engine.step() for _ in range(2)]  # one step was on its way, the next is the request's
+    engine.add("online", prompts()[3], GREEDY, priority="online", is_streamed=True)
+    brought = [engine.step() for _ in range(2)]  # one step was on its way, the next is the request's
     load = engine.stats.by_priority
-    assert "online" in [delta.request_id for delta in deltas[1]]
+    assert [each.request_id for each in brought[1]] == ["online"]
     assert (load["online"].num_running, load["online"].num_waiting) == (1, 0)
     assert (load["batch"].num_running, load["batch"].num_waiting) == (1, 2)
     engine.abort("online")
@@ -158,7 +167,7 @@ def test_aborting_all_batch_requests_leaves_the_online_ones(
     assert engine.abort_all("batch") == []
     found: dict[str, Output] = {}
     while engine.has_work:
-        found |= {delta.request_id: delta.output for delta in engine.step() if delta.output is not None}
+        found |= outputs_in(engine.step())
     assert found["online"].token_ids == online_alone[0].token_ids
     assert [found[f"batch {index}"].finish_reason for index in range(4)] == ["abort"] * 4
     assert engine.stats.by_priority["batch"].num_aborted == 4

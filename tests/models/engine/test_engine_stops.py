@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models import Engine, Output, SamplingParams
-from models.engine.live_request import Delta
+from models.engine.scheduling.request import Delta
 from models.loading.load import LoadedModel, load_model
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_engine import OVERLAPS, MakeEngine, folder_of, prompts
@@ -50,11 +50,16 @@ def straddling(tokenizer: Tokenizer, output: Output, *, after: int = 8) -> str:
 
 
 def stream(engine: Engine, params: SamplingParams) -> list[Delta]:
-    """Every delta of one request that wants its text."""
-    engine.add("streamed", PROMPT, params, wants_text=True)
+    """Every delta of one request that is streamed."""
+    engine.add("streamed", PROMPT, params, is_streamed=True)
+    return deltas_of(engine)
+
+
+def deltas_of(engine: Engine) -> list[Delta]:
+    """What comes until nothing is left."""
     deltas: list[Delta] = []
     while engine.has_work:
-        deltas += engine.step()
+        deltas += [each.answer for each in engine.step() if isinstance(each.answer, Delta)]
     return deltas
 
 
@@ -112,8 +117,7 @@ def test_streamed_text_never_shows_a_part_of_a_stop_string(engine: Engine, free:
     stop = straddling(tokenizer, free)
     deltas = stream(engine, replace(FREE, stop=(stop,)))
     assert "".join(delta.text for delta in deltas) == free.text[: free.text.index(stop)]
-    assert deltas[-1].output is not None
-    assert deltas[-1].output.text == free.text[: free.text.index(stop)]
+    assert deltas[-1].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("stop", [(), ("\0",)])
@@ -121,7 +125,7 @@ def test_deltas_put_together_are_the_output(engine: Engine, free: Output, stop: 
     deltas = stream(engine, replace(FREE, stop=stop))
     assert "".join(delta.text for delta in deltas) == free.text
     assert [token for delta in deltas for token in delta.token_ids] == free.token_ids
-    assert [delta.output is None for delta in deltas] == [True] * 35 + [False]
+    assert [delta.finish_reason for delta in deltas] == [None] * 35 + ["length"]
 
 
 def test_stop_ids_end_a_sequence_and_are_in_its_tokens_but_not_in_its_text(
@@ -217,14 +221,17 @@ def test_stop_strings_before_min_tokens_are_text(engine: Engine, free: Output, t
 
 
 def test_an_aborted_request_keeps_the_text_that_was_certain(engine: Engine, free: Output) -> None:
-    engine.add("aborted", PROMPT, replace(FREE, stop=("\0",)), wants_text=True)
-    deltas = [delta for _ in range(12) for delta in engine.step()]
-    engine.abort("aborted")
-    while engine.has_work:
-        deltas += engine.step()
-    output = deltas[-1].output
-    assert output is not None
-    assert output.finish_reason == "abort"
+    params = replace(FREE, stop=("\0",))
+    engine.add("whole", PROMPT, params)
+    engine.add("streamed", PROMPT, params, is_streamed=True)
+    brought = [each for _ in range(12) for each in engine.step()]
+    for name in ("whole", "streamed"):
+        engine.abort(name)
+    brought += engine.step()
+    [output] = [each.answer for each in brought if isinstance(each.answer, Output)]
+    deltas = [each.answer for each in brought if isinstance(each.answer, Delta)]
+    assert (output.finish_reason, deltas[-1].finish_reason, deltas[-1].token_ids) == ("abort", "abort", [])
     assert output.text == "".join(delta.text for delta in deltas)
-    assert output.token_ids == free.token_ids[:11]
+    assert output.token_ids == [token for delta in deltas for token in delta.token_ids] == free.token_ids[:11]
     assert free.text.startswith(output.text)
+    assert not engine.has_work

@@ -1,6 +1,7 @@
 """The engine for many callers: each gets its own answer, whatever the others do, and nobody waits for ever."""
 
 import asyncio
+import pickle
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from models import AsyncEngine, Engine, Output, SamplingParams
-from models.engine.live_request import Delta
 from models.engine.options import EngineOptions
+from models.engine.scheduling.request import Delta
 from models.errors import EngineError, RequestError
 from models.loading.load import LoadedModel
 from models.text.tokenizer import Tokenizer
@@ -106,21 +107,18 @@ def test_deltas_put_together_are_the_output(
     for deltas, output in zip(found, expected, strict=True):
         assert "".join(delta.text for delta in deltas) == output.text
         assert [token for delta in deltas for token in delta.token_ids] == output.token_ids
-        assert [delta.output is None for delta in deltas] == [True] * (len(deltas) - 1) + [False]
-        assert deltas[-1].output is not None
-        assert deltas[-1].output.text == output.text
+        assert [delta.finish_reason for delta in deltas] == [None] * (len(deltas) - 1) + [output.finish_reason]
 
 
 def test_log_probabilities_come_with_their_tokens_and_the_prompts_with_the_first(make_engine: MakeEngine) -> None:
     params = replace(GREEDY, logprobs=2, prompt_logprobs=1)
     prompt = prompts()[0]
 
-    async def main() -> list[Delta]:
+    async def main() -> tuple[list[Delta], Output]:
         with serving(make_engine()) as served:
-            return await collect(served.stream("a", prompt, params))
+            return await collect(served.stream("a", prompt, params)), await served.generate("b", prompt, params)
 
-    deltas = run(main)
-    output = deltas[-1].output
+    deltas, output = run(main)
     assert [len(delta.logprobs or ()) for delta in deltas] == [len(delta.token_ids) for delta in deltas]
     assert [entry for delta in deltas for entry in delta.logprobs or ()] == output.logprobs
     assert deltas[0].prompt_logprobs == output.prompt_logprobs
@@ -132,7 +130,7 @@ def test_a_consumer_that_leaves_its_stream_frees_its_blocks(paused: Engine, gate
 
         async def main() -> None:
             async for delta in engine.stream("left", prompts()[2], LONG):
-                assert delta.output is None
+                assert delta.finish_reason is None
                 break
             await asyncio.sleep(0)
             gate.set()
@@ -176,10 +174,19 @@ def test_abort_ends_a_stream_with_what_there_is(paused: Engine, gate: threading.
             return deltas
 
         deltas: list[Delta] = run(main)
-    output = deltas[-1].output
-    assert output is not None
-    assert output.finish_reason == "abort"
-    assert output.token_ids == [token for delta in deltas for token in delta.token_ids]
+    assert len(deltas) > 3
+    assert [delta.finish_reason for delta in deltas] == [None] * (len(deltas) - 1) + ["abort"]
+    assert deltas[-1] == Delta(token_ids=[], text="", finish_reason="abort")
+
+
+def test_the_last_delta_of_a_stream_holds_no_more_than_the_others(make_engine: MakeEngine) -> None:
+    async def main() -> list[Delta]:
+        with serving(make_engine()) as served:
+            return await collect(served.stream("a", prompts()[2], LONG))
+
+    sizes = [len(pickle.dumps(delta, pickle.HIGHEST_PROTOCOL)) for delta in run(main)]
+    assert len(sizes) == LONG.max_tokens
+    assert max(sizes) < 200  # a field's name, of the longest, and a token of 3 bytes
 
 
 def test_a_bad_request_is_refused_alone(make_engine: MakeEngine, alone: list[Output]) -> None:
