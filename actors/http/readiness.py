@@ -6,7 +6,7 @@ from time import monotonic
 
 from actors.http.bodies.labelling_schema import Readiness
 from actors.http.errors import ApiError
-from actors.online.model import OnlineStats
+from models.engine.scheduling.stats import EngineStats
 
 FRESH_S = 1.0
 
@@ -16,7 +16,7 @@ class ReadinessCheck:
 
     def __init__(
         self,
-        stats: Callable[[], Awaitable[Mapping[str, OnlineStats | None]]],
+        stats: Callable[[], Awaitable[Mapping[str, EngineStats | None]]],
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:

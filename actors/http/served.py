@@ -9,9 +9,10 @@ from actors.http.errors import ApiError, api_error
 from actors.http.limits import Admission, Limits
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
-from actors.online.model import ModelCard, OnlineModel, OnlineStats
+from actors.online.model import ModelCard, OnlineModel
 from models.config.model_config import NO_HEAD
 from models.config.types import Head
+from models.engine.scheduling.stats import EngineStats
 from models.tasks.embedding import Embedding
 from models.tasks.rerank import Reranking
 from models.text.tokenizer import Tokenizer
@@ -108,13 +109,13 @@ class Service:
         for served in self.models.values():
             served.texts.close()
 
-    async def stats(self) -> dict[str, OnlineStats | None]:
+    async def stats(self) -> dict[str, EngineStats | None]:
         """Each model's load; None for one that cannot serve, or does not say."""
         found = await asyncio.gather(*(_stats_of(served) for served in self.models.values()))
         return dict(zip(self.models, found, strict=True))
 
 
-async def _stats_of(served: ServedModel) -> OnlineStats | None:
+async def _stats_of(served: ServedModel) -> EngineStats | None:
     try:
         async with asyncio.timeout(STATS_TIMEOUT_S):
             return await served.model.stats()

@@ -8,7 +8,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TypeVar, cast
 
@@ -17,12 +17,13 @@ import torch
 
 from actors.engine.core import GeneratingBackend, scored_or_refused
 from actors.engine.loading import engine_of, scorer_of
-from actors.online.model import Done, FloatArray, Load, OnlineRequest, OnlineStats
+from actors.online.model import FloatArray, OnlineRequest
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
 from models import AsyncEngine, Scorer
 from models.config.model_config import ModelConfig
 from models.engine.memory import MemoryPlan
 from models.engine.scheduling.request import Delta
+from models.engine.scheduling.stats import EngineStats, PriorityStats
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
@@ -123,28 +124,10 @@ class LocalModel:
             return partial(self.score_labels, labels=asked.labels)
         return self.score if asked.embed is None else partial(self.embed, options=asked.embed)
 
-    async def stats(self) -> OnlineStats:
+    async def stats(self) -> EngineStats:
         """See `OnlineModel`."""
-        if self._engine is None:
-            return OnlineStats(loads={"online": Load(num_waiting=0, num_running=0)})
-        stats = self._engine.stats
-        return OnlineStats(
-            loads={
-                priority: Load(num_waiting=load.num_waiting, num_running=load.num_running)
-                for priority, load in stats.by_priority.items()
-            },
-            done={
-                priority: Done(
-                    num_prompt_tokens=lane.num_prompt_tokens,
-                    num_generated_tokens=lane.num_generated_tokens,
-                    num_preemptions=lane.num_preemptions,
-                )
-                for priority, lane in stats.by_priority.items()
-            },
-            num_blocks=stats.num_blocks,
-            num_blocks_held=stats.num_blocks_held,
-            engine_id=self._id,
-        )
+        found = EngineStats(by_priority={"online": PriorityStats()}) if self._engine is None else self._engine.stats
+        return replace(found, engine_id=self._id)
 
     def close(self) -> None:
         """Lets go of the model; who still waits gets an EngineError."""

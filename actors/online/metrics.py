@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.online.model import Done, OnlineStats
 from models.engine.scheduling.request import Priority
+from models.engine.scheduling.stats import EngineStats, PriorityStats
 
 _BY = ("model", "priority")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_TOKENS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
-_DONE: tuple[tuple[str, str, Callable[[Done], int]], ...] = (
+_DONE: tuple[tuple[str, str, Callable[[PriorityStats], int]], ...] = (
     ("prompt_tokens", "Prompt tokens that engines took in, jobs' among them", lambda done: done.num_prompt_tokens),
     ("generated_tokens", "Tokens that engines generated, jobs' among them", lambda done: done.num_generated_tokens),
     ("preemptions", "Requests sent back to their queue to make room", lambda done: done.num_preemptions),
@@ -90,16 +90,17 @@ class Metrics:
             between=self._between_tokens.labels(*by),
         )
 
-    def show_stats(self, stats: Mapping[str, OnlineStats | None]) -> None:
+    def show_stats(self, stats: Mapping[str, EngineStats | None]) -> None:
         """Sets the gauges, and the counters that engines keep; None is a model that cannot serve."""
         for model, found in stats.items():
             self._up.labels(model).set(0 if found is None else 1)
             if found is None:
                 continue
-            for priority, load in found.loads.items():
-                self._queue.labels(model, priority).set(load.num_waiting)
-                self._running.labels(model, priority).set(load.num_running)
-            self._done.by_model[model] = found.done
+            for priority, stats_of_one in found.by_priority.items():
+                self._queue.labels(model, priority).set(stats_of_one.num_waiting)
+                self._running.labels(model, priority).set(stats_of_one.num_running)
+            if found.num_blocks:  # else it scores, without an engine that counts
+                self._done.by_model[model] = found.by_priority
             self._cache.labels(model).set(found.num_blocks_held / max(1, found.num_blocks))
 
     def text(self) -> bytes:
@@ -111,7 +112,7 @@ class DoneCollector(Collector):
     """Counters that engines keep: what they did for each model and priority, as they last said."""
 
     def __init__(self) -> None:
-        self.by_model: dict[str, Mapping[Priority, Done]] = {}
+        self.by_model: dict[str, Mapping[Priority, PriorityStats]] = {}
 
     def collect(self) -> Iterator[Metric]:
         """One family of counters for each thing that is counted."""

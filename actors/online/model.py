@@ -5,8 +5,8 @@ another process. All values are frozen and pickle, and errors are those of `mode
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from models.config.model_config import ModelConfig
 from models.config.types import Head
 from models.engine.scheduling.request import Delta, Priority, SamplingParams
+from models.engine.scheduling.stats import EngineStats
 from models.errors import ConfigError
 from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
 from models.tasks.labels import Outcome, outcome_of
@@ -89,42 +90,6 @@ class OnlineRequest:
     priority: Priority = "online"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
-    """Requests of one priority that wait for the engine, and that it runs."""
-
-    num_waiting: int
-    num_running: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """What engines did so far for requests of one priority, rows of jobs among them. A prompt is counted when it first runs."""
-
-    num_prompt_tokens: int = 0
-    num_generated_tokens: int = 0
-    num_preemptions: int = 0
-
-    def __add__(self, other: "Done") -> "Done":
-        return Done(
-            num_prompt_tokens=self.num_prompt_tokens + other.num_prompt_tokens,
-            num_generated_tokens=self.num_generated_tokens + other.num_generated_tokens,
-            num_preemptions=self.num_preemptions + other.num_preemptions,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OnlineStats:
-    """A model's load at this moment: requests by priority, and blocks of its cache (0 of 0 where it keeps none); and what was done, by
-    the engine of that id. Sums over replicas where there are several, of what was done over all that there ever were."""
-
-    loads: Mapping[Priority, Load]
-    done: Mapping[Priority, Done] = field(default_factory=dict)
-    num_blocks: int = 0
-    num_blocks_held: int = 0
-    engine_id: str = ""
-
-
 class OnlineModel(Protocol):
     """One served model.
 
@@ -145,5 +110,6 @@ class OnlineModel(Protocol):
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """One vector a sequence [N, D], as `models.Scorer.embed` has them; of at least one sequence."""
 
-    async def stats(self) -> OnlineStats:
-        """The load now; raises EngineError of a model that can serve no more."""
+    async def stats(self) -> EngineStats:
+        """The load now, and what was done; raises EngineError of a model that can serve no more. They are sums over
+        replicas where there are several, of what was done over all that there ever were."""

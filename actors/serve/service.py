@@ -9,7 +9,7 @@ hangs or a shard is lost, and Serve starts another; the requests it had get an E
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -25,10 +25,11 @@ from actors.errors import OverloadedError
 from actors.http.limits import Admission, Limits
 from actors.online.coalesce import coalesced
 from actors.online.local import LocalModel
-from actors.online.model import Done, FloatArray, Load, ModelCard, OnlineModel, OnlineRequest, OnlineStats
+from actors.online.model import FloatArray, ModelCard, OnlineModel, OnlineRequest
 from actors.work import CHUNK_ROWS, ENGINE_FAILED, INGRESS, Asked, EngineAnswer, EngineSettings, EngineWork
 from models import SamplingParams
-from models.engine.scheduling.request import Delta, Priority
+from models.engine.scheduling.request import Delta
+from models.engine.scheduling.stats import EngineStats
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
 from models.tasks.embedding import EmbedOptions
@@ -116,7 +117,7 @@ class EngineReplica:
         async with self._batch_slots:
             return await self._model.compute(work, asked)
 
-    async def stats(self) -> OnlineStats:
+    async def stats(self) -> EngineStats:
         """See `OnlineModel`: of this replica alone."""
         return await self._model.stats()
 
@@ -140,7 +141,7 @@ class RemoteModel(OnlineModel):
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
-        self._done: dict[str, Mapping[Priority, Done]] = {}  # of every engine that there was
+        self._seen: dict[str, EngineStats] = {}  # of every engine that there was, as it last said
 
     async def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         responses: Any = self._handle.options(stream=True).stream.remote(request)
@@ -168,7 +169,7 @@ class RemoteModel(OnlineModel):
         found: FloatArray = await self._ask("embed", token_ids, options)
         return found
 
-    async def stats(self) -> OnlineStats:
+    async def stats(self) -> EngineStats:
         try:
             async with asyncio.timeout(STATS_TIMEOUT_S):
                 found = await self._handle.broadcast("stats").results_async()
@@ -176,8 +177,10 @@ class RemoteModel(OnlineModel):
             raise EngineError(f"the replicas do not answer: {type(error).__name__}") from error
         if not found:
             raise EngineError("no replica is up")
-        self._done |= {stats.engine_id: stats.done for stats in found}
-        return _sum_of(found, self._done.values())
+        serving: dict[str, EngineStats] = {stats.engine_id: stats for stats in found}
+        gone = [stats.without_load() for engine_id, stats in self._seen.items() if engine_id not in serving]
+        self._seen |= serving
+        return sum([*serving.values(), *gone], EngineStats())
 
     async def _ask(self, method: str, *arguments: object) -> Any:
         try:
@@ -195,27 +198,6 @@ def _told(error: Exception) -> Exception:
     if isinstance(error, RayError | DeploymentUnavailableError | ReplicaUnavailableError):
         return EngineError(f"the replica that had this request is lost: {type(error).__name__}")
     return error
-
-
-def _sum_of(replicas: Sequence[OnlineStats], done: Iterable[Mapping[Priority, Done]]) -> OnlineStats:
-    total: dict[Priority, Done] = {}
-    for by_priority in done:
-        for priority, of_one in by_priority.items():
-            total[priority] = total.get(priority, Done()) + of_one
-    priorities: set[Priority] = {priority for stats in replicas for priority in stats.loads}
-    none = Load(num_waiting=0, num_running=0)
-    return OnlineStats(
-        loads={
-            priority: Load(
-                num_waiting=sum(stats.loads.get(priority, none).num_waiting for stats in replicas),
-                num_running=sum(stats.loads.get(priority, none).num_running for stats in replicas),
-            )
-            for priority in priorities
-        },
-        done=total,
-        num_blocks=sum(stats.num_blocks for stats in replicas),
-        num_blocks_held=sum(stats.num_blocks_held for stats in replicas),
-    )
 
 
 @serve.ingress()

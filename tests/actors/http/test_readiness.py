@@ -7,9 +7,9 @@ import pytest
 
 from actors.http.errors import ApiError
 from actors.http.readiness import FRESH_S, ReadinessCheck
-from actors.online.model import OnlineStats
+from models.engine.scheduling.stats import EngineStats
 
-UP = OnlineStats(loads={}, done={})
+UP = EngineStats()
 
 
 class Engines:
@@ -18,9 +18,9 @@ class Engines:
     def __init__(self) -> None:
         self.num_asked, self.now = 0, 100.0
         self.may_answer = asyncio.Event()
-        self.found: Mapping[str, OnlineStats | None] = {"secret-a": UP, "secret-b": UP}
+        self.found: Mapping[str, EngineStats | None] = {"secret-a": UP, "secret-b": UP}
 
-    async def stats(self) -> Mapping[str, OnlineStats | None]:
+    async def stats(self) -> Mapping[str, EngineStats | None]:
         self.num_asked += 1
         await self.may_answer.wait()
         return self.found

@@ -21,11 +21,10 @@ from actors.http.routes.generation import merged
 from actors.online.local import LocalModel
 from actors.online.model import (
     FloatArray,
-    Load,
     OnlineRequest,
-    OnlineStats,
 )
 from models.engine.scheduling.request import Delta, SamplingParams
+from models.engine.scheduling.stats import EngineStats, PriorityStats
 from models.errors import EngineError
 from models.tasks.embedding import EmbedOptions
 from tests.helpers.actors.serving import load, served, serving
@@ -63,10 +62,10 @@ class ScriptedModel:
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         raise self.error or NotImplementedError
 
-    async def stats(self) -> OnlineStats:
+    async def stats(self) -> EngineStats:
         if self.error is not None:
             raise self.error
-        return OnlineStats(loads={"online": Load(num_waiting=0, num_running=self.num_open)})
+        return EngineStats(by_priority={"online": PriorityStats(num_running=self.num_open)})
 
 
 @contextmanager
@@ -248,6 +247,6 @@ def test_what_crosses_processes_pickles() -> None:
     values = (
         OnlineRequest(request_id="a", token_ids=(5,), params=SamplingParams(seed=3)),
         Delta(token_ids=[5], text="x", finish_reason="stop"),
-        OnlineStats(loads={"online": Load(num_waiting=1, num_running=2)}),
+        EngineStats(by_priority={"online": PriorityStats(num_waiting=1, num_running=2)}),
     )
     assert pickle.loads(pickle.dumps(values)) == values

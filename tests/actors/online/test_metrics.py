@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors.online.local import LocalModel
 from actors.online.metrics import Metrics, RequestNote
-from actors.online.model import Done, Load, OnlineStats
+from models.engine.scheduling.stats import EngineStats, PriorityStats
 from tests.helpers.actors.serving import served, serving
 from tests.helpers.pipelines.killing import wait_until
 
@@ -61,8 +61,8 @@ def test_a_label_never_holds_what_a_client_made_up(address: str) -> None:
 
 def test_what_engines_did_is_told_by_model_and_priority_and_stays_while_a_model_does_not_answer() -> None:
     metrics = Metrics()
-    done = Done(num_prompt_tokens=30, num_generated_tokens=12, num_preemptions=2)
-    stats = OnlineStats(loads={"batch": Load(num_waiting=0, num_running=1)}, done={"batch": done})
+    batch = PriorityStats(num_running=1, num_prompt_tokens=30, num_generated_tokens=12, num_preemptions=2)
+    stats = EngineStats(by_priority={"batch": batch}, num_blocks=8)
     metrics.show_stats({"tiny": stats})
     metrics.show_stats({"tiny": None})
     found = values(metrics.text().decode())
@@ -70,6 +70,15 @@ def test_what_engines_did_is_told_by_model_and_priority_and_stays_while_a_model_
     assert found["millrace_engine_prompt_tokens_total", labels] == 30
     assert found["millrace_engine_generated_tokens_total", labels] == 12
     assert found["millrace_engine_preemptions_total", labels] == 2
+
+
+def test_a_model_that_only_scores_has_a_load_and_no_counters_of_an_engine() -> None:
+    metrics = Metrics()
+    metrics.show_stats({"tiny": EngineStats(by_priority={"online": PriorityStats()})})
+    found = values(metrics.text().decode())
+    labels = (("model", "tiny"), ("priority", "online"))
+    assert found["millrace_queue_requests", labels] == found["millrace_running_requests", labels] == 0
+    assert not [name for name, _ in found if name.startswith("millrace_engine_")]
 
 
 def test_tokens_that_come_together_share_the_time() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from actors.online.model import Done, Load, OnlineStats
 from actors.work import INGRESS, EngineSettings
+from models.engine.scheduling.stats import EngineStats, PriorityStats
 
 
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # ray.serve.schema, when imported
@@ -33,20 +33,18 @@ def test_a_model_may_be_called_http() -> None:
 def test_what_a_replaced_replica_did_stays_counted() -> None:
     from actors.serve.service import RemoteModel
 
-    def stats(engine_id: str, num_tokens: int) -> OnlineStats:
-        done = Done(num_prompt_tokens=1, num_generated_tokens=num_tokens)
-        return OnlineStats(
-            loads={"batch": Load(num_waiting=1, num_running=2)}, done={"batch": done}, engine_id=engine_id
-        )
+    def stats(engine_id: str, num_tokens: int) -> EngineStats:
+        batch = PriorityStats(num_waiting=1, num_running=2, num_prompt_tokens=1, num_generated_tokens=num_tokens)
+        return EngineStats(by_priority={"batch": batch}, num_blocks=50, num_blocks_held=7, engine_id=engine_id)
 
     asked = iter([[stats("a", 10), stats("b", 20)], [stats("b", 25), stats("c", 3)]])
 
-    async def results() -> list[OnlineStats]:
+    async def results() -> list[EngineStats]:
         return next(asked)
 
     handle: Any = SimpleNamespace(broadcast=lambda _: SimpleNamespace(results_async=results))
     model = RemoteModel(handle)
-    assert asyncio.run(model.stats()).done["batch"].num_generated_tokens == 30
+    assert asyncio.run(model.stats()).by_priority["batch"].num_generated_tokens == 30
     later = asyncio.run(model.stats())
-    assert later.done["batch"] == Done(num_prompt_tokens=3, num_generated_tokens=38)
-    assert later.loads["batch"] == Load(num_waiting=2, num_running=4)
+    batch = PriorityStats(num_waiting=2, num_running=4, num_prompt_tokens=3, num_generated_tokens=38)
+    assert later == EngineStats(by_priority={"batch": batch}, num_blocks=100, num_blocks_held=14)
