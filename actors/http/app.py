@@ -177,7 +177,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 def _info(served: ServedModel) -> ModelInfo:
     card = served.card
-    return ModelInfo(id=card.name, created=card.created, max_model_len=card.max_model_len, head=card.head)
+    return ModelInfo(id=card.name, created=card.created, max_model_len=card.facts.max_model_len, head=card.facts.head)
 
 
 _ERRORS = {

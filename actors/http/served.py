@@ -35,8 +35,9 @@ class ServedModel:
 
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""
-        if self.card.head not in heads:
-            has = f"no task head: {NO_HEAD}" if self.card.head == "embedding" else f"a {self.card.head} head"
+        head = self.card.facts.head
+        if head not in heads:
+            has = f"no task head: {NO_HEAD}" if head == "embedding" else f"a {head} head"
             raise ApiError(
                 400,
                 f"the model {self.card.name} has {has}; this endpoint needs {' or '.join(heads)}",

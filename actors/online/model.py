@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.config.model_config import ModelConfig
-from models.config.types import Head
 from models.engine.scheduling.request import Delta, Priority, SamplingParams
 from models.engine.scheduling.stats import EngineStats
 from models.errors import ConfigError
 from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
-from models.tasks.labels import Outcome, outcome_of
+from models.tasks.facts import ModelFacts
 from models.tasks.rerank import Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 
@@ -32,16 +31,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What the HTTP side has to know about a model: its name in requests, its task head, class names by number, what their values
-    mean, how it makes vectors and how it is asked for relevance (None: it does not), and its limits. `created` is a Unix time."""
+    """What the HTTP side has to know about a model: its name in requests, the facts of its checkpoint, how it makes vectors
+    and how it is asked for relevance (None: it does not). `created` is a Unix time."""
 
     name: str
-    head: Head
-    max_model_len: int
-    vocab_size: int
-    class_names: tuple[str, ...]
-    outcome: Outcome
-    eos_token_ids: tuple[int, ...]
+    facts: ModelFacts
     embedding: Embedding | None = None
     reranking: Reranking | None = None
     created: int = 0
@@ -56,15 +50,9 @@ class ModelCard:
             ConfigError: its configuration cannot be used.
         """
         config = ModelConfig.from_pretrained(folder)
-        own_stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         return cls(
             name=name,
-            head=config.head,
-            max_model_len=config.max_position_embeddings if max_model_len is None else max_model_len,
-            vocab_size=config.vocab_size,
-            class_names=tuple(config.id2label[index] for index in range(config.num_labels)),
-            outcome=outcome_of(config.problem_type, config.num_labels),
-            eos_token_ids=config.eos_token_ids or own_stop,
+            facts=ModelFacts.from_config(config, tokenizer, max_model_len),
             embedding=_unless_unusable(name, partial(embedding_of, folder, config)),
             reranking=_unless_unusable(name, partial(reranking_of, folder, config, tokenizer)),
             created=created,

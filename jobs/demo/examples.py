@@ -19,7 +19,7 @@ from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
 from jobs.spec.job import load_spec
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Piece, RowEncoder
 from pipelines.task_base.task import Task
@@ -47,7 +47,7 @@ class Example:
 def job_examples(job: str, checkpoint: Path) -> ExampleMaker:
     """A function from a ticket to the examples of the demo job of this name; `checkpoint` needs no weights yet."""
     tokenizer = Tokenizer.from_pretrained(checkpoint)
-    facts = ModelFacts.from_config(ModelConfig.from_pretrained(checkpoint), tokenizer, None)
+    facts = TaskFacts.from_config(ModelConfig.from_pretrained(checkpoint), tokenizer, None)
     return partial(_MAKERS[job], load_task(job).encoder(tokenizer, facts), tokenizer)
 
 

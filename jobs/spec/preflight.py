@@ -22,7 +22,7 @@ from pipelines.input_formats.table import FORMATS
 from pipelines.io.inputs import Storage
 from pipelines.opened import JobOpening, OpenedJob, pinned_to
 from pipelines.sample import MAX_OVERRUNS
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.finish import result_columns
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import SourceFile, Sources, find_sources
@@ -44,7 +44,7 @@ class Preflight:
         return self.opened.config
 
     @property
-    def facts(self) -> ModelFacts:
+    def facts(self) -> TaskFacts:
         return self.opened.fitted.facts
 
     @property

@@ -16,7 +16,7 @@ from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit
 from pipelines.rows.set_apart import kept_answers_of, with_failed_answers
 from pipelines.rows.streak import Fault
 from pipelines.rows.unit import UnreadableUnit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.finish import finish
 
 
@@ -25,7 +25,7 @@ class FinishAndCommit:
     """Concludes one unit a call."""
 
     job: Job
-    facts: ModelFacts
+    facts: TaskFacts
     committer: Committer
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -16,7 +16,7 @@ from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import RowEncoder
 
 ONE_PASS_UNIT_ROWS = 4096
@@ -76,7 +76,7 @@ class Task(ABC):
 
     def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> object:
         """What this kind of task has to know of a checkpoint beside the facts that all kinds share: a plain value, that travels with
-        them as `ModelFacts.own`.
+        them as `TaskFacts.own`.
 
         Raises:
             TaskError: the checkpoint is none for this kind of task.
@@ -90,7 +90,7 @@ class Task(ABC):
         return ()
 
     @abstractmethod
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         """The task over a checkpoint.
 
         Raises:
@@ -98,11 +98,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         """The result columns, without the output's prefix. Columns that every task has come behind them (`pipelines.unit_steps.finish`)."""
 
     @abstractmethod
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         """The answers as one array for each of `fields`; every answer is a good one."""
 
     def tokens(self, rows: AnsweredRows) -> TokenCounts:
@@ -114,12 +114,12 @@ class Task(ABC):
             completion=sum(len(result.token_ids) for result in generated),
         )
 
-    def meaning_of_scores(self, facts: ModelFacts) -> str | None:
+    def meaning_of_scores(self, facts: TaskFacts) -> str | None:
         """What the scores of the checkpoint's own classes will be, for people; None where there are none."""
         del facts
         return None
 
-    def caution(self, facts: ModelFacts) -> str | None:
+    def caution(self, facts: TaskFacts) -> str | None:
         """What somebody who has not looked at the checkpoint may take the results for by mistake; a run says it when it begins."""
         del facts
         return None

@@ -12,7 +12,7 @@ from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.errors import RowError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
@@ -47,15 +47,15 @@ class AnswerTask(Task):
         yield "task.text", self.text
         yield "task.question", self.question
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "question-answering", "task.question", "extract with a question")
         return QuestionEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         return [pa.field("answer", ANSWER)]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
         answers = [_answer(rows, requests, text) for requests, text in zip(rows.by_row(), rows.texts, strict=True)]
         return [pa.array(answers, ANSWER)]
@@ -68,11 +68,11 @@ class QuestionEncoder(TemplateEncoder):
         TaskError: templates or windows cannot be used.
     """
 
-    def __init__(self, task: AnswerTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: AnswerTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._tokenizer = tokenizer
         self._text = self.template(task.text, "task.text")
         self._question = self.template(task.question, "task.question")
-        self._size = WindowSize.of(window=task.window, stride=task.stride, max_model_len=facts.max_model_len)
+        self._size = WindowSize.of(window=task.window, stride=task.stride, max_model_len=facts.model.max_model_len)
         self._encoding = TextEncoding(
             render=self._rendered, encode=self._encode, check=self._windowed, num_chars=_num_chars
         )

@@ -19,7 +19,7 @@ from pipelines.formats.batch_lines import LINE_KEYS, SUCCESS, answered_line, usa
 from pipelines.formats.json_line import is_encodable
 from pipelines.kinds import INVALID_VALUE, MISSING_VALUE
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Task, TokenCounts
@@ -41,15 +41,15 @@ class BatchTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         return iter(())
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         del facts
         return BatchEncoder(tokenizer)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         return [pa.field("line", pa.large_binary())]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
         lines = [
             answered_line(digits_of(request.seed), custom_id, SUCCESS, _body(answer))

@@ -16,7 +16,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Int32Array, Piece, Row, RowEncoder
 from pipelines.task_base.task import Task
@@ -44,23 +44,23 @@ class ClassifyTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "task.text", self.text
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
-        if facts.head == "causal":
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
+        if facts.model.head == "causal":
             raise TaskError("task.labels", "the checkpoint is a causal model, which needs the labels to choose from")
         check_head(facts, "sequence-classification", "task.kind", "classify")
         return TextEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
-        return class_fields(facts.outcome)
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
+        return class_fields(facts.model.outcome)
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-        return class_columns(facts.outcome, facts.class_names, rows, self.windows)
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+        return class_columns(facts.model.outcome, facts.model.class_names, rows, self.windows)
 
-    def meaning_of_scores(self, facts: ModelFacts) -> str:
-        return outcome_text(facts.outcome, facts.class_names)
+    def meaning_of_scores(self, facts: TaskFacts) -> str:
+        return outcome_text(facts.model.outcome, facts.model.class_names)
 
-    def caution(self, facts: ModelFacts) -> str | None:
-        return self.meaning_of_scores(facts) if facts.outcome == "regression" else None
+    def caution(self, facts: TaskFacts) -> str | None:
+        return self.meaning_of_scores(facts) if facts.model.outcome == "regression" else None
 
 
 class TextEncoder(TemplateEncoder):
@@ -70,12 +70,12 @@ class TextEncoder(TemplateEncoder):
         TaskError: the template or the windows cannot be used.
     """
 
-    def __init__(self, task: ClassifyTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: ClassifyTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._task = task
         self._tokenizer = tokenizer
         self._template = self.template(task.text, "task.text")
         self._size = merged_window_size(task.windows, task.window, task.stride, facts)
-        self._limit = facts.max_model_len if self._size is None else self._size.window
+        self._limit = facts.model.max_model_len if self._size is None else self._size.window
         self._num_before, self._num_after = _num_special_tokens(tokenizer)
         self._room = self._limit - self._num_before - self._num_after
         if self._size is not None and self._room <= self._size.stride:

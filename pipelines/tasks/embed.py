@@ -18,7 +18,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Task
@@ -59,17 +59,17 @@ class EmbedTask(Task):
     def own_files(self, folder: Path) -> Sequence[str]:
         return sentence_files(folder)
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         return EmbedEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         return [pa.field("embedding", pa.list_(pa.float32(), self._size(facts)))]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         values = np.concatenate([np.empty(0, np.float32), *rows.logits])  # [N * D]
         return [pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), self._size(facts))]
 
-    def _size(self, facts: ModelFacts) -> int:
+    def _size(self, facts: TaskFacts) -> int:
         return _embedding(facts).size if self.dimensions is None else self.dimensions
 
 
@@ -80,11 +80,11 @@ class EmbedEncoder(TemplateEncoder):
         TaskError: the template, the prompt or the dimensions cannot be used.
     """
 
-    def __init__(self, task: EmbedTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: EmbedTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._tokenizer = tokenizer
         self._embedding = embedding = _embedding(facts)
         self._prompt = _prompt(embedding, task)
-        self._limit = embedding.max_len(facts.max_model_len)
+        self._limit = embedding.max_len(facts.model.max_model_len)
         options = EmbedOptions(
             pooling=task.pooling,
             normalize=task.normalize,
@@ -113,7 +113,7 @@ class EmbedEncoder(TemplateEncoder):
         return EncodedRow.of_tokens(token_ids)
 
 
-def _embedding(facts: ModelFacts) -> Embedding:
+def _embedding(facts: TaskFacts) -> Embedding:
     found = facts.own
     assert isinstance(found, Embedding), "EmbedTask reads it"
     return found

@@ -15,7 +15,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.formats.row_mapping import ProtectedRow
 from pipelines.kinds import INVALID_VALUE, TEMPLATE_ERROR, TOKENIZER_ERROR, TOO_LONG
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.templates.templates import RowTemplate
@@ -24,12 +24,12 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def check_head(facts: ModelFacts, head: Head, place: str, what: str) -> None:
+def check_head(facts: TaskFacts, head: Head, place: str, what: str) -> None:
     """Raises TaskError, of the key `place`, if the checkpoint has no such head; `what` says what needs it."""
-    if facts.head == "embedding":
+    if facts.model.head == "embedding":
         raise TaskError("model.path", f"{what} needs a checkpoint with a {head} head; this one has none: {NO_HEAD}")
-    if facts.head != head:
-        raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.head} head")
+    if facts.model.head != head:
+        raise TaskError(place, f"{what} needs a checkpoint with a {head} head; this one has a {facts.model.head} head")
 
 
 class TemplateEncoder(RowEncoder):

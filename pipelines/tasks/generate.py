@@ -19,7 +19,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
@@ -85,19 +85,19 @@ class GenerateTask(Task):
         if self.prompt_token_ids is not None:
             yield "task.prompt_token_ids", self.prompt_token_ids
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "causal", "task.kind", "generate")
         check_sampling(self.sampling, tokenizer, facts)
         if self.prompt_token_ids is not None:
             return TokenIdsEncoder(self, self.prompt_token_ids, facts)
         return PromptEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         text = pa.field("text", pa.string())
         return [text] if self.sampling.logprobs is None else [text, pa.field("logprobs", LOGPROBS)]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
         text = pa.array([result.text for result in rows.generated], pa.string())
         if self.sampling.logprobs is None:
@@ -133,7 +133,7 @@ class PromptEncoder(TemplateEncoder):
         TaskError: a template cannot be used, there is no chat template for messages, or `max_tokens` leaves no room for a prompt.
     """
 
-    def __init__(self, task: GenerateTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: GenerateTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._task = task
         self._tokenizer = tokenizer
         self.asked = _asked(task)
@@ -202,11 +202,11 @@ class TokenIdsEncoder(RowEncoder):
         TaskError: `max_tokens` leaves no room for a prompt.
     """
 
-    def __init__(self, task: GenerateTask, column: str, facts: ModelFacts) -> None:
+    def __init__(self, task: GenerateTask, column: str, facts: TaskFacts) -> None:
         self._task = task
         self._column = column
         self.asked = _asked(task)
-        self._vocab_size = facts.vocab_size
+        self._vocab_size = facts.model.vocab_size
         self._limit = prompt_limit(task, facts)
         self.columns = self.required_columns = frozenset({column})
 
@@ -245,7 +245,7 @@ def _asked(task: GenerateTask) -> Asked:
     return Asked(sampling=replace(task.sampling, seed=None))
 
 
-def check_sampling(sampling: SamplingParams, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+def check_sampling(sampling: SamplingParams, tokenizer: Tokenizer, facts: TaskFacts) -> None:
     """Compares what is asked of the next tokens with the tokens there are.
 
     Raises:
@@ -253,22 +253,22 @@ def check_sampling(sampling: SamplingParams, tokenizer: Tokenizer, facts: ModelF
     """
     try:
         encoded = (tokenizer.encode(text, add_special_tokens=False) for text in sampling.texts_of_rules)
-        sampling.with_tokens(encoded).check_vocabulary(facts.vocab_size)
+        sampling.with_tokens(encoded).check_vocabulary(facts.model.vocab_size)
     except ParameterError as error:
         raise TaskError(f"task.sampling.{error.name}{error.at}", error.text) from error
 
 
-def prompt_limit(task: GenerateTask, facts: ModelFacts) -> int:
+def prompt_limit(task: GenerateTask, facts: TaskFacts) -> int:
     """How many tokens a prompt may have.
 
     Raises:
         TaskError: max_tokens leaves room for none.
     """
-    limit = facts.max_model_len - task.sampling.max_tokens
+    limit = facts.model.max_model_len - task.sampling.max_tokens
     if limit < 1:
         raise TaskError(
             "task.sampling.max_tokens",
-            f"was {task.sampling.max_tokens}; it must be less than max_model_len, which is {facts.max_model_len}",
+            f"was {task.sampling.max_tokens}; it must be less than max_model_len, which is {facts.model.max_model_len}",
         )
     return limit
 

@@ -17,7 +17,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Piece, Row, RowEncoder
 from pipelines.task_base.task import Task
@@ -53,15 +53,15 @@ class LabelsTask(Task):
         if self.question is not None:
             yield "task.question", self.question
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "causal", "task.labels", "classify with labels of one's own")
         return LabelEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         return class_fields("single_label")
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
         return class_columns("single_label", self.labels, rows, self.windows)
 
@@ -84,17 +84,17 @@ class LabelEncoder(TemplateEncoder):
         TaskError: templates, labels or windows cannot be used.
     """
 
-    def __init__(self, task: LabelsTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: LabelsTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._task = task
         self._labels = labels = task.labels
         self._tokenizer = tokenizer
         self._text = self.template(task.text, "task.text")
         self._question = self.template(task.question or DEFAULT_QUESTION, "task.question")
-        self._label_ids = label_token_ids(tokenizer, labels, eos_token_ids=facts.eos_token_ids)
+        self._label_ids = label_token_ids(tokenizer, labels, eos_token_ids=facts.model.eos_token_ids)
         _check_labels(labels, self._label_ids)
         self.asked = Asked(labels=self._label_ids)
         self._size = merged_window_size(task.windows, task.window, task.stride, facts)
-        self._max_prompt = facts.max_model_len - max(map(len, self._label_ids))
+        self._max_prompt = facts.model.max_model_len - max(map(len, self._label_ids))
         self._limit = self._max_prompt if self._size is None else min(self._max_prompt, self._size.window)
 
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:

@@ -17,7 +17,7 @@ from models.tasks.rerank import AskedForm, Pair, Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Task
@@ -54,14 +54,14 @@ class RerankTask(Task):
     def own_files(self, folder: Path) -> Sequence[str]:
         return sentence_files(folder)
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         return PairEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         return [pa.field("score", pa.float32())]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         reranking = _reranking(facts)
         values = np.stack(rows.logits) if rows.num_rows else np.empty((0, 2), np.float32)  # [N, 2] or [N, 1]
         return [pa.array(reranking.relevance(values), pa.float32())]
@@ -74,14 +74,14 @@ class PairEncoder(TemplateEncoder):
         TaskError: a template or the instruction cannot be used.
     """
 
-    def __init__(self, task: RerankTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: RerankTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._tokenizer, self._instruction = tokenizer, task.instruction
         self._reranking = reranking = _reranking(facts)
         try:
             reranking.check_instruction(task.instruction)
         except RequestError as error:
             raise TaskError("task.instruction", str(error)) from error
-        self._limit = reranking.max_len(facts.max_model_len)
+        self._limit = reranking.max_len(facts.model.max_model_len)
         self._query, self._document = (
             self.template(task.query, "task.query"),
             self.template(task.document, "task.document"),
@@ -109,7 +109,7 @@ def _num_chars(pair: Pair) -> int:
     return len(pair.query) + len(pair.document)
 
 
-def _reranking(facts: ModelFacts) -> Reranking:
+def _reranking(facts: TaskFacts) -> Reranking:
     found = facts.own
     assert isinstance(found, Reranking), "RerankTask reads it"
     return found

@@ -12,7 +12,7 @@ from models.tasks.spans import Span, TaggedTokens, TagScheme, find_spans
 from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
@@ -44,18 +44,18 @@ class SpansTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "task.text", self.text
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
-        if facts.head == "question-answering":
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
+        if facts.model.head == "question-answering":
             raise TaskError("task.question", "the checkpoint has a question-answering head, which needs a question")
         check_head(facts, "token-classification", "task.kind", "extract")
         return DocumentEncoder(self, tokenizer, facts)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         del facts
         return [pa.field("spans", SPANS)]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-        tags = facts.class_names
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+        tags = facts.model.class_names
         spans = find_spans(_tagged(rows, len(tags)), TagScheme.of(tags), rows.texts)
         return [pa.array([[_span(span) for span in of_row] for of_row in spans], SPANS)]
 
@@ -67,10 +67,10 @@ class DocumentEncoder(TemplateEncoder):
         TaskError: the template or the windows cannot be used.
     """
 
-    def __init__(self, task: SpansTask, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, task: SpansTask, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._tokenizer = tokenizer
         self._template = self.template(task.text, "task.text")
-        self._size = WindowSize.of(window=task.window, stride=task.stride, max_model_len=facts.max_model_len)
+        self._size = WindowSize.of(window=task.window, stride=task.stride, max_model_len=facts.model.max_model_len)
         room = self._size.window - len(tokenizer.encode(""))
         if room <= self._size.stride:
             raise TaskError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from pipelines.errors import TaskError
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 
 Merging = Literal["mean", "max"]
 """How the probabilities of a text's windows are put together."""
@@ -41,7 +41,7 @@ class WindowSize:
 
 
 def merged_window_size(
-    merging: Merging | None, window: int | None, stride: int | None, facts: ModelFacts
+    merging: Merging | None, window: int | None, stride: int | None, facts: TaskFacts
 ) -> WindowSize | None:
     """The windows a classification asks for, or None.
 
@@ -49,7 +49,7 @@ def merged_window_size(
         TaskError: a size that cannot be used, or one without a way of merging.
     """
     if merging is not None:
-        return WindowSize.of(window=window, stride=stride, max_model_len=facts.max_model_len)
+        return WindowSize.of(window=window, stride=stride, max_model_len=facts.model.max_model_len)
     for name, value in (("window", window), ("stride", stride)):
         if value is not None:
             raise TaskError(f"task.{name}", "needs task.windows, mean or max: how a text's windows are put together")

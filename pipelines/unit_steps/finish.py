@@ -33,7 +33,7 @@ from pipelines.kinds import INTERNAL_ERROR, NOT_FINITE, REFUSED
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit, RowFailure, Rows
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -44,13 +44,13 @@ _TOKEN_FIELDS = (
 )
 
 
-def result_columns(job: Job, facts: ModelFacts) -> list["pa.Field[Any]"]:
+def result_columns(job: Job, facts: TaskFacts) -> list["pa.Field[Any]"]:
     """The columns that finishing adds to the carried ones, in order, with the output's prefix."""
     fields = (*job.task.fields(facts), *_TOKEN_FIELDS)
     return [field.with_name(job.output.prefix + field.name) for field in fields]
 
 
-def finish(job: Job, facts: ModelFacts, prepared: PreparedUnit, answers: Answers) -> FinishedUnit:
+def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers) -> FinishedUnit:
     """A unit's output table and dead letters."""
     carried, misfits = _carried(job, prepared.rows)
     everything = AnsweredRows(
@@ -132,7 +132,7 @@ def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, Ro
     return tuple(sorted((*prepared.failures, *new), key=lambda failure: failure.row))
 
 
-def _results(job: Job, facts: ModelFacts, rows: AnsweredRows) -> pa.Table:
+def _results(job: Job, facts: TaskFacts, rows: AnsweredRows) -> pa.Table:
     """The result columns of the good rows."""
     arrays: list[Any] = [*job.task.columns(facts, rows), *_token_columns(job, rows)]
     return pa.Table.from_arrays(arrays, schema=pa.schema(result_columns(job, facts)))

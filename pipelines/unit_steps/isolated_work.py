@@ -20,7 +20,7 @@ from pipelines.rows.row_guard import guarded, unit_fault
 from pipelines.rows.rows import PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
 from pipelines.rows.unit import UnreadableUnit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.prepare import Preparer
 
 
@@ -36,8 +36,8 @@ class Workbench:
         self._tokenizer = Tokenizer.from_pretrained(folder, now=job.now)
 
     @cached_property
-    def facts(self) -> ModelFacts:
-        facts = ModelFacts.from_config(self._config, self._tokenizer, self._job.engine.max_model_len)
+    def facts(self) -> TaskFacts:
+        facts = TaskFacts.from_config(self._config, self._tokenizer, self._job.engine.max_model_len)
         return replace(facts, own=self._job.task.read_own(self._folder, self._config, self._tokenizer))
 
     @cached_property
@@ -49,7 +49,7 @@ class Workbench:
 class FittedTask:
     """A task on its checkpoint: what `Preparer` tells of it."""
 
-    facts: ModelFacts
+    facts: TaskFacts
     columns: Columns
     asked: Asked
 

@@ -11,7 +11,7 @@ from pipelines.formats.schema import Columns
 from pipelines.job import Job
 from pipelines.rows.rows import PreparedUnit, RowFailure, UnitRows
 from pipelines.rows.seeds import row_seed
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import SLICE_CHARS, Pace
 from pipelines.task_base.requests import EncodedRow, ModelRequest
 
@@ -25,7 +25,7 @@ class Preparer:
         TaskError: the task cannot be run on this checkpoint; `place` is the key of the spec.
     """
 
-    def __init__(self, job: Job, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+    def __init__(self, job: Job, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._encoder = encoder = job.task.encoder(tokenizer, facts)
         own_seed = None if job.task.sampling is None else job.task.sampling.seed
         self._seed = job.seed if own_seed is None else own_seed  # what all rows' seeds are derived from

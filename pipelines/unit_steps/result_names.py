@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from pipelines.errors import TaskError
 from pipelines.job import Job
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.finish import result_columns
 
 
-def check_names(job: Job, facts: ModelFacts, columns: Sequence[str]) -> None:
+def check_names(job: Job, facts: TaskFacts, columns: Sequence[str]) -> None:
     """Compares the columns of the input that are carried with those that the task writes.
 
     Raises:

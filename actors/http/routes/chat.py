@@ -136,4 +136,4 @@ def _max_tokens(body: ChatBody, num_prompt: int, card: ModelCard) -> int:
         raise ApiError(
             400, "max_tokens and max_completion_tokens differ; give one of them", param="max_completion_tokens"
         )
-    return given[0] if given else max(1, card.max_model_len - num_prompt)
+    return given[0] if given else max(1, card.facts.max_model_len - num_prompt)

@@ -31,16 +31,16 @@ async def answer_classify(service: Service, request: Request, body: ClassifyBody
     for index, text in enumerate(texts):
         if not text:
             raise ApiError(400, f"input[{index}] is empty", param="input")
-    if served.card.head == "causal":
+    if served.card.facts.head == "causal":
         return await _answer_labels(service, request, served, body, texts)
     for name in ("labels", "question"):
         if getattr(body, name) is not None:
             raise unsupported(name, "is for causal models; this one has a classification head with classes of its own")
     encoded = await admitted(served, request, encode_inputs(inputs_of(texts), served, service.limits, param="input"))
-    check_lengths(encoded, served.card.max_model_len)
+    check_lengths(encoded, served.card.facts.max_model_len)
     token_ids = [ids.tolist() for ids in encoded]
     logits = np.stack(await scored(service, request, served, served.model.score(token_ids), token_ids))  # [N, C]
-    return _response(served, logits, served.card.class_names, served.card.outcome, token_ids)
+    return _response(served, logits, served.card.facts.class_names, served.card.facts.outcome, token_ids)
 
 
 async def _answer_labels(

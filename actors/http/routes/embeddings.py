@@ -30,7 +30,7 @@ async def answer_embeddings(service: Service, request: Request, body: Embeddings
     prompt = embedding.prompt(name=body.prompt_name) if isinstance(inputs[0], str) else ""
     work = encode_inputs(inputs, served, limits, param="input", how=_way(embedding, prompt))
     encoded = await admitted(served, request, work)
-    check_lengths(encoded, embedding.max_len(served.card.max_model_len))
+    check_lengths(encoded, embedding.max_len(served.card.facts.max_model_len))
     token_ids = [ids.tolist() for ids in encoded]
     options = EmbedOptions(
         dimensions=body.dimensions,

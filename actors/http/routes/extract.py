@@ -48,14 +48,14 @@ async def answer_extract(service: Service, request: Request, body: ExtractBody) 
     """The response to an extract request."""
     served = service.find(body.model, note_of(request))
     served.require_head("token-classification", "question-answering")
-    if served.card.head == "token-classification" and body.question is not None:
+    if served.card.facts.head == "token-classification" and body.question is not None:
         raise unsupported("question", "is for question-answering heads; this model tags tokens")
-    if served.card.head == "question-answering" and body.question is None:
+    if served.card.facts.head == "question-answering" and body.question is None:
         raise ApiError(400, "question: a question-answering head needs one", param="question")
     texts = [body.input] if isinstance(body.input, str) else body.input
     check_num_inputs(texts, service.limits, param="input")
     documents = await admitted(served, request, _documents(served, texts, body.question, service.limits))
-    inputs = _read(texts, documents, served.card.max_model_len, service.limits, is_owned=body.question is None)
+    inputs = _read(texts, documents, served.card.facts.max_model_len, service.limits, is_owned=body.question is None)
     token_ids = [part.token_ids.tolist() for one in inputs for part in one.parts]
     logits = iter(await scored(service, request, served, served.model.score(token_ids), token_ids))
     data = await asyncio.to_thread(_extractions, served, inputs, logits)
@@ -79,7 +79,7 @@ async def _documents(served: ServedModel, texts: Sequence[str], question: str | 
 
 async def _around(served: ServedModel, question: str, limits: Limits) -> Document:
     """What stands around every text."""
-    window = served.card.max_model_len
+    window = served.card.facts.max_model_len
     check_num_chars([question], min(MAX_DOCUMENT_CHARS, max_text_chars(window)), limits, param="question")
     around = await served.texts.run("text", text_work.encode_question, question, param="question")
     if around.room(window) < 1:
@@ -125,7 +125,7 @@ def _extractions(served: ServedModel, inputs: Sequence[_Read], logits: Iterator[
 def _extraction(served: ServedModel, one: _Read, logits: Sequence[FloatArray]) -> Extraction:
     for values in logits:
         check_finite(values)
-    if served.card.head == "question-answering":
+    if served.card.facts.head == "question-answering":
         answer = find_answer(zip(logits, (part.offsets for part in one.parts), strict=True), one.text)
         return Extraction(
             index=one.index, answer=None if answer is None else ExtractedAnswer.model_validate(asdict(answer))
@@ -134,5 +134,5 @@ def _extraction(served: ServedModel, one: _Read, logits: Sequence[FloatArray]) -
         return Extraction(index=one.index, spans=[])
     offsets = np.concatenate([part.offsets for part in one.parts])  # [T, 2] over all windows
     tokens = TaggedTokens.of(np.zeros(len(offsets), np.int64), offsets, np.concatenate(logits))
-    (spans,) = find_spans(tokens, TagScheme.of(served.card.class_names), [one.text])
+    (spans,) = find_spans(tokens, TagScheme.of(served.card.facts.class_names), [one.text])
     return Extraction(index=one.index, spans=[ExtractedSpan.model_validate(asdict(span)) for span in spans])

@@ -49,7 +49,7 @@ async def encode_asked(
         RequestError: a text cannot be encoded.
         TemplateError: the chat template failed.
     """
-    most = max_text_chars(served.card.max_model_len)
+    most = max_text_chars(served.card.facts.max_model_len)
     check_all_chars(asked.labels, most, param="labels")
     check_num_chars([asked.question], most, limits, param="question")
     check_num_chars(texts, most, limits, param="input")
@@ -57,14 +57,14 @@ async def encode_asked(
     shared = (list(asked.labels), asked.question)
     try:
         found = await served.texts.run(
-            lane, text_work.encode_labels, *shared, served.card.eos_token_ids, most, param="labels"
+            lane, text_work.encode_labels, *shared, served.card.facts.eos_token_ids, most, param="labels"
         )
     except RequestError as error:
         raise ApiError(400, f"labels: {error}", param="labels") from error
     if found.fault is not None:
         raise ApiError(400, f"labels: {found.fault}", param="labels")
     _check_room(found, len(texts), served, limits)
-    room = served.card.max_model_len - max(map(len, found.token_ids))
+    room = served.card.facts.max_model_len - max(map(len, found.token_ids))
     prompts: list[Int32Array] = []
     around_bytes = sum(map(num_utf8_bytes, [asked.question, *asked.labels]))
     for piece in pieces(texts, around_bytes=around_bytes):
@@ -77,9 +77,9 @@ async def encode_asked(
 def _check_room(found: text_work.AskedLabels, num_texts: int, served: ServedModel, limits: Limits) -> None:
     """Refuses a question and labels around which no text fits, or not so many, before the texts are tokenized."""
     num_longest, num_around = max(map(len, found.token_ids)), found.num_around - _JOINED_TOKENS
-    if num_around + num_longest > served.card.max_model_len:
+    if num_around + num_longest > served.card.facts.max_model_len:
         num_tokens = found.num_around + num_longest
-        raise too_long("the question and the labels have", num_tokens, served.card.max_model_len, "labels")
+        raise too_long("the question and the labels have", num_tokens, served.card.facts.max_model_len, "labels")
     if num_around * num_texts > limits.max_request_tokens:
         num_tokens = found.num_around * num_texts
         raise too_long("all of input with its question and labels has", num_tokens, limits.max_request_tokens, "input")

@@ -67,7 +67,7 @@ async def encode_inputs(
     texts = [one for one in inputs if isinstance(one, str)]
     given = [np.array(one, np.int32) for one in inputs if not isinstance(one, str)]
     check_num_tokens(given, limits, param=param)
-    check_num_chars(texts, max_text_chars(served.card.max_model_len), limits, param=param)
+    check_num_chars(texts, max_text_chars(served.card.facts.max_model_len), limits, param=param)
     from_texts = iter(await _encode(texts, served, limits, how, param=param))
     from_ids = iter(given)
     found = [next(from_texts if isinstance(one, str) else from_ids) for one in inputs]
@@ -101,7 +101,7 @@ async def encode_texts(
         ApiError: 400, one is longer than could fit.
         RequestError: one cannot be encoded.
     """
-    check_num_chars(texts, max_text_chars(served.card.max_model_len), limits, param=param)
+    check_num_chars(texts, max_text_chars(served.card.facts.max_model_len), limits, param=param)
     how = TextWay(function=text_work.encode_texts, arguments=(add_special_tokens,))
     return await _encode(texts, served, limits, how, param=param)
 
@@ -124,7 +124,7 @@ async def encode_chat(
     for name in variables:
         if name in _RESERVED or not name.isidentifier():
             raise ApiError(400, f"chat_template_kwargs: {name} cannot be set", param="chat_template_kwargs")
-    most = max_text_chars(served.card.max_model_len)
+    most = max_text_chars(served.card.facts.max_model_len)
     shown = [{"role": _role(message), "content": _content(message)} for message in messages]
     check_all_chars(_texts_of(messages), most, param="messages")
     given = [text for item in variables.items() for text in item if isinstance(text, str)]
@@ -146,10 +146,10 @@ def check_vocabulary(token_ids: Int32Array, card: ModelCard, *, param: str) -> N
     if not len(token_ids):
         return
     lowest, highest = int(token_ids.min()), int(token_ids.max())
-    if not 0 <= lowest <= highest < card.vocab_size:
+    if not 0 <= lowest <= highest < card.facts.vocab_size:
         raise ApiError(
             400,
-            f"{param} holds token ids from {lowest} to {highest}; the vocabulary has 0 to {card.vocab_size - 1}",
+            f"{param} holds token ids from {lowest} to {highest}; the vocabulary has 0 to {card.facts.vocab_size - 1}",
             param=param,
         )
 

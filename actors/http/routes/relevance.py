@@ -89,7 +89,7 @@ async def _encoded(
             param=params[1],
         )
         check_num_tokens(found, limits, param=params[1])
-    limit = reranking.max_len(served.card.max_model_len)
+    limit = reranking.max_len(served.card.facts.max_model_len)
     for index, ids in enumerate(found):
         if len(ids) > limit:
             raise too_long(f"{params[1]}[{index}] with its {params[0]} has", len(ids), limit, params[1])
@@ -100,7 +100,7 @@ def _check_chars(
     served: ServedModel, pairs: Sequence[Pair], instruction: str | None, limits: Limits, params: tuple[str, str]
 ) -> None:
     """Refuses more characters than could fit, a query counted for each of its documents, before anything is tokenized."""
-    most = max_text_chars(served.card.max_model_len)
+    most = max_text_chars(served.card.facts.max_model_len)
     check_num_chars([instruction or ""], most, limits, param="instruction")
     check_num_chars([pair.query for pair in pairs[:1]], most, limits, param=params[0])
     total = 0

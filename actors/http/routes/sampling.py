@@ -86,11 +86,11 @@ def check_length(num_prompt: int, max_tokens: int, card: ModelCard, *, param: st
     Raises:
         ApiError: 400, with both numbers.
     """
-    if num_prompt + max_tokens <= card.max_model_len:
+    if num_prompt + max_tokens <= card.facts.max_model_len:
         return
     raise ApiError(
         400,
-        f"this model's maximum context length is {card.max_model_len} tokens; {num_prompt + max_tokens} were asked for, "
+        f"this model's maximum context length is {card.facts.max_model_len} tokens; {num_prompt + max_tokens} were asked for, "
         f"{num_prompt} in {param} and {max_tokens} to generate: shorten {param} or lower max_tokens",
         param=param,
         code="context_length_exceeded",

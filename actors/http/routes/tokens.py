@@ -27,7 +27,7 @@ async def answer_tokenize(service: Service, request: Request, body: TokenizeText
     else:
         work = encode_text(body.prompt, served, limits, param="prompt", add_special_tokens=body.add_special_tokens)
     found = (await admitted(served, request, work)).tolist()
-    return json_response(Tokens(count=len(found), max_model_len=served.card.max_model_len, tokens=found))
+    return json_response(Tokens(count=len(found), max_model_len=served.card.facts.max_model_len, tokens=found))
 
 
 async def answer_detokenize(service: Service, request: Request, body: DetokenizeBody) -> Response:

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.http.limits import Limits
 from actors.online.local import LocalModel
-from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.actors.serving import load, served, serving, shortened
 
 SHORT = 64
 TEXT = {"model": "causal", "prompt": "a b", "max_tokens": 1}
@@ -134,8 +133,7 @@ def client(
     others = {"classifier": classifier_path, "tagger": tagger_path, "reranker": reranker_path}
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
-    tiny = served("causal", causal_path, causal)
-    short = replace(tiny, card=replace(tiny.card, max_model_len=SHORT))  # so that answers without a limit are short
+    short = shortened(served("causal", causal_path, causal), SHORT)  # so that answers without a limit are short
     headers = {"content-type": "application/json"}
     with (
         serving([short, *models], limits=Limits(max_n=2)) as address,

@@ -1,7 +1,6 @@
 """The OpenAPI document is true: whatever it allows gets an answer that it describes, and whatever it does not is refused."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from actors.http.app import create_app
 from actors.http.bodies.types import MAX_NAME
 from actors.http.limits import Limits
 from actors.online.local import LocalModel
-from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.actors.serving import load, served, serving, shortened
 
 MANY = settings(
     max_examples=10,
@@ -39,8 +38,7 @@ def address(
     others = {"classifier": classifier_path, "tagger": tagger_path, "reranker": reranker_path}
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
-    tiny = served("causal", causal_path, causal)
-    short = replace(tiny, card=replace(tiny.card, max_model_len=SHORT))  # so that answers without a limit are short
+    short = shortened(served("causal", causal_path, causal), SHORT)  # so that answers without a limit are short
     with serving([short, *models], limits=Limits(max_n=2)) as found:
         yield found
     for model in loaded.values():

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -61,6 +62,12 @@ def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 6
     card = ModelCard.from_description(name, path, tokenizer)
     texts = TextPool(path)
     return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(max_concurrent))
+
+
+def shortened(model: ServedModel, max_model_len: int) -> ServedModel:
+    """The same, as if its checkpoint was made for sequences of `max_model_len` tokens."""
+    facts = replace(model.card.facts, max_model_len=max_model_len)
+    return replace(model, card=replace(model.card, facts=facts))
 
 
 def client_of(models: Sequence[ServedModel]) -> httpx.AsyncClient:

@@ -11,12 +11,14 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
 from models.config.types import Head, ProblemType
+from models.tasks.facts import ModelFacts
+from models.tasks.labels import outcome_of
 from models.text.tokenizer import Tokenizer
 from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import RowFailure, UnitRows
 from pipelines.rows.unit import NO_ROW_GROUP, Unit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.task import Task
 
 WORDS = tuple(f"w{number}" for number in range(200))
@@ -58,16 +60,16 @@ def make_facts(
     problem_type: ProblemType | None = None,
     max_model_len: int = 64,
     eos_token_ids: tuple[int, ...] = (3,),
-) -> ModelFacts:
-    return ModelFacts(
+) -> TaskFacts:
+    model = ModelFacts(
         head=head,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        problem_type=problem_type,
+        class_names=tuple(names),
+        outcome=outcome_of(problem_type, len(names)),
         vocab_size=256,
         max_model_len=max_model_len,
         eos_token_ids=eos_token_ids,
     )
+    return TaskFacts(model=model)
 
 
 def make_job(task: Task, *, columns: tuple[str, ...] | None = None, prefix: str = "", seed: int = 0) -> Job:

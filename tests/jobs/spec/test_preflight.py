@@ -73,7 +73,7 @@ def check(write_spec: SpecWriter, corpus: Path) -> Iterator[Checker]:
 
 def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
     found = check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id]")
-    assert found.facts.head == "sequence-classification"
+    assert found.facts.model.head == "sequence-classification"
     assert [source.relative_path for source in found.opened.sources.files] == ["tickets.parquet"]
 
 

@@ -30,7 +30,7 @@ from pipelines.rows.row_guard import describe_fault, fault_name, faulty_rows, gu
 from pipelines.rows.rows import Answers, FinishedUnit
 from pipelines.rows.streak import Fault, FaultStreak
 from pipelines.rows.unit import UnreadableUnit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
@@ -84,7 +84,7 @@ def outcomes_of(job: Job) -> list[Outcome]:
     """A run of a job in this process: every stage as Ray would call it, with a fake engine between them."""
     folder = Path(job.model.path)
     tokenizer = Tokenizer.from_pretrained(folder)
-    facts = ModelFacts.from_config(ModelConfig.from_pretrained(folder), tokenizer, None)
+    facts = TaskFacts.from_config(ModelConfig.from_pretrained(folder), tokenizer, None)
     with Ledger.open(job, {"unit_rows": 3}) as ledger:
         columns = Columns(carried=job.input.columns, required=frozenset({"body"}))
         sources = list_sources(job.input)

@@ -18,7 +18,7 @@ from jobs.report.source import RunOutput
 from jobs.spec.job import load_spec
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, RowEncoder
 from pipelines.task_base.task import Counted, Task
@@ -53,14 +53,14 @@ class MarginTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "task.text", self.text
 
-    def encoder(self, tokenizer: Tokenizer, facts: ModelFacts) -> RowEncoder:
+    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "sequence-classification", "task.kind", "a margin")
         return WholeTexts(self.text, tokenizer)
 
-    def fields(self, facts: ModelFacts) -> list["pa.Field[Any]"]:
+    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
         return [pa.field("margin", pa.float32())]
 
-    def columns(self, facts: ModelFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
+    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         probabilities = torch.tensor(np.stack(rows.logits)).softmax(dim=-1).sort(dim=-1).values
         return [pa.array((probabilities[:, -1] - probabilities[:, -2]).numpy(), pa.float32())]
 

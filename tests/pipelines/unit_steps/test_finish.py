@@ -17,7 +17,7 @@ from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR
 from pipelines.ledger.unit_files import encode_results, result_table
 from pipelines.rows.rows import Answers, FinishedUnit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
@@ -40,7 +40,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return word_tokenizer(tmp_path_factory.mktemp("tokenizer"), has_frame=True)
 
 
-def run(job: Job, facts: ModelFacts, tokenizer: Tokenizer, columns: dict[str, Any], model: Model) -> FinishedUnit:
+def run(job: Job, facts: TaskFacts, tokenizer: Tokenizer, columns: dict[str, Any], model: Model) -> FinishedUnit:
     """Prepares rows 10 and on, answers every request with `model`, and finishes."""
     rows = make_rows(pa.table(columns), first_row=10)
     prepared = Preparer(job, tokenizer, facts).prepare(rows, relative_path="x")
@@ -166,7 +166,7 @@ class TestClassify:
     job = make_job(ClassifyTask(text="{{ body }}"))
 
     def finished(
-        self, facts: ModelFacts, tokenizer: Tokenizer, model: Model, body: Sequence[str] = ("w1",)
+        self, facts: TaskFacts, tokenizer: Tokenizer, model: Model, body: Sequence[str] = ("w1",)
     ) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = result_table(run(self.job, facts, tokenizer, {"body": body}, model)).to_pylist(
             maps_as_pydicts="strict"

@@ -22,7 +22,7 @@ from models.isolation import Limits
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import OverrunsError, TaskError
 from pipelines.rows.rows import PreparedUnit, UnitRows
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
 from pipelines.tasks.generate import GenerateTask
 from pipelines.unit_steps.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
@@ -59,7 +59,7 @@ def isolated(model: Path, task: GenerateTask, *, limits: Limits = SHORT, **more:
 def prepared_here(model: Path, rows: UnitRows) -> dict[int, list[int]]:
     """The token ids of each row's text, by row number."""
     tokenizer = Tokenizer.from_pretrained(model)
-    facts = ModelFacts.from_config(ModelConfig.from_pretrained(model), tokenizer, None)
+    facts = TaskFacts.from_config(ModelConfig.from_pretrained(model), tokenizer, None)
     return ids_by_row(Preparer(make_job(task_of("{{ body }}")), tokenizer, facts).prepare(rows, relative_path="x"))
 
 

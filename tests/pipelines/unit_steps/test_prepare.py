@@ -17,7 +17,7 @@ from pipelines.errors import TaskError
 from pipelines.job import InputSpec
 from pipelines.rows.rows import PreparedUnit, RowFailure
 from pipelines.rows.seeds import row_seed
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
@@ -47,7 +47,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]
     }
 
 
-def prepare(task: Task, facts: ModelFacts, tokenizer: Tokenizer, columns: dict[str, Any], **job: Any) -> PreparedUnit:
+def prepare(task: Task, facts: TaskFacts, tokenizer: Tokenizer, columns: dict[str, Any], **job: Any) -> PreparedUnit:
     preparer = Preparer(make_job(task, **job), tokenizer, facts)
     return preparer.prepare(make_rows(pa.table(columns), first_row=10), relative_path="rows.parquet")
 
@@ -445,7 +445,7 @@ class TestWrongTasks:
         ],
     )
     def test_the_place_is_named(
-        self, task: Task, facts: ModelFacts, place: str, tokenizers: dict[str, Tokenizer]
+        self, task: Task, facts: TaskFacts, place: str, tokenizers: dict[str, Tokenizer]
     ) -> None:
         with pytest.raises(TaskError) as caught:
             Preparer(make_job(task), tokenizers["framed"], facts)

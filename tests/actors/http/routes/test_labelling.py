@@ -18,7 +18,7 @@ from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.ledger.unit_files import result_table
 from pipelines.rows.rows import Answers, FinishedUnit
-from pipelines.task_base.facts import ModelFacts
+from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
@@ -72,7 +72,7 @@ def of_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: i
 def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: int) -> FinishedUnit:
     """The texts as one unit of a job."""
     tokenizer = Tokenizer.from_pretrained(path)
-    facts = ModelFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
+    facts = TaskFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
     job = make_job(task)
     preparer = Preparer(job, tokenizer, facts)
     prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
