@@ -17,6 +17,7 @@ import pipelines.errors
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("models", "actors", "pipelines", "jobs")
+PLACED = re.compile(r"`(\w+)` \(`((?:models|actors|pipelines|jobs)/[\w./-]*\.py)`\)")
 NAMED = re.compile(r"`((?:models|actors|pipelines|jobs|tests|k8s|docs)/[\w./-]*)`")
 
 
@@ -28,6 +29,13 @@ def rooms() -> list[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     assert [name for name in NAMED.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_finds_in_a_module_is_there(page: Path) -> None:
+    """`Name` (`path`) in a page: the module has a class or a function of that name."""
+    found = [(name, (ROOT / path).read_text()) for name, path in PLACED.findall(page.read_text())]
+    assert [name for name, text in found if not re.search(rf"^(class|(async )?def) {name}\b", text, re.MULTILINE)] == []
 
 
 def test_every_room_says_what_lives_there() -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from models.engine.engine import Engine
@@ -44,17 +45,6 @@ class _Caller(Generic[Answer]):
 
 
 _Item = tuple[_Caller[Any], Delta | Output | Exception]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ask:
-    """What a caller asks for, as the engine's `add` takes it."""
-
-    token_ids: Sequence[int]
-    params: SamplingParams
-    is_streamed: bool
-    seed: int | None
-    priority: Priority
 
 
 def _send(items: Iterable[_Item]) -> None:
@@ -112,8 +102,8 @@ class AsyncEngine:
             EngineError: the engine failed; every request in flight gets this.
         """
         caller = _Caller[Delta](request_id=request_id)
-        ask = _Ask(token_ids=token_ids, params=params, is_streamed=True, seed=seed, priority=priority)
-        with self._asked(caller, ask):
+        add = partial(self._engine.add, request_id, token_ids, params, seed=seed, is_streamed=True, priority=priority)
+        with self._asked(caller, add):
             while not caller.is_over:
                 yield await caller.take()
 
@@ -128,8 +118,8 @@ class AsyncEngine:
     ) -> Output:
         """The finished output of one request. Raises what `stream` raises."""
         caller = _Caller[Output](request_id=request_id)
-        ask = _Ask(token_ids=token_ids, params=params, is_streamed=False, seed=seed, priority=priority)
-        with self._asked(caller, ask):
+        add = partial(self._engine.add, request_id, token_ids, params, seed=seed, priority=priority)
+        with self._asked(caller, add):
             return await caller.take()
 
     async def abort(self, request_id: str) -> None:
@@ -148,13 +138,14 @@ class AsyncEngine:
         self._engine.close()
 
     @contextmanager
-    def _asked(self, caller: _Caller[Any], ask: _Ask) -> Iterator[None]:
-        """Within it the caller is answered. A request that is left before its end is aborted."""
+    def _asked(self, caller: _Caller[Any], add: Callable[[], None]) -> Iterator[None]:
+        """Has the engine's thread `add` a request, whose answers the caller gets within. One that is left before its end is
+        aborted."""
         with self._lock:
             if self._failure is not None:
                 raise EngineError(str(self._failure))
             self._open.add(caller)
-            self._commands.put(lambda: self._add(caller, ask))
+            self._commands.put(lambda: self._add(caller, add))
         try:
             yield
         finally:
@@ -163,17 +154,10 @@ class AsyncEngine:
             if not caller.is_over:
                 self._commands.put(lambda: self._abandon(caller))
 
-    def _add(self, caller: _Caller[Any], ask: _Ask) -> None:
+    def _add(self, caller: _Caller[Any], add: Callable[[], None]) -> None:
         """Takes up a request. What is wrong with it is its caller's alone: the engine has not begun with it."""
         try:
-            self._engine.add(
-                caller.request_id,
-                ask.token_ids,
-                ask.params,
-                seed=ask.seed,
-                is_streamed=ask.is_streamed,
-                priority=ask.priority,
-            )
+            add()
         except (ModelError, TypeError, ValueError) as error:
             _send([(caller, error)])
         else:

@@ -1,6 +1,6 @@
 """POST /v1/chat/completions: a conversation in, answers out, whole or as they come."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fastapi import Request
@@ -114,7 +114,7 @@ class ChatAnswer:
             finish_reason=reason,
         )
 
-    def _logprobs(self, entries: "list[TokenLogprobs] | tuple[TokenLogprobs, ...]") -> ChatLogprobs | None:
+    def _logprobs(self, entries: Sequence[TokenLogprobs]) -> ChatLogprobs | None:
         if self._num_top is None:
             return None
         return chat_logprobs(entries, self._served.tokenizer, self._num_top)
