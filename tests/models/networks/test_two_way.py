@@ -13,7 +13,8 @@ from transformers import AutoModel
 from models import Engine, Scorer
 from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError, RequestError
-from tests.helpers.tiny_families import FAMILIES, LONGROPE
+from models.tasks.answers import MAX_ANSWER_TOKENS, find_answer
+from tests.helpers.tiny_families import DENSE, FAMILIES, LONGROPE
 from tests.models.networks.test_parity import ORACLES, logits_of, ragged
 
 CheckpointMaker = Callable[..., Path]
@@ -27,7 +28,8 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 10}),
     ("phi3", {"original_max_position_embeddings": 33, "rope_parameters": LONGROPE}),
 ]
-HEADS = ("sequence-classification", "token-classification")
+HEADS = ("sequence-classification", "token-classification", "question-answering")
+QUESTION = 3
 CASES = [(*shape, head) for shape in SHAPES for head in HEADS if head not in FAMILIES[shape[0]].missing]
 
 
@@ -44,7 +46,8 @@ def test_logits_are_those_of_transformers(
     family_checkpoint: CheckpointMaker, tmp_path: Path, family: str, fields: dict[str, Any], head: str
 ) -> None:
     """In one pack, in packs of a few sequences, and alone; under the key that transformers reads and under the other."""
-    folder = family_checkpoint(family, head, **{"num_labels": 5, "pad_token_id": 0} | fields)
+    labels = {} if head == "question-answering" else {"num_labels": 5}  # a start and an end are all that one has
+    folder = family_checkpoint(family, head, **{"pad_token_id": 0} | labels | fields)
     theirs, ours = (with_keys(folder, tmp_path / str(number), keys) for number, keys in enumerate(KEYS))
     oracle = ORACLES[head].from_pretrained(theirs, dtype=torch.float32)
     expected = [logits_of(oracle, head, ids) for ids in ragged()]
@@ -57,6 +60,48 @@ def test_logits_are_those_of_transformers(
     assert (
         max(float((logits - reference).abs().max()) for logits, reference in zip(causal, expected, strict=True)) > 0.01
     )
+
+
+@pytest.mark.parametrize("family", [name for name in DENSE if "question-answering" not in FAMILIES[name].missing])
+def test_answers_are_the_likeliest_pairs_of_transformers_logits(
+    family_checkpoint: CheckpointMaker, tmp_path: Path, family: str
+) -> None:
+    """The question is the first three tokens; a token of the text after it is one letter."""
+    causal = family_checkpoint(family, "question-answering", pad_token_id=0, initializer_range=0.5)
+    folder = with_keys(causal, tmp_path / "model", {"is_causal": False})
+    oracle = ORACLES["question-answering"].from_pretrained(folder, dtype=torch.float32)
+    texts = [ids for ids in ragged() if len(ids) > 4]
+    answers = found_answers(folder, texts)
+    for ids, answer in zip(texts, answers, strict=True):
+        assert answer == likeliest_pair(logits_of(oracle, "question-answering", ids))
+    assert answers.count(None) < len(texts)
+    assert answers != found_answers(causal, texts)
+
+
+def found_answers(folder: Path, texts: list[list[int]]) -> list[tuple[int, int] | None]:
+    """The first letter of each answer, and the one after its last; None where there is none."""
+    found = []
+    for ids, logits in zip(texts, Scorer.from_pretrained(folder).score(texts), strict=True):
+        letters = len(ids) - QUESTION
+        places = torch.arange(letters)
+        offsets = torch.cat([torch.full((QUESTION, 2), -1), torch.stack([places, places + 1], dim=-1)])  # [T, 2]
+        answer = find_answer([(logits.numpy(), offsets.to(torch.int32).numpy())], "x" * letters)
+        found.append(None if answer is None else (answer.start, answer.end))
+    return found
+
+
+def likeliest_pair(logits: torch.Tensor) -> tuple[int, int] | None:
+    """As SQuAD 2 is evaluated: every pair of letters is tried, and none at all is the pair of the first token."""
+    text = logits[QUESTION:].tolist()
+    sums = {
+        (start, end + 1): text[start][0] + text[end][1]
+        for start in range(len(text))
+        for end in range(start, min(start + MAX_ANSWER_TOKENS, len(text)))
+    }
+    best, second = sorted(sums, key=lambda pair: sums[pair], reverse=True)[:2]
+    nothing = float(logits[0].sum())
+    assert min(sums[best] - sums[second], abs(sums[best] - nothing)) > 1e-3  # no near-tie, which may fall either way
+    return None if nothing > sums[best] else best
 
 
 @pytest.mark.parametrize(("family", "fields"), SHAPES)
