@@ -17,8 +17,19 @@ import yaml
 
 from tests.helpers.faulty_store import Fault, FaultyStore, Forward
 from tests.helpers.pipelines.control_stores import control_store
-from tests.helpers.pipelines.killing import GENERATE, PATIENCE_S, Bench, Process, Run, below, processes_with, wait_until
+from tests.helpers.pipelines.killing import (
+    GENERATE,
+    PATIENCE_S,
+    UNIT_ROWS,
+    Bench,
+    Process,
+    Run,
+    below,
+    processes_with,
+    wait_until,
+)
 from tests.helpers.pipelines.running import rows_in, short_folder
+from tests.helpers.pipelines.terminals import status_of_hung_up
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -120,6 +131,27 @@ def test_a_signal_ends_a_run_that_computes(bench: Bench, number: signal.Signals)
         assert ends(run, within_s=5.0) == 130
     assert "millrace: interrupted" in run.output
     assert lease_owner(bench, name) is None
+
+
+def test_a_terminal_that_hangs_up_ends_a_run_that_computes_and_the_next_loses_nothing(
+    tmp_path: Path, tiny_checkpoint: Callable[..., Path], temp: Path
+) -> None:
+    """Servers of Ray are in the group that SIGHUP goes to. The next run's terminal hangs up too, where that is ignored."""
+    bench = Bench(tmp_path, tiny_checkpoint("causal"), temp, task=GENERATE, num_rows=800)
+    on_terminal = [sys.executable, "-m", "jobs", "run", str(bench.spec("hung-up"))]
+    env = {**os.environ, "RAY_TMPDIR": str(temp)}
+    receipts = bench.out("hung-up") / "receipts"
+
+    def committed(count: int) -> Callable[[], bool]:
+        return lambda: receipts.exists() and len(list(receipts.iterdir())) >= count
+
+    assert status_of_hung_up(on_terminal, env, is_ignored=False, is_time=committed(5)) == 130
+    wait_until(lambda: not processes_with(str(temp)), "nothing to be left")
+    assert lease_owner(bench, "hung-up") is None
+    before = len(list(receipts.iterdir()))
+    assert before < 800 / UNIT_ROWS
+    assert status_of_hung_up(on_terminal, env, is_ignored=True, is_time=committed(before + 5)) == 0
+    bench.check_texts("hung-up")
 
 
 def part_of_cluster(run: Run, program: str) -> Process:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from jobs.spec.job import load_spec
 from tests.helpers.pipelines.control_stores import strange_server
 from tests.helpers.pipelines.killing import Bench
-from tests.helpers.pipelines.running import rows_in, short_folder
+from tests.helpers.pipelines.running import contents, drive, rows_in, short_folder
+from tests.helpers.pipelines.terminals import status_of_hung_up
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -48,6 +50,19 @@ def test_a_run_that_nobody_can_hear_ends_well(bench: Bench) -> None:
     assert ended.returncode == 0
     assert len(rows_in(bench.out("deaf"))) == NUM_ROWS
     assert (bench.out("deaf") / "report.html").exists()
+
+
+@pytest.mark.cluster
+def test_a_terminal_that_hangs_up_ends_a_run_unless_that_is_ignored(bench: Bench) -> None:
+    """As SIGTERM does; and with SIGHUP ignored, as under nohup, the run that goes on writes what an undisturbed one writes. A run that
+    computes, on a cluster of its own, is in `tests/faults`."""
+    on_terminal = command(bench, "hung-up", "--address", ray.get_runtime_context().gcs_address)
+    assert status_of_hung_up(on_terminal, os.environ, is_ignored=False) == 130
+    assert status_of_hung_up(on_terminal, os.environ, is_ignored=True) == 0
+    assert drive(load_spec(bench.spec("undisturbed")).job).exit_status == 0
+    assert len(rows_in(bench.out("hung-up"))) == NUM_ROWS
+    assert contents(bench.out("hung-up")) == contents(bench.out("undisturbed"))
+    assert (bench.out("hung-up") / "report.html").exists()
 
 
 def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str:
