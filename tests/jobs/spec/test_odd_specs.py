@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -99,8 +99,7 @@ SERVICE: dict[str, Any] = {
     "api_keys": {"file": "KEYS"},
 }  # fmt: skip
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FUZZ_OF_A_KIND = settings(FUZZ, max_examples=80)
+FUZZ = settings(deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +188,22 @@ def filled(text: str, model: str, places: dict[str, str]) -> str:
     return text
 
 
+def often(few: int, many: int) -> pytest.MarkDecorator:
+    """How many are drawn, anew every time: few, and in `make faults` many."""
+    return pytest.mark.parametrize("num_examples", [few, pytest.param(many, marks=pytest.mark.faults)])
+
+
+@often(20, 80)
 @pytest.mark.parametrize("kind", BASES)
-@FUZZ_OF_A_KIND
-@given(data=st.data())
-def test_an_odd_job_is_refused_with_its_place_or_planned(
-    places: dict[str, str], kind: str, data: st.DataObject
-) -> None:
+def test_an_odd_job_is_refused_with_its_place_or_planned(places: dict[str, str], kind: str, num_examples: int) -> None:
     spec, model = BASES[kind]
-    check_command("plan", filled(data.draw(odd_specs(spec)), model, places), places)
+
+    @settings(FUZZ, max_examples=num_examples)
+    @given(text=odd_specs(spec))
+    def check(text: str) -> None:
+        check_command("plan", filled(text, model, places), places)
+
+    check()
 
 
 def test_what_is_spoiled_is_a_right_spec_of_every_class_of_task(places: dict[str, str]) -> None:
@@ -214,10 +221,14 @@ def test_what_is_spoiled_is_a_right_spec_of_every_class_of_task(places: dict[str
     assert sorted(made) == sorted(own)
 
 
-@FUZZ
-@given(text=odd_specs(SERVICE))
-def test_an_odd_service_is_refused_with_its_place_or_started(places: dict[str, str], text: str) -> None:
-    check_command("serve", filled(text, "CHAT", places).replace('"port": 0', f'"port": {free_port()}'), places)
+@often(50, 150)
+def test_an_odd_service_is_refused_with_its_place_or_started(places: dict[str, str], num_examples: int) -> None:
+    @settings(FUZZ, max_examples=num_examples)
+    @given(text=odd_specs(SERVICE))
+    def check(text: str) -> None:
+        check_command("serve", filled(text, "CHAT", places).replace('"port": 0', f'"port": {free_port()}'), places)
+
+    check()
 
 
 def keys_of(value: Any, path: str = "") -> list[str]:
@@ -227,13 +238,16 @@ def keys_of(value: Any, path: str = "") -> list[str]:
     return [key for name, item in below for key in (name, *keys_of(item, name))]
 
 
-@FUZZ
-@given(
-    key=st.sampled_from([*keys_of(GENERATE), "a", "task.messages.9", "input.paths.0.x", "", ".", "a..b", "task." + "9" * 5000]),
-    value=st.sampled_from(ODD) | st.text(max_size=6),
-)  # fmt: skip
-@example(key="task.sampling.stop_token_ids", value="[-1]")
-@example(key="task.chat_template_kwargs", value="{b: 1, a: 2}")
-def test_an_odd_override_is_refused_with_its_place_or_planned(places: dict[str, str], key: str, value: str) -> None:
+@often(50, 150)
+def test_an_odd_override_is_refused_with_its_place_or_planned(places: dict[str, str], num_examples: int) -> None:
     text = filled(yaml_of(tree(GENERATE)), "CHAT", places)
-    check_command("plan", text, places, "--set", f"{key}={value}")
+    keys = [*keys_of(GENERATE), "a", "task.messages.9", "input.paths.0.x", "", ".", "a..b", "task." + "9" * 5000]
+
+    @settings(FUZZ, max_examples=num_examples)
+    @given(key=st.sampled_from(keys), value=st.sampled_from(ODD) | st.text(max_size=6))
+    @example(key="task.sampling.stop_token_ids", value="[-1]")
+    @example(key="task.chat_template_kwargs", value="{b: 1, a: 2}")
+    def check(key: str, value: str) -> None:
+        check_command("plan", text, places, "--set", f"{key}={value}")
+
+    check()

@@ -18,11 +18,11 @@ from tests.helpers.models.warm_shards import WarmShards
 from tests.helpers.tiny_families import FAMILIES
 from tests.models.conftest import CheckpointMaker
 
-QUICK = ("qwen3", "zamba2")
+OFTEN = ("qwen3", "zamba2")  # the slices of all families, for two and four: tests/models/networks/test_sharding.py
 CASES = [
-    *((family, 2) if family in QUICK else pytest.param(family, 2, marks=pytest.mark.slow) for family in FAMILIES),
+    *((family, 2) if family in OFTEN else pytest.param(family, 2, marks=pytest.mark.faults) for family in FAMILIES),
     pytest.param("qwen3", 4, marks=pytest.mark.slow),
-    pytest.param("zamba2", 4, marks=pytest.mark.faults),  # its slices for four: tests/models/networks/test_sharding.py
+    pytest.param("zamba2", 4, marks=pytest.mark.faults),
 ]
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=2)
 

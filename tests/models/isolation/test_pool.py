@@ -35,7 +35,10 @@ def hasty() -> Iterator[IsolatedPool]:
     made.close()
 
 
-def test_a_pool_is_settled_once_its_context_is_made_or_has_failed(pool: IsolatedPool) -> None:
+def test_a_pool_is_settled_once_its_context_is_made_or_has_failed(
+    pool: IsolatedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.isolation.processes._CLOSE_S", 0.1)  # the slow one has to be killed
     pool.start()
     assert pool.is_settled(0)
     slow = IsolatedPool(work.hang, limits=LIMITS)

@@ -103,17 +103,20 @@ def test_logits_are_those_of_transformers(
 def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(
     family_checkpoint: CheckpointMaker, family: str, shape: str
 ) -> None:
-    """Windows and the switch of longrope are crossed in the prompt of some and while generating in others."""
+    """Windows and the switch of longrope are crossed in the prompt of some and while generating in others: of a shape that is not the
+    family's first, the shortest, one between and the longest are compared."""
     folder = family_checkpoint(family, "causal", max_position_embeddings=256, **SHARP | FAMILIES[family].shapes[shape])
     oracle: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     oracle.generation_config.eos_token_id = None
     with Engine.from_pretrained(folder, cache_bytes=2**22) as engine:
         outputs = engine.generate(ragged(), SamplingParams(max_tokens=64, temperature=0.0, ignore_eos=True))
     assert len({token for output in outputs for token in output.token_ids}) > 20
+    is_first = shape == next(iter(FAMILIES[family].shapes))
     for ids, output in zip(ragged(), outputs, strict=True):
         assert len(output.token_ids) == 64
         assert output.finish_reason == "length"
-        assert_greedy(oracle, ids, output.token_ids)
+        if is_first or len(ids) in (1, 33, 90):
+            assert_greedy(oracle, ids, output.token_ids)
 
 
 def test_the_old_spelling_of_the_rotary_base_gives_the_same_logits(

@@ -89,13 +89,15 @@ def test_logits_are_those_of_transformers(zamba2_checkpoint: CheckpointMaker, sh
 def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(
     zamba2_checkpoint: CheckpointMaker, shape: str
 ) -> None:
+    """All of the first shape; the shortest, one between and the longest of the others."""
     folder = zamba2_checkpoint(**SHAPES[shape])
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, ignore_eos=True)
     with Engine.from_pretrained(folder, cache_bytes=2**24, max_num_seqs=8) as engine:
         outputs = engine.generate(prompts(), params)
     model = oracle(folder)
     for ids, output in zip(prompts(), outputs, strict=True):
-        assert output.token_ids == generated(model, ids)
+        if shape == GENERATED[0] or len(ids) in (1, 33, 90):
+            assert output.token_ids == generated(model, ids)
 
 
 def generated(model: Any, ids: list[int]) -> list[int]:

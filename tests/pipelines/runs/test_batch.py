@@ -98,32 +98,30 @@ def test_every_line_is_answered_as_over_http(model: Path, tmp_path: Path) -> Non
 def test_a_run_that_is_resumed_writes_the_same_bytes(model: Path, tmp_path: Path) -> None:
     drawn = [line(f"row {n}", CHAT, messages=USER, max_tokens=5, n=1 + n % 2) for n in range(12)]
     lines = [*drawn[:6], "no JSON", REFUSED[0], *drawn[6:]]
-    whole = spec_of(tmp_path, model, lines, more="unit_rows: 3\n", out="whole").job
-    assert drive(whole).exit_status == 0
-    texts = [json.dumps(each["response"]["body"]["choices"]) for each in lines_of(tmp_path / "whole/output.jsonl")]
+    job = spec_of(tmp_path, model, lines, more="unit_rows: 3\n").job
+    out, files = tmp_path / "out", ("output.jsonl", "errors.jsonl")
+    assert drive(job).exit_status == 0
+    texts = [json.dumps(each["response"]["body"]["choices"]) for each in lines_of(out / "output.jsonl")]
     assert len(set(texts)) > 6  # the same question is not answered alike: every row draws for itself
 
-    resumed = spec_of(tmp_path, model, lines, more="unit_rows: 3\n", out="resumed").job
-    assert drive(resumed).exit_status == 0
+    whole = contents(out), [(out / name).read_bytes() for name in files]
     for unit in (1, 3):
-        (tmp_path / "resumed" / receipt_name(unit)).unlink()
-    for name in ("output.jsonl", "errors.jsonl"):
-        (tmp_path / "resumed" / name).unlink()
-    assert drive(resumed).exit_status == 0
-    assert flaws(resumed) == []
-    assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
-    for name in ("output.jsonl", "errors.jsonl"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+        (out / receipt_name(unit)).unlink()
+    for name in files:
+        (out / name).unlink()
+    assert drive(job).exit_status == 0
+    assert flaws(job) == []
+    assert (contents(out), [(out / name).read_bytes() for name in files]) == whole
 
-    with (tmp_path / "resumed/output.jsonl").open("ab") as file:
+    with (out / "output.jsonl").open("ab") as file:
         file.write(b"more\n")
-    (tmp_path / "resumed/errors.jsonl").unlink()
-    assert [" ".join(flaw.split()[:4]) for flaw in flaws(resumed)] == [
+    (out / "errors.jsonl").unlink()
+    assert [" ".join(flaw.split()[:4]) for flaw in flaws(job)] == [
         "output.jsonl is not what",
         "errors.jsonl cannot be read:",
     ]
-    assert drive(resumed).exit_status == 0  # nothing is left to compute
-    assert flaws(resumed) == []
+    assert drive(job).exit_status == 0  # nothing is left to compute
+    assert flaws(job) == []
 
 
 def test_a_hostile_file_loses_nothing(model: Path, tmp_path: Path) -> None:

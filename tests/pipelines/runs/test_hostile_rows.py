@@ -5,15 +5,18 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from models import SamplingParams
 from pipelines.job import Job
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from tests.helpers.models.template_bombs import BOMBS
-from tests.helpers.pipelines.running import drive, fake_engine, job_of, rows_in
+from tests.helpers.pipelines.running import drive, fake_engine, job_of, logits, rows_in
 
 Checkpoint = Callable[..., Path]
 
@@ -42,13 +45,13 @@ def dispatching(variable: str, bombs: Mapping[str, str]) -> str:
     return f"{{% {first}" + "".join(f"{{% el{each}" for each in rest) + "{% else %}"
 
 
-def results(job: Job) -> dict[int, object]:
+def results(job: Job) -> dict[int, dict[str, Any]]:
     """The results of a run that is to end well, without the columns that say where they come from."""
     assert drive(job, make_engine=fake_engine).exit_status == 0
     return {row["id"]: row for row in rows_in(Path(job.output.path))}
 
 
-def expected_of(job: Job, task: ClassifyTask, tmp_path: Path) -> dict[int, object]:
+def expected_of(job: Job, task: ClassifyTask, tmp_path: Path) -> dict[int, dict[str, Any]]:
     """What a run with a plain template makes of the rows without a bomb."""
     plain = replace(job, task=task, output=replace(job.output, path=str(tmp_path / "plain")))
     return {number: row for number, row in results(plain).items() if number % 2}
@@ -61,10 +64,12 @@ def test_one_row_with_a_hostile_template_is_a_dead_letter_of_the_run(
     text = "{% if bomb == 'round' %}" + BOMBS["round"] + "{% else %}{{ body }}{% endif %}"
     model = tiny_checkpoint("sequence-classification")
     job = job_of(ClassifyTask(text=text), model=model, corpus=corpus, out=tmp_path / "out", unit_rows=3)
-    expected = expected_of(job, ClassifyTask(text="{{ body }}"), tmp_path)
     found = results(job)
     assert found.keys() == {1, 2, 3, 4, 5}
-    assert {number: row for number, row in found.items() if number % 2} == expected
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    for number, row in found.items():
+        expected = torch.from_numpy(logits(tokenizer(f"order {number // 2} is late")["input_ids"])).softmax(dim=-1)
+        assert list(row["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
     [letter] = rows_in(tmp_path / "out", "errors")
     assert letter["kind"] == "template_error"
     assert "it took more than 5 s of computing" in letter["message"]

@@ -69,7 +69,7 @@ def test_ray_starts_while_a_tokenizer_is_read_and_ends_with_what_is_found_wrong(
     assert_nothing_is_left(temp, job)
 
 
-@pytest.mark.cluster("own")
+@pytest.mark.faults
 def test_an_interrupt_while_ray_is_up_and_the_job_is_not_opened_ends_the_run(job: Job, temp: Path) -> None:
     opening = WrongJob(KeyboardInterrupt(), is_slow=True)
     assert run(job, address="local", opening=opening).exit_status == 130

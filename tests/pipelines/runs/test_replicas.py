@@ -98,7 +98,9 @@ def test_the_first_engine_to_be_ready_does_not_take_the_work_of_the_others(job: 
     assert max(int(path.name.split("-")[1]) for path in Path(small.model.path).glob("held-*")) <= 2
 
 
-@pytest.mark.parametrize(("num_units", "engines"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.faults), (12, 3)])
+@pytest.mark.parametrize(
+    ("num_units", "engines"), [(1, 1), *(pytest.param(*each, marks=pytest.mark.faults) for each in ((2, 2), (12, 3)))]
+)
 def test_there_are_no_more_engines_than_there_is_work_for(
     job: Callable[..., Job], num_units: int, engines: int
 ) -> None:
