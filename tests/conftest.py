@@ -31,7 +31,6 @@ LONGEST = (
     "jobs/serve/test_service.py",
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",
-    "k8s/test_commands.py",
     "models/engine/test_shard_processes.py",
     "pipelines/ledger/test_ledger.py",
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from jobs.show.progress import progress_display
@@ -72,9 +73,9 @@ def test_plan_shows_escapes_of_names_of_files(spec: Path) -> None:
     assert r"notes\x1b]0;owned\x07" in done.stdout
 
 
-@pytest.mark.cluster("own")
+@pytest.mark.cluster
 def test_run_check_and_report_show_escapes(spec: Path, tmp_path: Path) -> None:
-    done = said("run", spec)
+    done = said("run", spec, "--address", ray.get_runtime_context().gcs_address)
     assert done.returncode == 0, done.stderr
     assert r"notes\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e" in done.stderr
     assert said("report", tmp_path / "out").returncode == 0

@@ -60,7 +60,8 @@ def test_check_and_report_of_a_bucket_find_its_options(
     assert json.loads(open_store(made.output).read("report.json") or b"")["units_done"] == 2
 
 
-def test_an_option_goes_before_the_specs(made: Made, spec: Path) -> None:
+def test_an_option_goes_before_the_specs(made: Made, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.io.s3._FIRST_WAIT_S", 0.001)
     nobody = ["client_kwargs.endpoint_url=http://127.0.0.1:1", "config_kwargs.retries.max_attempts=0"]
     options = [argument for option in nobody for argument in ("--storage-option", option)]
     result = invoke("check", made.output.path, "--spec", spec, *options)
