@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ]
     with started_service(tmp_path_factory.mktemp("service"), models) as service:
         yield service
+
+
+@pytest.fixture(scope="module", autouse=True)
+def half_sent(service: Service) -> Iterator[list[socket.socket]]:
+    """Connections that send nothing and half a head, from the first test on: what they are waited for passes meanwhile."""
+    with connection(service.url) as silent, connection(service.url) as half:
+        half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        yield [silent, half]
 
 
 @pytest.fixture(scope="module")
@@ -230,17 +239,18 @@ def test_another_service_cannot_have_another_port_of_the_same_cluster(service: S
     assert "listens on 127.0.0.1" in found.stderr
 
 
-def test_no_half_sent_request_holds_a_connection_or_is_waited_for(service: Service) -> None:
+def test_no_half_sent_request_holds_a_connection_or_is_waited_for(
+    service: Service, half_sent: list[socket.socket]
+) -> None:
     """Through Ray Serve's proxy, whose server has none of these limits by itself."""
-    with connection(service.url) as silent, connection(service.url) as half, connection(service.url) as long:
-        half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+    with connection(service.url) as long:
         for path, status in (("/health", 200), ("/v1/completions", 401), ("/nothing", 401)):
             with connection(service.url) as found:
                 found.sendall(head("GET" if path == "/health" else "POST", path, length=1 << 23) + b" " * 1000)
                 assert status_of(until_closed(found)) == status
         long.sendall(head("POST", "/v1/completions", length=1 << 30, headers={"Authorization": f"Bearer {KEY}"}))
         assert status_of(until_closed(long)) == 413
-        assert until_closed(silent) == until_closed(half) == b""
+    assert [until_closed(each) for each in half_sent] == [b"", b""]
 
 
 def test_readiness_names_models_for_a_key_alone(service: Service) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -396,8 +396,13 @@ def damaged_file(store: Store, folder: str) -> str:
     return {"data": receipt.data.name, "errors": receipt.errors.name, "receipts": receipt_name(2)}[folder]
 
 
-@pytest.mark.parametrize(
-    ("folder", "change", "text"),
+def in_both_stores(damages: Sequence[tuple[str, Callable[[bytes], bytes | None], str]]) -> pytest.MarkDecorator:
+    """All of them in a folder, and the first in a bucket too, of which reading and writing are all that is asked here."""
+    places = [*(("folder", *each) for each in damages), pytest.param("s3", *damages[0], marks=pytest.mark.service)]
+    return pytest.mark.parametrize(("job", "folder", "change", "text"), places, indirect=["job"])
+
+
+@in_both_stores(
     [
         ("data", lambda content: None, "is missing"),
         ("data", lambda content: content + b"x", "bytes, its receipt says"),
@@ -423,8 +428,7 @@ def swapped(content: bytes) -> bytes:
     return content[:-9] + b"x" + content[-8:]
 
 
-@pytest.mark.parametrize(
-    ("folder", "change", "text"),
+@in_both_stores(
     [
         ("data", swapped, "its hash is not"),
         ("errors", lambda content: content.replace(b"20", b"21"), "its hash is not"),
