@@ -123,22 +123,26 @@ ENDPOINTS = (
 )
 
 
+@pytest.mark.parametrize("every", [len(ENDPOINTS), pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.model)
 def test_five_hundred_odd_texts_have_the_answers_of_a_job(
     endpoint: Endpoint,
+    every: int,
     address: str,
     causal_path: Path,
     classifier_path: Path,
     tagger_path: Path,
     reader_path: Path,
 ) -> None:
+    """Each asks for its share of them, and in `make faults` for all."""
+    odd = ODD[ENDPOINTS.index(endpoint) % every :: every]
     path = {"causal": causal_path, "classifier": classifier_path, "tagger": tagger_path, "reader": reader_path}
     max_model_len = 512 if endpoint.model == "causal" else 128
-    unit = finished_by_a_job(path[endpoint.model], endpoint.task, ODD, max_model_len=max_model_len)
+    unit = finished_by_a_job(path[endpoint.model], endpoint.task, odd, max_model_len=max_model_len)
     refused = {failure.row for failure in unit.failures}
-    good = [text for row, text in enumerate(ODD) if row not in refused]
+    good = [text for row, text in enumerate(odd) if row not in refused]
     expected: list[Any] = result_table(unit).column(endpoint.column).to_pylist()
-    assert len(good) == len(expected) > 400
+    assert len(good) == len(expected) > 0.8 * len(odd)
     found = []
     for start in range(0, len(good), PER_POST):
         part = good[start : start + PER_POST]
@@ -148,8 +152,8 @@ def test_five_hundred_odd_texts_have_the_answers_of_a_job(
     for text, one, other in zip(good, found, expected, strict=True):
         assert one == close_to(dict(other) if endpoint.column == "scores" else other), text
     for row in refused:
-        answer = post(address, endpoint.path, model=endpoint.model, input=ODD[row], **endpoint.body)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), ODD[row]
+        answer = post(address, endpoint.path, model=endpoint.model, input=odd[row], **endpoint.body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), odd[row]
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
