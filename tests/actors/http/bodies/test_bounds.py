@@ -38,7 +38,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
 def patient(causal_path: Path, causal: LocalModel, keys: ApiKeys) -> Iterator[str]:
     """A service that waits an hour for a body: what it answers at once, it answers without one."""
     limits = Limits(body_s=3600.0, body_idle_s=3600.0)
-    with serving([served("tiny", causal_path, causal)], keys=keys, limits=limits) as address:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        serving([served("tiny", causal_path, causal)], keys=keys, limits=limits) as address,
+    ):
+        patched.setattr(
+            "actors.http.bodies.bounds.LINGER_S", 0.1
+        )  # waited for after each answer that comes before its body
         yield address
 
 
