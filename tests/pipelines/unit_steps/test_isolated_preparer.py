@@ -105,7 +105,7 @@ DRAWN = settings(deadline=None, derandomize=True, suppress_health_check=list(Hea
 
 
 @pytest.mark.slow
-@settings(DRAWN, max_examples=1)
+@settings(DRAWN, max_examples=2)
 @given(st.lists(templates(), min_size=GENERATED, max_size=GENERATED))
 def test_any_template_costs_its_own_row_only(model: Path, sources: list[str]) -> None:
     check_templates(model, sources)
