@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import s3fs
 import yaml
 
@@ -136,20 +135,14 @@ def test_a_scheduled_run_labels_the_day_s_tickets(
     assert {row["label"] for row in rows} <= {"billing", "shipping", "returns"}
 
 
-@pytest.mark.cluster
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.cluster("own")
 def test_the_local_run_labels_the_tickets_it_brings(api: KubernetesApi, tmp_path: Path) -> None:
-    """On the cluster that RAY_ADDRESS names, as it does in a job of Ray's."""
     run = create_run(OVERLAYS / "local", api)
     files = mounted(build(OVERLAYS / "local"), tmp_path / "job")
     spec = files / "job-spec.yaml"
     demo = ROOT / "jobs/demo/checkpoints"  # what the Dockerfile copies
     spec.write_text(spec.read_text().replace("/opt/millrace/demo", str(demo)).replace("/etc/millrace/job", str(files)))
-    run_entrypoint(
-        run["spec"]["entrypoint"],
-        {"/etc/millrace/job": files, "/output": tmp_path / "output"},
-        {"RAY_ADDRESS": ray.get_runtime_context().gcs_address},
-    )
+    run_entrypoint(run["spec"]["entrypoint"], {"/etc/millrace/job": files, "/output": tmp_path / "output"})
     rows = pq_rows(tmp_path / f"output/{RUN_ID}/data")
     assert [row["ticket_id"] for row in rows] == [
         json.loads(line)["ticket_id"] for line in (files / "tickets.jsonl").read_text().splitlines()
