@@ -111,7 +111,7 @@ class GroupShards:
         try:
             ray.get(ended[0])
         except ray.exceptions.RayError as error:
-            return f"shard {self._ends[ended[0]]} is lost: {_described(error)}"
+            return f"shard {self._ends[ended[0]]} is lost: {_with_cause(error)}"
         return f"shard {self._ends[ended[0]]} ended before it was told to"
 
 
@@ -120,7 +120,7 @@ def group_shards(settings: EngineSettings, on_lost: OnFailure) -> StartShards:
     return partial(GroupShards, settings=settings, on_lost=on_lost)
 
 
-def _described(error: ray.exceptions.RayError) -> str:
+def _with_cause(error: ray.exceptions.RayError) -> str:
     if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
         return f"{type(error.cause).__name__}: {error.cause}"
     return str(error).partition(" Some common causes")[0]

@@ -11,7 +11,7 @@ from starlette.types import Message, Scope
 
 from actors.engine.core import LAST_WORDS_S
 from actors.http.app import create_app
-from actors.http.limits import Admission
+from actors.http.limits import ConcurrencyLimit
 from actors.http.served import ServedModel
 from actors.http.terms import TERMS, Terms
 from actors.http.texts.text_pool import TextPool
@@ -108,7 +108,7 @@ def _served(settings: EngineSettings, model: LocalModel) -> ServedModel:
     tokenizer = Tokenizer.from_pretrained(folder)
     card = ModelCard.from_description(_name_of(settings.path), folder, tokenizer, max_model_len=settings.max_model_len)
     texts = TextPool(folder, max_wait_s=_WAIT_S)
-    return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(_NO_LIMIT))
+    return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=ConcurrencyLimit(_NO_LIMIT))
 
 
 def _name_of(place: str) -> str:

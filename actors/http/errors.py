@@ -99,7 +99,7 @@ def api_error(error: Exception, *, retry_after_s: int = 1) -> ApiError:
         case RequestValidationError():
             told = validation_error(error.errors())
         case _:  # its text may hold a prompt: its type and place are logged, its text is not
-            logger.error("a request failed: %s at %s", type(error).__name__, _place(error))
+            logger.error("a request failed: %s at %s", type(error).__name__, _code_line(error))
             told = ApiError(500, "the request failed for a reason inside the service", code="internal_error")
     return told
 
@@ -154,7 +154,7 @@ def _param(location: Sequence[int | str], *, ends_with_field: bool) -> str | Non
         if isinstance(part, int):
             name += f"[{part}]"
         elif (ends_with_field and place == last) or not _is_union_member(part):
-            name += f".{_shown(part)}" if name else _shown(part)
+            name += f".{_shortened(part)}" if name else _shortened(part)
     return name or None
 
 
@@ -162,13 +162,13 @@ def _is_union_member(part: str) -> bool:
     return part in _SIMPLE_TYPES or not part.isidentifier() or part[:1].isupper()
 
 
-def _shown(field: str) -> str:
+def _shortened(field: str) -> str:
     if len(field) <= _MAX_SHOWN:
         return field
     return f"{field[:_MAX_SHOWN]}... ({len(field)} characters)"
 
 
-def _place(error: BaseException) -> str:
+def _code_line(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

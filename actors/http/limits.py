@@ -51,7 +51,7 @@ def max_text_chars(max_model_len: int) -> int:
     return min(MAX_TEXT_CHARS, CHARS_PER_TOKEN * max_model_len)
 
 
-class Admission:
+class ConcurrencyLimit:
     """Counts the sequences of one model that are being served, and refuses what goes over the limit: nothing queues here."""
 
     def __init__(self, max_concurrent: int = MAX_CONCURRENT) -> None:
@@ -59,10 +59,10 @@ class Admission:
         self.num_admitted = 0
 
     def check(self) -> None:
-        """Refuses a request before any work on it where there is no room for it, however small.
+        """Refuses a request of any size before work on it begins, if there is no room.
 
         Raises:
-            OverloadedError: there is none.
+            OverloadedError: as many sequences are being served as may be at once.
         """
         if self.num_admitted >= self.max_concurrent:
             raise OverloadedError(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.http.errors import ApiError, api_error
-from actors.http.limits import Admission, Limits
+from actors.http.limits import ConcurrencyLimit, Limits
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import ModelCard, OnlineModel
@@ -31,7 +31,7 @@ class ServedModel:
     tokenizer: Tokenizer
     texts: TextPool
     model: OnlineModel
-    admission: Admission = field(default_factory=Admission)
+    admission: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
 
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""

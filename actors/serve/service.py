@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.engine.owner import Packing
 from actors.engine.shard_group import group_shards
 from actors.errors import OverloadedError
-from actors.http.limits import Admission, Limits
+from actors.http.limits import ConcurrencyLimit, Limits
 from actors.online.coalesce import coalesced
 from actors.online.local import LocalModel
 from actors.online.model import FloatArray, ModelCard, OnlineModel, OnlineRequest
@@ -152,7 +152,7 @@ class RemoteModel(OnlineModel):
                 yield delta
         except Exception as error:
             is_over = True
-            raise _told(error) from error
+            raise _error_for_caller(error) from error
         finally:
             if not is_over:
                 responses.cancel()
@@ -186,10 +186,10 @@ class RemoteModel(OnlineModel):
         try:
             return await getattr(self._handle, method).remote(*arguments)
         except Exception as error:
-            raise _told(error) from error
+            raise _error_for_caller(error) from error
 
 
-def _told(error: Exception) -> Exception:
+def _error_for_caller(error: Exception) -> Exception:
     """What a caller is told of an error of a call to a replica."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, ModelError | OverloadedError):
         return error.cause
@@ -223,7 +223,7 @@ class Ingress:
             texts.start()  # what it cannot load is not loaded here either
             tokenizer = Tokenizer.from_pretrained(folder)
             card = ModelCard.from_description(model.name, folder, tokenizer, max_model_len=model.settings.max_model_len)
-            admission = Admission(QUEUE_FACTOR * model.settings.max_num_seqs * model.max_replicas)
+            admission = ConcurrencyLimit(QUEUE_FACTOR * model.settings.max_num_seqs * model.max_replicas)
             online = RemoteModel(handle)
             served.append(ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=online, admission=admission))
         keys = None if self._keys_file is None else ApiKeys(self._keys_file)

@@ -32,7 +32,7 @@ _WORD = re.compile(r"[a-z]{4,}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class TicketSpan:
     """A stretch of a ticket's body: character offsets, end exclusive, and what fills it (a span label, or a slot's name)."""
 
     start: int
@@ -54,9 +54,9 @@ class Ticket:
     category: str
     urgency: str
     summary: str
-    spans: tuple[Span, ...]
+    spans: tuple[TicketSpan, ...]
     question: str
-    answer: Span | None
+    answer: TicketSpan | None
 
 
 def make_tickets(count: int, *, seed: int) -> Iterator[Ticket]:
@@ -89,7 +89,7 @@ def make_ticket(number: int, *, seed: int, ramblings: int | None = None) -> Tick
         urgency=urgency,
         summary=" | ".join((category, facts.product or NOTHING, facts.order or NOTHING, urgency)),
         spans=tuple(
-            Span(start=mark.start, end=mark.end, label=_LABEL_OF_SLOT[mark.label], text=mark.text)
+            TicketSpan(start=mark.start, end=mark.end, label=_LABEL_OF_SLOT[mark.label], text=mark.text)
             for mark in marks
             if mark.label in _LABEL_OF_SLOT
         ),
@@ -156,7 +156,7 @@ def _sentence(rng: Random, issue: str) -> str:
     return clause[0].upper() + clause[1:] + ("" if clause.endswith("?") else rng.choice((".", ".", "!", "...")))
 
 
-def _write(rng: Random, sentences: list[str], facts: _Facts) -> tuple[str, list[Span]]:
+def _write(rng: Random, sentences: list[str], facts: _Facts) -> tuple[str, list[TicketSpan]]:
     """Joins the sentences into a body and marks every slot's place in it."""
     has_typos = rng.random() < 0.25
     is_lower = rng.random() < 0.1
@@ -174,7 +174,7 @@ def _write(rng: Random, sentences: list[str], facts: _Facts) -> tuple[str, list[
                 body += casing(_misspell(rng, piece) if has_typos else piece)
                 continue
             value = casing(_fill(rng, piece, facts))
-            marks.append(Span(start=len(body), end=len(body) + len(value), label=piece, text=value))
+            marks.append(TicketSpan(start=len(body), end=len(body) + len(value), label=piece, text=value))
             body += value
     return body, marks
 

@@ -114,7 +114,7 @@ JOBS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class DemoResult:
     """What became of a job. `problems` is empty if everything is as it should be."""
 
     job: DemoJob
@@ -183,7 +183,7 @@ def _run(spec: LoadedSpec, console: Console) -> tuple[int, Progress]:
     return summary.exit_status, summary.progress
 
 
-def _outcome(job: DemoJob, corpus: Corpus, output: Path, progress: Progress) -> Outcome:
+def _outcome(job: DemoJob, corpus: Corpus, output: Path, progress: Progress) -> DemoResult:
     rows = _results(output / "data")
     dead_letters = [orjson.loads(line) for line in _lines(output / "errors")]
     accuracy = job.accuracy(rows, corpus.tickets)
@@ -194,7 +194,9 @@ def _outcome(job: DemoJob, corpus: Corpus, output: Path, progress: Progress) -> 
         problems.append(f"{len(rows)} rows were answered and {len(dead_letters)} failed; it should be {good} and {bad}")
     if accuracy < job.floor:
         problems.append(f"accuracy is {accuracy:.1%}; at least {job.floor:.0%} is expected")
-    return Outcome(job=job, progress=progress, accuracy=accuracy, dead_letters=dead_letters, problems=tuple(problems))
+    return DemoResult(
+        job=job, progress=progress, accuracy=accuracy, dead_letters=dead_letters, problems=tuple(problems)
+    )
 
 
 def _results(data: Path) -> list[dict[str, Any]]:
@@ -209,7 +211,7 @@ def _lines(folder: Path) -> Iterator[bytes]:
         yield from path.read_bytes().splitlines()
 
 
-def results_table(outcomes: Sequence[Outcome]) -> Table:
+def results_table(outcomes: Sequence[DemoResult]) -> Table:
     """One line a job: how much, how fast, how right."""
     table = Table(title="What the jobs did", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("job", "task"):
@@ -232,7 +234,7 @@ def results_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def dead_letters_table(outcomes: Sequence[Outcome]) -> Table:
+def dead_letters_table(outcomes: Sequence[DemoResult]) -> Table:
     """One line a kind of failure: its rows in all jobs together, and what the first of them says."""
     letters = [letter for outcome in outcomes for letter in outcome.dead_letters]
     messages = {letter["kind"]: letter["message"] for letter in reversed(letters)}

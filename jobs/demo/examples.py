@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from jobs.demo import SPECS
 from jobs.demo import vocabulary as words
-from jobs.demo.corpus import SPAN_LABELS, Span, Ticket, row_of
+from jobs.demo.corpus import SPAN_LABELS, Ticket, TicketSpan, row_of
 from jobs.spec.job import load_spec
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
@@ -134,7 +134,7 @@ def _answered(prompt: Sequence[int], answer: Sequence[int]) -> Example:
     return Example(ids=[*prompt, *answer[:-1]], targets=[IGNORED] * (len(prompt) - 1) + list(answer))
 
 
-def _tags(offsets: Offsets, spans: Sequence[Span]) -> list[int]:
+def _tags(offsets: Offsets, spans: Sequence[TicketSpan]) -> list[int]:
     tags = np.where(offsets[:, 1] > offsets[:, 0], TAGS.index("O"), IGNORED)
     for span in spans:
         inside = _touching(offsets, span)
@@ -144,7 +144,7 @@ def _tags(offsets: Offsets, spans: Sequence[Span]) -> list[int]:
     return [int(tag) for tag in tags]
 
 
-def _answer_place(offsets: Offsets, answer: Span | None) -> list[int]:
+def _answer_place(offsets: Offsets, answer: TicketSpan | None) -> list[int]:
     if answer is None:
         return [0, 0]
     inside = _touching(offsets, answer)
@@ -153,7 +153,7 @@ def _answer_place(offsets: Offsets, answer: Span | None) -> list[int]:
     return [int(inside[0]), int(inside[-1])]
 
 
-def _touching(offsets: Offsets, span: Span) -> npt.NDArray[np.int64]:
+def _touching(offsets: Offsets, span: TicketSpan) -> npt.NDArray[np.int64]:
     """The tokens that share a character with the span, in order."""
     return np.flatnonzero((offsets[:, 0] < span.end) & (offsets[:, 1] > span.start))
 

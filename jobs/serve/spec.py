@@ -14,7 +14,7 @@ from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute
 from jobs.spec.model import ModelYaml
-from jobs.spec.places import Document, Places, document_of, read_document
+from jobs.spec.places import Places, YamlDocument, document_of, read_document
 from pipelines.job import EngineSpec, ModelSpec
 from pipelines.task_base.yaml import Strict, Text
 
@@ -100,7 +100,7 @@ def service_from(values: Mapping[str, Any]) -> LoadedService:
     return _service_of(document_of(values, "spec"))
 
 
-def _service_of(document: Document) -> LoadedService:
+def _service_of(document: YamlDocument) -> LoadedService:
     try:
         spec = ServiceSpecYaml.model_validate(document.values)
     except ValidationError as error:

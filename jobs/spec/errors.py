@@ -14,11 +14,11 @@ from pydantic_core import ErrorDetails
 
 from jobs.errors import shown
 from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Document
+from jobs.spec.places import YamlDocument
 from jobs.spec.yaml_reading import SECRETS
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], document: Document) -> list[str]:
+def problems_of(error: ValidationError, model: type[BaseModel], document: YamlDocument) -> list[str]:
     """One line a problem, in the order of the file; `model` is what the document was validated against."""
     places = document.places
     found = [_resolve(detail, model) for detail in error.errors()]

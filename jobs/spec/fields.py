@@ -19,7 +19,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 NAME_TEXT = "1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
 
 
-def _place(path: str) -> str:
+def _checked_path(path: str) -> str:
     fault = _fault_of(path)
     if fault:
         raise ValueError(f"was {shown(path)}; {fault}")
@@ -44,7 +44,7 @@ def _fault_of(path: str) -> str:
     return ""
 
 
-Place = Annotated[Text, AfterValidator(_place)]
+Place = Annotated[Text, AfterValidator(_checked_path)]
 """A path, pattern or URL."""
 Name = Annotated[str, Field(pattern=NAME)]
 

@@ -35,7 +35,7 @@ def check_model(
     """
     with problems_at(places, (*model_at, "path")):
         found = model.find("description")
-        config = _described(found)
+        config = _read_config(found)
     with problems_at(places, (*model_at, "quantization")):
         choose_quantization(model.quantization, config.quantization)
     try:
@@ -57,7 +57,7 @@ def _option_at(name: str, places: Places, model_at: KeyPath) -> KeyPath:
     return old if places.has(old) else (*model_at, "options", name)
 
 
-def _described(found: FoundCheckpoint) -> ModelConfig:
+def _read_config(found: FoundCheckpoint) -> ModelConfig:
     if found.folder.is_file():
         raise CheckpointError(why_it_is_no_folder(found.folder))
     if not found.folder.is_dir():

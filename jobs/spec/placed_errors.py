@@ -27,7 +27,7 @@ def placed_errors(spec: LoadedSpec) -> Iterator[None]:
     except ConfigError as error:  # the checkpoint's own was read before
         raise SpecError([spec.places.problem(ENGINE, str(error))]) from error
     except PlanError as error:
-        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
+        raise SpecError([spec.places.problem(_key_of(error, spec), str(error))]) from error
 
 
 @contextmanager
@@ -36,12 +36,12 @@ def problems_of_input(spec: LoadedSpec) -> Iterator[None]:
     try:
         yield
     except PlanError as error:
-        raise SpecError([spec.places.problem(_place_of(error, spec), str(error))]) from error
+        raise SpecError([spec.places.problem(_key_of(error, spec), str(error))]) from error
     except SourceError as error:
         raise SpecError([spec.places.problem(PATHS, str(error))]) from error
 
 
-def _place_of(error: PlanError, spec: LoadedSpec) -> KeyPath:
+def _key_of(error: PlanError, spec: LoadedSpec) -> KeyPath:
     """The key that is wrong: the one that the error carries, the first that names a column it misses, or that of its file."""
     if error.place is not None:
         return key_path(error.place)

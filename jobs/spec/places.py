@@ -62,14 +62,14 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class YamlDocument:
     """A YAML mapping as plain values, with the places of its keys."""
 
     values: dict[str, Any]
     places: Places
 
 
-def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+def read_document(path: Path, overrides: Sequence[str] = ()) -> YamlDocument:
     """Reads one YAML mapping and applies `--set` overrides (`a.b=c`, the value read as YAML) in order.
 
     Raises:
@@ -87,7 +87,7 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     return _document(str(path), read.value, read.lines, read.literal_lines, overrides)
 
 
-def document_of(values: Mapping[str, Any], name: str, overrides: Sequence[str] = ()) -> Document:
+def document_of(values: Mapping[str, Any], name: str, overrides: Sequence[str] = ()) -> YamlDocument:
     """A document from values that stand in no file; `name` stands in the place of one. Applies overrides as `read_document` does.
 
     Raises:
@@ -102,14 +102,14 @@ def _document(
     lines: dict[KeyPath, int],
     literal_lines: dict[KeyPath, int],
     overrides: Sequence[str],
-) -> Document:
+) -> YamlDocument:
     given: dict[KeyPath, str] = {}
     for override in overrides:
         target = _apply(values, override)
         for stale in [key for key in lines if key[: len(target)] == target]:
             del lines[stale]
         given[target] = override
-    return Document(
+    return YamlDocument(
         values=values,
         places=Places(file=file, lines=lines, literal_lines=literal_lines, overrides=given),
     )

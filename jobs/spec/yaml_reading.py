@@ -166,7 +166,7 @@ class _Reader:
             name = self._name(key, path, seen)
             if name is not None:
                 here = (*path, name)
-                self._place(here, key, value)
+                self._keep_place(here, key, value)
                 values[name] = self.value(value, here, depth=depth + 1)
         return values
 
@@ -187,11 +187,11 @@ class _Reader:
         values = []
         for index, item in enumerate(node.value):
             here = (*path, index)
-            self._place(here, item, item)
+            self._keep_place(here, item, item)
             values.append(self.value(item, here, depth=depth + 1))
         return values
 
-    def _place(self, path: KeyPath, named_by: yaml.Node, value: yaml.Node) -> None:
+    def _keep_place(self, path: KeyPath, named_by: yaml.Node, value: yaml.Node) -> None:
         """Keeps where a value stands; one that was merged in before stands elsewhere, with all that is in it."""
         for stale in [known for known in self.lines if path == known[: len(path)]] if path in self.lines else ():
             del self.lines[stale]

@@ -49,14 +49,14 @@ def public_url(url: str) -> str:
     names = {name.lower() for name, _, _ in given}
     signing = _SIGNING | _AZURE if "sig" in names else _SIGNING
     kept = [
-        name + equals + _told(name, value)
+        name + equals + _value_or_digest(name, value)
         for name, equals, value in given
         if name.lower() not in signing and not name.lower().startswith(_SIGNING_PREFIXES)
     ]
     return urlunsplit(parts._replace(query="&".join(kept)))
 
 
-def _told(name: str, value: str) -> str:
+def _value_or_digest(name: str, value: str) -> str:
     if len(value) < _MAX_OPEN_CHARS or name.lower() in _VERSIONS:
         return value
     return f"sha256-{hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()[:12]}"

@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args
 
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.layer_rules import LayerRule, all_full, all_sliding, sliding_after_full, sliding_without_rope
 from models.config.option import Declared, check_options, declared
 from models.config.rope import RopeRules
@@ -60,7 +60,7 @@ class Family(Generic[Options]):
     always_biased: bool = False
     long_context: int | None = None
     has_retrievers: bool = False
-    mixers: Callable[[Fields, int, Options], Mixers] | None = None
+    mixers: Callable[[ConfigFields, int, Options], Mixers] | None = None
     options: type[Options]
 
     def choose(self, given: Mapping[str, object]) -> Options:

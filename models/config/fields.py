@@ -19,7 +19,7 @@ Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fields:
+class ConfigFields:
     """The values of one JSON object.
 
     `null` counts as absent; `within` is the dotted place of the object inside its file, with a dot at its end. Every
@@ -31,7 +31,7 @@ class Fields:
     within: str = ""
 
     @classmethod
-    def read(cls, file: Path) -> "Fields":
+    def read(cls, file: Path) -> "ConfigFields":
         """Reads a file.
 
         Raises:
@@ -95,12 +95,12 @@ class Fields:
             raise self.error(name, "a list of strings")
         return value
 
-    def nested(self, name: str) -> "Fields":
+    def nested(self, name: str) -> "ConfigFields":
         """The object under this name; an empty one where there is none."""
         value = self._value(name, {})
         if not isinstance(value, dict):
             raise self.error(name, "an object")
-        return Fields(file=self.file, values=value, within=f"{self.within}{name}.")
+        return ConfigFields(file=self.file, values=value, within=f"{self.within}{name}.")
 
     def token_id(self, name: str, default: int | None = None) -> int | None:
         """A token id, or None where the file says null. The default is for an absent field only."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.types import LayerType
 
 
@@ -16,24 +16,24 @@ class Layers:
     window: int | None
 
 
-LayerRule = Callable[[Fields, int], Layers]
+LayerRule = Callable[[ConfigFields, int], Layers]
 
 
-def all_full(fields: Fields, num_layers: int) -> Layers:
+def all_full(fields: ConfigFields, num_layers: int) -> Layers:
     """Every layer rotates and sees all keys."""
     del fields
     kind: LayerType = "full_attention"
     return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=None)
 
 
-def all_sliding(fields: Fields, num_layers: int, *, default: int | None = None) -> Layers:
+def all_sliding(fields: ConfigFields, num_layers: int, *, default: int | None = None) -> Layers:
     """Phi-3's and Mistral's rule: a window, where there is one, is that of every layer."""
     window = fields.optional_integer("sliding_window", default)
     kind: LayerType = "full_attention" if window is None else "sliding_attention"
     return Layers(types=(kind,) * num_layers, rotated=(True,) * num_layers, window=window)
 
 
-def sliding_after_full(fields: Fields, num_layers: int) -> Layers:
+def sliding_after_full(fields: ConfigFields, num_layers: int) -> Layers:
     """Qwen2's and Qwen3's rule: with `use_sliding_window`, the first `max_window_layers` are full and the rest slide."""
     is_on = fields.boolean("use_sliding_window", default=False)
     window = fields.optional_integer("sliding_window", 4096) if is_on else None
@@ -42,7 +42,7 @@ def sliding_after_full(fields: Fields, num_layers: int) -> Layers:
     return Layers(types=_layer_types(fields, slides, window), rotated=(True,) * num_layers, window=window)
 
 
-def sliding_without_rope(fields: Fields, num_layers: int) -> Layers:
+def sliding_without_rope(fields: ConfigFields, num_layers: int) -> Layers:
     """SmolLM3's rule: every `no_rope_layer_interval`-th layer, or those the list marks 0, have no rotary embedding, and
     with `use_sliding_window` only they slide."""
     interval = fields.integer("no_rope_layer_interval", 4)
@@ -61,7 +61,7 @@ def sliding_without_rope(fields: Fields, num_layers: int) -> Layers:
     return Layers(types=types, rotated=tuple(rotated), window=window)
 
 
-def _layer_types(fields: Fields, slides: list[bool], window: int | None) -> tuple[LayerType, ...]:
+def _layer_types(fields: ConfigFields, slides: list[bool], window: int | None) -> tuple[LayerType, ...]:
     """An explicit list wins over the family's rule."""
     names = fields.strings("layer_types")
     if names is None:

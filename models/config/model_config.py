@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from models.checkpoint.place import description_folder
 from models.config.families import FAMILIES, HIDDEN_ACTS, OTHERS, Family
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.limits import (
     MAX_HEAD_DIM,
     MAX_HEADS,
@@ -121,13 +121,15 @@ class ModelConfig:
             OptionError: the family has no such option, or it cannot be what was given.
         """
         folder = description_folder(path)
-        fields = Fields.read(folder / "config.json")
+        fields = ConfigFields.read(folder / "config.json")
         generation = folder / "generation_config.json"
-        found = Fields.read(generation) if generation.exists() else Fields(file=generation, values={})
+        found = ConfigFields.read(generation) if generation.exists() else ConfigFields(file=generation, values={})
         return _resolve(fields, found, options, has_modules=(folder / MODULES_FILE).exists())
 
 
-def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any], *, has_modules: bool) -> ModelConfig:
+def _resolve(
+    fields: ConfigFields, generation: ConfigFields, options: Mapping[str, Any], *, has_modules: bool
+) -> ModelConfig:
     """Fills the class defaults in and checks every value."""
     model_type = _model_type(fields)
     family = FAMILIES[model_type]
@@ -185,7 +187,7 @@ def _resolve(fields: Fields, generation: Fields, options: Mapping[str, Any], *, 
     )
 
 
-def _model_type(fields: Fields) -> str:
+def _model_type(fields: ConfigFields) -> str:
     given = fields.values.get("model_type")
     if isinstance(given, str) and given in OTHERS:
         raise fields.error(
@@ -194,7 +196,7 @@ def _model_type(fields: Fields) -> str:
     return fields.choice("model_type", tuple(FAMILIES))
 
 
-def _architecture(fields: Fields, family: Family[Any]) -> str:
+def _architecture(fields: ConfigFields, family: Family[Any]) -> str:
     """The first published class name; the causal model where the file names none."""
     allowed = tuple(family.class_prefix + suffix for suffix in _HEADS)
     names = fields.strings("architectures")
@@ -203,7 +205,7 @@ def _architecture(fields: Fields, family: Family[Any]) -> str:
     return names[0] if names else allowed[0]
 
 
-def _is_causal(fields: Fields) -> bool:
+def _is_causal(fields: ConfigFields) -> bool:
     """Whether queries see only the keys before them, under the name that transformers reads, or that of networks with code of their own."""
     is_two_way = fields.boolean("use_bidirectional_attention", default=False)
     is_causal = fields.boolean("is_causal", default=not is_two_way)
@@ -218,7 +220,7 @@ def _head(architecture: str, family: Family[Any], *, is_causal: bool, is_bare: b
     return "embedding" if head == "causal" and (is_bare or not is_causal) else head
 
 
-def _head_dim(fields: Fields, family: Family[Any], hidden_size: int, num_heads: int) -> int:
+def _head_dim(fields: ConfigFields, family: Family[Any], hidden_size: int, num_heads: int) -> int:
     """Zamba2's is always its share of twice the hidden size; the others may name one."""
     width = (family.width_of_heads or 1) * hidden_size
     derives = family.mixers is not None or (fields.values.get("head_dim") is None and family.head_dim is None)
@@ -237,7 +239,7 @@ def _head_dim(fields: Fields, family: Family[Any], hidden_size: int, num_heads: 
     return head_dim
 
 
-def _num_key_value_heads(fields: Fields, family: Family[Any], num_heads: int) -> int:
+def _num_key_value_heads(fields: ConfigFields, family: Family[Any], num_heads: int) -> int:
     if "num_key_value_heads" in fields.values or family.num_key_value_heads is None:
         count = fields.integer("num_key_value_heads", num_heads, maximum=MAX_HEADS)
     else:
@@ -248,12 +250,12 @@ def _num_key_value_heads(fields: Fields, family: Family[Any], num_heads: int) ->
     return count
 
 
-def _dtype(fields: Fields) -> Dtype:
+def _dtype(fields: ConfigFields) -> Dtype:
     name = "dtype" if fields.values.get("dtype") is not None else "torch_dtype"
     return fields.choice(name, get_args(Dtype), "float32")
 
 
-def _id2label(fields: Fields) -> dict[int, str]:
+def _id2label(fields: ConfigFields) -> dict[int, str]:
     """Class names by class number: `id2label`, or LABEL_0 to LABEL_{num_labels - 1}."""
     named = fields.nested("id2label").values
     if not named:
@@ -271,7 +273,7 @@ def _id2label(fields: Fields) -> dict[int, str]:
     return dict(sorted(labels.items()))
 
 
-def _problem_type(fields: Fields) -> ProblemType | None:
+def _problem_type(fields: ConfigFields) -> ProblemType | None:
     if fields.values.get("problem_type") is None:
         return None
     kind: ProblemType = fields.choice("problem_type", get_args(ProblemType))

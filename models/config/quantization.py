@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from models.checkpoint.other_layouts import quantized_by
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.types import Dtype
 from models.errors import ConfigError
 
@@ -108,7 +108,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_quantization(config: Fields) -> QuantizationConfig | None:
+def read_quantization(config: ConfigFields) -> QuantizationConfig | None:
     """The `quantization_config` of a config.json as bitsandbytes' users write it, None where there is none.
 
     Which tensors are quantized is not read here: the checkpoint's files show it.
@@ -151,7 +151,7 @@ def read_quantization(config: Fields) -> QuantizationConfig | None:
     return QuantizationConfig(method="int8", int8_threshold=float(threshold))
 
 
-def _flag(saved: Fields, name: str) -> bool:
+def _flag(saved: ConfigFields, name: str) -> bool:
     """Written as `load_in_8bit` by hand, as `_load_in_8bit` too by transformers."""
     return saved.boolean(name, default=saved.boolean(f"_{name}", default=False))
 

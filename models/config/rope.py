@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.limits import MAX_FACTOR, MAX_POSITIONS, MAX_THETA
 from models.config.types import RopeConfig
 
@@ -32,7 +32,7 @@ class RopeRules:
     original_context: int | None = None
 
 
-def read_rope(fields: Fields, rules: RopeRules, *, head_dim: int, max_positions: int) -> RopeConfig:
+def read_rope(fields: ConfigFields, rules: RopeRules, *, head_dim: int, max_positions: int) -> RopeConfig:
     """`rope_scaling` if it holds anything, else `rope_parameters`; a value inside the dict wins over one beside it.
 
     Raises:
@@ -68,7 +68,7 @@ def read_rope(fields: Fields, rules: RopeRules, *, head_dim: int, max_positions:
     )
 
 
-def _partial_rotary_factor(fields: Fields, rope: Fields, head_dim: int) -> float:
+def _partial_rotary_factor(fields: ConfigFields, rope: ConfigFields, head_dim: int) -> float:
     factor = rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
     num_rotated = int(head_dim * factor)
     if not 0 < num_rotated <= head_dim or num_rotated % 2:
@@ -76,7 +76,7 @@ def _partial_rotary_factor(fields: Fields, rope: Fields, head_dim: int) -> float
     return factor
 
 
-def _check_value(rope: Fields, kind: str, name: str, num_frequencies: int) -> None:
+def _check_value(rope: ConfigFields, kind: str, name: str, num_frequencies: int) -> None:
     value = rope.values.get(name)
     if name in ("short_factor", "long_factor"):
         is_numbers = isinstance(value, list) and all(
@@ -92,7 +92,7 @@ def _check_value(rope: Fields, kind: str, name: str, num_frequencies: int) -> No
         rope.number(name, 1.0, maximum=MAX_FACTOR)
 
 
-def _theta(fields: Fields, rope: Fields, rules: RopeRules) -> float:
+def _theta(fields: ConfigFields, rope: ConfigFields, rules: RopeRules) -> float:
     """The base, whose powers are the frequencies; of 1 and less they would all be alike, or grow."""
     theta = rope.number("rope_theta", fields.number("rope_theta", rules.theta, maximum=MAX_THETA), maximum=MAX_THETA)
     if theta <= 1:
@@ -100,7 +100,7 @@ def _theta(fields: Fields, rope: Fields, rules: RopeRules) -> float:
     return theta
 
 
-def _check_together(rope: Fields, kind: str, num_rotated: int) -> None:
+def _check_together(rope: ConfigFields, kind: str, num_rotated: int) -> None:
     """What a kind cannot compute with, and its optional numbers."""
     for name in ("factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
         value = rope.values.get(name)

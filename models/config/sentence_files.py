@@ -18,7 +18,7 @@ from typing import Any
 from models.checkpoint.files import MODULE_FILES, module_kind
 from models.checkpoint.shown import shown
 from models.checkpoint.whole_files import read_whole
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.errors import ConfigError
 
 MODULES_FILE = "modules.json"
@@ -41,7 +41,7 @@ class Module:
     """One module of the chain: its class, and its settings."""
 
     kind: str
-    settings: Fields
+    settings: ConfigFields
 
     @property
     def folder(self) -> Path:
@@ -67,7 +67,7 @@ class SentenceFiles:
     """
 
     folder: Path
-    about: Fields
+    about: ConfigFields
     has_modules: bool = False
     modules: tuple[Module, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class SentenceFiles:
         Raises:
             ConfigError: it is another one.
         """
-        network = Fields.read(self.folder / "config.json")
+        network = ConfigFields.read(self.folder / "config.json")
         places = (
             (self.about, "activation_fn"),
             (network.nested("sentence_transformers"), "activation_fn"),
@@ -120,7 +120,7 @@ class SentenceFiles:
         return "Sigmoid"
 
 
-def class_name(fields: Fields, name: str, allowed: Collection[str]) -> str | None:
+def class_name(fields: ConfigFields, name: str, allowed: Collection[str]) -> str | None:
     """The class that a field names by its dotted path in torch, one of `allowed`; None where it names none.
 
     Raises:
@@ -135,8 +135,8 @@ def class_name(fields: Fields, name: str, allowed: Collection[str]) -> str | Non
     return last
 
 
-def _fields(file: Path) -> Fields:
-    return Fields.read(file) if file.exists() else Fields(file=file, values={})
+def _fields(file: Path) -> ConfigFields:
+    return ConfigFields.read(file) if file.exists() else ConfigFields(file=file, values={})
 
 
 def _modules(folder: Path) -> tuple[Module, ...]:
@@ -158,7 +158,7 @@ def _modules(folder: Path) -> tuple[Module, ...]:
     )
 
 
-def _entries(file: Path) -> list[Fields]:
+def _entries(file: Path) -> list[ConfigFields]:
     try:
         entries = json.loads(read_whole(file))
     except OSError as error:
@@ -169,14 +169,14 @@ def _entries(file: Path) -> list[Fields]:
         raise ConfigError(
             f"{file} must hold a list of at most {MAX_MODULES} objects, each with the texts type and path"
         )
-    return [Fields(file=file, values=entry) for entry in entries]
+    return [ConfigFields(file=file, values=entry) for entry in entries]
 
 
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
 
 
-def _kind(entry: Fields) -> str:
+def _kind(entry: ConfigFields) -> str:
     """The class of a module. One of the author's own code is none that is known here, whatever its name."""
     path = str(entry.values["type"])
     kind = path.rpartition(".")[2]
@@ -185,7 +185,7 @@ def _kind(entry: Fields) -> str:
     return kind
 
 
-def _prompts(about: Fields) -> dict[str, str]:
+def _prompts(about: ConfigFields) -> dict[str, str]:
     prompts = about.nested("prompts").values
     named = {name: text for name, text in prompts.items() if text is not None}
     if len(named) > MAX_PROMPTS or not all(isinstance(text, str) for text in named.values()):
@@ -193,14 +193,14 @@ def _prompts(about: Fields) -> dict[str, str]:
     return named
 
 
-def _default_prompt_name(about: Fields, prompts: Mapping[str, str]) -> str | None:
+def _default_prompt_name(about: ConfigFields, prompts: Mapping[str, str]) -> str | None:
     name = about.values.get("default_prompt_name")
     if name is not None and name not in prompts:
         raise about.error("default_prompt_name", f"one of its prompts ({', '.join(prompts) or 'it has none'}), or null")
     return name
 
 
-def _chat_form(texts: Fields) -> ChatForm | None:
+def _chat_form(texts: ConfigFields) -> ChatForm | None:
     """From version 5.4 on: whether a text becomes a message, which it does wherever the network's tokenizer had a chat template when
     it was saved."""
     modalities = texts.nested("modality_config")
@@ -210,7 +210,7 @@ def _chat_form(texts: Fields) -> ChatForm | None:
     return ChatForm(has_parts=form == "structured", variables=_chat_variables(texts))
 
 
-def _chat_variables(texts: Fields) -> dict[str, Any]:
+def _chat_variables(texts: ConfigFields) -> dict[str, Any]:
     """What the chat template is given besides messages; how texts are cut and padded, which is not done here, is left out."""
     processing = texts.nested("processing_kwargs")
     others = [name for name in processing.values if name not in ("chat_template", "text", "common")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.layer_rules import Layers
 from models.config.limits import MAX_CONV_WIDTH, MAX_FACTOR, MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from models.config.option import Option
@@ -35,7 +35,7 @@ _PATTERN = (
 )
 
 
-def hybrid_layers(fields: Fields, num_layers: int) -> Layers:
+def hybrid_layers(fields: ConfigFields, num_layers: int) -> Layers:
     """Zamba2's rule: a list under one of two names, or the pattern of the 54-layer model."""
     name = "layers_block_type" if fields.values.get("layers_block_type") is not None else "layer_types"
     names = fields.strings(name) or _PATTERN
@@ -48,7 +48,7 @@ def hybrid_layers(fields: Fields, num_layers: int) -> Layers:
     return Layers(types=types, rotated=tuple(has_rope and kind == "hybrid" for kind in types), window=None)
 
 
-def mixers(fields: Fields, hidden_size: int, options: Zamba2Options) -> Mixers:
+def mixers(fields: ConfigFields, hidden_size: int, options: Zamba2Options) -> Mixers:
     """Its Mamba-2 mixers and shared transformer blocks."""
     num_heads = fields.integer("n_mamba_heads", 8, maximum=MAX_HEADS)
     inner_size = int(fields.number("mamba_expand", 2, maximum=MAX_FACTOR) * hidden_size)

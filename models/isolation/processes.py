@@ -73,7 +73,9 @@ class Server:
         try:
             reply: Reply = pickle.loads(self._channel.recv_bytes())  # noqa: S301  of the server
         except (EOFError, OSError) as error:
-            raise death(self._process.wait(), _told(self._errors), None, self._limits.setup_memory_bytes) from error
+            raise death(
+                self._process.wait(), _stderr_tail(self._errors), None, self._limits.setup_memory_bytes
+            ) from error
         if reply.kind == "raised":
             raise reply.value
         self._is_ready = True
@@ -148,7 +150,7 @@ class Worker:
 
     def told(self) -> str:
         """The end of what it wrote to its standard error."""
-        return _told(self._errors)
+        return _stderr_tail(self._errors)
 
     def bury(self) -> int:
         """Ends it in whatever it does or has ended with, and gives back what belongs to it; returns its exit code."""
@@ -184,7 +186,7 @@ def death(exit_code: int, told: str, step: int | None, memory_bytes: int) -> Ove
     return OverrunError(f"its process ended with {how}{''.join(f': {line!r}' for line in last)}", "crash", step)
 
 
-def _told(errors: int) -> str:
+def _stderr_tail(errors: int) -> str:
     size = min(os.fstat(errors).st_size, STDERR_BYTES)
     return os.pread(errors, _TOLD_CHARS, max(0, size - _TOLD_CHARS)).decode(errors="replace")
 

@@ -10,7 +10,7 @@ _NO_ITEM = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WorkerStep:
     """The step that a worker is in: its `serial` number, counted over all calls, the item's `number`, None before the
     first, and the seconds it may take beside the limit."""
 
@@ -37,10 +37,10 @@ class SharedSteps:
         serial: int = _LAYOUT.unpack_from(self._memory)[0]
         _LAYOUT.pack_into(self._memory, 0, serial + 1, number, seconds)
 
-    def read(self) -> Step:
+    def read(self) -> WorkerStep:
         """The step that was begun last."""
         serial, number, seconds = _LAYOUT.unpack_from(self._memory)
-        return Step(serial, None if number == _NO_ITEM else number, seconds)
+        return WorkerStep(serial, None if number == _NO_ITEM else number, seconds)
 
     def close(self) -> None:
         self._memory.close()

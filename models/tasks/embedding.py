@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.config.families import FAMILIES
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.limits import MAX_WIDTH
 from models.config.model_config import ModelConfig
 from models.config.sentence_files import ChatForm, Module, SentenceFiles, class_name
@@ -222,7 +222,7 @@ def _from_modules(files: SentenceFiles, config: ModelConfig) -> Embedding:
     )
 
 
-def _width(pooling: Fields, config: ModelConfig) -> int:
+def _width(pooling: ConfigFields, config: ModelConfig) -> int:
     """The numbers of a pooled vector: the network's, under the old name or the new one."""
     name = "embedding_dimension" if "embedding_dimension" in pooling.values else "word_embedding_dimension"
     if pooling.integer(name, config.hidden_size, maximum=MAX_WIDTH) != config.hidden_size:
@@ -230,7 +230,7 @@ def _width(pooling: Fields, config: ModelConfig) -> int:
     return config.hidden_size
 
 
-def _pooling(pooling: Fields) -> Pooling:
+def _pooling(pooling: ConfigFields) -> Pooling:
     """The one mode, under its new name or as the flag of old files that is set; the mean where none is."""
     if pooling.values.get("pooling_mode") is not None:
         return _MODES[pooling.choice("pooling_mode", tuple(_MODES))]
@@ -256,7 +256,7 @@ def _projection(module: Module, size: int) -> Projection:
     )
 
 
-def _check_place(settings: Fields) -> None:
+def _check_place(settings: ConfigFields) -> None:
     """Refuses a module over single tokens, or over another vector than the text's."""
     for name in ("module_input_name", "module_output_name"):
         if settings.values.get(name) not in (None, "sentence_embedding"):

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.config.families import FAMILIES
-from models.config.fields import Fields
+from models.config.fields import ConfigFields
 from models.config.model_config import NO_HEAD, ModelConfig
 from models.config.sentence_files import ChatForm, SentenceFiles
 from models.errors import ConfigError, RequestError
@@ -189,7 +189,7 @@ def _chosen_form(folder: Path, config: ModelConfig, tokenizer: Tokenizer, files:
 def _answers(folder: Path, files: SentenceFiles, tokenizer: Tokenizer) -> tuple[tuple[int], tuple[int]]:
     """The tokens of yes and no: those of LogitScore, or the tokens of these names, as the card has them."""
     if files.modules:
-        settings: Fields = files.modules[0].settings
+        settings: ConfigFields = files.modules[0].settings
         yes, no = settings.token_id("true_token_id"), settings.token_id("false_token_id")
         if yes is None or no is None:
             raise settings.error(

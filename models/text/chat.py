@@ -93,7 +93,7 @@ class ChatTemplates:
                 prompt = self._environment.render_within_budget(template, values)
                 return _cut_at_end(prompt, tail) if continue_final_message else prompt
             except _FAILURES as error:
-                raise TemplateError(f"the chat template failed{_place(error)}: {_message(error)}") from error
+                raise TemplateError(f"the chat template failed{_template_line(error)}: {_message(error)}") from error
 
     def _template(self, name: str) -> jinja2.Template:
         if name not in self._sources:
@@ -262,7 +262,7 @@ def _cut_at_end(prompt: str, text: str) -> str:
     return prompt[:end] if prompt.startswith(_END_MARK, end) else prompt[:end].rstrip()
 
 
-def _place(error: BaseException) -> str:
+def _template_line(error: BaseException) -> str:
     """The innermost line of the template that the error came through."""
     line, frame = 0, error.__traceback__
     while frame is not None:

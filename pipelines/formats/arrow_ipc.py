@@ -44,7 +44,7 @@ def read_batches(storage: Storage, path: str, columns: Columns) -> Batches:
     """Goes through a file's batches.
 
     Raises:
-        SourceError: it cannot be read, or is no Arrow file.
+        SourceError: it cannot be read, or is not an Arrow file.
     """
     with _opened(storage, path) as opened, reading(path):
         opened.choose([name for name in opened.schema.names if columns.is_needed(name)])
@@ -61,7 +61,7 @@ def read_names(storage: Storage, path: str) -> tuple[str, ...]:
     """The names of a file's columns.
 
     Raises:
-        SourceError: it cannot be read, or is no Arrow file.
+        SourceError: it cannot be read, or is not an Arrow file.
     """
     with _opened(storage, path) as opened:
         return tuple(opened.schema.names)
@@ -81,7 +81,7 @@ def iter_row_ranges(
     with _opened(storage, path) as opened:
         present = [name for name in names if name in opened.schema.names]
         opened.choose(present)
-        rows = RowStream(map(_checked, opened.batches(place, present)), path)
+        rows = RowStream(map(_validated, opened.batches(place, present)), path)
         for start, count in ranges:
             rows.skip(start - rows.position)
             with reading(path):
@@ -193,7 +193,7 @@ def _column_bytes(array: Any) -> int:
     return int(array.get_total_buffer_size())
 
 
-def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch, all of whose offsets, indices and lengths lie within its buffers. Text that is not valid UTF-8 is a fault of its row.
 
     Raises:

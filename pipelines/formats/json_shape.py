@@ -1,10 +1,11 @@
 """Which Arrow type holds a JSON column exactly: found in parallel, merged, and settled into one schema.
 
-A `Shape` gathers what is seen in one place. A type is exact if every value comes back from it as `json.loads` gave it: nulls fit any
-type; integers beside floats are floats as long as a float holds each of them; integers over 64 bits are decimals; objects are structs
-if all of them have the same keys. Strings stay strings, whatever they look like. Where no type is exact, the column is JSON text, and
-its field is marked with the reason (`pipelines.formats.schema.json_field`). What is inside such a place is not looked at
-any longer, so that memory does not grow with keys that are values. The outcome does not depend on who saw which row.
+A `ValueShape` gathers what is seen in one place. A type is exact if every value comes back from it as
+`json.loads` gave it: nulls fit any type; integers beside floats are floats as long as a float holds each of
+them; integers over 64 bits are decimals; objects are structs if all of them have the same keys. Strings stay
+strings, whatever they look like. Where no type is exact, the column is JSON text, and its field is marked with
+the reason (`pipelines.formats.schema.json_field`). What is inside such a place is not looked at any longer, so
+that memory does not grow with keys that are values. The outcome does not depend on who saw which row.
 """
 
 import logging
@@ -40,15 +41,15 @@ _NUMBERS = {"integers", "floats"}
 
 
 @dataclass(slots=True)
-class Shape:
+class ValueShape:
     """What was seen in one place: kinds of values, the range of integers, the shapes inside arrays, and inside objects while those
     have the same keys (`has_one_form`)."""
 
     kinds: set[str] = field(default_factory=set)
     low: int = 0
     high: int = 0
-    item: "Shape | None" = None
-    fields: "dict[str, Shape] | None" = None
+    item: "ValueShape | None" = None
+    fields: "dict[str, ValueShape] | None" = None
     has_one_form: bool = True
     has_broken_text: bool = False
     is_too_deep: bool = False
@@ -77,24 +78,24 @@ class Shape:
         elif depth >= MAX_TYPE_DEPTH:
             self.is_too_deep = True
         elif isinstance(value, list):
-            self.item = self.item or Shape()
+            self.item = self.item or ValueShape()
             for inner in value:
                 self.item.add(inner, depth + 1)
         else:
             for name, shape in self._fields_of(value):
                 shape.add(value[name], depth + 1)
 
-    def _fields_of(self, names: Mapping[str, Any]) -> list[tuple[str, "Shape"]]:
+    def _fields_of(self, names: Mapping[str, Any]) -> list[tuple[str, "ValueShape"]]:
         """The shapes of an object's keys; none once objects have turned out to have no form in common."""
         if self.fields is None and self.has_one_form:
-            self.fields = {name: Shape() for name in names}
+            self.fields = {name: ValueShape() for name in names}
             self.has_one_form = len(names) <= MAX_KEYS and all(map(is_encodable, names))
         self.has_one_form = self.has_one_form and self.fields is not None and self.fields.keys() == names.keys()
         if not self.has_one_form:
             self.fields = None
         return list((self.fields or {}).items())
 
-    def merge(self, other: "Shape") -> None:
+    def merge(self, other: "ValueShape") -> None:
         """Adds what `other` saw."""
         self.kinds |= other.kinds
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
@@ -109,7 +110,7 @@ class Shape:
         if self.is_mixed:
             self.item = None
         elif other.item is not None:
-            self.item = self.item or Shape()
+            self.item = self.item or ValueShape()
             self.item.merge(other.item)
 
     def to_type(self) -> pa.DataType:
@@ -180,7 +181,7 @@ class NoExactTypeError(Exception):
 class RowShape:
     """The columns of JSON rows in the order in which they were first seen; None stands for one that nobody reads."""
 
-    columns: dict[str, Shape | None] = field(default_factory=dict)
+    columns: dict[str, ValueShape | None] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any], is_wanted: Callable[[str], bool]) -> None:
         """Adds one row; of columns that are not wanted only the first names are kept, to be told."""
@@ -188,7 +189,7 @@ class RowShape:
             if name in self.columns:
                 shape = self.columns[name]
             elif is_wanted(name):
-                shape = self.columns[name] = Shape()
+                shape = self.columns[name] = ValueShape()
                 self.check_width()
             else:
                 shape = None
@@ -220,10 +221,10 @@ class RowShape:
 
     def to_schema(self) -> pa.Schema:
         """The Arrow schema of the rows: exact types, and JSON text where there is none."""
-        return pa.schema([_field(name, shape or Shape()) for name, shape in self.columns.items()])
+        return pa.schema([_field(name, shape or ValueShape()) for name, shape in self.columns.items()])
 
 
-def _field(name: str, shape: Shape) -> "pa.Field[Any]":
+def _field(name: str, shape: ValueShape) -> "pa.Field[Any]":
     try:
         return pa.field(name, shape.to_type())
     except NoExactTypeError as reason:

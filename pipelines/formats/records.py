@@ -2,7 +2,7 @@
 
 A record of JSONL is a line; a record of CSV may span lines inside quotes. `Records` describes a block of whole records by where
 each ends and whether it is a row: blank records (only white space in JSONL, nothing at all in CSV) are no rows. `Cutter` groups
-records into `Piece`s bounded by rows and by bytes, the same ones however the text arrives.
+records into `RecordRange`s bounded by rows and by bytes, the same ones however the text arrives.
 
 All offsets are bytes. Numpy finds newlines at about 200 MB/s; only text that holds quotes needs the regular expressions.
 """
@@ -139,7 +139,7 @@ def iter_blocks(content: Content, splitter: Splitter, *, block_bytes: int = BLOC
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RecordRange:
     """Bytes `offset` to `offset + num_bytes` of a text: whole records, `num_rows` of them rows."""
 
     offset: int
@@ -149,9 +149,9 @@ class Piece:
 
 @dataclass(slots=True)
 class Cutter:
-    """Groups records into pieces of at most `max_rows` rows and `max_bytes` bytes; a longer record is a piece alone.
+    """Groups records into ranges of at most `max_rows` rows and `max_bytes` bytes; a longer record is a range alone.
 
-    `offset` is where the next piece starts. The pieces cover all that is pushed but for stretches without any row.
+    `offset` is where the next range starts. The ranges cover all that is pushed but for stretches without any row.
     """
 
     max_rows: int
@@ -160,36 +160,36 @@ class Cutter:
     _ends: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _is_row: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
-    def push(self, records: Records) -> Iterator[Piece]:
-        """Adds the records that follow those pushed before, and yields the pieces that are now complete."""
+    def push(self, records: Records) -> Iterator[RecordRange]:
+        """Adds the records that follow those pushed before, and yields the ranges that are now complete."""
         start = int(self._ends[-1]) if len(self._ends) else self.offset
         self._ends = np.concatenate((self._ends, records.ends + start))
         self._is_row = np.concatenate((self._is_row, records.is_row))
         yield from self._cut(is_last=False)
 
-    def finish(self) -> Iterator[Piece]:
+    def finish(self) -> Iterator[RecordRange]:
         """Yields what is left."""
         yield from self._cut(is_last=True)
 
-    def _cut(self, *, is_last: bool) -> Iterator[Piece]:
+    def _cut(self, *, is_last: bool) -> Iterator[RecordRange]:
         rows = np.cumsum(self._is_row, dtype=np.int64)  # rows up to and including each record
         first = 0
         while first < len(self._ends):
             before = int(rows[first - 1]) if first else 0
-            end = self._end_of_piece(rows, first, before)
+            end = self._end_of_range(rows, first, before)
             if end == len(self._ends) and not is_last:
                 break
-            yield from self._piece(end, int(rows[end - 1]) - before)
+            yield from self._range(end, int(rows[end - 1]) - before)
             first = end
         self._ends, self._is_row = self._ends[first:], self._is_row[first:]
 
-    def _end_of_piece(self, rows: Int64Array, first: int, before: int) -> int:
-        """The record after the last one of the piece that starts at `first`."""
+    def _end_of_range(self, rows: Int64Array, first: int, before: int) -> int:
+        """The record after the last one of the range that starts at `first`."""
         by_rows = int(np.searchsorted(rows, before + self.max_rows, side="right"))
         by_bytes = int(np.searchsorted(self._ends, self.offset + self.max_bytes, side="right"))
         return max(min(by_rows, by_bytes), first + 1)
 
-    def _piece(self, end: int, num_rows: int) -> Iterator[Piece]:
+    def _range(self, end: int, num_rows: int) -> Iterator[RecordRange]:
         start, self.offset = self.offset, int(self._ends[end - 1])
         if num_rows:
-            yield Piece(start, self.offset - start, num_rows)
+            yield RecordRange(start, self.offset - start, num_rows)

@@ -73,7 +73,7 @@ class EngineActor:
         try:
             self._engine = make_engine(settings, self._end)
         except Exception as error:
-            self._attempt.fail(f"the engine could not be started: {_described(error)}")
+            self._attempt.fail(f"the engine could not be started: {_with_type(error)}")
             raise
         self._attempt.ready(self._engine.memory)
 
@@ -94,7 +94,7 @@ class EngineActor:
             return packed(await self._answers(unpacked(work)))
         except Exception as error:
             logger.error("the engine failed", exc_info=error)
-            self._end(_described(error))
+            self._end(_with_type(error))
         finally:
             self._num_calls -= 1
 
@@ -123,5 +123,5 @@ class EngineActor:
             os._exit(ENGINE_FAILED)
 
 
-def _described(error: Exception) -> str:
+def _with_type(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

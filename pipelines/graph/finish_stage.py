@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.errors import LeaseError, OutputError
-from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
+from pipelines.graph.outcomes import Committed, Halted, LeftOut, UnitOutcome
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR
 from pipelines.ledger.commit import Committer
@@ -31,7 +31,7 @@ class FinishAndCommit:
     def __call__(self, block: pa.Table) -> pa.Table:
         return block_of(**{OUTCOME: self._outcome(block)})
 
-    def _outcome(self, block: pa.Table) -> Outcome:
+    def _outcome(self, block: pa.Table) -> UnitOutcome:
         prepared: PreparedUnit | UnreadableUnit | LeftOut = value_in(block, PREPARED)
         if not isinstance(prepared, PreparedUnit):
             return prepared

@@ -10,7 +10,7 @@ from actors.engine.owner import ReplicaOwner
 from pipelines.cluster.watch import ClusterWatch
 from pipelines.errors import EngineError, OutputError
 from pipelines.graph.execution import Execution
-from pipelines.graph.outcomes import Committed, Halted, LeftOut, Outcome
+from pipelines.graph.outcomes import Committed, Halted, LeftOut, UnitOutcome
 from pipelines.graph.watch import EngineWatch
 from pipelines.job import MaxFailed
 from pipelines.ledger.lease import ensure_owned
@@ -88,7 +88,7 @@ class Follower:
             return "draining"
         return "running" if self._watch.is_any_ready else "starting"
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, outcome: UnitOutcome) -> None:
         match outcome:
             case Committed(receipt=receipt, faults=faults):
                 self._tally.add(receipt)

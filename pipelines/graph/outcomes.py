@@ -31,4 +31,4 @@ class Halted:
     message: str
 
 
-Outcome = Committed | UnreadableUnit | LeftOut | Halted
+UnitOutcome = Committed | UnreadableUnit | LeftOut | Halted

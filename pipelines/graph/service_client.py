@@ -56,17 +56,17 @@ def find_model(service: str, settings: EngineSettings) -> ServedModelName:
         raise ClusterError(
             f"engine.service was {service!r}; this cluster runs {', '.join(map(repr, apps)) or 'no service'}"
         )
-    found = asyncio.run(_described(service, [name for name in apps[service].deployments if name != INGRESS]))
+    found = asyncio.run(_settings_by_model(service, [name for name in apps[service].deployments if name != INGRESS]))
     for name, theirs in found.items():
         if is_same_model(theirs, settings):
             return ServedModelName(service=service, model=name)
-    served = ", ".join(f"{name} ({_told(theirs)})" for name, theirs in found.items())
+    served = ", ".join(f"{name} ({_settings_text(theirs)})" for name, theirs in found.items())
     raise ClusterError(
-        f"engine.service: {service!r} does not serve the job's model, {_told(settings)}, loaded so; it serves {served}"
+        f"engine.service: {service!r} does not serve the job's model, {_settings_text(settings)}, loaded so; it serves {served}"
     )
 
 
-async def _described(service: str, names: Sequence[str]) -> dict[str, EngineSettings]:
+async def _settings_by_model(service: str, names: Sequence[str]) -> dict[str, EngineSettings]:
     """What the replicas of each of these models are made from. Within a loop, since Serve may be set to pass requests in its caller's."""
     handles = [serve.get_deployment_handle(name, app_name=service) for name in names]
     try:
@@ -85,7 +85,7 @@ def is_same_model(one: EngineSettings, other: EngineSettings) -> bool:
     return is_same and asked(one.model_options) == asked(other.model_options)
 
 
-def _told(settings: EngineSettings) -> str:
+def _settings_text(settings: EngineSettings) -> str:
     options = "".join(f", {name} {value}" for name, value in asked(settings.model_options).items())
     version = "" if settings.version is None else f", version {settings.version}"
     return f"{settings.path}{version}, dtype {settings.dtype}, quantization {settings.quantization or 'none'}{options}"

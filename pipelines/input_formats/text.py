@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.errors import SourceChangedError
 from pipelines.formats.json_shape import RowShape
 from pipelines.formats.json_values import raw_value
-from pipelines.formats.records import MAX_UNIT_BYTES, Block, Cutter, Piece, Splitter
+from pipelines.formats.records import MAX_UNIT_BYTES, Block, Cutter, RecordRange, Splitter
 from pipelines.input_formats.input_format import UnitsFound
 from pipelines.input_formats.layout import HEAD_BYTES
 from pipelines.io.inputs import Content, Storage, reading
@@ -66,23 +66,23 @@ class TextUnits:
 
     unit_rows: int
     _cutter: Cutter | None = None
-    _pieces: list[Piece] = field(default_factory=list)
+    _ranges: list[RecordRange] = field(default_factory=list)
 
     def add(self, block: Block) -> None:
         if self._cutter is None:
             self._cutter = Cutter(max_rows=self.unit_rows, max_bytes=MAX_UNIT_BYTES, offset=block.offset)
-        self._pieces += self._cutter.push(block.records)
+        self._ranges += self._cutter.push(block.records)
 
     def finish(self, *, schema: pa.Schema | None = None, shape: RowShape | None = None) -> UnitsFound:
         """All units, with what is known of the columns."""
         if self._cutter is not None:
-            self._pieces += self._cutter.finish()
-        pieces = self._pieces
+            self._ranges += self._cutter.finish()
+        ranges = self._ranges
         return UnitsFound(
-            row_groups=np.full(len(pieces), NO_ROW_GROUP, dtype=np.int64),
-            offsets=np.array([piece.offset for piece in pieces], dtype=np.int64),
-            num_bytes=np.array([piece.num_bytes for piece in pieces], dtype=np.int64),
-            num_rows=np.array([piece.num_rows for piece in pieces], dtype=np.int64),
+            row_groups=np.full(len(ranges), NO_ROW_GROUP, dtype=np.int64),
+            offsets=np.array([each.offset for each in ranges], dtype=np.int64),
+            num_bytes=np.array([each.num_bytes for each in ranges], dtype=np.int64),
+            num_rows=np.array([each.num_rows for each in ranges], dtype=np.int64),
             schema=schema,
             shape=shape,
         )

@@ -70,14 +70,14 @@ class S3Store:
         return None if found is None else found.content
 
     def open(self, name: str) -> BinaryIO:
-        with _calling("read", self._place(name)), tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+        with _calling("read", self._url_of(name)), tempfile.TemporaryDirectory(prefix="millrace-") as folder:
             path = Path(folder) / "content"
-            self._files().get_file(self._place(name), str(path))
+            self._files().get_file(self._url_of(name), str(path))
             return path.open("rb")
 
     def write(self, name: str, content: bytes) -> None:
-        with _calling("write", self._place(name)):
-            self._files().pipe_file(self._place(name), content)
+        with _calling("write", self._url_of(name)):
+            self._files().pipe_file(self._url_of(name), content)
 
     @contextmanager
     def write_with(self, name: str) -> Iterator[Path]:
@@ -86,10 +86,10 @@ class S3Store:
             path = Path(folder) / "content"
             yield path
             if put(self, name, found, path.read_bytes()) is None:
-                raise OutputError(f"{self._place(name)} was written by another process meanwhile; run again")
+                raise OutputError(f"{self._url_of(name)} was written by another process meanwhile; run again")
 
     def delete(self, name: str) -> None:
-        with _calling("remove", self._place(name)):
+        with _calling("remove", self._url_of(name)):
             self._call("delete_object", Key=self._key(name))
 
     def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -103,7 +103,7 @@ class S3Store:
     def _entries(self, folder: str) -> Iterator[Mapping[str, Any]]:
         more: dict[str, str] = {}
         while True:
-            with _calling("list", self._place(folder)):
+            with _calling("list", self._url_of(folder)):
                 page = self._call("list_objects_v2", Prefix=self._key(folder) + "/", **more)
             yield from page.get("Contents", ())
             if not page.get("IsTruncated"):
@@ -116,7 +116,7 @@ class S3Store:
         async def get() -> Versioned:
             return await _whole(lambda: files._call_s3("get_object", Bucket=self._bucket, Key=self._key(name)))
 
-        with _calling("read", self._place(name)):
+        with _calling("read", self._url_of(name)):
             try:
                 return cast("Versioned", fsspec.asyn.sync(files.loop, get))
             except FileNotFoundError as error:
@@ -133,7 +133,7 @@ class S3Store:
     def _put(self, name: str, content: bytes, **condition: str) -> str | None:
         for attempt in range(_MAX_ATTEMPTS):
             try:
-                with _calling("write", self._place(name)):
+                with _calling("write", self._url_of(name)):
                     return str(self._call("put_object", Key=self._key(name), Body=content, **condition)["ETag"])
             except OutputError as error:
                 code = _code(error.__cause__)
@@ -157,7 +157,7 @@ class S3Store:
         """The s3fs file system, one a process and set of options."""
         return fsspec.filesystem("s3", **self.options)
 
-    def _place(self, name: str) -> str:
+    def _url_of(self, name: str) -> str:
         return f"{self.url}/{name}"
 
     @property

@@ -207,7 +207,9 @@ class Lease:
             except OutputError as error:
                 self._loss = f"its heartbeat could not be written for {silence_s:.0f} s ({error})"
             if self._loss is None:
-                logger.warning("no heartbeat was written for %.0f s, and nobody took the lease: going on", silence_s)
+                logger.warning(
+                    "no heartbeat was written for %.0f s, and no other run took the lease: going on", silence_s
+                )
         if self._loss is not None:
             raise LeaseError(f"this run has lost {self._store.location}: {self._loss}; start it again to go on")
 

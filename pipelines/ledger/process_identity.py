@@ -26,17 +26,22 @@ class ProcessIdentity:
     def current(cls) -> "ProcessIdentity":
         pid = os.getpid()
         stat = _stat(pid)
-        return cls(host=socket.gethostname(), pid=pid, place=_place(), start_time=stat[_START_TIME] if stat else None)
+        return cls(
+            host=socket.gethostname(),
+            pid=pid,
+            place=_boot_and_namespace(),
+            start_time=stat[_START_TIME] if stat else None,
+        )
 
     def is_alive(self) -> bool | None:
         """Whether the process is still running; None if that cannot be told from here."""
-        if self.place is None or self.start_time is None or self.place != _place():
+        if self.place is None or self.start_time is None or self.place != _boot_and_namespace():
             return None
         stat = _stat(self.pid)
         return stat is not None and stat[_START_TIME] == self.start_time and stat[_STATE] not in "ZX"
 
 
-def _place() -> str | None:
+def _boot_and_namespace() -> str | None:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -169,10 +169,10 @@ def iter_receipts(store: Store, format: OutputFormat, unit_rows: npt.NDArray[np.
             contents = readers.map(lambda name: store.read(f"{RECEIPTS}/{name}"), batch)
             for name, content in zip(batch, contents, strict=True):
                 if content is not None:  # else it was forgotten a moment ago
-                    yield _checked(store, name, content, format, unit_rows)
+                    yield _parsed_receipt(store, name, content, format, unit_rows)
 
 
-def _checked(
+def _parsed_receipt(
     store: Store, name: str, content: bytes, format: OutputFormat, unit_rows: npt.NDArray[np.int64]
 ) -> Receipt:
     try:

@@ -19,7 +19,7 @@ ANSWERS = "answers"
 """What the engine made of the work: `Answers`; null if nothing was computed."""
 
 OUTCOME = "outcome"
-"""What became of the unit: a `pipelines.graph.outcomes.Outcome`."""
+"""What became of the unit: a `pipelines.graph.outcomes.UnitOutcome`."""
 
 
 def block_of(**values: Any) -> pa.Table:

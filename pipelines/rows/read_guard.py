@@ -52,14 +52,14 @@ def _in_place(
     numbers = np.array(positions, np.int64) + unit.first_row
     moved = [replace(failure, row=int(numbers[failure.row - unit.first_row])) for failure in rows.failures]
     apart = [
-        RowFailure(row=unit.first_row + row, kind=error.kind, message=error.message, input=_shown(given, row))
+        RowFailure(row=unit.first_row + row, kind=error.kind, message=error.message, input=_given_or_reason(given, row))
         for row, error in faulty.items()
     ]
     failures = sorted((*moved, *apart), key=lambda failure: failure.row)
     return replace(rows, row_numbers=numbers[rows.row_numbers - unit.first_row], failures=tuple(failures))
 
 
-def _shown(given: Callable[[int], JsonRow], row: int) -> JsonRow:
+def _given_or_reason(given: Callable[[int], JsonRow], row: int) -> JsonRow:
     try:
         return given(row)
     except Exception as error:  # noqa: BLE001 - the row boundary: the letter says where the row is

@@ -87,7 +87,7 @@ def describe_fault(error: Exception) -> str:
     text = str(error)
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]}…"
-    return f"{_place_of(error)}: {type(error).__name__}: {text}"
+    return f"{_code_line(error)}: {type(error).__name__}: {text}"
 
 
 def fault_name(text: str) -> str:
@@ -95,7 +95,7 @@ def fault_name(text: str) -> str:
     return ": ".join(text.split(": ", 2)[:2])
 
 
-def _place_of(error: BaseException) -> str:
+def _code_line(error: BaseException) -> str:
     """The innermost place of ours in the traceback."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

@@ -150,14 +150,14 @@ def _list_in(file_system: Any, key: str) -> Matches:
         refuse_tables(
             found, lambda place: place in logs if place.startswith(f"{key}/") else _has_folder(file_system, place)
         )
-        return Matches(key, matches(_shown(found, key, (ANY_DEPTH,)), True))
+        return Matches(key, matches(_without_hidden(found, key, (ANY_DEPTH,)), True))
     if file_system.exists(key):
         return Matches(posixpath.dirname(key), matches({key: file_system.info(key)}, False))
     folder = _fixed_folder(key)
     segments = tuple(key[len(folder) :].strip("/").split("/"))
     found = file_system.glob(key, detail=True) if has_magic(key) else {}
     refuse_tables(found, partial(_has_folder, file_system))
-    return Matches(folder, matches(_shown(found, folder, segments), _is_whole_folder(segments)))
+    return Matches(folder, matches(_without_hidden(found, folder, segments), _is_whole_folder(segments)))
 
 
 def _has_folder(file_system: Any, place: str) -> bool:
@@ -169,7 +169,7 @@ def _has_folder(file_system: Any, place: str) -> bool:
         return False
 
 
-def _shown(found: Mapping[str, Any], folder: str, segments: tuple[str, ...]) -> dict[str, Any]:
+def _without_hidden(found: Mapping[str, Any], folder: str, segments: tuple[str, ...]) -> dict[str, Any]:
     """What was found below a folder, but for hidden names that no segment of the pattern allows for."""
     allowed = "".join(segment[:1] for segment in segments)
     return {

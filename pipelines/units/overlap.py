@@ -31,9 +31,9 @@ def check_apart(input: InputSpec, output: OutputSpec) -> None:
     Raises:
         PlanError: the output lies in a folder that is input, or files of it would match a pattern that is.
     """
-    folder = _place(output.path)
+    folder = _normalized(output.path)
     for given in input.paths:
-        path = _place(given)
+        path = _normalized(given)
         if _is_within(folder, path) or any(_is_read(f"{folder}/{name}", path) for name in _WRITTEN):
             raise PlanError(
                 f"output.path {output.path} lies within the input: {redacted(given)!r} would read what this run writes; "
@@ -49,7 +49,7 @@ def entry_of(path: str, entries: Sequence[str]) -> int | None:
     return next((number for number, entry in enumerate(entries) if _is_read(path, entry.rstrip("/"))), None)
 
 
-def _place(path: str) -> str:
+def _normalized(path: str) -> str:
     """An absolute path without links or a URL, without a slash at its end; a pattern keeps its wildcards."""
     path = path.removeprefix("file://")
     if is_remote(path):

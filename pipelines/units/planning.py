@@ -32,7 +32,7 @@ from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec, Job
 from pipelines.rows.unit import Unit
 from pipelines.units.listing import PassedOver, SourceFile
-from pipelines.units.scanning import Finding, Part, Scanner
+from pipelines.units.scanning import FileStretch, Finding, Scanner
 
 _MAX_PARTS_PER_TASK = 64
 _MAX_TASK_BYTES = 32 << 20
@@ -122,9 +122,9 @@ def _no_rows(files: Sequence[SourceFile]) -> str:
     return f"the input has no rows: {which} {what} none; give files that do"
 
 
-def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[Part, ...]]:
+def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[FileStretch, ...]]:
     """Parts in the order of the files, small ones together."""
-    task: list[Part] = []
+    task: list[FileStretch] = []
     weight = 0
     for index, source in enumerate(files):
         format = FORMATS[source.format]
@@ -134,7 +134,7 @@ def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[Part, ...]]:
                 yield tuple(task)
                 task, weight = [], 0
             stretch = Stretch(path=source.path, size=source.size, start=start, end=end)
-            task.append(Part(file=index, format=source.format, stretch=stretch))
+            task.append(FileStretch(file=index, format=source.format, stretch=stretch))
             weight += size
     if task:
         yield tuple(task)

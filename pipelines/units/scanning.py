@@ -1,7 +1,8 @@
 """The parallel half of planning: what a worker finds in a stretch of the input.
 
-A `Part` is a whole file, or a stretch of one whose format can be planned in stretches. `Scanner` goes through parts and says where units
-lie in them and what columns they hold, as their format finds them. Its memory is bounded by a stretch, and by the longest record.
+A `FileStretch` is a whole file, or a stretch of one whose format can be planned in stretches. `Scanner`
+goes through stretches and says where units lie in them and what columns they hold, as their format finds
+them. Its memory is bounded by a stretch, and by the longest record.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ _MARK_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class FileStretch:
     """A stretch of a file of a format; `file` is its number in the listing."""
 
     file: int
@@ -26,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What a part of a file holds; or the `problem` for which it cannot be planned."""
+    """What a stretch of a file holds; or the `problem` for which it cannot be planned."""
 
     file: int
     units: UnitsFound = field(default_factory=UnitsFound)
@@ -35,26 +36,26 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scanner:
-    """Goes through parts; picklable, with the formats that there are."""
+    """Goes through stretches; picklable, with the formats that there are."""
 
     wanted: UnitsWanted
     formats: Formats = field(default_factory=lambda: FORMATS)
 
-    def __call__(self, parts: Sequence[Part]) -> list[Finding]:
-        """Scans some parts, retrying what cannot be read."""
-        return [self._scan(part) for part in parts]
+    def __call__(self, stretches: Sequence[FileStretch]) -> list[Finding]:
+        """Scans some stretches, retrying what cannot be read."""
+        return [self._scan(each) for each in stretches]
 
-    def _scan(self, part: Part) -> Finding:
-        format, stretch = self.formats[part.format], part.stretch
+    def _scan(self, given: FileStretch) -> Finding:
+        format, stretch = self.formats[given.format], given.stretch
         try:
             if not stretch.size and format.always_has_bytes(stretch.path):
                 raise SourceError("the file is empty")
-            return Finding(file=part.file, units=with_retries(lambda: format.scan(self.wanted, stretch)))
+            return Finding(file=given.file, units=with_retries(lambda: format.scan(self.wanted, stretch)))
         except PlanError as error:
-            return Finding(file=part.file, problem=str(error))
+            return Finding(file=given.file, problem=str(error))
         except SourceError as error:
             fault = what_is_wrong(self.wanted.storage, format, stretch.path, stretch.size)
-            return Finding(file=part.file, problem=fault or str(error))
+            return Finding(file=given.file, problem=fault or str(error))
 
 
 def what_is_wrong(storage: Storage, format: InputFormat, path: str, size: int) -> str | None:

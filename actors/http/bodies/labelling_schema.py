@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from actors.http.bodies.schema import Answer, Messages
+from actors.http.bodies.schema import Messages, ResponseBody
 from actors.http.bodies.types import Body, Inputs, ModelName, Text, Texts, TokenId
 from actors.http.limits import MAX_REQUEST_TOKENS
 from models.config.limits import MAX_WIDTH as MAX_DIMENSIONS
@@ -15,7 +15,7 @@ MAX_PROMPT_NAME = 64
 PromptName = Annotated[str, Field(max_length=MAX_PROMPT_NAME)]
 
 
-class ModelInfo(Answer):
+class ModelInfo(ResponseBody):
     """A served model."""
 
     id: str
@@ -26,14 +26,14 @@ class ModelInfo(Answer):
     head: str
 
 
-class ModelList(Answer):
+class ModelList(ResponseBody):
     """GET /v1/models."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
 
 
-class InputUsage(Answer):
+class InputUsage(ResponseBody):
     """Tokens of all inputs, special tokens and what windows share included."""
 
     prompt_tokens: int
@@ -53,7 +53,7 @@ class EmbeddingsBody(Body):
     prompt_name: PromptName | None = None
 
 
-class Embedding(Answer):
+class Embedding(ResponseBody):
     """The vector of one input: numbers, or base64 of little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
@@ -61,7 +61,7 @@ class Embedding(Answer):
     embedding: list[float] | str
 
 
-class EmbeddingList(Answer):
+class EmbeddingList(ResponseBody):
     """The answer to an embeddings request."""
 
     object: Literal["list"] = "list"
@@ -79,7 +79,7 @@ class ClassifyBody(Body):
     question: Text | None = None
 
 
-class Classification(Answer):
+class Classification(ResponseBody):
     """The classes of one input. `labels` are those with a score of at least a half, where each is decided on its own. A regression has no
     `label`, and a `score` if it has one value; it is no probability."""
 
@@ -90,7 +90,7 @@ class Classification(Answer):
     labels: list[str] | None
 
 
-class ClassificationList(Answer):
+class ClassificationList(ResponseBody):
     """The answer to a classify request. `outcome` says what the scores mean: one class of several (softmax), each class on its own
     (sigmoid), whether the only class holds (sigmoid), or a regression's values."""
 
@@ -109,7 +109,7 @@ class ExtractBody(Body):
     question: Text | None = None
 
 
-class ExtractedSpan(Answer):
+class ExtractedSpan(ResponseBody):
     """Characters `start` to `end` (exclusive) of the input."""
 
     start: int
@@ -119,7 +119,7 @@ class ExtractedSpan(Answer):
     score: float
 
 
-class ExtractedAnswer(Answer):
+class ExtractedAnswer(ResponseBody):
     """Characters `start` to `end` (exclusive) of the input, and their probability as the answer."""
 
     start: int
@@ -128,7 +128,7 @@ class ExtractedAnswer(Answer):
     score: float
 
 
-class Extraction(Answer):
+class Extraction(ResponseBody):
     """What was found in one input: spans, or the answer, if there is one."""
 
     index: int
@@ -136,7 +136,7 @@ class Extraction(Answer):
     answer: ExtractedAnswer | None = None
 
 
-class ExtractionList(Answer):
+class ExtractionList(ResponseBody):
     """The answer to an extract request."""
 
     object: Literal["list"] = "list"
@@ -172,7 +172,7 @@ TokenizeBody = Annotated[
 """POST /tokenize: with `messages` a chat, else a text."""
 
 
-class Tokens(Answer):
+class Tokens(ResponseBody):
     """Token ids, and how many the model takes."""
 
     count: int
@@ -187,19 +187,19 @@ class DetokenizeBody(Body):
     tokens: Annotated[list[TokenId], Field(max_length=MAX_REQUEST_TOKENS, fail_fast=True)]
 
 
-class Detokenized(Answer):
+class Detokenized(ResponseBody):
     """The text of token ids, special tokens as their strings."""
 
     prompt: str
 
 
-class Health(Answer):
+class Health(ResponseBody):
     """GET /health: this process answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(Answer):
+class Readiness(ResponseBody):
     """GET /ready: every model can serve. Their names are for those who have a key."""
 
     status: Literal["ready"] = "ready"

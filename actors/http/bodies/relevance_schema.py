@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from actors.http.bodies.labelling_schema import InputUsage
-from actors.http.bodies.schema import Answer
+from actors.http.bodies.schema import ResponseBody
 from actors.http.bodies.types import Body, ModelName, Text, Texts
 from actors.http.limits import MAX_INPUTS
 
@@ -38,13 +38,13 @@ class RerankBody(Body):
     instruction: Text | None = None
 
 
-class RankedDocument(Answer):
+class RankedDocument(ResponseBody):
     """A document as it was given."""
 
     text: str
 
 
-class Ranked(Answer):
+class Ranked(ResponseBody):
     """A document's place among those that were given, and its score; null for `document` where it was not to be returned."""
 
     index: int
@@ -52,7 +52,7 @@ class Ranked(Answer):
     document: RankedDocument | None
 
 
-class Ranking(Answer):
+class Ranking(ResponseBody):
     """The answer to a rerank request, the most relevant document first, the earlier of equals before."""
 
     id: str
@@ -71,7 +71,7 @@ class ScoreBody(Body):
     instruction: Text | None = None
 
 
-class Score(Answer):
+class Score(ResponseBody):
     """The score of one pair."""
 
     index: int
@@ -79,7 +79,7 @@ class Score(Answer):
     score: float
 
 
-class ScoreList(Answer):
+class ScoreList(ResponseBody):
     """The answer to a score request, in the order of `text_2`."""
 
     id: str

@@ -23,7 +23,7 @@ MAX_TEMPLATE_VARIABLES = 64
 MAX_VARIABLE_NAME = 64
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     """A response body, or a part of one."""
 
     model_config = ConfigDict(frozen=True)
@@ -148,13 +148,13 @@ class CompletionBody(SamplingBody):
     suffix: NoText | None = None
 
 
-class CachedTokens(Answer):
+class CachedTokens(ResponseBody):
     """Prompt tokens that came from the prefix cache."""
 
     cached_tokens: int
 
 
-class Usage(Answer):
+class Usage(ResponseBody):
     """Tokens of a request: each prompt once, and all that was generated."""
 
     prompt_tokens: int
@@ -163,7 +163,7 @@ class Usage(Answer):
     prompt_tokens_details: CachedTokens | None = None
 
 
-class TopLogprob(Answer):
+class TopLogprob(ResponseBody):
     """A token that could have stood at a place. `token` has U+FFFD where it is half a character; `bytes` are all it has."""
 
     token: str
@@ -177,14 +177,14 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(Answer):
+class ChatLogprobs(ResponseBody):
     """Log probabilities of an answer's tokens, the one that stopped it last."""
 
     content: list[TokenLogprob]
     refusal: None = None
 
 
-class CompletionLogprobs(Answer):
+class CompletionLogprobs(ResponseBody):
     """Log probabilities of a text's tokens, the one that stopped it last. The first token of a prompt has none. A token that is half a
     character is shown as "bytes:\\\\xe2". `text_offset` is where each token begins if all their texts are joined."""
 
@@ -197,7 +197,7 @@ class CompletionLogprobs(Answer):
 FinishReason = Literal["stop", "length"]
 
 
-class ChatAnswerMessage(Answer):
+class ChatAnswerMessage(ResponseBody):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
@@ -205,7 +205,7 @@ class ChatAnswerMessage(Answer):
     refusal: None = None
 
 
-class ChatChoice(Answer):
+class ChatChoice(ResponseBody):
     """One of n answers."""
 
     index: int
@@ -214,7 +214,7 @@ class ChatChoice(Answer):
     finish_reason: FinishReason
 
 
-class ChatCompletion(Answer):
+class ChatCompletion(ResponseBody):
     """The answer to a chat request."""
 
     id: str
@@ -225,14 +225,14 @@ class ChatCompletion(Answer):
     usage: Usage
 
 
-class ChatDelta(Answer):
+class ChatDelta(ResponseBody):
     """What was added to an answer; the role comes first."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
 
 
-class ChatChunkChoice(Answer):
+class ChatChunkChoice(ResponseBody):
     """What was added to one of n answers."""
 
     index: int
@@ -241,7 +241,7 @@ class ChatChunkChoice(Answer):
     finish_reason: FinishReason | None = None
 
 
-class ChatChunk(Answer):
+class ChatChunk(ResponseBody):
     """An event of a streamed chat."""
 
     id: str
@@ -252,7 +252,7 @@ class ChatChunk(Answer):
     usage: Usage | None = None
 
 
-class CompletionChoice(Answer):
+class CompletionChoice(ResponseBody):
     """One text; choices of the first prompt come first."""
 
     index: int
@@ -261,7 +261,7 @@ class CompletionChoice(Answer):
     finish_reason: FinishReason | None
 
 
-class Completion(Answer):
+class Completion(ResponseBody):
     """The answer to a completion request, or an event of its stream."""
 
     id: str

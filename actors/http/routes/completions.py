@@ -93,12 +93,12 @@ class ShownText:
         self._echo_is_due = echoed is not None
         self._logprobs = CompletionLogprobsMaker(tokenizer) if wants_logprobs else None
 
-    async def take(self, delta: Delta) -> "Part":
+    async def take(self, delta: Delta) -> "ChoicePart":
         """What a delta adds; a prompt's log probabilities are put together beside the event loop."""
         is_long = self._echo_is_due and self._logprobs is not None
         return await asyncio.to_thread(self._add, delta) if is_long else self._add(delta)
 
-    def _add(self, delta: Delta) -> "Part":
+    def _add(self, delta: Delta) -> "ChoicePart":
         text = "" if self._is_silent else delta.text
         parts: list[CompletionLogprobs] = []
         if self._echo_is_due:  # all of the prompt is computed when the first token comes
@@ -109,7 +109,7 @@ class ShownText:
         if self._logprobs is not None and delta.logprobs and not self._is_silent:
             parts.append(self._logprobs.answer(delta.logprobs))
         reason = finish_reason(delta)
-        return Part(
+        return ChoicePart(
             text=text,
             logprobs=joined(parts) if parts else None,
             finish_reason="length" if reason is not None and self._is_silent else reason,
@@ -117,7 +117,7 @@ class ShownText:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class ChoicePart:
     """A part of a choice."""
 
     text: str
@@ -140,7 +140,7 @@ class CompletionAnswer:
 
     async def whole(self) -> Completion:
         """Everything at once."""
-        parts: list[list[Part]] = [[] for _ in self._shown]
+        parts: list[list[ChoicePart]] = [[] for _ in self._shown]
         async with aclosing(self._generation.deltas()) as deltas:
             async for item in deltas:
                 parts[item.index].append(await self._shown[item.index].take(item.delta))
@@ -166,9 +166,9 @@ class CompletionAnswer:
         )
 
 
-def _whole(parts: Sequence[Part]) -> Part:
+def _whole(parts: Sequence[ChoicePart]) -> ChoicePart:
     logprobs = [part.logprobs for part in parts if part.logprobs is not None]
-    return Part(
+    return ChoicePart(
         text="".join(part.text for part in parts),
         logprobs=joined(logprobs) if logprobs else None,
         finish_reason=parts[-1].finish_reason,

@@ -17,13 +17,13 @@ def chat_logprobs(entries: Sequence[TokenLogprobs], tokenizer: Tokenizer, num_to
 
 
 def _chat_entry(entry: TokenLogprobs, tokenizer: Tokenizer, num_top: int) -> TokenLogprob:
-    shown = _shown(tokenizer, entry.token_id, entry.logprob)
+    shown = _top_logprob(tokenizer, entry.token_id, entry.logprob)
     likeliest = sorted(entry.top.items(), key=lambda item: -item[1])[:num_top]
-    top = [_shown(tokenizer, token_id, logprob) for token_id, logprob in likeliest]
+    top = [_top_logprob(tokenizer, token_id, logprob) for token_id, logprob in likeliest]
     return TokenLogprob(token=shown.token, logprob=shown.logprob, bytes=shown.bytes, top_logprobs=top)
 
 
-def _shown(tokenizer: Tokenizer, token_id: int, logprob: float) -> TopLogprob:
+def _top_logprob(tokenizer: Tokenizer, token_id: int, logprob: float) -> TopLogprob:
     text = tokenizer.token_bytes(token_id)
     return TopLogprob(token=text.decode("utf-8", "replace"), logprob=max(LOWEST, logprob), bytes=list(text))
 
@@ -49,7 +49,7 @@ class CompletionLogprobsMaker:
             tokens=[self._name(token_id) for token_id in token_ids],
             token_logprobs=[None if entry is None else max(LOWEST, entry.logprob) for entry in entries],
             top_logprobs=[None if entry is None else self._top(entry) for entry in entries],
-            text_offset=[self._place(token_id) for token_id in token_ids],
+            text_offset=[self._take_offset(token_id) for token_id in token_ids],
         )
 
     def _top(self, entry: TokenLogprobs) -> dict[str, float]:
@@ -68,10 +68,10 @@ class CompletionLogprobsMaker:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in text)
 
-    def _place(self, token_id: int) -> int:
-        place = self._offset
+    def _take_offset(self, token_id: int) -> int:
+        offset = self._offset
         self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
-        return place
+        return offset
 
 
 def joined(parts: Sequence[CompletionLogprobs]) -> CompletionLogprobs:

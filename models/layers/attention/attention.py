@@ -76,7 +76,7 @@ class Layout:
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "KvCache | None", Any, float], torch.Tensor]
 
 
-class Plan(Protocol):
+class PlanAttention(Protocol):
     """How a backend prepares a step; see `AttentionBackend`."""
 
     def __call__(self, layout: Layout, device: torch.device, window: int | None = None) -> Any: ...
@@ -99,7 +99,7 @@ class AttentionBackend:
     block_size: int
     reads_whole_blocks: bool
     cache_shape: Callable[[KvSpec, int, int], tuple[int, ...]]
-    plan: Plan
+    plan: PlanAttention
     attend: Attend
 
 

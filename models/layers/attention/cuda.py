@@ -26,7 +26,7 @@ GATHERED_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class AttentionCall:
     """Successive sequences that one call computes: their packed tokens, boundaries and longest lengths of queries and
     keys, and how the cache is walked."""
 
@@ -41,10 +41,10 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CudaPlan:
-    """One step: where new keys go, and its pieces."""
+    """One step: where new keys go, and the kernel calls of a layer."""
 
     slots: torch.Tensor | None  # [T] cache place of each new token
-    pieces: tuple[Piece, ...]
+    calls: tuple[AttentionCall, ...]
     window_size: WindowSize
 
 
@@ -99,7 +99,7 @@ def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is
     cuts = _cuts(lengths - first_key, GATHERED_TOKENS) if is_gathered else [slice(0, lengths.size)]
     return CudaPlan(
         slots=None if layout.tables is None else _places(layout, layout.starts, layout.counts).to(device),
-        pieces=tuple(_piece(layout, first_key, cut, device, is_paged=is_paged) for cut in cuts),
+        calls=tuple(_attention_call(layout, first_key, cut, device, is_paged=is_paged) for cut in cuts),
         window_size=(-1, 0) if window is None else (window - 1, 0),
     )
 
@@ -115,7 +115,9 @@ def _cuts(num_keys: IntArray, most: int) -> list[slice]:
     return [*cuts, slice(first, num_keys.size)]
 
 
-def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool) -> Piece:
+def _attention_call(
+    layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool
+) -> AttentionCall:
     counts, first = layout.counts[cut], first_key[cut]
     num_keys = layout.starts[cut] + counts - first
     start = int(layout.counts[: cut.start].sum())
@@ -127,7 +129,7 @@ def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device
             tables = torch.from_numpy(own[:, :width].astype(np.int32)).to(device)
         else:
             keys = _places(replace(layout, tables=own), first, num_keys).to(device)
-    return Piece(
+    return AttentionCall(
         tokens=slice(start, start + int(counts.sum())),
         cu_queries=_boundaries(counts).to(device),
         cu_keys=_boundaries(num_keys).to(device),
@@ -169,19 +171,19 @@ def _attend_paged(
     if cache is not None:
         _write(cache, k, v, plan)
         k, v = cache.k, cache.v
-    [piece] = plan.pieces
+    [call] = plan.calls
     return kernel(
         q,
         k,
         v,
-        piece.cu_queries,
-        piece.cu_keys,
-        piece.max_queries,
-        piece.max_keys,
+        call.cu_queries,
+        call.cu_keys,
+        call.max_queries,
+        call.max_keys,
         softmax_scale=scale,
         causal=True,
         window_size=plan.window_size,
-        block_table=piece.tables,
+        block_table=call.tables,
     )
 
 
@@ -196,32 +198,32 @@ def _attend_gathered(
 ) -> torch.Tensor:
     if cache is not None:
         _write(cache, k, v, plan)
-    parts = [_attend_piece(kernel, q[piece.tokens], k, v, cache, piece, plan, scale) for piece in plan.pieces]
+    parts = [_attend_call(kernel, q[call.tokens], k, v, cache, call, plan, scale) for call in plan.calls]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _attend_piece(
+def _attend_call(
     kernel: GatheredKernel,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     cache: KvCache | None,
-    piece: Piece,
+    call: AttentionCall,
     plan: CudaPlan,
     scale: float,
 ) -> torch.Tensor:
-    """The outputs of one piece's queries. Without a cache k and v are the step's own."""
+    """The outputs of the queries of one call. Without a cache k and v are the step's own."""
     if cache is not None:
-        assert piece.keys is not None
-        k, v = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))
+        assert call.keys is not None
+        k, v = (pages.flatten(0, 1).index_select(0, call.keys) for pages in (cache.k, cache.v))
     return kernel(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
-        piece.cu_queries,
-        piece.cu_keys,
-        piece.max_queries,
-        piece.max_keys,
+        call.cu_queries,
+        call.cu_keys,
+        call.max_queries,
+        call.max_keys,
         scale,
         plan.window_size,
     )

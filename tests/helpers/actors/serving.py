@@ -13,7 +13,7 @@ import torch
 import uvicorn
 
 from actors.http.app import create_app
-from actors.http.limits import Admission, Limits
+from actors.http.limits import ConcurrencyLimit, Limits
 from actors.http.security import ApiKeys
 from actors.http.served import ServedModel
 from actors.http.texts.text_pool import TextPool
@@ -61,7 +61,9 @@ def served(name: str, path: Path, model: OnlineModel, *, max_concurrent: int = 6
     tokenizer = Tokenizer.from_pretrained(path)
     card = ModelCard.from_description(name, path, tokenizer)
     texts = TextPool(path)
-    return ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=model, admission=Admission(max_concurrent))
+    return ServedModel(
+        card=card, tokenizer=tokenizer, texts=texts, model=model, admission=ConcurrencyLimit(max_concurrent)
+    )
 
 
 def shortened(model: ServedModel, max_model_len: int) -> ServedModel:

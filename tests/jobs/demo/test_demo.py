@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.demo import CHECKPOINTS, SPECS
-from jobs.demo.demo import JOBS, Outcome, dead_letters_table, results_table, run_demo
+from jobs.demo.demo import JOBS, DemoResult, dead_letters_table, results_table, run_demo
 from jobs.spec.job import load_spec
 from pipelines.ledger.progress import Progress
 
@@ -25,7 +25,7 @@ def letter(kind: str, message: str) -> dict[str, Any]:
 
 
 OUTCOMES = [
-    Outcome(
+    DemoResult(
         job=job,
         progress=PROGRESS,
         accuracy=0.984,

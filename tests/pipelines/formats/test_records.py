@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.formats import records as cutting
-from pipelines.formats.records import BOM, Cutter, Piece, Splitter, csv_records, iter_blocks, jsonl_records
+from pipelines.formats.records import BOM, Cutter, RecordRange, Splitter, csv_records, iter_blocks, jsonl_records
 
 TEXT = st.lists(
     st.sampled_from([b"a", b"\n", b"\r\n", b"\r", b" ", b'"', b",", b"bcd", b'""', b"\xc3\xa4"]), max_size=60
@@ -15,12 +15,12 @@ TEXT = st.lists(
 SPLITTERS = pytest.mark.parametrize("splitter", [jsonl_records, csv_records])
 
 
-def pieces_of(text: bytes, splitter: Splitter, *, block_bytes: int, max_rows: int, max_bytes: int) -> list[Piece]:
+def ranges_of(text: bytes, splitter: Splitter, *, block_bytes: int, max_rows: int, max_bytes: int) -> list[RecordRange]:
     blocks = list(iter_blocks(io.BytesIO(text), splitter, block_bytes=block_bytes))
     if not blocks:
         return []
     cutter = Cutter(max_rows=max_rows, max_bytes=max_bytes, offset=blocks[0].offset)
-    return [piece for block in blocks for piece in cutter.push(block.records)] + list(cutter.finish())
+    return [each for block in blocks for each in cutter.push(block.records)] + list(cutter.finish())
 
 
 def rows_of(text: bytes, splitter: Splitter) -> list[bytes]:
@@ -40,11 +40,11 @@ def test_records_tile_the_text(splitter: Splitter, text: bytes) -> None:
 def test_units_hold_every_row_once_in_order(
     splitter: Splitter, text: bytes, block_bytes: int, max_rows: int, max_bytes: int
 ) -> None:
-    pieces = pieces_of(text, splitter, block_bytes=block_bytes, max_rows=max_rows, max_bytes=max_bytes)
-    found = [row for piece in pieces for row in rows_of(text[piece.offset : piece.offset + piece.num_bytes], splitter)]
+    ranges = ranges_of(text, splitter, block_bytes=block_bytes, max_rows=max_rows, max_bytes=max_bytes)
+    found = [row for each in ranges for row in rows_of(text[each.offset : each.offset + each.num_bytes], splitter)]
     assert found == rows_of(text, splitter)
-    assert all(piece.num_rows <= max_rows for piece in pieces)
-    assert all(piece.num_bytes <= max_bytes or piece.num_rows == 1 for piece in pieces)
+    assert all(each.num_rows <= max_rows for each in ranges)
+    assert all(each.num_bytes <= max_bytes or each.num_rows == 1 for each in ranges)
 
 
 @SPLITTERS
@@ -53,7 +53,7 @@ def test_units_do_not_depend_on_the_blocks_a_text_arrives_in(
     splitter: Splitter, text: bytes, max_rows: int, max_bytes: int
 ) -> None:
     in_small, in_one = (
-        pieces_of(text, splitter, block_bytes=size, max_rows=max_rows, max_bytes=max_bytes) for size in (3, 1000)
+        ranges_of(text, splitter, block_bytes=size, max_rows=max_rows, max_bytes=max_bytes) for size in (3, 1000)
     )
     assert in_small == in_one
 
@@ -88,19 +88,22 @@ def test_csv_records_span_lines_only_inside_quotes(text: bytes, rows: list[bytes
 def test_unclosed_quote_costs_its_own_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "MAX_CSV_RECORD_BYTES", 100)
     text = b'bad,"open\n' + b"good,row\n" * 100
-    pieces = pieces_of(text, csv_records, block_bytes=50, max_rows=1, max_bytes=1000)
-    assert len(pieces) == 101
+    ranges = ranges_of(text, csv_records, block_bytes=50, max_rows=1, max_bytes=1000)
+    assert len(ranges) == 101
 
 
 def test_byte_order_mark_belongs_to_no_unit() -> None:
     text = BOM + b"a\nb\n"
-    assert pieces_of(text, jsonl_records, block_bytes=2, max_rows=1, max_bytes=9) == [Piece(3, 2, 1), Piece(5, 2, 1)]
+    assert ranges_of(text, jsonl_records, block_bytes=2, max_rows=1, max_bytes=9) == [
+        RecordRange(3, 2, 1),
+        RecordRange(5, 2, 1),
+    ]
 
 
 def test_a_record_over_the_byte_limit_is_a_unit_alone() -> None:
     text = b"a\n" + b"x" * 50 + b"\nb\n"
-    assert pieces_of(text, jsonl_records, block_bytes=8, max_rows=9, max_bytes=10) == [
-        Piece(0, 2, 1),
-        Piece(2, 51, 1),
-        Piece(53, 2, 1),
+    assert ranges_of(text, jsonl_records, block_bytes=8, max_rows=9, max_bytes=10) == [
+        RecordRange(0, 2, 1),
+        RecordRange(2, 51, 1),
+        RecordRange(53, 2, 1),
     ]

@@ -102,7 +102,7 @@ def test_a_released_lease_is_taken_at_once_with_the_next_epoch(store: Store) -> 
     first = take(store)
     first.release()
     first.release()
-    with pytest.raises(LeaseError, match="held by nobody"):
+    with pytest.raises(LeaseError, match="not held by any run"):
         ensure_owned(store, first.token)
     with take(store, sleep=never) as second:
         assert second.token.epoch == 2
@@ -341,7 +341,7 @@ def test_a_stopped_holder_that_wakes_up_after_a_takeover_has_lost(folder: LocalS
 
 
 def test_nothing_is_concluded_where_the_kernel_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.ledger.process_identity._place", lambda: None)
+    monkeypatch.setattr("pipelines.ledger.process_identity._boot_and_namespace", lambda: None)
     assert ProcessIdentity.current().is_alive() is None
 
 

@@ -18,7 +18,7 @@ from pipelines.errors import InternalError, SourceError
 from pipelines.formats.json_values import dump_json
 from pipelines.formats.schema import Columns
 from pipelines.graph.finish_stage import FinishAndCommit
-from pipelines.graph.outcomes import Committed, Outcome
+from pipelines.graph.outcomes import Committed, UnitOutcome
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
 from pipelines.input_formats import csv_format, jsonl_format, tables
 from pipelines.job import Job
@@ -80,7 +80,7 @@ def write_input(path: Path, faulty: Sequence[int]) -> Path:
     return path
 
 
-def outcomes_of(job: Job) -> list[Outcome]:
+def outcomes_of(job: Job) -> list[UnitOutcome]:
     """A run of a job in this process: every stage as Ray would call it, with a fake engine between them."""
     folder = Path(job.model.path)
     tokenizer = Tokenizer.from_pretrained(folder)

@@ -159,9 +159,9 @@ def refuse(*_: object, **__: object) -> None:
 
 
 def admitting(num: int) -> Any:
-    from actors.http.limits import Admission
+    from actors.http.limits import ConcurrencyLimit
 
-    return SimpleNamespace(admission=Admission(num))
+    return SimpleNamespace(admission=ConcurrencyLimit(num))
 
 
 def test_what_reads_texts_takes_a_place_and_gives_it_back() -> None:
