@@ -1,7 +1,7 @@
 """The process boundary: what a command raises becomes one message on stderr and an exit status.
 
 0 done; 1 the run failed, or `check` found something; 2 the spec or the arguments are wrong; 3 `max_failed` was crossed;
-130 interrupted. An error that nobody expected keeps its traceback.
+130 interrupted. An unexpected error keeps its traceback.
 """
 
 import functools
@@ -50,7 +50,7 @@ def at_boundary(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
 
 
 def status_of(error: Exception) -> int | None:
-    """The exit status of an error of ours; None for one that nobody expected.
+    """The exit status of an error of ours; None for an unexpected one.
 
     The trees are imported here: a command that fails has time for it, `millrace --help` has not.
     """

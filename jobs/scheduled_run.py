@@ -91,7 +91,7 @@ def create_run(kubernetes: "Kubernetes", template: str, time: dt.datetime, overr
     """Creates the RayJob of this time, unless it is there, and says which of the two.
 
     Raises:
-        UsageError: the name would be too long, or an override is no KEY=VALUE.
+        UsageError: the name would be too long, or an override is not KEY=VALUE.
         KubernetesError: the template cannot be read, or the RayJob cannot be created.
     """
     run = rayjob_at(kubernetes.get(template), time, overrides)

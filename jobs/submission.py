@@ -60,10 +60,10 @@ class Submission:
 
 def submit(submission: Submission, *, address: str, say: Callable[[str], None], follows: bool = True) -> int:
     """Starts a job on the cluster whose dashboard is at `address`, and says its log as it comes. Returns the job's exit status, or 0
-    at once where nobody `follows`. Leaving early leaves the job running.
+    at once unless it `follows` the job. Leaving early leaves the job running.
 
     Raises:
-        UsageError: `address` is no http or https URL.
+        UsageError: `address` is not an http or https URL.
         FailedError: the cluster refuses, or is not there.
     """
     if urlsplit(address).scheme not in ("http", "https"):

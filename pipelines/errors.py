@@ -1,6 +1,7 @@
 """The exception tree of `pipelines`: the four kinds of failure of a run, and what stops one before it starts.
 
-An error that a key of the spec or a file of the input causes carries it, so that nobody has to find it in the text.
+An error caused by a key of the spec or a file of the input carries it, so that no caller has to
+parse the text.
 
 PipelineError
 ├── RowError              this row: a dead letter, the others go on
@@ -72,8 +73,9 @@ class DamageError(OutputError):
 class PlanError(PipelineError):
     """The inputs cannot be planned.
 
-    `place` is the key in the spec that is wrong (`output.path`), `path` the file or the entry of `input.paths` that is, each
-    None where that is not known, or where it is none in particular; `missing_columns` are those that the input lacks.
+    `place` is the key in the spec that is wrong (`output.path`), `path` the file or the entry of
+    `input.paths` that is; each is None if that is not known, or no single one is at fault.
+    `missing_columns` are those that the input lacks.
     """
 
     def __init__(

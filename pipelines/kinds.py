@@ -12,7 +12,8 @@ MISSING_VALUE: Final = "missing_value"
 """A template used a column or a field that the row does not have."""
 
 INVALID_VALUE: Final = "invalid_value"
-"""A value the task needs cannot be used: text that is no UTF-8, a date out of range, token ids outside the vocabulary."""
+"""A value the task needs cannot be used: text that is not UTF-8, a date out of range, token ids
+outside the vocabulary."""
 
 TEMPLATE_ERROR: Final = "template_error"
 """A template failed on this row in another way, or went over its limits."""
@@ -30,7 +31,7 @@ REFUSED: Final = "refused"
 """The engine refused the row's request."""
 
 INTERNAL_ERROR: Final = "internal_error"
-"""Our own code failed on the row in a way that nobody expected; the message says where."""
+"""Our own code failed on the row in an unexpected way; the message says where."""
 
 NOT_FINITE: Final = "not_finite"
 """The model answered with values that are not numbers."""

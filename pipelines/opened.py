@@ -4,7 +4,7 @@
         ...                                                # what takes time as well
         opened = opening.finish()
 
-That is done once, by whoever checks a job before it runs, or by the run itself.
+That is done once, by the check of a job before it runs, or by the run itself.
 """
 
 import contextlib

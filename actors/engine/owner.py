@@ -1,7 +1,8 @@
 """Who owns the replicas of a run: starts them, notices those that hang or are gone, and lets go of all of them.
 
-A placement group that rank 0 makes itself outlives it, and nobody within a replica can end a process of it that is stopped. So the
-driver owns them; under Serve its controller does. Whoever has work for a replica finds it by its name.
+A placement group that rank 0 makes itself outlives it, and no process of a replica can end another
+one that is stopped. So the driver owns replicas; under Serve its controller does. A replica is
+found by its name.
 """
 
 import contextlib
@@ -147,7 +148,7 @@ class ReplicaOwner:
         return bool(self._lost)
 
     def start(self, count: int) -> None:
-        """Starts so many replicas more."""
+        """Starts `count` more replicas."""
         for _ in range(count):
             self._start_one()
 

@@ -40,7 +40,8 @@ class GroupShards:
     """The ranks 1 to `size` - 1 of the replica whose rank 0 is this process, each like it in a bundle of its own."""
 
     def __init__(self, work: ShardWork, size: int, *, settings: EngineSettings, on_lost: OnFailure) -> None:
-        """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard ends that nobody told to.
+        """Starts the actors. `on_lost` is called from a thread of its own, once, when a shard
+        ends unasked.
 
         Raises:
             EngineError: this process is in no placement group, or in one of another size.

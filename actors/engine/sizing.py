@@ -32,8 +32,9 @@ class Sizing:
         self._num_low = 0
 
     def change(self, num_calls: Sequence[int | None]) -> Literal[-1, 0, 1]:
-        """Whether there is to be one more replica or one fewer. `num_calls` are the units that each has, None for one that has not
-        loaded yet: while there is such a one, there is none more."""
+        """Whether to start one more replica (1), to end one (-1), or neither (0). `num_calls` are
+        the units that each has, None for one that has not loaded yet: until all have loaded, none
+        is started."""
         counts = [count for count in num_calls if count is not None]
         if not counts:
             return 0

@@ -65,8 +65,9 @@ def create_app(
     limits: Limits | None = None,
     fallback: ServedModel | None = None,
 ) -> FastAPI:
-    """The ASGI app of these models. Without `keys` it asks for none: whoever serves it calls `security.check_listen` before.
-    `fallback` is the one of them that answers to every other name, if there is one."""
+    """The ASGI app of these models. Without `keys` it asks for none, so call
+    `security.check_listen` before serving it. `fallback` is the one of them that answers to every
+    other name, if there is one."""
     chosen = limits or Limits()
     service = Service.of(models, chosen, fallback)
     app = FastAPI(
@@ -211,8 +212,8 @@ def _metrics_answers() -> Responses:
 
 
 def _document(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
-    """The OpenAPI document. Bodies that do not fit are answered with 400 here, so FastAPI's own 422 goes; so does what it says of a
-    JSON answer where there is none."""
+    """The OpenAPI document. Bodies that do not fit are answered with 400 here, so FastAPI's own
+    422 is taken out, and so is its JSON answer of an endpoint that does not answer with JSON."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     for path, operations in document["paths"].items():
         for operation in operations.values():

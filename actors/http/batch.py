@@ -83,7 +83,7 @@ class ApiEngine:
         try:
             return list(await asyncio.gather(*map(self._answer, work.calls, work.seeds)))
         except EngineError:
-            if not self._is_alone:  # whoever watches the shards may know why, and end this process with it
+            if not self._is_alone:  # the watcher of the shards may know why, and end this process with it
                 await asyncio.sleep(LAST_WORDS_S)
             raise
 
@@ -150,7 +150,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         if self._is_sent:
-            await asyncio.Event().wait()  # whoever watches for the client's end is cancelled with the answer
+            await asyncio.Event().wait()  # waiting for the client's end is cancelled with the answer
         self._is_sent = True
         return {"type": "http.request", "body": self._call.body, "more_body": False}
 

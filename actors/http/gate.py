@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 OTHER = "other"
-"""The endpoint of every path that is none."""
+"""The endpoint under which all unknown paths are counted."""
 
 _NOTE = "millrace.note"
 _IS_TRUSTED = "millrace.is_trusted"

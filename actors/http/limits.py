@@ -18,7 +18,8 @@ MAX_DOCUMENT_CHARS = 3 << 18
 """Of one text whose tokens are to be found again in it, which takes twice that."""
 
 CHARS_PER_TOKEN = 64
-"""More than any text has: a model reads no more than so many characters for each token of its longest sequence."""
+"""More than any text has: a model reads at most this many characters per token of its longest
+sequence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,8 @@ FRESH_S = 1.0
 
 
 class ReadinessCheck:
-    """Asks for the stats of all models, and remembers for a second who serves. Whoever asks meanwhile waits for the same answer."""
+    """Asks for the stats of all models, and remembers for a second which of them serve. Callers
+    that ask meanwhile wait for the same answer."""
 
     def __init__(
         self,

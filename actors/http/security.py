@@ -1,7 +1,8 @@
 """Who may ask: API keys in a file, and where a service without keys may listen.
 
-Keys stand one a line; blank lines are skipped. The file is read again when it changes. It must belong to this process's user and be
-readable by nobody else; a file of another owner, as Kubernetes mounts secrets, may be readable by its group, never by all.
+Keys stand one per line; blank lines are skipped. The file is read again when it changes. It must
+belong to this process's user and be readable by this user alone; a file of another owner, as
+Kubernetes mounts secrets, may be readable by its group, never by all.
 """
 
 import hashlib
@@ -68,7 +69,7 @@ def check_listen(host: str, *, has_keys: bool) -> None:
     """Refuses to listen on a network without keys.
 
     Raises:
-        ListenError: the host is no loopback address, and there are no keys.
+        ListenError: the host is not a loopback address, and there are no keys.
     """
     if not has_keys and not is_loopback(host):
         raise ListenError(

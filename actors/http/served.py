@@ -57,7 +57,7 @@ class ServedModel:
         return self.card.embedding
 
     def require_reranking(self) -> Reranking:
-        """How this model is asked for relevance; refuses one that is no reranker."""
+        """How this model is asked for relevance; refuses one that is not a reranker."""
         if self.card.reranking is None:
             raise ApiError(
                 400,
@@ -88,7 +88,7 @@ class Service:
         """The model of that name.
 
         Raises:
-            ApiError: 404, there is none.
+            ApiError: 404, there is no model of that name.
         """
         served = self.models.get(name, self.fallback)
         if served is None:

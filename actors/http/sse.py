@@ -24,7 +24,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ClientGoneError(Exception):
-    """The client has closed its connection: nobody reads an answer."""
+    """The client has closed its connection: an answer would not be read."""
 
 
 async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

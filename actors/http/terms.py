@@ -1,5 +1,5 @@
-"""On what terms a request is answered beside what its body says. A client's has the defaults; whoever calls the app in its own
-process may set others."""
+"""On what terms a request is answered beside what its body says. A client's request has the
+defaults; code that calls the app in its own process may set others."""
 
 import datetime as dt
 import uuid

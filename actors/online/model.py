@@ -87,7 +87,7 @@ class OnlineModel(Protocol):
 
     def stream(self, request: OnlineRequest) -> AsyncGenerator[Delta]:
         """The deltas of one sequence, the last one with its finish reason. Closing the generator, or cancelling
-        whoever waits for it, aborts the sequence and frees its blocks within a step."""
+        the task that waits for it, aborts the sequence and frees its blocks within a step."""
 
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """The task head's logits for each sequence, as `models.Scorer.score` has them."""

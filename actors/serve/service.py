@@ -131,7 +131,7 @@ class EngineReplica:
 
 
 def _end(cause: str) -> NoReturn:
-    """Ends the replica's process: whoever is in it gets an error at once, and Serve starts another."""
+    """Ends the replica's process: its requests get an error at once, and Serve starts another."""
     logger.error("the engine ends itself: %s", cause)
     os._exit(ENGINE_FAILED)
 

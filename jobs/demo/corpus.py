@@ -68,7 +68,8 @@ def make_tickets(count: int, *, seed: int) -> Iterator[Ticket]:
 def make_ticket(number: int, *, seed: int, ramblings: int | None = None) -> Ticket:
     """The ticket with this number: the same one each time, whatever was made before.
 
-    `ramblings` is how many sentences that matter to nobody it holds (about 25 tokens each); None leaves it to the draw.
+    `ramblings` is how many irrelevant sentences it holds (about 25 tokens each); None leaves it to
+    the draw.
     """
     rng = Random(f"{seed}/{number}")
     category, urgency = rng.choice(words.CATEGORIES), rng.choices(words.URGENCIES, (3, 4, 3))[0]

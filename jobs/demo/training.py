@@ -25,7 +25,8 @@ FINAL_RATE = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Course:
-    """One stretch of training: so many batches, the rate rising at first and then falling along a cosine.
+    """One stretch of training: `num_batches` batches, the rate rising at first and then falling
+    along a cosine.
 
     The layers' matrices are trained by Muon at `matrix_rate`, which learns to copy in half the batches AdamW needs, and everything
     else by AdamW at `other_rate`.

@@ -1,4 +1,5 @@
-"""The demo's folder: begun anew, or gone on with after an interruption; never somebody else's."""
+"""The demo's folder: begun anew, or continued after an interruption; a folder of anything else is
+refused."""
 
 import json
 import shutil

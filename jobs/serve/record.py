@@ -63,10 +63,10 @@ def path_of(name: str) -> Path:
 
 
 def read_record(name: str) -> ServiceRecord | None:
-    """The record of a service; None if there is none of that name.
+    """The record of a service; None if no service of that name is recorded.
 
     Raises:
-        UsageError: it cannot be read, or is none.
+        UsageError: its file cannot be read, or does not hold a record.
     """
     path = path_of(name)
     try:
@@ -75,5 +75,5 @@ def read_record(name: str) -> ServiceRecord | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{path} is no record of a service ({error}); remove it, and start the service again"
+            f"{path} is not the record of a service ({error}); remove it, and start the service again"
         ) from error

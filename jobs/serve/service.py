@@ -1,4 +1,5 @@
-"""A service from its spec to its end: Ray Serve started, the models up, watched over until somebody ends it."""
+"""A service from its spec to its end: Ray Serve started, the models up, watched over until it is
+ended."""
 
 import math
 import os
@@ -54,7 +55,7 @@ def run_service(service: LoadedService, *, address: str | None, say: Callable[[s
         check_listen(spec.host, has_keys=spec.keys_file is not None)
     if spec.keys_file is not None:
         with problems_at(service.places, ("api_keys", "file")):
-            ApiKeys(spec.keys_file)  # whoever starts a service learns now what is wrong with it
+            ApiKeys(spec.keys_file)  # what is wrong with it is told before the service starts
     _check_models(service)
     if will_start_one(address):
         _check_free(service)  # a cluster takes ten seconds to start
@@ -159,7 +160,7 @@ def _start_proxy(spec: ServiceSpec) -> bool:
 
 
 def _check_free(service: LoadedService) -> None:
-    """Raises SpecError where nobody could listen on this machine."""
+    """Raises SpecError if the spec's host and port cannot be listened at on this machine."""
     spec = service.spec
     try:
         family, kind, _, _, address = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
@@ -176,7 +177,8 @@ def _cannot_listen(spec: ServiceSpec, who: str, why: BaseException) -> str:
 
 
 def _watch(name: str) -> None:
-    """Returns never; a service that is ended by somebody else, or cannot be kept up, is an error."""
+    """Never returns; raises an error when another process ends the service, or it cannot be kept
+    up."""
     while True:
         time.sleep(WATCH_S)
         app = serve.status().applications.get(name)

@@ -1,9 +1,11 @@
-"""What a terminal is shown: text alone. The streams of a command escape whatever else stands in what is written to them.
+"""What a terminal is shown: text alone. The streams of a command escape all else that is written
+to them.
 
-A terminal obeys control characters: they set its title, clear it, write over what was said, turn text round. Labels, names of files and
-columns, messages of servers are somebody else's, and any of them may end up in a sentence of ours. So the characters are escaped where
-everything passes, at the streams; whoever draws on a terminal asks for the stream below (`drawing_on`). Secrets in URLs are
-left out in the same place, whoever put them into a sentence.
+A terminal obeys control characters: they set its title, clear it, write over what was said, turn
+text round. Labels, names of files and columns, and messages of servers come from others, and any
+of them may end up in a sentence of ours. So the characters are escaped where everything passes, at
+the streams; code that draws on a terminal asks for the stream below (`drawing_on`). Secrets in
+URLs are left out in the same place, wherever a sentence got them from.
 """
 
 import io

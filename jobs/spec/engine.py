@@ -13,7 +13,7 @@ from pipelines.task_base.yaml import MAX_COUNT, Strict, wrong
 
 
 class Replicas(NamedTuple):
-    """So many engines, or from `least` to `most`."""
+    """From `least` to `most` engines; exactly `least` if `most` is None."""
 
     least: int
     most: int | None

@@ -1,7 +1,7 @@
 """The job spec: what strangers write in YAML, read strictly, turned into a `pipelines.job.Job`.
 
 A field's description is the "allowed" half of its error text and its line in the reference. Relative paths are relative to the
-current directory of whoever starts the job, not to the spec's own folder.
+directory in which the command is started, not to the spec's own folder.
 """
 
 import datetime as dt

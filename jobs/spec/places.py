@@ -73,7 +73,8 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> YamlDocument:
     """Reads one YAML mapping and applies `--set` overrides (`a.b=c`, the value read as YAML) in order.
 
     Raises:
-        SpecError: the file cannot be read, is no YAML mapping, names a key twice, or an override does not fit.
+        SpecError: the file cannot be read, is not a YAML mapping, names a key twice, or an
+            override does not fit.
     """
     try:
         text = path.read_bytes().decode("utf-8")

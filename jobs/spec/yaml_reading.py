@@ -56,7 +56,7 @@ def read_yaml(text: str, place: PlaceOf, *, base: KeyPath = ()) -> YamlText:
     """Reads one YAML document, whose key paths begin with `base`. Of no text the value is null.
 
     Raises:
-        SpecError: it is no YAML, or holds what no spec can mean. With every such value found, one a line.
+        SpecError: it is not YAML, or holds what no spec can mean: all such values, one per line.
     """
     root = _compose(text, place)
     reader = _Reader(place)

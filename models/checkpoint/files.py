@@ -65,7 +65,8 @@ def is_sentence_file(name: str) -> bool:
 
 
 def module_kind(folder: str) -> str | None:
-    """The class of the module that a folder of a checkpoint belongs to; None if it is none of these."""
+    """The class of the module that a folder of a checkpoint belongs to; None if the folder
+    is not a module's."""
     found = _MODULE_FOLDER.fullmatch(folder)
     return None if found is None else found["kind"]
 
@@ -137,7 +138,7 @@ def why_there_is_no_config(place: str, names: Collection[str]) -> str:
 
 
 def why_it_is_no_folder(path: Path) -> str:
-    """What to tell of a path that is to be a checkpoint folder and is none."""
+    """What to tell of a path that should be a checkpoint folder and is not."""
     if path.is_file():
         holds = other_files(str(path.parent), [path.name]) or f"give the folder that it lies in, {path.parent}"
         return f"{path} is a file and is not a folder: {holds}"

@@ -113,7 +113,8 @@ _TENSORS = (
 
 
 def adapter_beside(place: str, names: Collection[str]) -> str | None:
-    """Why a place with an adapter beside a model's weights is refused; None if there is none."""
+    """Why a place with an adapter beside a model's weights is refused; None if it holds no
+    adapter."""
     found = [name for name in ADAPTER_FILES if name in names]
     if not found:
         return None
@@ -124,7 +125,8 @@ def adapter_beside(place: str, names: Collection[str]) -> str | None:
 
 
 def quantized_by_file(place: str, names: Collection[str]) -> str | None:
-    """Why a place is refused that has a quantizer's file of settings; None if there is none."""
+    """Why a place is refused that has a quantizer's file of settings; None if it has no such
+    file."""
     found = next((name for name in _QUANTIZED_BY if name in names), None)
     if found is None:
         return None
@@ -135,7 +137,7 @@ def other_files(place: str, names: Collection[str]) -> str | None:
     """What a place holds that has no safetensors weights of a model; None if nothing here knows it."""
     found = [name for name in ADAPTER_FILES if name in names]
     if found:
-        return f"{place} holds an adapter ({', '.join(found)}), which changes a model and is none: {_MERGE}"
+        return f"{place} holds an adapter ({', '.join(found)}), which changes a model and is not one: {_MERGE}"
     for layout in _FILES:
         if matching := _matching(names, layout.patterns):
             return f"{place} holds {layout.what.format(names=listed(matching))}: {layout.remedy}"
@@ -143,7 +145,7 @@ def other_files(place: str, names: Collection[str]) -> str | None:
 
 
 def pickled(names: Collection[str]) -> str | None:
-    """The pickled weights of a place, and what to do; None if there are none."""
+    """The pickled weights of a place, and what to do; None if it has no pickled weights."""
     found = _matching(names, PICKLES)
     if not found:
         return None

@@ -8,7 +8,8 @@
 
 A version is what the remote says of its files: names, sizes, and their ETags or modification times. A file is written aside, in pieces
 read several at a time, compared with the remote once more, and renamed when all of it is on disk: what has its name is whole, and a
-killed download goes on at the file where it was. Nobody is told of a folder before all the files that he asked for are in it.
+killed download goes on at the file where it was. A caller is given a folder only when
+all the files that it asked for are in it.
 """
 
 import fcntl
@@ -97,7 +98,7 @@ def _home_of(url: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloaded checkpoints are kept, under the home folder of whoever runs this."""
+    """Where downloaded checkpoints are kept, under the home folder of this process's user."""
     return Path.home() / ".cache" / "millrace" / "checkpoints"
 
 
@@ -107,7 +108,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """In one step; whoever writes it at the same time writes the same."""
+    """In one step; processes that write it at the same time write the same."""
     if file.exists():
         return
     with _on_disk(file):

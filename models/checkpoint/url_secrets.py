@@ -9,7 +9,7 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 _URL = re.compile(r"""\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'"<>`]+""")
-_PASSWORD = re.compile(r"(:/{1,2}[^/?#@:]*):[^/?#@]*@")  # one slash: somebody forgot the other
+_PASSWORD = re.compile(r"(:/{1,2}[^/?#@:]*):[^/?#@]*@")  # one slash: the other was forgotten
 _BARE_USER = re.compile(r"^(https?)://[^/?#@]*@", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^\s?]*=.*")
 _PARAMETER = re.compile(
@@ -22,7 +22,7 @@ _SIGNING_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-", "q-sign-"
 _SIGNING = frozenset(
     """sig signature signature-hash sign token access_token id_token auth authorization jwt hmac hdnts key apikey api_key api-key password
     passwd pwd secret client_secret credential credentials expires expiry exp policy key-pair-id awsaccesskeyid googleaccessid
-    ossaccesskeyid security-token""".split()  # noqa: SIM905 - a list of so many words is read better so
+    ossaccesskeyid security-token""".split()  # noqa: SIM905 - a long list of words is read better so
 )
 _AZURE = frozenset("se sp sv st sr ss srt spr sip skoid sktid skt ske sks skv sdd saoid suoid scid".split())  # noqa: SIM905
 _VERSIONS = frozenset({"versionid", "generation", "revision", "rev"})

@@ -1,6 +1,7 @@
 """Files of a checkpoint that are read whole: the most bytes that each may have, asked before anything is read.
 
-Whoever made a checkpoint chose the sizes of its files. The limits are many times what is published; a file over its limit is not read.
+The author of a checkpoint, who may be anyone, chose the sizes of its files. The limits are many
+times what is published; a file over its limit is not read.
 """
 
 import os
@@ -36,7 +37,7 @@ def max_bytes(name: str) -> int:
 
 
 def check_size_of(name: str, size: int) -> None:
-    """Raises OversizeError if a file of this name may not have so many bytes."""
+    """Raises OversizeError if a file of this name may not have `size` bytes."""
     if size > max_bytes(name):
         raise OversizeError(f"it has {size:,} bytes, and such a file may have {max_bytes(name):,}")
 
@@ -60,5 +61,5 @@ def read_whole(file: Path) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opens a pipe too without waiting for somebody to write to it."""
+    """Opens a file; does not wait for a writer if it is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -89,14 +89,14 @@ class ConfigFields:
         return cast(Name, value)
 
     def strings(self, name: str) -> list[str] | None:
-        """A list of strings, or None where there is none."""
+        """A list of strings, or None if it is absent."""
         value = self.values.get(name)
         if value is not None and (not isinstance(value, list) or not all(isinstance(item, str) for item in value)):
             raise self.error(name, "a list of strings")
         return value
 
     def nested(self, name: str) -> "ConfigFields":
-        """The object under this name; an empty one where there is none."""
+        """The object under this name; an empty one if it is absent."""
         value = self._value(name, {})
         if not isinstance(value, dict):
             raise self.error(name, "an object")

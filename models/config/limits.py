@@ -1,4 +1,5 @@
-"""The most that a config.json may ask for. Whoever made a checkpoint chose its numbers, and a network is built from them.
+"""The most that a config.json may ask for. The author of a checkpoint, who may be anyone, chose
+its numbers, and a network is built from them.
 
 Generous by about ten times or more over what is published; what a network of such sizes really takes is compared with its files
 (`models.config.agreement`) and with the memory that is free (`models.loading.fitting`).

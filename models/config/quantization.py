@@ -109,7 +109,8 @@ def _is_number(value: object) -> bool:
 
 
 def read_quantization(config: ConfigFields) -> QuantizationConfig | None:
-    """The `quantization_config` of a config.json as bitsandbytes' users write it, None where there is none.
+    """The `quantization_config` of a config.json as bitsandbytes' users write it, None if it is
+    absent.
 
     Which tensors are quantized is not read here: the checkpoint's files show it.
 

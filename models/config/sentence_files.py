@@ -177,7 +177,8 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _kind(entry: ConfigFields) -> str:
-    """The class of a module. One of the author's own code is none that is known here, whatever its name."""
+    """The class of a module. A class of the author's own code is refused, even under a name that
+    is known here."""
     path = str(entry.values["type"])
     kind = path.rpartition(".")[2]
     if not path.startswith(_LIBRARY) or kind not in _KNOWN:

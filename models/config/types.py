@@ -10,7 +10,8 @@ HiddenAct = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "r
 Dtype = Literal["bfloat16", "float16", "float32"]
 LayerType = Literal["full_attention", "sliding_attention", "mamba", "hybrid"]
 DtClamp = Literal["none", "prefill", "both"]
-"""Whose step sizes in Mamba layers have the published smallest one as their floor: nobody's, those of given tokens, all."""
+"""Which step sizes in Mamba layers have the published smallest one as their floor: none, those of
+given tokens, or all."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 

@@ -26,7 +26,7 @@ class IsolatedPool:
 
     `setup` makes the context in the server process; functions are given it as their first argument. All of them, their
     arguments, results and exceptions are pickled, so they are functions of modules. The server starts at once, in the
-    background; whoever calls first waits for it.
+    background; the first call waits for it.
     """
 
     def __init__(self, setup: Callable[[], Any], *, limits: Limits, num_workers: int = 1) -> None:
@@ -185,7 +185,8 @@ class _Watch:
 
 
 class _Team:
-    """The server and all its workers, whoever has them. Safe to use from several threads."""
+    """The server and all its workers, whether they are in use or not. Safe to use from several
+    threads."""
 
     def __init__(self, setup: Callable[[], Any], limits: Limits) -> None:
         self._setup, self._limits = setup, limits

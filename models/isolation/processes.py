@@ -50,7 +50,7 @@ class Server:
         self._socket = ours
         self._channel = Connection(os.dup(ours.fileno()))
         work = ServerWork(setup=setup, memory_bytes=limits.memory_bytes, setup_memory_bytes=limits.setup_memory_bytes)
-        with contextlib.suppress(BrokenPipeError):  # it died: whoever waits for it learns of that
+        with contextlib.suppress(BrokenPipeError):  # it died: the thread that waits for it learns of that
             self._channel.send_bytes(pickle.dumps(work))
         self._is_ready = False
 

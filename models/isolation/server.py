@@ -49,7 +49,7 @@ def main(descriptor: int) -> None:
     except Exception as error:  # noqa: BLE001  the process boundary
         channel.send_bytes(pickled_error(error))
         return
-    gc.freeze()  # what is here is shared with the workers as long as nobody writes to it
+    gc.freeze()  # what is here is shared with the workers until one of them writes to it
     channel.send_bytes(pickle.dumps(Reply("result", READY)))
     try:
         while True:

@@ -141,7 +141,7 @@ class Zamba2Decoder(nn.Module):
     """The body of every `Zamba2For...` checkpoint."""
 
     def __init__(self, config: ModelConfig, options: BuildOptions) -> None:
-        """Raises ConfigError when the network cannot be built, or not on so many ranks."""
+        """Raises ConfigError if the network cannot be built, or not on this number of ranks."""
         super().__init__()
         assert config.mamba is not None
         assert config.shared_blocks is not None

@@ -41,7 +41,7 @@ class CallSender:
             raise EngineError(f"a shard is gone: {error}") from error
 
     def close(self) -> None:
-        """Ends the connections; whoever waits for a call sees that there will be none."""
+        """Ends the connections; a rank that waits for a call learns that none will come."""
         for follower in self._followers:
             follower.close()
 

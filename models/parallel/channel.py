@@ -1,8 +1,8 @@
 """A connection between two ranks on which neither believes a message that the other did not send.
 
-`models.parallel.handshake` makes both ends. Every message carries a MAC (HMAC-SHA256) under a key of this connection and direction, over
-its number and its content: one that somebody else wrote, repeated, left out or moved ends the connection and is given to nobody.
-Nothing is encrypted.
+`models.parallel.handshake` makes both ends. Every message carries a MAC (HMAC-SHA256) under a key
+of this connection and direction, over its number and its content: a message that a third party
+wrote, repeated, left out or moved ends the connection and is not delivered. Nothing is encrypted.
 """
 
 import contextlib
@@ -75,11 +75,12 @@ class Channel:
         return content
 
     def hang_up(self) -> None:
-        """Ends the connection; whoever waits for a message, at either end, sees that there will be none."""
+        """Ends the connection; a thread that waits for a message, at either end, learns that none
+        will come."""
         hang_up(self._connection)
 
     def close(self) -> None:
-        """Ends the connection and gives back its file. Nobody may be waiting at this end."""
+        """Ends the connection and gives back its file. No thread may be waiting at this end."""
         hang_up(self._connection)
         self._connection.close()
 

@@ -1,8 +1,9 @@
 """Where the other ranks come in: rank 0 takes in those who prove that they know its secret, and waits past everybody else.
 
-Whoever connects is greeted in a thread of its own, so a stranger that says nothing, or too little, or the wrong thing delays nobody. It
-has `GREETING_S`; and where `MAX_PENDING` are being greeted already, the one that has taken the longest goes, so that strangers can fill
-neither memory nor the table of open files. A rank that had to go comes again.
+Each connection is greeted in a thread of its own, so a stranger that says nothing, or too little,
+or the wrong thing delays no rank. It has `GREETING_S`; and if `MAX_PENDING` are being greeted
+already, the one that has taken the longest is closed, so that strangers can fill neither memory
+nor the table of open files. A rank whose connection was closed connects again.
 """
 
 import contextlib
@@ -39,10 +40,10 @@ class Entrance:
     """A listening socket of rank 0's, on the address that the others use and no other."""
 
     def __init__(self, host: str) -> None:
-        """Listens on a free port of `host`. Whoever comes must know `secret`.
+        """Listens on a free port of `host`. Processes that connect must know `secret`.
 
         Raises:
-            OSError: `host` is no address of this machine.
+            OSError: `host` is not an address of this machine.
         """
         self.secret = secrets.token_bytes(SECRET_BYTES)
         self._listener = socket.create_server((host, 0), backlog=2 * MAX_PENDING)
@@ -54,8 +55,8 @@ class Entrance:
         self._numbers = itertools.count()
 
     def admit(self, seats: Iterable[Seat], timeout_s: float, *, check: Callable[[], None]) -> dict[Seat, Channel]:
-        """The channel of every one of `seats`, once all have come; nobody comes in after them. `check` is called while they
-        are waited for, and raises if one never will.
+        """The channel of every one of `seats`, once all have come; none is taken in after them.
+        `check` is called while they are waited for, and raises if one will never come.
 
         Raises:
             EngineError: one did not come in time.
@@ -78,7 +79,7 @@ class Entrance:
             self.close()
 
     def close(self) -> None:
-        """Lets nobody in any more, and sends away who is waiting."""
+        """Takes in no more connections, and closes those that are waiting."""
         self._listener.close()
         with self._lock:
             waiting, self._pending = self._pending, []

@@ -7,10 +7,11 @@
 
 A proof is a MAC under the secret over the name of who proves, the seat and both nonces, so neither an old one nor the other
 side's can be shown again. All messages have fixed sizes: of a stranger at most `HELLO_BYTES` + `MAC_BYTES` are read. The keys of
-the channel come from the same words, so whoever only hands a handshake on cannot write into its channel.
+the channel come from the same words, so a process that only hands a handshake on cannot write into
+its channel.
 
-This keeps out whoever can connect to rank 0, answer in its place, or change packets on their way. Who can read packets reads the
-channel, but learns neither the secret nor the keys.
+This keeps out attackers that can connect to rank 0, answer in its place, or change packets on
+their way. One that can read packets reads the channel, but learns neither the secret nor the keys.
 """
 
 import hmac

@@ -41,8 +41,8 @@ _GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Invitation:
-    """What rank `rank` of `size` needs to know to join rank 0, which listens at `host`:`port`. Whoever knows `secret` is believed
-    to be a rank."""
+    """What rank `rank` of `size` needs to know to join rank 0, which listens at `host`:`port`. A
+    process that knows `secret` is taken for a rank."""
 
     rank: int
     size: int
@@ -89,7 +89,7 @@ class Meeting:
         return _join(0, self._size, store, self._host, device, calls)
 
     def close(self) -> None:
-        """Lets nobody in any more; those who are in stay."""
+        """Takes in no more ranks; those that have joined stay."""
         self._entrance.close()
 
 

@@ -61,10 +61,12 @@ class SharedStore:
 
 
 class RemoteStore(Store):
-    """Another rank's view of it. The methods are those of torch's stores that its process groups call, and mean the same. Whoever
-    waits for a key asks again and again, so that the threads of a rank do not wait for each other.
+    """Another rank's view of it. The methods are those of torch's stores that its process groups
+    call, and mean the same. A thread that waits for a key asks again and again, so that the
+    threads of a rank do not wait for each other.
 
-    Every method raises EngineError where rank 0 is gone, refuses, or a key does not come within the store's timeout.
+    Every method raises EngineError if rank 0 is gone or refuses, or a key does not come within the
+    store's timeout.
     """
 
     def __init__(self, rank_0: Channel) -> None:

@@ -84,8 +84,8 @@ class TensorParallel:
         return int(found)
 
     def call(self, method: str, *arguments: object) -> None:
-        """Has the other ranks call a method of what they run (`models.engine.follower`). Does nothing on these ranks, nor
-        where there are none.
+        """Has the other ranks call a method of what they run (`models.engine.follower`). Does
+        nothing on these other ranks themselves, nor if there are no other ranks.
 
         Raises:
             EngineError: one of them is gone.

@@ -54,7 +54,7 @@ class Document:
         return len(self.before) + len(self.after)
 
     def room(self, window: int) -> int:
-        """How many tokens of the text fit in a window of so many tokens."""
+        """How many tokens of the text fit in a window of `window` tokens."""
         return window - self.num_around
 
     def cut(self, *, room: int, overlap: int) -> list[Window]:

@@ -4,8 +4,8 @@
     ids = embedding.token_ids(tokenizer, texts, prompt=embedding.prompt(name="query"))
     vectors = Scorer.from_pretrained(folder).embed(ids)        # [N, D]
 
-Where sentence-transformers' files are (`models.config.sentence_files`) they say all of it, as `SentenceTransformer.encode` reads them.
-Where there are none:
+If a checkpoint has sentence-transformers' files (`models.config.sentence_files`), they say all of
+it, as `SentenceTransformer.encode` reads them. If it has none:
 
 - **Pooling** ("auto") is the last token of a causal network, the only one that has seen them all; so the cards of Qwen3-Embedding,
   e5-mistral and gte-Qwen2 have it, whose tokenizers end a text with a token for it. A network that attends both ways has the mean,
@@ -148,7 +148,7 @@ class Embedding:
             raise ParameterError("dimensions", problem, kind="")
 
     def max_len(self, max_model_len: int) -> int:
-        """The most tokens that a text may have in a model of so many."""
+        """The most tokens that a text may have in a model that takes `max_model_len`."""
         return max_model_len if self.max_tokens is None else min(self.max_tokens, max_model_len)
 
     def _instructed(self, instruction: str) -> str:

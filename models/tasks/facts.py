@@ -1,4 +1,5 @@
-"""What whoever asks a model has to know of its checkpoint, without loading it: plain values that travel to every process."""
+"""What a caller of a model has to know of its checkpoint without loading it: plain values that
+travel to every process."""
 
 from dataclasses import dataclass
 from typing import Self

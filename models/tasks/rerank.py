@@ -112,7 +112,8 @@ class Reranking:
             raise RequestError("this checkpoint takes a query and a document and no instruction; leave it out")
 
     def max_len(self, max_model_len: int) -> int:
-        """The most tokens that a pair may have in a model of so many, with room for an answer where there is one."""
+        """The most tokens that a pair may have in a model that takes `max_model_len`, less the
+        answer if one is scored."""
         room = max_model_len - max(map(len, self.label_ids), default=0)
         return room if self.max_tokens is None else min(self.max_tokens, room)
 

@@ -21,7 +21,7 @@ MAX_TOKENS: Final = 20_000
 """Words, numbers, texts and signs within its tags."""
 
 MAX_DEPTH: Final = 150
-"""Blocks and expressions in one another; a sum of so many terms counts as much."""
+"""Depth of blocks and expressions in one another; a sum of n terms counts as n deep."""
 
 _MAX_CODE_CHARS: Final = 1 << 20  # beyond its text; a scoped block repeats the names of all variables
 _SPLIT_IT: Final = "shorten it, or compute some of it beforehand"

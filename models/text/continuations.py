@@ -50,7 +50,7 @@ def added_ids(
 
 
 def batches(texts: Iterable[str], max_chars: int = BATCH_CHARS) -> Iterator[list[str]]:
-    """Neighbouring texts of together at most so many characters, or a longer one alone."""
+    """Neighbouring texts of at most `max_chars` characters together; a longer text alone."""
     batch: list[str] = []
     num_chars = 0
     for text in texts:

@@ -3,7 +3,7 @@
 A tokenizer finds added tokens in a text, and treats what stands between them one by one: it normalizes it, splits it
 into words, and looks up each word alone. So what follows the beginning of an added token, or of a word that begins
 there in every text, has the same tokens wherever it stands. Such places are known for the pipelines that are
-published; for any other there is none, and whoever asks takes the whole text.
+published; for any other pipeline no place is known, and a caller takes the whole text.
 
 A part begins one character before the cut: what tokenizers do to the first character of a text (a space put before it)
 then happens before the cut.

@@ -3,9 +3,11 @@
 Of characters that a normalizer puts together (`e` and a combining accent, the letters of a Hangul syllable, `...` that becomes one sign)
 the tokenizers library aligns what comes out with one alone: a span that ends there would lose its accent.
 
-A text may be cut at a place where normalizing both sides on their own gives what normalizing the whole gives. What lies between two such
-places is a fold, and whoever covers part of it covers all of it. A combining mark that the normalizer takes away belongs to the
-character it stands on. Only places near combining marks, and near characters that no token covers, are looked at.
+A text may be cut at a place where normalizing both sides on their own gives what normalizing the
+whole gives. What lies between two such places is a fold, and a span that covers part of a fold
+covers all of it. A combining mark that the normalizer takes away belongs to the character it
+stands on. Only places near combining marks, and near characters that no token covers, are looked
+at.
 """
 
 import itertools
@@ -24,7 +26,8 @@ _GUARD = "0"
 
 
 class Folds:
-    """The folds of one normalizer; None: there is none, and every character is its own."""
+    """The folds of one normalizer; without a normalizer (None) every character is a fold of its
+    own."""
 
     def __init__(self, normalizer: Normalizer | None) -> None:
         self._normalizer = normalizer

@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from models.text.cuts import Cuts
 from models.text.special_text import SpecialText
 
-# Ends the names of hidden pieces. Whoever puts it into a text on purpose is refused that text.
+# Ends the names of hidden pieces. A text that holds it is refused.
 _HIDDEN = "\ufdd0 hidden from the model \ufdd0"
 
 

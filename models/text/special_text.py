@@ -80,7 +80,7 @@ class SpecialText:
         return positions
 
     def _mark_strings(self, text: str) -> str:
-        """Marks special strings, overlapping ones too; the text itself where there is none."""
+        """Marks special strings, overlapping ones too; without any it returns the text itself."""
         text = text.replace(MARK, _KEPT_MARK)
         for single, pair in self._substitutes.items():
             text = text.replace(single, pair)

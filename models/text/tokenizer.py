@@ -111,7 +111,8 @@ class Tokenizer:
         return self._special.strings
 
     def id_of(self, token: str) -> int | None:
-        """The number of a token by its own name, None where there is none; no text is encoded."""
+        """The id of the token whose text is `token` itself, None if there is no such token;
+        nothing is encoded."""
         found: int | None = self._backend.token_to_id(token)
         return found
 

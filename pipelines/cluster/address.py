@@ -35,11 +35,11 @@ def check_address(address: str) -> None:
             is_grpc = not can_ask or _speaks_http2(connection)
     except (OSError, OverflowError) as error:
         raise ClusterError(
-            f"nobody listens at the Ray cluster {address!r} ({error}); is its head up, and is this the port of `ray start --head` "
-            "(6379)?"
+            f"no process listens at the Ray cluster {address!r} ({error}); is its head up, and is this the port of "
+            "`ray start --head` (6379)?"
         ) from error
     if not is_grpc:
-        raise ClusterError(f"what listens at {address!r} is no Ray cluster; {_REMEDY}")
+        raise ClusterError(f"what listens at {address!r} is not a Ray cluster; {_REMEDY}")
     if can_ask:
         _check_answer(address, place)
 
@@ -49,8 +49,8 @@ def _check_answer(address: str, place: str) -> None:
     answer = answer_at(place, timeout_s=ANSWER_S)
     if answer not in (OK, WANTS_TOKEN):
         raise ClusterError(
-            f"what listens at {address!r} is no Ray cluster, or one that hangs: the question whether it is alive ended with {answer} (a "
-            f"proxy may answer for any address); {_REMEDY}"
+            f"what listens at {address!r} is not a Ray cluster, or one that hangs: the question whether it is alive "
+            f"ended with {answer} (a proxy may answer for any address); {_REMEDY}"
         )
 
 

@@ -1,7 +1,8 @@
 """Which Ray cluster a run uses, and how much of it.
 
-A given cluster is used as it is; without one a run starts its own on this machine and takes it down again. A driver that is
-connected already keeps its connection. Nothing but an address or `RAY_ADDRESS` ever leads to somebody else's cluster.
+A given cluster is used as it is; without one a run starts its own on this machine and takes it
+down again. A driver that is connected already keeps its connection. A run joins a cluster that it
+did not start only if it is given an address or `RAY_ADDRESS`.
 """
 
 import contextlib
@@ -88,7 +89,8 @@ def joined(address: str | None, *, num_cpus: int) -> Iterator[None]:
 
 
 def check_place(address: str | None) -> None:
-    """Looks whether `joined` can do what it is to do: whether somebody listens at the address, or there is room for a cluster here.
+    """Checks that `joined` can succeed: a cluster listens at the address, or there is room for one
+    here.
 
     Raises:
         ClusterError: it cannot.

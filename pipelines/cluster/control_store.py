@@ -11,7 +11,8 @@ _TLS = "RAY_USE_TLS"
 
 
 def answers_without_certificate() -> bool:
-    """Whether Ray is told to connect without TLS: with it nobody is answered who has no certificate."""
+    """Whether Ray is told to connect without TLS; with TLS only clients that have a certificate
+    are answered."""
     return os.environ.get(_TLS) != "1"
 
 

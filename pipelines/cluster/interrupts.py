@@ -1,6 +1,7 @@
-"""Ctrl-C, SIGTERM and a terminal that hangs up as one `KeyboardInterrupt`, once: whoever cleans up after the first is not disturbed by
-a second. Where that does not end the process in time, because the main thread is in native code or cleaning up is stuck, the last
-resort does, if there is one.
+"""Ctrl-C, SIGTERM and a terminal that hangs up as one `KeyboardInterrupt`, raised once: cleaning
+up after the first signal is not interrupted by a second. If that does not end the process in time,
+because the main thread is in native code or cleaning up is stuck, the last resort does, if there
+is one.
 
 SIGHUP counts unless it was ignored when the process started, as under nohup.
 """
@@ -20,7 +21,8 @@ from pipelines.cluster.last_resort import LastResort
 INTERRUPTED: Final = "interrupted; what is committed stays, run again to go on"
 
 SAME_S: Final = 1.0
-"""Signals that arrive within this time are one: a terminal and whoever started the process may both pass the same Ctrl-C on."""
+"""Signals that arrive within this time count as one: a terminal and the parent process may both
+pass on the same Ctrl-C."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +87,8 @@ def _signals() -> list[signal.Signals]:
 def _arrivals(
     numbers: frozenset[int], last_resort: LastResort | None, grace: Grace, has_arrived: threading.Event
 ) -> Iterator[None]:
-    """A thread that learns of a signal the moment it arrives, whatever the main thread does, and whoever handles it there."""
+    """A thread that learns of a signal the moment it arrives, whatever the main thread is doing
+    and whichever handler it has for the signal."""
     if last_resort is None:
         yield
         return

@@ -1,8 +1,9 @@
 """Ends this process at a time set, whatever its main thread is stuck in.
 
-A call into native code can neither be interrupted nor be waited for: Ray's connecting takes two minutes, and what waits for a cluster
-that is gone waits for good. So whoever has decided that a run is over says by when. If the run has not ended in order by then, a
-thread gives back what others wait for (the lease, processes), says why, and ends the process.
+A call into native code can neither be interrupted nor be waited for: Ray's connecting takes two
+minutes, and what waits for a cluster that is gone waits for good. So the code that decides that a
+run is over sets a time. If the run has not ended in order by then, a thread gives back what others
+wait for (the lease, processes), says why, and ends the process.
 """
 
 import contextlib

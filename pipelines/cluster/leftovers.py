@@ -36,7 +36,7 @@ def _writes_into(pid: int, sessions: str, ending: str) -> bool:
     try:
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
-        return False  # gone, or somebody else's
+        return False  # gone, or another user's
     return any(_is_written(each, sessions, ending) for each in descriptors)
 
 

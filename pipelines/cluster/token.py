@@ -1,4 +1,5 @@
-"""The token of a Ray cluster: whoever has it may run code as the cluster's user, and so may everybody on a cluster without one.
+"""The token of a Ray cluster: with it anyone may run code as the cluster's user, and without a
+token everyone may.
 
 Ray gives a cluster of our own a token by itself, but writes `~/.ray/auth_token` for all users of the machine to read. ssh refuses a key
 that others can read; here the file is Ray's own doing and every Ray of this user has it, so it is closed, and said: what has been read
@@ -29,8 +30,9 @@ def token_file() -> Path:
 
 
 def secure_token_file(*, makes_one: bool) -> None:
-    """Sees to it that nobody else reads this user's token; with `makes_one` there is one afterwards, unless the environment says that Ray
-    takes another, or none. To be called before Ray looks for it."""
+    """Makes this user's token readable by this user alone; with `makes_one` it is made if there is
+    none, unless the environment tells Ray to take another token or to use none. To be called
+    before Ray looks for it."""
     file = token_file()
     is_wanted = os.environ.get(AUTH_MODE, TOKEN).lower() == TOKEN and not any(map(os.environ.get, _GIVEN_OTHERWISE))
     try:
@@ -76,12 +78,13 @@ def warn_if_open(address: str) -> None:
     """Says in one line if the cluster whose control store is at `address` takes orders from everybody who reaches it."""
     if answers_without_certificate() and _takes_anybody(address):
         logger.warning(
-            "the Ray cluster at %s asks for no token: whoever reaches it can run code there and read what this job reads; start its nodes "
-            "with RAY_AUTH_MODE=token and one token for all of them (docs/operations.md)",
+            "the Ray cluster at %s asks for no token: anyone who reaches it can run code there and read what this job "
+            "reads; start its nodes with RAY_AUTH_MODE=token and one token for all of them (docs/operations.md)",
             address,
         )
 
 
 def _takes_anybody(address: str) -> bool:
-    """Whether a question without a token is answered; a cluster that is not there any more is others' to tell."""
+    """Whether a question without a token is answered; that a cluster is gone is reported
+    elsewhere."""
     return answer_at(address, timeout_s=_ASK_S) == OK

@@ -24,7 +24,7 @@ OWN_PATIENCE_S: Final = 2.5
 """A part of a cluster of our own is not started again by anybody."""
 
 GIVEN_PATIENCE_S: Final = 15.0
-"""The control store of a given cluster may be restarted by whoever runs it."""
+"""The control store of a given cluster may be restarted by its operator."""
 
 CLEANING_UP_S: Final = 8.0
 """Ray ends the process about 15 s after the loss of the raylet."""
@@ -100,7 +100,7 @@ def _parts(*, is_own: bool) -> dict[str, tuple[Callable[[], bool], float]]:
 
 
 def _accepts(family: socket.AddressFamily, place: str | tuple[str, int]) -> bool:
-    """Whether somebody listens; who is only slow to accept does."""
+    """Whether a process listens; one that is only slow to accept counts as listening."""
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.settimeout(CONNECT_S)
         try:

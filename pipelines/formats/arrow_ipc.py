@@ -114,7 +114,8 @@ class _Opened:
         return self._is_stream and any(map(_has_dictionary, self.schema.types))
 
     def choose(self, names: Sequence[str]) -> None:
-        """Has batches come with these columns alone, all of them if there are none: a batch without columns has no rows."""
+        """Reads only these columns from now on, or all if no name is given: a batch without
+        columns has no rows."""
         places = [self.schema.names.index(name) for name in names]
         self._reader = self._open(ipc.IpcReadOptions(use_threads=False, included_fields=places))
 

@@ -43,7 +43,8 @@ def parse_header(record: bytes, path: str) -> tuple[str, ...]:
 
 
 def read_first_record(content: Content) -> bytes:
-    """The first record of a CSV text that is not blank, read from its start; empty if there is none."""
+    """The first record of a CSV text that is not blank, read from its start; empty if all are
+    blank."""
     text = b""
     while more := content.read(_HEADER_BYTES):
         text = (text + more).removeprefix(BOM).lstrip(b"\r\n")

@@ -49,11 +49,12 @@ def fit_column(values: Sequence[Any], field: "pa.Field[Any]", *, takes_any: bool
 
 
 def json_text(value: Any) -> str:
-    """A JSON value as compact text, with the names that Python gives to numbers that are none."""
+    """A JSON value as compact text, with Python's names `NaN` and `Infinity` for numbers that JSON
+    does not have."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace").decode()
 
 
-# What making an Arrow value raises: a number out of range, text that is no UTF-8 or no time.
+# What making an Arrow value raises: a number out of range, text that is not UTF-8 or not a time.
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -172,7 +173,7 @@ def _decimal(value: Any) -> Decimal:
     try:
         return Decimal(str(value))
     except InvalidOperation as error:
-        raise _MisfitError(f"{_shortened(value)} is no decimal number") from error
+        raise _MisfitError(f"{_shortened(value)} is not a decimal number") from error
 
 
 def _shortened(value: Any) -> str:

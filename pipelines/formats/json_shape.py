@@ -117,7 +117,7 @@ class ValueShape:
         """The exact type.
 
         Raises:
-            NoExactTypeError: there is none; the text is the reason.
+            NoExactTypeError: no type is exact; the text is the reason.
         """
         self._check_one_kind()
         exact: pa.DataType
@@ -179,7 +179,8 @@ class NoExactTypeError(Exception):
 
 @dataclass(slots=True)
 class RowShape:
-    """The columns of JSON rows in the order in which they were first seen; None stands for one that nobody reads."""
+    """The columns of JSON rows in the order in which they were first seen; None stands for one
+    that is not read."""
 
     columns: dict[str, ValueShape | None] = field(default_factory=dict)
 
@@ -220,7 +221,7 @@ class RowShape:
             )
 
     def to_schema(self) -> pa.Schema:
-        """The Arrow schema of the rows: exact types, and JSON text where there is none."""
+        """The Arrow schema of the rows: exact types, and JSON text where no type is exact."""
         return pa.schema([_field(name, shape or ValueShape()) for name, shape in self.columns.items()])
 
 

@@ -50,7 +50,7 @@ def _written(value: object) -> orjson.Fragment:
         return orjson.Fragment(bytes(value))
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value) if value.is_finite() else "null")
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -38,7 +38,7 @@ def read_footer(storage: Storage, path: str, columns: Columns) -> Footer:
     """Reads a file's footer.
 
     Raises:
-        SourceError: it cannot be read, or is no Parquet.
+        SourceError: it cannot be read, or is not Parquet.
     """
     with storage.open(path) as file, reading(path):
         opened = _opened(file)
@@ -55,7 +55,7 @@ def read_names(storage: Storage, path: str) -> tuple[str, ...]:
     """The names of a file's columns.
 
     Raises:
-        SourceError: it cannot be read, or is no Parquet.
+        SourceError: it cannot be read, or is not Parquet.
     """
     with storage.open(path) as file, reading(path):
         return tuple(_opened(file).schema_arrow.names)

@@ -77,7 +77,7 @@ class Columns:
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Columns in an error text, which are only so many."""
+    """Names of columns for an error text, at most `_MAX_NAMES_SHOWN` of them."""
     return ", ".join(names[:_MAX_NAMES_SHOWN]) + (", ..." if len(names) > _MAX_NAMES_SHOWN else "")
 
 

@@ -29,7 +29,7 @@ def parse_timestamps(texts: Any, type: Any) -> Any:
     """A column of texts as `type`.
 
     Raises:
-        pa.ArrowInvalid: one of them is no timestamp.
+        pa.ArrowInvalid: one of them is not a timestamp.
     """
     texts = texts.cast(pa.string())
     nothing = pa.scalar(None, pa.string())

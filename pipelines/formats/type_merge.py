@@ -17,13 +17,13 @@ _ARROW: Any = pa  # its stubs take literals only
 _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _UNSIGNED = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 _FLOATS = ((pa.float16(), 11), (pa.float32(), 24), (pa.float64(), 53))  # each with the bits of an integer that it holds
-_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}  # of the largest integer of so many bits
+_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}  # of the largest integer of that many bits
 _UNITS = ("s", "ms", "us", "ns")
 _MAX_DIGITS_128, _MAX_DIGITS = 38, 76
 
 
 def merge_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both, None if there is none."""
+    """The type that holds the values of both, None if no type does."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):

@@ -64,7 +64,8 @@ OF_A_REQUEST: Final = (
 
 
 class EngineActor:
-    """One engine, loaded once; one call a unit, any number at a time. An `actors.engine.owner.Replica`."""
+    """One engine, loaded once; one call per unit, any number at a time. An
+    `actors.engine.owner.Replica`."""
 
     def __init__(self, settings: EngineSettings, attempts: Attempts, make_engine: MakeEngine) -> None:
         self._attempt = attempts.begin()
@@ -100,7 +101,7 @@ class EngineActor:
 
     async def _answers(self, work: Work) -> Answers:
         started = time.perf_counter()
-        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt is still about
+        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt still runs
         results = await self._computed(replace(work, name=name))
         return Answers(results=results, seconds=time.perf_counter() - started)
 

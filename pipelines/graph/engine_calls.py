@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 1.0
 
 LOST: Final = (RayActorError, NodeDiedError, ObjectLostError)
-"""What a call ends with whose engine, or whose answer on the way here, is no more."""
+"""The errors of a call whose engine died, or whose answer was lost on its way here."""
 
 
 class _Unit(NamedTuple):
@@ -88,7 +88,7 @@ class EngineCalls:
                 logger.info("unit %d is given to another engine: %s", unit.number, type(error).__name__)
                 self._line.put_nowait(unit)
                 is_there = await _is_ready(engine)
-            except Exception as error:  # noqa: BLE001 - belongs to whoever waits for the unit
+            except Exception as error:  # noqa: BLE001 - raised where the unit is awaited
                 unit.answers.set_exception(error)
             else:
                 if answers is None:

@@ -15,7 +15,7 @@ from pipelines.rows.blocks import ANSWERS, PREPARED, WORK, block_of, packed_in, 
 
 
 class AskEngines:
-    """One for a run; one call a unit, as many at a time as all engines may have."""
+    """One per run; one call per unit, as many at a time as all engines may have."""
 
     def __init__(self, engines: str, calls_each: int, permit: Permit) -> None:
         """Asks the engines whose names begin with `engines`, each for up to `calls_each` units at a time."""

@@ -34,7 +34,8 @@ class Execution:
         return self
 
     def next_block(self, timeout_s: float) -> pa.Table | None:
-        """The next block; None if there is none after `timeout_s`, or never again, which `is_finished` then tells.
+        """The next block; None if none came within `timeout_s`, or no more will come, as
+        `is_finished` tells.
 
         Raises:
             GraphError: Ray gave the graph up.

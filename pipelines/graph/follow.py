@@ -1,6 +1,6 @@
 """Listening to a graph that runs: outcomes are counted, and whatever must end or drain the run is noticed.
 
-The state of a run is told to whoever asked for it at most every half second.
+Callers that asked for the state of a run are told it at most every half second.
 """
 
 import time

@@ -1,10 +1,12 @@
-"""The graph of a run, put together: three operators over Ray Data, one unit a block from the first to the last.
+"""The graph of a run, put together: three operators over Ray Data; from the first to the last, a
+block is one unit.
 
     source             tasks     read + prepare                 pipelines.graph.read_stage
     engine             one actor requests -> answers            pipelines.graph.engine_stage
     finish + commit    tasks     answers -> files -> outcome    pipelines.graph.finish_stage
 
-The engines themselves are none of Ray Data's: the driver owns them (`actors.engine.owner`), and the engine stage asks them.
+The engines are not Ray Data's actors: the driver owns them (`actors.engine.owner`), and the engine
+stage asks them.
 
 Ray Data merges small blocks and cuts large ones as it sees fit, and runs neighbouring operators in one process where it can. Both are
 switched off here: the target size of a block is one byte, which any unit exceeds, and the engine stage never asks for as many CPUs as a
@@ -45,7 +47,8 @@ class Stages:
 
 
 def engines_for(job: Job, room: Room, num_units: int) -> Bounds:
-    """How many engines there may be for so many units, and how many units each is given at a time."""
+    """How many engines there may be for `num_units` units, and how many units each is given at a
+    time."""
     most = min(room.max_replicas, max(1, num_units))
     return Bounds(least=min(room.replicas, most), most=most, calls_each=fair_calls(job, room, num_units))
 
@@ -84,8 +87,9 @@ def build_graph(
 
 
 def concurrent_calls(job: Job) -> int:
-    """Units in one engine at a time. Generation fills the engine's sequences twice over, so that none stands empty while a unit ends;
-    one pass computes one unit while the next are taken in."""
+    """Units in one engine at a time. A generating engine is given twice as many rows as it has
+    sequences, so that no sequence is idle while a unit ends; an engine that scores computes one
+    unit while the next are taken in."""
     if job.task.generates or job.task.calls_api:
         return math.ceil(2 * job.engine.max_num_seqs / unit_rows_of(job)) + 2
     return 3

@@ -1,4 +1,4 @@
-"""The first operator: units are read and prepared, one block a unit, a few units a task.
+"""The first operator: units are read and prepared, one block per unit, a few units per task.
 
 Reading and preparing share an operator because every operator costs time for every unit. Units are read in this process and prepared in a
 child of it with limits (`pipelines.unit_steps.isolated_preparer`), which makes the block. A unit that cannot be read goes through the graph

@@ -3,7 +3,8 @@
     find_model("support", path)      which model of the service it is, in the driver
     service_engine(...)              what answers requests, in the process of an engine
 
-Rows go out in chunks, so many at a time. A chunk whose replica is lost or replaced is sent again to another.
+Rows go out in chunks, a limited number at a time. A chunk whose replica is lost or replaced is
+sent to another.
 """
 
 import asyncio

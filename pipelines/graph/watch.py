@@ -80,7 +80,7 @@ class EngineWatch:
             logger.warning("the journal of engine starts cannot be read: %s", error)
 
     def _exit_of_last(self) -> str | None:
-        """What the cluster says of the end of the youngest engine process that is no more."""
+        """What the cluster says of the end of the engine process that died last."""
         engines = {(start.node, start.pid) for start in self._starts}
         ends = [worker for worker in dead_workers() if (worker.worker_address.node_id.hex(), worker.pid) in engines]
         if not ends:

@@ -121,7 +121,7 @@ class InputFormat:
     `has_frame` if even a file without rows has bytes.
 
     `columns_at_head(storage, path)`, `scan(wanted, stretch)` and `read(wanted, units)` raise
-    `SourceError` for what cannot be read, and `PlanError` for what is no file of this format.
+    `SourceError` for what cannot be read, and `PlanError` for what is not a file of this format.
     `read` is given units for which `pass_of` has the same number, in order, and yields the content
     of each in turn. `stretches(path, size)` are the ranges of bytes that are scanned apart;
     `scan_bytes` is how many bytes of text take as long to scan as a file (None: its own size).

@@ -15,7 +15,8 @@ def check_json_lines(path: str, head: bytes) -> None:
     """Looks at the first bytes, at most `HEAD_BYTES`, of the content of a file of JSON lines.
 
     Raises:
-        PlanError: it is no text in lines, one JSON array, or holds objects that are spread over lines.
+        PlanError: it is not text in lines, is one JSON array, or holds objects that are spread
+            over lines.
     """
     text = check_text(path, head, "jsonl", has_records=_has_records)
     shown = text.decode(errors="replace").strip(" \t\r\n")

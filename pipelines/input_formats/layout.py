@@ -55,8 +55,8 @@ def why_unreadable(path: str, head: bytes, tail: bytes, kind: Compression | Lite
     found = binary_kind(head)
     if not head:
         reason = (
-            f"it is empty (0 bytes), which no {kind} file is: whoever wrote it did not finish; write it again, or take it out of the "
-            "input if it was to hold no rows"
+            f"it is empty (0 bytes), which no {kind} file is: writing it did not finish; write it again, or take it out "
+            "of the input if it was to hold no rows"
         )
     elif found is not None and found not in _KINDS.get(kind, (kind,)):
         reason = f"it is {found}, though its name or input.format says {kind}; {_remedy(path, found, kind)}"

@@ -18,7 +18,8 @@ _INDICES = ("_indices_files", "_indices_data_files")
 
 
 def files_of_dataset(folder: str, names: Sequence[str], read: Callable[[str], bytes]) -> tuple[str, ...] | None:
-    """The names of the files of a saved dataset in order; None if the folder is none. `read` gives the content of a file of the folder.
+    """The names of the files of a saved dataset in order; None if the folder is not a saved
+    dataset. `read` gives the content of a file of the folder.
 
     Raises:
         PlanError: it is several splits, its rows are picked by indices, or a file of it is missing.

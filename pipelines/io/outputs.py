@@ -49,7 +49,7 @@ class Store(Protocol):
         """Removes what unfinished writes have left in `tmp/`."""
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, None if there is none."""
+        """A file's content, None if there is no such file."""
 
     def open(self, name: str) -> BinaryIO:
         """Opens a file for reading with seeks; of an object store it is a copy on this machine's disk."""
@@ -71,7 +71,7 @@ class Store(Protocol):
         """When each file in `folder` was written, by the clock of where it is, in seconds."""
 
     def read_versioned(self, name: str) -> Versioned | None:
-        """A file's content and version, None if there is none."""
+        """A file's content and version, None if there is no such file."""
 
     def create(self, name: str, content: bytes) -> str | None:
         """Makes a file and returns its version; None if there is already one with other content."""

@@ -139,9 +139,7 @@ class S3Store:
                 code = _code(error.__cause__)
                 if code in _NOT_KNOWN:
                     raise OutputError(self._no_conditions) from error
-                if (
-                    code in _IN_CONFLICT and attempt + 1 < _MAX_ATTEMPTS
-                ):  # somebody writes at this moment: perhaps we do
+                if code in _IN_CONFLICT and attempt + 1 < _MAX_ATTEMPTS:  # another write is under way: perhaps ours
                     time.sleep(_FIRST_WAIT_S * 2**attempt)
                     continue
                 if code in (*_REFUSED, *_IN_CONFLICT) or (code == "NoSuchKey" and "IfMatch" in condition):

@@ -45,10 +45,10 @@ _UNITS_PER_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flaw:
-    """Something wrong with an output: the unit it concerns, None if it is none in particular, and what it is.
+    """Something wrong with an output: the unit it concerns (None: no single unit), and what it is.
 
-    `removable` is the file that a repair removes on its account, None if it can do nothing; `is_mended_so` tells whether all is well then,
-    or a run has to compute something.
+    `removable` is the file that a repair removes because of it, None if a repair can do nothing;
+    `is_mended_so` tells whether that mends it, or a run has to compute something.
     """
 
     unit: int | None
@@ -153,7 +153,7 @@ def _data_flaws(content: bytes, format: OutputFormat, receipt: Receipt) -> Itera
     try:
         num_rows = content.count(b"\n") if format != "parquet" else pq.read_metadata(pa.BufferReader(content)).num_rows
     except pa.ArrowException as error:
-        yield f"{name} is no Parquet: {error}"
+        yield f"{name} is not Parquet: {error}"
         return
     if num_rows != receipt.num_written:
         yield f"{name} has {num_rows} rows, its receipt says {receipt.num_written}"
@@ -164,7 +164,7 @@ def _error_flaws(content: bytes, unit: Unit, receipt: Receipt) -> Iterator[str]:
     try:
         rows = [parse_line(line)["row"] for line in content.splitlines()]
     except (RowError, KeyError, TypeError) as error:
-        yield f"{name} holds a line that is no dead letter: {error!r}"
+        yield f"{name} holds a line that is not a dead letter: {error!r}"
         return
     if len(rows) != receipt.num_failed:
         yield f"{name} has {len(rows)} dead letters, its receipt says {receipt.num_failed}"
@@ -187,7 +187,7 @@ def _stray_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iter
         found = FoundFiles.listed(store, folder, num_units, ending)
         for part in left_over(found, files):
             name = f"{folder}/{part}"
-            text = f"{name} is named by no receipt: an attempt left it that was not committed, and whoever reads {folder}/* reads it too"
+            text = f"{name} is named by no receipt: an attempt left it that was not committed, and reading {folder}/* reads it too"
             yield Flaw(unit=None, message=text, removable=name, is_mended_so=True)
         names = (f"{folder}/{name}" for name, size in store.sizes(folder) if size < 0 or found.part(name) is None)
         yield from (_foreign(name) for name in names if name != UNREADABLE)

@@ -1,11 +1,12 @@
-"""Which files of an output folder count: for each unit the two that its receipt names. Whatever else has a unit's name is left over.
+"""Which files of an output folder count: for each unit the two that its receipt names. Other files
+with the name of a unit are left over.
 
     found = FoundFiles.listed(store, DATA, num_units, "parquet")     # what is there
     files = CommittedFiles(num_units)
     files.add(receipt)                                               # from now on its two files count
     for name in left_over(found, files): ...
 
-A few bytes a unit, whatever the names.
+It takes a few bytes per unit, however long the names are.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ _NONE = -1
 
 
 class CommittedFiles:
-    """The files that receipts name, as one key a unit and folder."""
+    """The files that receipts name, as one key per unit and folder."""
 
     def __init__(self, num_units: int) -> None:
         self._keys = {folder: np.full(num_units, _NONE, np.int64) for folder in (DATA, ERRORS)}
@@ -40,9 +41,10 @@ class CommittedFiles:
 
 
 class FoundFiles:
-    """The files of units in one folder with their sizes: the first of each unit in arrays, further ones, which are rare, in a mapping.
+    """The files of units in one folder with their sizes: the first of each unit in arrays, further
+    ones, which are rare, in a mapping.
 
-    A name that no unit of the run can have is none of them, nor is a folder.
+    Folders are left out, and so are names that no unit of the run can have.
     """
 
     def __init__(self, folder: str, num_units: int, ending: str) -> None:
@@ -64,7 +66,8 @@ class FoundFiles:
         return found
 
     def part(self, name: str) -> PartName | None:
-        """A file name as that of a unit of this run, None if it is none."""
+        """A file name read as the name of a unit's file, None if no unit of this run has that
+        name."""
         part = PartName.of(name)
         return part if part is not None and part.unit < len(self._keys) and part.ending == self.ending else None
 

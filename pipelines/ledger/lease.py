@@ -67,14 +67,14 @@ class LeaseState:
     @classmethod
     def from_json(cls, content: bytes) -> "LeaseState":
         """Raises:
-        ValueError: the content is no lease.
+        ValueError: the content is not a lease.
         """
         values = orjson.loads(content)
         if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         fields = Fields(values)
         if (epoch := fields.count("epoch")) >= MAX_EPOCH:
-            raise ValueError(f"its epoch is {epoch}, and there is none after {MAX_EPOCH}")
+            raise ValueError(f"its epoch is {epoch}, and the last one is {MAX_EPOCH}")
         return cls(
             owner=fields.optional_text("owner"),
             epoch=epoch,
@@ -123,7 +123,7 @@ def _parsed(content: bytes, store: Store) -> LeaseState:
 
 def _holder(state: LeaseState) -> str:
     if state.owner is None:
-        return "held by nobody"
+        return "not held by any run"
     return f"held by process {state.process.pid} on {state.process.host}"
 
 
@@ -254,7 +254,7 @@ class Lease:
         try:
             state = None if found is None else LeaseState.from_json(found.content)
         except ValueError as error:
-            self._loss = f"{LEASE} is no lease any more: {error}"
+            self._loss = f"{LEASE} is not a lease any more: {error}"
             return
         if found is None or state is None or not state.is_of(self.token):
             self._loss = "another run has taken it over"

@@ -36,7 +36,7 @@ class PartName:
 
     @classmethod
     def of(cls, name: str) -> "PartName | None":
-        """Reads a file name; None for one that is none of ours."""
+        """Reads a file name; None for one that a run does not write."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None

@@ -3,7 +3,8 @@
     for unit in planned_units(store, record): ...      # in order, as they are asked for
     rows_of_units(store, record)                        # how many rows each has [units]
 
-Everything that is wrong with the table is a `DamageError`: without it nobody knows which rows there are.
+Everything that is wrong with the table is a `DamageError`: without it the rows of a run are not
+known.
 """
 
 import hashlib

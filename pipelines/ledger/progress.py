@@ -1,4 +1,4 @@
-"""How far a run is, and how it ended: what the driver tells whoever started it.
+"""How far a run is, and how it ended: what the driver tells its caller.
 
 Plain numbers, taken from receipts; how they are shown is the caller's affair.
 """

@@ -3,8 +3,9 @@
     iter_receipts(store, format, unit_rows) -> Iterator[Receipt]      # in any order
     totals_with(totals, receipt) -> Totals
 
-A receipt is written after the unit's data and dead letters, and names both with size and hash. Its own name has the number of its unit
-only: it is what two attempts at a unit compete for, and whoever reads it knows which files count.
+A receipt is written after the unit's data and dead letters, and names both with size and hash. Its
+own name holds only the number of its unit: two attempts at a unit compete for it, and it tells
+which files count.
 """
 
 import hashlib
@@ -40,7 +41,8 @@ def receipt_name(unit: int) -> str:
 
 
 def unit_of_receipt(file_name: str) -> int | None:
-    """The unit whose receipt has this name in its folder; None for a name that is none of ours."""
+    """The unit whose receipt has this name in its folder; None for a name that a run does not
+    write."""
     name = PartName.of(file_name)
     return name.unit if name is not None and f"{RECEIPTS}/{file_name}" == receipt_name(name.unit) else None
 
@@ -93,7 +95,7 @@ class Receipt:
         """`format` is the run's: receipts of versions before name no files.
 
         Raises:
-            ValueError: the content is no receipt, or not as it was written.
+            ValueError: the content is not a receipt, or not as it was written.
         """
         fields = Fields(unsealed(content))
         unit = fields.count("unit")
@@ -118,7 +120,7 @@ def _shard(fields: Fields, folder: str, unit: int, epoch: int, ending: str) -> S
     """A shard whose name is one that this epoch could have given, so that nothing else is ever read in its place."""
     sha256 = fields.text("sha256")
     if not _SHA256.fullmatch(sha256):
-        raise ValueError(f"its {fields.place}sha256 is {sha256[:80]!r}, which is no SHA-256")
+        raise ValueError(f"its {fields.place}sha256 is {sha256[:80]!r}, which is not a SHA-256")
     name = f"{folder}/{PartName(unit=unit, epoch=epoch, digest=sha256[:DIGEST_DIGITS] if epoch else '', ending=ending)}"
     if epoch and fields.text("name") != name:
         raise ValueError(
@@ -160,7 +162,8 @@ def iter_receipts(store: Store, format: OutputFormat, unit_rows: npt.NDArray[np.
     """All receipts of a run, in any order. `unit_rows` is how many rows were planned for each unit [units].
 
     Raises:
-        DamageError: one is no receipt, not as it was written, or not of the run that was planned.
+        DamageError: one is not a receipt, not as it was written, or not of the run that was
+            planned.
         OutputError: they cannot be read.
     """
     names = (name for name, _ in store.sizes(RECEIPTS) if unit_of_receipt(name) is not None)

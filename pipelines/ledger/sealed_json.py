@@ -22,14 +22,14 @@ def sealed(values: Mapping[str, Any]) -> bytes:
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
-    """The values of a sealed object, and those of one that has no seal, as files of the versions before have none.
+    """The values of a sealed object, or of one without a seal, as versions before wrote them.
 
     Raises:
-        ValueError: the content is no JSON object, or not the one that was sealed.
+        ValueError: the content is not a JSON object, or not the one that was sealed.
     """
     values = orjson.loads(content)
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     if SEAL in values and values.pop(SEAL) != _seal(values):
         raise ValueError(f"it has been changed: its {SEAL} is that of other values")
     return values
@@ -39,4 +39,4 @@ def _seal(values: Mapping[str, Any]) -> str:
     try:
         return hashlib.sha256(orjson.dumps(values)).hexdigest()
     except TypeError as error:  # nested deeper than anything that is written here
-        raise ValueError(f"it is none of ours: {error}") from error
+        raise ValueError(f"a run did not write it: {error}") from error

@@ -1,4 +1,5 @@
-"""What a run has done so far, as the driver counts it: sums, one bit a unit, and the units that could not be read."""
+"""What a run has done so far, as the driver counts it: sums, one bit per unit, and the units that
+could not be read."""
 
 import time
 from collections.abc import Callable

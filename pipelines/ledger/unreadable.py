@@ -51,7 +51,7 @@ def read_unreadable(store: Store) -> list[dict[str, Any]]:
 def _parsed(line: bytes) -> dict[str, Any]:
     values = orjson.loads(line)
     if not isinstance(values, dict):
-        raise ValueError("it has a line that is no JSON object")
+        raise ValueError("it has a line that is not a JSON object")
     fields = Fields(values)
     for name in ("unit", "first_row", "num_rows"):
         fields.count(name)

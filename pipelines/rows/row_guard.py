@@ -1,4 +1,4 @@
-"""No row stops a run: what nobody expected of a row sets it apart, and the rows beside it go on.
+"""No row stops a run: a row on which our code fails is set apart, and the rows beside it go on.
 
     guarded(num_rows, attempt, probe)     # a stage of a unit: all rows at once, and where that fails, without the rows it fails on
 

@@ -1,4 +1,5 @@
-"""When a fault of our own is no row's any more: units in a row that met the same one."""
+"""When a fault of our own no longer counts as a single row's: several units in succession met the
+same one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Where preparing a unit stands, told to whoever watches over its process (`models.isolation`): which row it is at, and with what.
+"""Where preparing a unit stands, told to the watcher of its process (`models.isolation`): which
+row it is at, and what is done with it.
 
 A row's template and a row's text each have the time of one step. Texts are tokenized many at once, which is faster, so a step may also
 be a slice of them: where that goes over its limit, the unit is prepared again with slices of one row.
@@ -55,7 +56,7 @@ class Pace:
         self._row = 0
 
     def at_unit(self, num_bytes: int) -> None:
-        """Whatever is done for all rows of a unit, of so many bytes, begins."""
+        """Work on all rows of a unit of `num_bytes` bytes begins."""
         step(Place(0, Doing.UNIT).number, num_bytes * _S_PER_BYTE)
 
     def at_template(self, position: int) -> None:
@@ -63,7 +64,7 @@ class Pace:
         step(Place(self._row_numbers[position], Doing.RENDERING).number)
 
     def at_text(self, position: int, num_chars: int) -> None:
-        """A row's text of so many characters is tokenized, or its tokens are looked at."""
+        """A row's text of `num_chars` characters is tokenized, or its tokens are looked at."""
         self._row = self._row_numbers[position]
         self.at_more_text(num_chars)
 

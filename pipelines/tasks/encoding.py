@@ -82,7 +82,8 @@ class TextEncoding(Generic[In, Out]):
         return [done[position] for position in range(len(rows))]
 
     def _slices(self, texts: Mapping[int, In], slice_chars: int) -> Iterator[list[int]]:
-        """Positions of neighbouring texts that together have at most so many characters, or of a longer one."""
+        """Positions of neighbouring texts with at most `slice_chars` characters together, or of
+        one that is longer."""
         positions: list[int] = []
         room = slice_chars
         for position, text in texts.items():

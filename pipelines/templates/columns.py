@@ -51,7 +51,8 @@ def columns_of(parsed: nodes.Template, environment: Environment) -> TemplateColu
 
 
 class _Reads(UnfoldingGenerator):
-    """Notes what stands in the template while jinja2 compiles it for nobody."""
+    """Notes what stands in the template while jinja2 compiles it; the compiled code is not
+    used."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment, None, None, optimized=False)

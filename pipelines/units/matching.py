@@ -54,7 +54,8 @@ def list_matches(given: str, storage: Storage) -> Matches:
     """What one of `input.paths` matches, by path.
 
     Raises:
-        PlanError: it cannot be listed, or is none that can be read again.
+        PlanError: it cannot be listed, or matches something that cannot be read twice, such as a
+            pipe.
     """
     pattern = _absolute(given)
     try:

@@ -13,8 +13,9 @@ their format reads in one pass so, however many were left out in between, and `g
 Every unit's file is compared with the plan before it is opened and again after the unit is read, so rows of a file that was rewritten
 under the job never get through. A file that was only touched is known by the hash of its content.
 
-Failures of rows: `malformed_json`, `not_an_object`, `invalid_utf8`, `malformed_csv` and `schema_mismatch`. What is no record is kept
-as `{"_raw_base64": ...}`, and so is a Parquet value that is not valid UTF-8, in its place.
+Failures of rows: `malformed_json`, `not_an_object`, `invalid_utf8`, `malformed_csv` and
+`schema_mismatch`. What is not a record is kept as `{"_raw_base64": ...}`, and so is a Parquet
+value that is not valid UTF-8, in its place.
 """
 
 import time

@@ -1,7 +1,8 @@
-"""How many rows the units of a run have, where its spec leaves that to the run: `unit_rows: auto`.
+"""How many rows the units of a run have, if its spec leaves that to the run: `unit_rows: auto`.
 
-A unit is what progress moves by and what a kill loses, so it should be little work; and it is what reading, committing and a receipt are
-paid for, so it should be enough. What is little work, only the model says.
+Progress moves by units and a kill loses one, so a unit should be little work; but each unit costs
+reading, committing and a receipt, so it should not be too little. How much work a row is depends
+on the model.
 """
 
 import logging
@@ -14,16 +15,17 @@ from pipelines.units.planning import Plan, unit_rows_of
 logger = logging.getLogger(__name__)
 
 UNIT_S = 20.0
-"""What a unit takes one engine, where it can be as large as that."""
+"""Seconds of one engine that a unit should take, if it can be that large."""
 
 LEAST_UNIT_S = 2.0
-"""What a unit takes at least where there are few rows for many engines."""
+"""Seconds of one engine that a unit takes at least, if there are few rows for many engines."""
 
 UNITS_EACH = 8
-"""Units that every engine gets at least, so that engines that are unlike come to their ends together."""
+"""Units that every engine gets at least, so that engines of different speeds finish at about the
+same time."""
 
 ANY_FLOPS = 20e9
-"""Operations a second that whatever computes a model has."""
+"""Operations per second that any processor which computes a model has."""
 
 BYTES_PER_TOKEN = 3
 PROMPT_TOKENS = 64
@@ -33,15 +35,16 @@ PROMPT_TOKENS = 64
 def settled_unit_rows(
     job: Job, plan: Plan, config: ModelConfig, *, replicas: int, rows_per_s: Callable[[], float | None]
 ) -> int:
-    """The rows that units are to have of a job whose `plan` gives them as many as may be. `rows_per_s`, asked only if it matters, gives
-    what an engine computes; None if that cannot be told."""
+    """The rows per unit for a job whose `plan` gives units as many as they may have. `rows_per_s`
+    is called only if it matters; it returns what an engine computes, None if that cannot be
+    told."""
     if job.unit_rows is not None or is_little_work(job, plan, config, replicas=replicas):
         return plan.unit_rows
     speed = rows_per_s()
     if speed is None:
         return plan.unit_rows
     fitting = fitting_unit_rows(plan.unit_rows, rows_per_s=speed, num_rows=plan.num_rows, replicas=replicas)
-    logger.info("an engine computes %.1f rows a second: a unit has %d", speed, fitting)
+    logger.info("an engine computes %.1f rows per second: a unit has %d", speed, fitting)
     return fitting
 
 
@@ -54,8 +57,9 @@ def fitting_unit_rows(most: int, *, rows_per_s: float, num_rows: int, replicas: 
 
 
 def is_little_work(job: Job, plan: Plan, config: ModelConfig, *, replicas: int) -> bool:
-    """Whether no engine has to be asked: units of the most rows are short on whatever computes them and enough of them, or all of the
-    input is little work. Told by roughly how many weights there are, and the lengths that the input's bytes let expect."""
+    """Whether no engine has to be asked: units of the most rows are short on any processor and
+    there are enough of them, or all of the input is little work. Estimated from the rough number
+    of weights and from the lengths that the input's bytes suggest."""
     if job.task.calls_api:
         return True  # what a call asks for, the API finds out
     sampling, most = job.task.sampling, unit_rows_of(job)
@@ -66,6 +70,6 @@ def is_little_work(job: Job, plan: Plan, config: ModelConfig, *, replicas: int) 
 
 
 def _rough_weights(config: ModelConfig) -> int:
-    """What one token is multiplied with: 12 matrices a layer, and the vocabulary."""
+    """The weights that one token is multiplied with: 12 matrices per layer, and the vocabulary."""
     hidden = config.hidden_size
     return 12 * hidden * hidden * config.num_hidden_layers + config.vocab_size * hidden

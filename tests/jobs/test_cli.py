@@ -182,9 +182,9 @@ def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch
     ("record", "said"),
     [
         (None, "no service 'other' was started from here"),
-        ("{", "other.json is no record of a service"),
-        ("[]", "other.json is no record of a service"),
-        ('{"name": "other"}', "other.json is no record of a service"),
+        ("{", "other.json is not the record of a service"),
+        ("[]", "other.json is not the record of a service"),
+        ('{"name": "other"}', "other.json is not the record of a service"),
     ],
 )
 def test_a_service_that_cannot_be_joined_is_told_with_its_key(

@@ -1,7 +1,9 @@
-"""Bodies of requests are read within bounds: where a route takes one, in time, up to a size, and so much of all at once. Plain ASGI.
+"""Bodies of requests are read within bounds: only where a route takes one, in time, up to a size
+each, and up to a size for all at once. Plain ASGI.
 
-A body is read when the app asks for it, so that nothing is read for whoever has no key. An answer that is ready before the body has
-come closes the connection, after a moment in which the rest is thrown away: a client that still sends could not read it otherwise.
+A body is read when the app asks for it, so that nothing is read for clients without a key. An
+answer that is ready before the body has come closes the connection, after a moment in which the
+rest is thrown away: a client that still sends could not read it otherwise.
 
 The same bounds stand in two processes (see `actors.serve.proxy`): each holds what the other has not asked for yet.
 """
@@ -153,7 +155,7 @@ class IncomingBody:
         return await self._receive()
 
     async def discard(self, max_bytes: int) -> None:
-        """Throws the rest away, up to so many bytes."""
+        """Throws the rest away, up to a limit in bytes."""
         while max_bytes > 0:
             message = await self._receive()
             max_bytes -= len(message.get("body", b""))

@@ -1,4 +1,5 @@
-"""Bodies of all that is no generation: models, embeddings, classes, extractions, tokens, and whether the service lives."""
+"""Bodies of all that is not generation: models, embeddings, classes, extractions, tokens, and
+whether the service lives."""
 
 from typing import Annotated, Any, Literal
 

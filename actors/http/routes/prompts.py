@@ -117,8 +117,9 @@ async def encode_chat(
     """Token ids of the chat template over these messages, which is told that it is `now`.
 
     Raises:
-        ApiError: 400, a variable that is none, more characters than could fit, no chat template, or one that refuses these messages,
-            would lose them, or takes too long over them.
+        ApiError: 400, a name in `variables` that a template may not be given, more characters than
+            could fit, no chat template, or one that refuses these messages, would lose them, or
+            takes too long over them.
         RequestError: a text cannot be encoded.
     """
     for name in variables:
@@ -183,12 +184,14 @@ def check_num_tokens(token_ids: Sequence[Sequence[int] | Int32Array], limits: Li
 
 
 def pieces(texts: Sequence[str], max_bytes: int = PIECE_BYTES, *, around_bytes: int = 0) -> Iterator[list[str]]:
-    """Neighbouring texts of together at most so many bytes, each with `around_bytes` more, or one that is longer alone."""
+    """Neighbouring texts of at most `max_bytes` together, `around_bytes` added to each; a longer
+    text alone."""
     return cut_by_bytes(texts, [num_utf8_bytes(text) + around_bytes for text in texts], max_bytes)
 
 
 def cut_by_bytes(items: Sequence[Item], sizes: Sequence[int], max_bytes: int = PIECE_BYTES) -> Iterator[list[Item]]:
-    """Neighbouring items of together at most so many bytes, by the bytes of each, or one that is longer alone."""
+    """Neighbouring items of at most `max_bytes` together, by the `sizes` of each; a larger item
+    alone."""
     piece: list[Item] = []
     num_bytes = 0
     for item, size in zip(items, sizes, strict=True):

@@ -46,7 +46,7 @@ async def relevance_of(
     """How relevant each pair's document is to its query for the model `name`; `params` are what the request calls the two.
 
     Raises:
-        ApiError: there is no such model, it is no reranker, or a text does not fit.
+        ApiError: there is no such model, it is not a reranker, or a text does not fit.
         RequestError: a text cannot be encoded.
         TemplateError: the chat template failed.
     """

@@ -34,8 +34,8 @@ GROUP_RATIO = 0.7  # shortest to longest sequence of one padded group
 class Visits:
     """(block, sequence) pairs that one product computes. `blocks` None: the first E blocks of the pool, in place.
 
-    `owner` [E] is the decoding sequence a block belongs to (their number: nobody's); `mask` [E, 1, B] is 0 on the tokens
-    it sees and -inf elsewhere.
+    `owner` [E] is the number of the decoding sequence that a block belongs to (their count: the
+    block belongs to none); `mask` [E, 1, B] is 0 on the tokens it sees and -inf elsewhere.
     """
 
     blocks: torch.Tensor | None
@@ -46,11 +46,12 @@ class Visits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Prefill sequences padded to one length. `queries` [b * Tq] are packed token numbers, a sequence's last one
-    repeated as padding; `rows` are the padded places that are real and `tokens` their packed numbers. With a cached
-    prefix, `tables` [b * blocks] lists the cache blocks that are seen and `mask` [b, 1, Tq, Tk] what each query sees of
-    them; without one both are None. `window` is how many keys a query of a fresh sequence sees, None where that is all
-    of them."""
+    """Prefill sequences padded to one length. `queries` [b * Tq] are packed token numbers, a
+    sequence's last one repeated as padding; `rows` are the padded places that are real and
+    `tokens` their packed numbers. With a cached prefix, `tables` [b * blocks] lists the cache
+    blocks that are seen and `mask` [b, 1, Tq, Tk] what each query sees of them; without one both
+    are None. `window` is how many keys a query of a fresh sequence sees, None if it sees all of
+    them."""
 
     size: int
     queries: torch.Tensor
@@ -154,7 +155,7 @@ def _decode(q: torch.Tensor, cache: KvCache, plan: CpuPlan, scale: float) -> tor
     owner = torch.cat([visits.owner for visits in plan.visits]) if len(plan.visits) > 1 else plan.visits[0].owner
     weighted, largest, total = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*partials, strict=True))
 
-    num_rows = q.shape[0] + 1  # one more for the blocks that are nobody's
+    num_rows = q.shape[0] + 1  # one more for the blocks that belong to no sequence
     top = torch.full((num_rows, largest.shape[1]), -torch.inf, device=q.device)
     top.scatter_reduce_(0, owner[:, None].expand_as(largest), largest, "amax")
     scale_of_block = torch.exp(largest - top.index_select(0, owner))  # [E, Q]

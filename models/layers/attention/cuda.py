@@ -1,9 +1,10 @@
 """Attention on a GPU with variable-length flash attention (Dao 2023), decodes and prefill alike.
 
-Where flash-attn is installed its kernel walks the paged cache through a block table: one call a layer. Otherwise torch's
-own variable-length kernel runs over keys and values gathered from the pages, so many sequences at a time that what is
-gathered stays bounded. Both align a sequence's last query with its last key. The kernels are passed in, so that
-everything around them runs on the CPU too.
+Where flash-attn is installed its kernel walks the paged cache through a block table: one call a
+layer. Otherwise torch's own variable-length kernel runs over keys and values gathered from the
+pages, a few sequences at a time, so that what is gathered stays bounded. Both align a sequence's
+last query with its last key. The kernels are passed in, so that everything around them runs on the
+CPU too.
 """
 
 import logging
@@ -49,8 +50,8 @@ class CudaPlan:
 
 
 def choose(dtype: torch.dtype, device: torch.device, *, slides: bool) -> AttentionBackend | None:
-    """The best kernel that is installed and right, for a model with sliding windows or without; None where there is
-    none."""
+    """The best kernel that is installed and right, for a model with sliding windows or without;
+    None if there is no such kernel."""
     paged = kernels.paged_attention(dtype, device.type)
     if paged is not None:
         return paged_backend(paged)
@@ -105,7 +106,7 @@ def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is
 
 
 def _cuts(num_keys: IntArray, most: int) -> list[slice]:
-    """Successive sequences with at most so many keys together, or one that has more."""
+    """Successive sequences with at most `most` keys together, or one that has more."""
     cuts, first, total = [], 0, 0
     for index, count in enumerate(num_keys.tolist()):
         if index > first and total + count > most:

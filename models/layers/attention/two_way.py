@@ -30,7 +30,7 @@ def backend(dtype: torch.dtype, device: torch.device) -> AttentionBackend:
     """What computes a model of this dtype there."""
     return AttentionBackend(
         name="two-way",
-        block_size=attention_cpu.BLOCK_SIZE,  # this and the next two are of caches, of which there are none
+        block_size=attention_cpu.BLOCK_SIZE,  # this and the next two concern caches, which are not used here
         reads_whole_blocks=False,
         cache_shape=attention_cpu.cache_shape,
         plan=plan,
@@ -76,7 +76,8 @@ def _mask(group: Group, window: int | None) -> torch.Tensor:
 def _in_tiles(
     fused: FusedAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Q [b, Q, T, D], k and v [b, K, T, D] -> [b, Q, T, D]. A place of padding that sees no key gets no number, which nobody reads."""
+    """Q [b, Q, T, D], k and v [b, K, T, D] -> [b, Q, T, D]. A place of padding that
+    sees no key gets no defined value; it is not read."""
     mask = mask.to(q.dtype)
     tiles = []
     for start in range(0, q.shape[2], TILE):

@@ -44,7 +44,7 @@ class MixerShare:
         """The equal share of one rank.
 
         Raises:
-            ConfigError: heads or groups cannot be split over so many ranks.
+            ConfigError: heads or groups cannot be split over this number of ranks.
         """
         heads = tp.share(config.num_heads, "Mamba heads")
         if config.num_groups % tp.size and tp.size % config.num_groups:

@@ -177,7 +177,7 @@ class FourBitWeight:
     def _pieces(self) -> "Iterator[_Piece]":
         """Rows that are computed at a time: about `MULTIPLIED_AT_ONCE` weights, beginning at a block."""
         num_rows, width = self.shape
-        whole = self.block_size // math.gcd(self.block_size, width)  # so many rows end with a block
+        whole = self.block_size // math.gcd(self.block_size, width)  # the fewest rows that end with a block
         step = whole * max(1, MULTIPLIED_AT_ONCE // (whole * width))
         for first in range(0, num_rows, step):
             last = min(first + step, num_rows)

@@ -71,7 +71,8 @@ class HeldPart(Loadable):
 
 
 class FloatPart(HeldPart):
-    """A part that is published as floats. `finish` makes its form of them, in the model's dtype where there is none."""
+    """A part that is published as floats. `finish` makes its form of them; without `finish` they
+    stay floats in the model's dtype."""
 
     weight: nn.Parameter | None
 

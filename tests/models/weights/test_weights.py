@@ -356,7 +356,7 @@ def test_a_header_that_promises_too_much_is_an_error(tmp_path: Path) -> None:
     ("name", "problem"),
     [
         ("model.gguf", "holds GGUF files"),
-        ("adapter_config.json", r"holds an adapter \(adapter_config\.json\), which changes a model and is none"),
+        ("adapter_config.json", r"holds an adapter \(adapter_config\.json\), which changes a model and is not one"),
     ],
 )
 def test_a_folder_of_another_kind_is_told(tmp_path: Path, name: str, problem: str) -> None:

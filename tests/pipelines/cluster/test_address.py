@@ -36,12 +36,12 @@ def port_of(listener: socket.socket) -> int:
 def test_nobody_there(listener: socket.socket) -> None:
     port = port_of(listener)
     listener.close()
-    with pytest.raises(ClusterError, match=rf"nobody listens at the Ray cluster '127\.0\.0\.1:{port}'.*ray start"):
+    with pytest.raises(ClusterError, match=rf"no process listens at the Ray cluster '127\.0\.0\.1:{port}'.*ray start"):
         check_address(f"127.0.0.1:{port}")
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(ClusterError, match=r"nobody listens at the Ray cluster 'no-such-host\.invalid:6379'"):
+    with pytest.raises(ClusterError, match=r"no process listens at the Ray cluster 'no-such-host\.invalid:6379'"):
         check_address("no-such-host.invalid:6379")
 
 
@@ -55,7 +55,7 @@ def test_somebody_else_is_there(listener: socket.socket, answer: bytes) -> None:
 
     server = threading.Thread(target=serve)
     server.start()
-    with pytest.raises(ClusterError, match="is no Ray cluster"):
+    with pytest.raises(ClusterError, match="is not a Ray cluster"):
         check_address(f"127.0.0.1:{port_of(listener)}")
     server.join()
 
@@ -63,14 +63,14 @@ def test_somebody_else_is_there(listener: socket.socket, answer: bytes) -> None:
 def test_somebody_who_says_nothing(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cluster.address.CONNECT_S", 0.1)
     began = time.monotonic()
-    with pytest.raises(ClusterError, match="is no Ray cluster"):
+    with pytest.raises(ClusterError, match="is not a Ray cluster"):
         check_address(f"127.0.0.1:{port_of(listener)}")
     assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:port", "head:123456789"])
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ClusterError, match=r"HOST:PORT|nobody listens"):
+    with pytest.raises(ClusterError, match=r"HOST:PORT|no process listens"):
         check_address(address)
 
 
@@ -97,7 +97,7 @@ def test_what_refuses_as_no_cluster_does_is_told_with_its_answer(refusal: Status
     """What gRPC makes of a proxy's 404, 503, 403 and of a page with status 200."""
     with (
         control_store(refusal) as address,
-        pytest.raises(ClusterError, match=rf"is no Ray cluster.* ended with {refusal.name} .*`ray start --head`"),
+        pytest.raises(ClusterError, match=rf"is not a Ray cluster.* ended with {refusal.name} .*`ray start --head`"),
     ):
         check_address(address)
 

@@ -433,7 +433,7 @@ def swapped(content: bytes) -> bytes:
         ("data", swapped, "its hash is not"),
         ("errors", lambda content: content.replace(b"20", b"21"), "its hash is not"),
         ("receipts", lambda content: content[:20], "is damaged"),
-        ("receipts", lambda content: b"[]", "is damaged: it is no JSON object"),
+        ("receipts", lambda content: b"[]", "is damaged: it is not a JSON object"),
         ("receipts", lambda content: content.replace(b'"num_failed": 1', b'"num_failed": 0'), "it has been changed"),
     ],
 )

@@ -100,14 +100,14 @@ def refused(bench: Bench, name: str, *arguments: str, **environment: str) -> str
 @pytest.mark.cluster("own")
 def test_an_address_that_nobody_listens_at_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
     said = refused(bench, "nobody", "--address", "127.0.0.1:1")
-    assert "millrace: nobody listens at the Ray cluster '127.0.0.1:1'" in said
+    assert "millrace: no process listens at the Ray cluster '127.0.0.1:1'" in said
 
 
 @pytest.mark.cluster("own")
 def test_a_proxy_that_answers_for_any_address_is_refused_before_the_lease_is_taken(bench: Bench) -> None:
     with strange_server() as address:
         said = refused(bench, "proxy", "--address", address)
-    assert f"millrace: what listens at '{address}' is no Ray cluster" in said
+    assert f"millrace: what listens at '{address}' is not a Ray cluster" in said
 
 
 @pytest.mark.cluster("own")

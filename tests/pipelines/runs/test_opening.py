@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_is_opened_before_it_starts_ray(job: Job, temp: Path)
 
 def test_an_address_that_nobody_listens_at_is_told_while_the_job_is_not_opened(job: Job, temp: Path) -> None:
     opening = WrongJob(MISFIT, is_slow=True)
-    with pytest.raises(ClusterError, match="nobody listens"):
+    with pytest.raises(ClusterError, match="no process listens"):
         run(job, address="127.0.0.1:1", opening=opening)
     assert (opening.was_ray_up, opening.is_closed) == (None, True)
     assert_nothing_is_left(temp, job)
