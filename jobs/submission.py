@@ -42,7 +42,7 @@ class Submission:
     @classmethod
     def of(cls, path: Path, *, overrides: Sequence[str] = (), limit: int | None = None) -> "Submission":
         """Raises:
-        SpecError: with every problem found, one a line.
+        SpecError: with every problem found, one per line.
         """
         loaded = load_spec(path, overrides=overrides, limit=limit)
         return cls(name=loaded.job.name, spec=_anchored(loaded.values), limit=limit)

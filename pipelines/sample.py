@@ -68,7 +68,7 @@ class Sample:
 
     @property
     def mean_prompt_tokens(self) -> float:
-        """Prompt tokens a row, failed ones included (they cost none)."""
+        """Prompt tokens per row, failed ones included (they cost none)."""
         return float(self.prompt_tokens.sum()) / self.num_rows if self.num_rows else 0.0
 
 

@@ -56,6 +56,18 @@ def test_no_room_is_a_list() -> None:
     assert {room: size for room, size in sizes.items() if size > 24} == {}
 
 
+def test_classes_of_one_name_are_in_the_glossary() -> None:
+    """A class may have a name that another has only where the page says which is which."""
+    modules: dict[str, set[str]] = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+    page = (ROOT / "docs/architecture.md").read_text()
+    told = {name: set(NAMED.findall(row)) for name, row in re.findall(r"^\| `(\w+)` \|(.*)$", page, re.MULTILINE)}
+    assert {name: found for name, found in modules.items() if len(found) > 1} == told
+
+
 OWN_ERRORS = {
     name
     for module in (models.errors, actors.errors, pipelines.errors, jobs.errors)

@@ -51,7 +51,7 @@ class ReplicaShape:
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """One a shard, as placement groups take them."""
+        """One per shard, as placement groups take them."""
         resources = {"CPU": self.cpus, "GPU": self.gpus}
         return [{name: count for name, count in resources.items() if count} for _ in range(self.size)]
 
@@ -72,8 +72,8 @@ class _Owned:
         self.asked_at = time.monotonic()
 
     def take_answer(self) -> bool:
-        """Whether the last question is settled: by an answer, or because the one who was asked is no more; Ray starts another, unless
-        the replica is gone for good."""
+        """Whether the last question is settled: it was answered, or the replica that was asked has
+        died. Ray then starts another, unless the replica is gone for good."""
         if self.question is None:
             return True
         answered, _ = ray.wait([self.question], timeout=0)

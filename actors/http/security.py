@@ -60,7 +60,7 @@ class ApiKeys:
             lines = [line.strip() for line in file.read().splitlines()]
         keys = [line for line in lines if line]
         if not keys:
-            raise KeyFileError(f"the key file {self._path} holds no key; write at least one, one a line")
+            raise KeyFileError(f"the key file {self._path} holds no key; write at least one, one per line")
         self._digests, self._version = [_digest(key) for key in keys], _version(status)
         logger.info("%d API keys read", len(keys))
 

@@ -235,7 +235,8 @@ def results_table(outcomes: Sequence[DemoResult]) -> Table:
 
 
 def dead_letters_table(outcomes: Sequence[DemoResult]) -> Table:
-    """One line a kind of failure: its rows in all jobs together, and what the first of them says."""
+    """One line per kind of failure: its rows in all jobs together, and what the first of them
+    says."""
     letters = [letter for outcome in outcomes for letter in outcome.dead_letters]
     messages = {letter["kind"]: letter["message"] for letter in reversed(letters)}
     table = Table(title="Dead letters of all jobs", box=box.SIMPLE, padding=(0, 1, 0, 0))

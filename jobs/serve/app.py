@@ -17,7 +17,7 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         UsageError: there is no spec, or something beside it.
-        SpecError: with every problem found, one a line.
+        SpecError: with every problem found, one per line.
         ListenError: without keys it would listen on a network.
     """
     if set(args) != {"spec"} or not isinstance(args["spec"], dict):

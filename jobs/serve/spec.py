@@ -86,7 +86,7 @@ def load_service(path: Path, *, overrides: Sequence[str] = ()) -> LoadedService:
     """Reads a service spec and applies `--set` overrides.
 
     Raises:
-        SpecError: with every problem found, one a line.
+        SpecError: with every problem found, one per line.
     """
     return _service_of(read_document(path, overrides))
 
@@ -95,7 +95,7 @@ def service_from(values: Mapping[str, Any]) -> LoadedService:
     """The same from values that were YAML once, as Ray Serve hands them on.
 
     Raises:
-        SpecError: with every problem found, one a line.
+        SpecError: with every problem found, one per line.
     """
     return _service_of(document_of(values, "spec"))
 

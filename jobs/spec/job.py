@@ -49,7 +49,7 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     """Reads a job spec, applies `--set` overrides, checks everything that needs neither the model nor the input.
 
     Raises:
-        SpecError: with every problem found, one a line.
+        SpecError: with every problem found, one per line.
     """
     document = read_document(path, overrides)
     model = for_batches(JobSpecYaml) if is_batch(document.values) else with_kinds(JobSpecYaml)

@@ -5,6 +5,6 @@ S  sequences of a step                                             I  intermedia
 R  rows of a step whose output is wanted                           V  vocabulary
 Q  query heads of this rank                                        D  channels of a head
 K  key/value heads of this rank                                    G  query heads a key/value head serves (Q / K)
-N  blocks of a cache                                               B  tokens a block
+N  blocks of a cache                                               B  tokens per block
 E  (sequence, block) pairs that decoding attention visits          L  labels
 """

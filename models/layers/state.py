@@ -31,8 +31,8 @@ class StateSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateCache:
-    """The states of one call site, a row a slot: `conv` [slots, num_inputs, num_channels] in the model's dtype,
-    `scan` [slots, num_groups, state_size, group_size] in float32.
+    """The states of one call site, one row per slot: `conv` [slots, num_inputs, num_channels] in
+    the model's dtype, `scan` [slots, num_groups, state_size, group_size] in float32.
 
     A row is as its last owner left it; a sequence that starts at its first token does not read it.
     """

@@ -8,7 +8,7 @@ from models.errors import ConfigError
 
 def check_fits(needed: int, free: int, *, place: str, others: Iterable[tuple[str, int]]) -> None:
     """Compares the bytes that a shard's weights take with those that are free for it at `place`. `others` are other ways to load the
-    same model, with their bytes a shard; they are looked at only if it does not fit.
+    same model, with their bytes per shard; they are looked at only if it does not fit.
 
     Raises:
         ConfigError: it does not fit; the text says by how much, and which of the others would.

@@ -72,7 +72,8 @@ def smaller_ways(
     device: str,
     tp: TensorParallel,
 ) -> Iterator[tuple[str, int]]:
-    """Smaller ways to load a model: over twice, four and eight times the shards, and quantized; with their bytes a shard."""
+    """Smaller ways to load a model: over twice, four and eight times the shards, and quantized;
+    with their bytes per shard."""
     ways: list[tuple[str, int, str | QuantizationConfig | None]] = [
         (f"tensor_parallel_size {tp.size * factor}", tp.size * factor, quantization) for factor in (2, 4, 8)
     ]

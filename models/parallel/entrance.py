@@ -1,4 +1,5 @@
-"""Where the other ranks come in: rank 0 takes in those who prove that they know its secret, and waits past everybody else.
+"""Where the other ranks come in: rank 0 takes in those that prove that they know its secret, and
+lets no stranger delay it.
 
 Each connection is greeted in a thread of its own, so a stranger that says nothing, or too little,
 or the wrong thing delays no rank. It has `GREETING_S`; and if `MAX_PENDING` are being greeted
@@ -30,7 +31,7 @@ AGAIN_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """A rank that has proved itself, and the how-manieth connection it came on."""
+    """A rank that has proved itself, and the number of the connection it came on."""
 
     number: int
     channel: Channel

@@ -1,4 +1,5 @@
-"""Whether anybody listens at the address of a Ray cluster, known in seconds: `ray.init` tries for two minutes and cannot be interrupted.
+"""Whether a Ray cluster listens at an address, known in seconds: `ray.init` tries for two minutes
+and cannot be interrupted.
 
 The control store (GCS) of a cluster speaks gRPC, so what listens there has to answer HTTP/2, and then the question whether it is alive:
 transparent proxies and the sidecars of service meshes answer HTTP/2 in the name of any address.

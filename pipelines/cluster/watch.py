@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 POLL_S: Final = 1.0
 CONNECT_S: Final = 2.0
 OWN_PATIENCE_S: Final = 2.5
-"""A part of a cluster of our own is not started again by anybody."""
+"""No process restarts a part of a cluster of our own."""
 
 GIVEN_PATIENCE_S: Final = 15.0
 """The control store of a given cluster may be restarted by its operator."""

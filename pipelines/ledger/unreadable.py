@@ -1,4 +1,5 @@
-"""`errors/units.jsonl`: the units that could not be read, one a line; the file is there if and only if there are any."""
+"""`errors/units.jsonl`: the units that could not be read, one per line; the file is there if and
+only if there are any."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -46,12 +46,12 @@ class AnsweredRows:
 
     @property
     def generated(self) -> list[Output]:
-        """The results that are generations: of good rows one a row."""
+        """The results that are generations: of good rows, one per row."""
         return [result for result in self.results if isinstance(result, Output)]
 
     @property
     def answers(self) -> list[ApiAnswer]:
-        """The results that are answers of the HTTP API: of good rows one a row."""
+        """The results that are answers of the HTTP API: of good rows, one per row."""
         return [result for result in self.results if isinstance(result, ApiAnswer)]
 
     def first_requests(self) -> Int64Array:

@@ -69,7 +69,8 @@ class Plan:
 
 
 def unit_rows_of(job: Job) -> int:
-    """The most rows a unit of this job has; units of a run that settles their size itself may have fewer (`pipelines.units.unit_rows`)."""
+    """The most rows per unit of this job; units of a run that settles their size itself may have
+    fewer (`pipelines.units.unit_rows`)."""
     return job.task.unit_rows if job.unit_rows is None else job.unit_rows
 
 

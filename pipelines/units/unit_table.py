@@ -68,7 +68,7 @@ def write_units(path: Path) -> AbstractContextManager[UnitWriter]:
 
 
 def to_table(units: Iterable[Unit]) -> pa.Table:
-    """Units as a table, one a row."""
+    """Units as a table, one per row."""
     return pa.Table.from_pylist([asdict(unit) for unit in units], schema=SCHEMA)
 
 

@@ -11,8 +11,8 @@ from models.engine.rules.kinds import MisfitError
 from models.engine.rules.rule import Parameter
 
 MAX_ITEMS: Final = 1024
-"""Of a list or map: one of the most that a model's engine and everybody who waits for it should
-have to look at in each step."""
+"""The most items of a list or map: the engine looks at all of them in each step, and every request
+waits for that."""
 
 _SIZES: Final[Mapping[str, str]] = {"array": "maxItems", "object": "maxProperties"}
 

@@ -134,7 +134,8 @@ class Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, rotation: Rotation | None, cache: KvCache | None, plans: Mapping[int | None, Any]
     ) -> torch.Tensor:
-        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`. `plans` has one a window."""
+        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`. `plans` has one
+        per window."""
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Q + 2K, D]
         qk, v = heads.split([self.num_query_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.head_norm is not None:

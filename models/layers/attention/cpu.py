@@ -10,7 +10,7 @@ for each further sequence.
 Prefill pads: sequences of similar length form a group, which is one call of torch's fused attention.
 
 Where a layout names families, the blocks that all of a family begin with are the keys of one product with the queries of all of
-them (Hydragen, Juravsky et al. 2024): they are neither gathered nor read once a sequence.
+them (Hydragen, Juravsky et al. 2024): they are neither gathered nor read once per sequence.
 """
 
 import functools

@@ -167,7 +167,8 @@ def four_bit_floats(kind: FourBitKind, dtype: torch.dtype, device_type: str) -> 
 def _bitsandbytes_floats(
     packed: torch.Tensor, scales: torch.Tensor, block_size: int, *, kind: FourBitKind, dtype: torch.dtype
 ) -> torch.Tensor:
-    """One row a block: rows that end inside a block are what bitsandbytes 0.50.2 gets wrong on AVX-512."""
+    """One row per block: rows that end inside a block are what bitsandbytes 0.50.2 gets wrong on
+    AVX-512."""
     size = min(block_size, LARGEST_BLOCK)
     if size < block_size:
         scales = scales.repeat_interleave(block_size // size)

@@ -23,7 +23,7 @@ class Rotation:
 
 
 class Rotary(nn.Module):
-    """Cosine and sine for positions below `max_positions`, once a step for all layers.
+    """Cosine and sine for positions below `max_positions`, once per step for all layers.
 
     Kinds with fixed frequencies look them up in a table; longrope has two, of which a sequence's regime picks one;
     dynamic computes them from the length that scales them.

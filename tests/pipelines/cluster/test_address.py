@@ -103,7 +103,10 @@ def test_what_refuses_as_no_cluster_does_is_told_with_its_answer(refusal: Status
 
 
 def test_a_server_of_other_services_is_no_cluster() -> None:
-    with strange_server() as address, pytest.raises(ClusterError, match=r"no Ray cluster.* ended with UNIMPLEMENTED"):
+    with (
+        strange_server() as address,
+        pytest.raises(ClusterError, match=r"is not a Ray cluster.* ended with UNIMPLEMENTED"),
+    ):
         check_address(address)
 
 
@@ -111,7 +114,7 @@ def test_what_speaks_http2_and_answers_nothing_is_no_cluster(monkeypatch: pytest
     monkeypatch.setattr("pipelines.cluster.address.ANSWER_S", 0.5)
     with (
         silent_server() as address,
-        pytest.raises(ClusterError, match=r"no Ray cluster, or one that hangs.* ended with DEADLINE_EXCEEDED"),
+        pytest.raises(ClusterError, match=r"is not a Ray cluster, or one that hangs.* ended with DEADLINE_EXCEEDED"),
     ):
         check_address(address)
 
