@@ -147,8 +147,8 @@ def install_error_answers(app: FastAPI, *, retry_after_s: int) -> None:
 
 
 def _param(location: Sequence[int | str], *, ends_with_field: bool) -> str | None:
-    """messages[0].content of ("body", "messages", 0, "content", "str"); names of union members are left out, but for a last part that
-    is a field, however it is called."""
+    """messages[0].content of ("body", "messages", 0, "content", "str"); names of union members are
+    left out, except for a last part that is a field, however it is called."""
     name, last = "", len(location) - 1
     for place, part in enumerate(location[1:], start=1):
         if isinstance(part, int):

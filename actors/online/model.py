@@ -60,7 +60,7 @@ class ModelCard:
 
 
 def _unless_unusable(name: str, read: Callable[[], Found]) -> Found | None:
-    """What is read of a checkpoint, None where it has none of it."""
+    """What is read of a checkpoint, None if it has none of it."""
     try:
         return read()
     except ConfigError as error:

@@ -43,7 +43,8 @@ class TicketSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
-    """One ticket and everything there is to know of it; `answer` is None where the body does not say what `question` asks for."""
+    """One ticket and everything there is to know of it; `answer` is None if the body does not say
+    what `question` asks for."""
 
     ticket_id: str
     opened: datetime

@@ -49,7 +49,8 @@ class Preflight:
 
     @property
     def meaning_of_scores(self) -> str | None:
-        """What the scores of the checkpoint's own classes will be, for people; None where the job asks for something else."""
+        """What the scores of the checkpoint's own classes will be, for people; None if the job
+        asks for something else."""
         return self.opened.job.task.meaning_of_scores(self.facts)
 
     @property
@@ -76,7 +77,7 @@ def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Prefl
 class SpecCheck:
     """A check that is under way: a job's opening (`pipelines.opened.Opening`) whose errors have their places in the spec.
 
-    All that is wrong but for the tokenizer, and the task on it, is found at once.
+    All that is wrong except for the tokenizer, and the task on it, is found at once.
     """
 
     def __init__(

@@ -110,7 +110,8 @@ def shards_by_tensor(index: Path) -> Mapping[str, str]:
     """Tensor name to shard name, as the index has them.
 
     Raises:
-        CheckpointError: it is no index, or names something that is no safetensors file beside it.
+        CheckpointError: it is not an index, or names something that is not a safetensors file
+            beside it.
     """
     try:
         weight_map = json.loads(read_whole(index))["weight_map"]

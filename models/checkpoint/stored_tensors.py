@@ -121,7 +121,7 @@ def _check_header(file: Path) -> None:
     """A safetensors file begins with the size of its header in 8 bytes; a header is read whole.
 
     Raises:
-        CheckpointError: it is no file, or its header is too large to be one.
+        CheckpointError: it is not a file, or its header is too large to be one.
     """
     if not file.is_file():
         raise CheckpointError(f"{file} cannot be read: it is no regular file; {_GIVE_ANOTHER}")

@@ -43,7 +43,7 @@ def public_url(url: str) -> str:
         return url
     try:
         parts = urlsplit(url)
-    except ValueError:  # brackets that are no address
+    except ValueError:  # brackets that are not an address
         return url
     given = [parameter.partition("=") for parameter in parts.query.split("&")]
     names = {name.lower() for name, _, _ in given}

@@ -26,7 +26,7 @@ _PROJECTION_BYTES = 1024 * MEBIBYTE  # of a module that follows a network: 16,38
 
 
 class OversizeError(ValueError):
-    """A file is larger than it may be, or is no file that ends at all."""
+    """A file is larger than it may be, or is not a regular file, which has an end."""
 
 
 def max_bytes(name: str) -> int:

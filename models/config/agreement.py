@@ -60,5 +60,5 @@ def _labels(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> Iterabl
 
 
 def _is_plain(tensor: StoredTensor | None) -> bool:
-    """Whether a tensor is there and is no integers: one that is quantized has another shape."""
+    """Whether a tensor is there and holds no integers: one that is quantized has another shape."""
     return tensor is not None and not tensor.dtype.startswith(("I", "U"))

@@ -64,7 +64,8 @@ class ConfigFields:
         return value
 
     def optional_integer(self, name: str, default: int | None) -> int | None:
-        """A whole number from 1, or None where the file says null. The default is for an absent field only."""
+        """A whole number from 1, or None if the file says null. The default is for an absent field
+        only."""
         return None if self.values.get(name, default) is None else self.integer(name, default or 1)
 
     def number(self, name: str, default: float, *, maximum: float = MAX_NUMBER) -> float:
@@ -103,7 +104,7 @@ class ConfigFields:
         return ConfigFields(file=self.file, values=value, within=f"{self.within}{name}.")
 
     def token_id(self, name: str, default: int | None = None) -> int | None:
-        """A token id, or None where the file says null. The default is for an absent field only."""
+        """A token id, or None if the file says null. The default is for an absent field only."""
         return None if self.values.get(name, default) is None else self.integer(name, default or 0, minimum=0)
 
     def token_ids(self, name: str, default: int | None = None) -> tuple[int, ...]:

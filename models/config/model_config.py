@@ -61,13 +61,15 @@ NO_HEAD = f"{TWO_WAY}; or it was published as a bare network with modules.json, 
 class ModelConfig:
     """A network's shape and a checkpoint's token ids, as the published files have them.
 
-    `rotated_layers` says which layers turn queries and keys by position. `sliding_window` counts visible keys, the
-    query's own included, on the layers of type "sliding_attention"; None switches it off. `mamba` and `shared_blocks`
-    are None but for a hybrid network. Unless `is_causal`, a query sees the keys after it too; such a network makes no text,
-    and its causal head is left out; so is that of a bare network that sentence-transformers wrote. `dtype` is the one the
-    checkpoint names, float32 where it names none. `eos_token_ids` come from generation_config.json where that names any,
-    since config.json often lists only one of them. `num_labels` is that of the classification heads. `quantization` says how
-    the checkpoint's weights are quantized already, None: not.
+    `rotated_layers` says which layers turn queries and keys by position. `sliding_window` counts
+    visible keys, the query's own included, on the layers of type "sliding_attention"; None
+    switches it off. `mamba` and `shared_blocks` are None except for a hybrid network. Unless
+    `is_causal`, a query sees the keys after it too; such a network makes no text, and its causal
+    head is left out; so is that of a bare network that sentence-transformers wrote. `dtype` is the
+    one the checkpoint names, float32 where it names none. `eos_token_ids` come from
+    generation_config.json where that names any, since config.json often lists only one of them.
+    `num_labels` is that of the classification heads. `quantization` says how the checkpoint's
+    weights are quantized already; None if they are not.
     """
 
     model_type: str

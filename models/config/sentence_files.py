@@ -121,7 +121,8 @@ class SentenceFiles:
 
 
 def class_name(fields: ConfigFields, name: str, allowed: Collection[str]) -> str | None:
-    """The class that a field names by its dotted path in torch, one of `allowed`; None where it names none.
+    """The class that a field names by its dotted path in torch, one of `allowed`; None if it names
+    none.
 
     Raises:
         ConfigError: it is another one.

@@ -73,7 +73,7 @@ class IsolatedPool:
         return result
 
     def close(self) -> None:
-        """Ends all processes, in whatever they do. May be called again."""
+        """Ends all processes, whatever they are doing. May be called again."""
         with self._has_free:
             if self._is_closed:
                 return
@@ -230,7 +230,7 @@ class _Team:
             return worker.bury()
 
     def kill(self) -> None:
-        """Ends all workers in whatever they do."""
+        """Ends all workers, whatever they are doing."""
         with self._lock:
             for worker in self._workers:
                 worker.kill()

@@ -146,7 +146,7 @@ def load_model(
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer | None:
-    """The checkpoint's tokenizer, None where it has no tokenizer.json.
+    """The checkpoint's tokenizer, None if it has no tokenizer.json.
 
     Raises:
         TokenizerError: its files cannot be used.

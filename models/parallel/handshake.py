@@ -71,7 +71,8 @@ def introduce(connection: socket.socket, secret: bytes, seat: Seat, *, end: floa
 
 
 def greet(connection: socket.socket, secret: bytes, *, end: float) -> tuple[Seat, Channel]:
-    """Rank 0's side, over by `end` on the monotonic clock, but for the welcome: `WELCOME` is to be sent once the seat is given.
+    """Rank 0's side, over by `end` on the monotonic clock, except for the welcome: `WELCOME` is to
+    be sent once the seat is given.
 
     Raises:
         EngineError: the other end does not know the secret.

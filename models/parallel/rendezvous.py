@@ -62,7 +62,7 @@ class Meeting:
         """Opens a meeting of `size` ranks on a free port of this machine, which the others reach as `host`.
 
         Raises:
-            EngineError: `host` is no address of this machine.
+            EngineError: `host` is not an address of this machine.
         """
         try:
             return cls(host, size, Entrance(host))

@@ -11,7 +11,7 @@ it, as `SentenceTransformer.encode` reads them. If it has none:
   e5-mistral and gte-Qwen2 have it, whose tokenizers end a text with a token for it. A network that attends both ways has the mean,
   as the cards of those made so have it (LLM2Vec, GTE, NV-Embed without its own layers).
 - Vectors are scaled to length 1, as those cards and OpenAI's API do.
-- There are no prompts but an instruction, for Qwen3.
+- The only prompt is Qwen3's instruction; other families have none.
 
 `dimensions` keeps the first of each vector (Matryoshka: Kusupati et al. 2022), and scales it to length 1 after that, as OpenAI's API
 and `encode(truncate_dim=..., normalize_embeddings=True)` do.

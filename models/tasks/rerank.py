@@ -127,7 +127,7 @@ def reranking_of(folder: Path, config: ModelConfig, tokenizer: Tokenizer, form: 
     """How the checkpoint in `folder` is asked; `form` wins over what its files say.
 
     Raises:
-        ConfigError: it is no reranker, or its files cannot be used.
+        ConfigError: it is not a reranker, or its files cannot be used.
     """
     files = SentenceFiles.read(folder)
     is_causal = _check_head(folder, config, files)

@@ -50,7 +50,7 @@ class ChatContent:
         """The messages with their parts joined to one text, where the template does not take parts.
 
         Raises:
-            TemplateError: a part is no text, or what a user says would be lost.
+            TemplateError: a part is not text, or what a user says would be lost.
         """
         for message in messages:
             if fault := self.fault(message):

@@ -27,8 +27,8 @@ class Prompt:
 def added_ids(
     encode: Encode, prompt: Prompt, texts: Sequence[str], *, max_chars: int | None = None
 ) -> Iterator[list[int] | None]:
-    """For each text what `encode` makes of prompt and text beyond what it makes of the prompt, None where the prompt's own
-    tokens change.
+    """For each text what `encode` makes of prompt and text beyond what it makes of the prompt,
+    None if the prompt's own tokens change.
 
     `encode` makes token ids without special tokens around them. Where no end of the prompt is known to stand for all of it, the whole is
     encoded with every text, of together at most `max_chars`.

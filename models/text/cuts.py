@@ -18,16 +18,16 @@ import tokenizers
 from models.text.special_text import MARK
 
 Rule = Literal["lines and spaces", "spaces", "pairs"]
-"""Where a word begins in every text: at an ASCII letter after a line break, and at a space after what is no blank; only
-at such a space; nowhere (`pairs`), but BPE over the whole text keeps its tokens as long as each two neighbours stay
-what they are alone."""
+"""Where a word begins in every text: at an ASCII letter after a line break, and at a space after
+what is not blank; only at such a space; nowhere (`pairs`), but BPE over the whole text keeps its
+tokens as long as each two neighbours stay what they are alone."""
 
 GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LETTERS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _OTHERS: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LINE_PATTERNS: Final = frozenset({GPT2, *(f"{_LETTERS}{digits}{_OTHERS}" for digits in (r"\p{N}", r"\p{N}{1,3}"))})
 """Those of GPT-2, Qwen, and Llama 3 and cl100k. No alternative matches a line break and a letter after it, or a space
-after what is no blank, or looks back: so a match ends between them, and the next begins there."""
+after what is not blank, or looks back: so a match ends between them, and the next begins there."""
 
 _WHITESPACE_STEPS: Final = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _NEUTRAL_STEPS: Final = frozenset({"Digits", "Punctuation"})

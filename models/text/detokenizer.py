@@ -4,7 +4,7 @@ How a token's text depends on its neighbours is the tokenizer's decoder's matter
 decoder:
 
 - byte-level tokens are bytes, and the text is their UTF-8;
-- sentencepiece-like decoders work token by token, but for the first token (which may lose its space) and for runs of
+- sentencepiece-like decoders work token by token, except for the first token (which may lose its space) and runs of
 byte tokens
   (one invalid byte spoils its whole run, so a run is held until it ends);
 - of any other decoder the text is only known at the end.
@@ -94,7 +94,8 @@ def token_bytes(backend: tokenizers.Tokenizer, token: str) -> bytes:
 
 
 def _works_token_by_token(description: dict[str, Any]) -> bool:
-    """Whether a token's text depends on no other token, but for the first one and for runs of byte tokens."""
+    """Whether a token's text depends on no other token, except for the first one and for runs of
+    byte tokens."""
     steps = description["decoders"] if description["type"] == "Sequence" else [description]
     kinds = [step["type"] for step in steps]
     num_before = kinds.index("Fuse") if "Fuse" in kinds else len(kinds)
@@ -102,7 +103,8 @@ def _works_token_by_token(description: dict[str, Any]) -> bool:
 
 
 def _works_on_parts(step: dict[str, Any]) -> bool:
-    """Whether a step that sees the whole text does the same to its parts, but for the beginning."""
+    """Whether a step that sees the whole text does the same to its parts, except for the
+    beginning."""
     if step["type"] == "Strip":
         return bool(step["stop"] == 0)
     return step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1

@@ -75,7 +75,7 @@ class Folds:
 
 
 def _uncovered(text: str, offsets: Sequence[Offset]) -> set[int]:
-    """The places that no token covers, but for white space, which is often left out."""
+    """The places that no token covers, except for white space, which is often left out."""
     is_covered = bytearray(len(text))
     for start, end in offsets:
         is_covered[start:end] = b"\1" * (end - start)

@@ -226,8 +226,8 @@ def _packing(places: Sequence[int], size: int) -> Packing:
 
 
 def _places_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> list[int]:
-    """How many shards of an engine each node has room for. Where there are GPUs each needs one, but for those that only ask a
-    service, which has them."""
+    """How many shards of an engine each node has room for. Where there are GPUs each needs one,
+    except for those that only ask a service, which has them."""
     needs_gpu = engine.service is None and any(node.get("GPU", 0.0) > 0 for node in nodes)
     return [_shards_on(node, engine_cpus(engine), needs_gpu=needs_gpu) for node in nodes]
 

@@ -92,7 +92,7 @@ class _CellReader:
         )
 
     def parse(self, text: bytes, num_records: int) -> pa.Table | None:
-        """A table with as many rows as there are records; None where any of them is malformed."""
+        """A table with as many rows as there are records; None if any of them is malformed."""
         if not num_records or not _is_well_formed(text):
             return None
         self._read.block_size = len(text) + 1

@@ -32,7 +32,7 @@ class JsonText(bytes):
 
 
 def raw_value(raw: bytes) -> dict[str, str]:
-    """Bytes that are no text, as a JSON value."""
+    """Bytes that are not text, as a JSON value."""
     return {RAW_KEY: base64.b64encode(raw).decode()}
 
 

@@ -1,8 +1,9 @@
 """Where text can be cut: the ends of its records, and the grouping of records into units.
 
-A record of JSONL is a line; a record of CSV may span lines inside quotes. `Records` describes a block of whole records by where
-each ends and whether it is a row: blank records (only white space in JSONL, nothing at all in CSV) are no rows. `Cutter` groups
-records into `RecordRange`s bounded by rows and by bytes, the same ones however the text arrives.
+A record of JSONL is a line; a record of CSV may span lines inside quotes. `Records` describes a
+block of whole records by where each ends and whether it is a row: blank records (only white space
+in JSONL, nothing at all in CSV) are not rows. `Cutter` groups records into `RecordRange`s bounded
+by rows and by bytes, the same ones however the text arrives.
 
 All offsets are bytes. Numpy finds newlines at about 200 MB/s; only text that holds quotes needs the regular expressions.
 """
@@ -151,7 +152,8 @@ class RecordRange:
 class Cutter:
     """Groups records into ranges of at most `max_rows` rows and `max_bytes` bytes; a longer record is a range alone.
 
-    `offset` is where the next range starts. The ranges cover all that is pushed but for stretches without any row.
+    `offset` is where the next range starts. The ranges cover all that is pushed except for
+    stretches without any row.
     """
 
     max_rows: int

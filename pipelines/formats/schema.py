@@ -121,7 +121,8 @@ def json_reason(field: "pa.Field[Any]") -> str | None:
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """The type that a column of `type` is read and carried in: `decoded`, but for a dictionary of texts, which stays one."""
+    """The type that a column of `type` is read and carried in: `decoded`, except for a dictionary
+    of texts, which stays one."""
     plain = decoded(type)
     if not isinstance(type, pa.DictionaryType) or not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
         return plain

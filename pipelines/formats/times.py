@@ -1,4 +1,5 @@
-"""Times as text and as numbers: which texts are timestamps, and which timestamps are no text.
+"""Times as text and as numbers: which texts are timestamps, and which timestamps
+have no text.
 
 A text is ISO 8601 with a `T` or a space, with or without an offset, with at most as many digits of a second as the type holds. One
 without an offset is UTC's, and a type without a time zone holds UTC's clock: so the same texts give the same instants in CSV and

@@ -152,7 +152,7 @@ class S3Store:
         return self._files().call_s3(method, Bucket=self._bucket, **arguments)
 
     def _files(self) -> Any:
-        """The s3fs file system, one a process and set of options."""
+        """The s3fs file system, one per process and set of options."""
         return fsspec.filesystem("s3", **self.options)
 
     def _url_of(self, name: str) -> str:

@@ -66,7 +66,8 @@ def is_match(name: str, segment: str) -> bool:
 
 
 def is_hidden(name: str, segment: str = "") -> bool:
-    """Whether a name is passed over by wildcards, but for those of a segment that starts as it does."""
+    """Whether a name is passed over by wildcards, except for those of a segment that starts as it
+    does."""
     if not name.startswith((".", "_")) or segment[:1] == name[:1]:
         return False
     return not (name.startswith("_") and "=" in name)

@@ -33,13 +33,13 @@ def with_packed(block: pa.Table, old: str, new: str, value: bytes | None) -> pa.
 
 
 def value_in(block: pa.Table, column: str) -> Any:
-    """The value of a column, None where it is null."""
+    """The value of a column, None if it is null."""
     found = _scalar(block, column)
     return unpacked(found.as_buffer()) if found.is_valid else None
 
 
 def packed_in(block: pa.Table, column: str) -> bytes | None:
-    """What `packed` gave for the value of a column, None where it is null."""
+    """What `packed` gave for the value of a column, None if it is null."""
     found: bytes | None = _scalar(block, column).as_py()
     return found
 

@@ -2,7 +2,7 @@
 
 A unit names a place, never content: reading it is `pipelines.units.reading`, making all of them is
 `pipelines.units.planning`, keeping them is `pipelines.units.unit_table`. Row numbers count from 0
-within a file; blank lines of a text file are no rows and are not counted.
+within a file; blank lines of a text file are not rows and are not counted.
 """
 
 from dataclasses import dataclass

@@ -63,7 +63,7 @@ class AnsweredRows:
         return (slice(start, end) for start, end in pairwise(self.first_requests().tolist()))
 
     def without(self, bad: npt.NDArray[np.bool_]) -> "AnsweredRows":
-        """The same but for the rows where `bad` [num_rows] is true."""
+        """The rows where `bad` [num_rows] is false."""
         if not bad.any():
             return self
         positions = np.cumsum(~bad) - 1  # [num_rows] a good row's new number

@@ -137,7 +137,7 @@ def _check_printable(value: Any, label: str) -> None:
     if value is None:
         raise NullValueError(f"{label!r} is null")
     if isinstance(value, Undefined):
-        str(value)  # raises what it is, but for an inline `if` without `else`, which prints nothing
+        str(value)  # raises what it is, except for an inline `if` without `else`, which prints nothing
     elif isinstance(value, list | tuple):
         _check_items(value, label)
     elif isinstance(value, dict):

@@ -1,8 +1,9 @@
 """Templates over a row's columns: jinja2 in the sandbox, compiled once, rendered thousands of times.
 
-A column is a variable of its name; `row` is the mapping of all columns, for names that are no words of jinja2's.
-A null or a missing column that is printed is an error of that row; `{{ x | default('', true) }}` opts out. The text is what the
-template says, a final newline included. What it may do and cost is `pipelines.templates.sandbox`.
+A column is a variable of its name; `row` is the mapping of all columns, for names that jinja2 does
+not take for variables. A null or a missing column that is printed is an error of that row; `{{ x |
+default('', true) }}` opts out. The text is what the template says, a final newline included. What
+it may do and cost is `pipelines.templates.sandbox`.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class RowTemplate:
     `is defined`). `reads_all` is set where it needs all others too, as `row | tojson` does. One rendering at a time.
 
     Raises:
-        TaskError: the template is no jinja2, or includes another one.
+        TaskError: the template is not jinja2, or includes another one.
     """
 
     def __init__(self, source: str, *, place: str) -> None:

@@ -28,7 +28,8 @@ def refuse_tables(files: Iterable[str], is_folder: Callable[[str], bool]) -> Non
 
 
 def _folders_of(files: Iterable[str]) -> set[str]:
-    """Where a table's root may be: the folders of the files and all above them, but for those of partitions (`name=value`)."""
+    """Where a table's root may be: the folders of the files and all above them, except for those
+    of partitions (`name=value`)."""
     folders: set[str] = set()
     for place in {posixpath.dirname(file) for file in files if file.endswith(_ENDING)}:
         while place and place not in folders:

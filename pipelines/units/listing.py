@@ -156,7 +156,8 @@ def _sifted(matches: Iterable[Match], given: str | None) -> tuple[list[Match], l
 
 
 def _without_twins(matches: Iterable[Match]) -> list[Match]:
-    """The matches, but for a file that several paths of the spec reach, one of them through a link: the first counts."""
+    """The matches, except for a file that several paths of the spec reach, one of them through a
+    link: the first counts."""
     kept: list[Match] = []
     known: dict[tuple[int, int], bool] = {}
     for match in matches:

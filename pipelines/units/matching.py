@@ -171,7 +171,8 @@ def _has_folder(file_system: Any, place: str) -> bool:
 
 
 def _without_hidden(found: Mapping[str, Any], folder: str, segments: tuple[str, ...]) -> dict[str, Any]:
-    """What was found below a folder, but for hidden names that no segment of the pattern allows for."""
+    """What was found below a folder, except for hidden names that no segment of the pattern allows
+    for."""
     allowed = "".join(segment[:1] for segment in segments)
     return {
         place: details

@@ -37,7 +37,8 @@ class Body(BaseModel):
 
 
 def _kind(given: Any) -> str | None:
-    """Which member of a union of texts and lists is meant, by the first element of a list; None where it can be none of them."""
+    """Which member of a union of texts and lists is meant, by the first element of a list; None if
+    it can be none of them."""
     if isinstance(given, str):
         return "str"
     if not isinstance(given, list):

@@ -101,7 +101,7 @@ class ChatAnswer:
         )
 
     def _chunk_choice(self, item: Numbered) -> ChatChunkChoice | None:
-        """None where there is nothing to show yet."""
+        """None if there is nothing to show yet."""
         delta = item.delta
         logprobs = self._logprobs(delta.logprobs or ()) if delta.logprobs else None
         reason = finish_reason(delta)

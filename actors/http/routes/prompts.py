@@ -61,7 +61,8 @@ async def encode_inputs(
     """Token ids of each input; texts are encoded as `how` says.
 
     Raises:
-        ApiError: 400, an input has no tokens, ids that are no tokens of this model, or more than could fit; all have too many tokens.
+        ApiError: 400, an input has no tokens, ids that are not tokens of this model, or more than
+            could fit; all have too many tokens.
         RequestError: a text cannot be encoded.
     """
     texts = [one for one in inputs if isinstance(one, str)]
@@ -143,7 +144,7 @@ async def decode(token_ids: Int32Array, served: ServedModel, *, param: str) -> s
 
 
 def check_vocabulary(token_ids: Int32Array, card: ModelCard, *, param: str) -> None:
-    """Refuses ids that are no tokens of the model."""
+    """Refuses ids that are not tokens of the model."""
     if not len(token_ids):
         return
     lowest, highest = int(token_ids.min()), int(token_ids.max())

@@ -1,4 +1,5 @@
-"""What endpoints of one forward pass have in common: lengths, admission, tokens counted, values that are no numbers."""
+"""What endpoints of one forward pass have in common: lengths, admission, tokens counted, values
+that are not finite."""
 
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar

@@ -2,7 +2,7 @@
 
 Libraries choose their code by the processor they meet, and some of it is wrong for some shapes. So a function of theirs
 is used only after it agreed with plain torch here, on samples (see `samples`). Where it does not agree plain torch
-computes, and one log line a process says so.
+computes, and one log line per process says so.
 """
 
 import logging
@@ -49,7 +49,7 @@ def agrees(
     read: Read | None = None,
 ) -> bool:
     """Whether both give the same for all samples, up to the rounding of `dtype`: what they give itself, or what `read`
-    makes of it. If not, says so once a process, with `name`."""
+    makes of it. If not, says so once per process, with `name`."""
     for sample in samples:
         expected = plain(*sample)
         try:

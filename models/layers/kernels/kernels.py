@@ -3,7 +3,7 @@ products, torch's fused attention, flash-attn.
 
 Each is handed out only after it agreed with plain torch on this machine (see `agreement`); where it does not, what is
 handed out is plain torch (`plain`), or nothing where the caller has its own plain way. It is asked when a model is loaded,
-and once a process for every dtype and kind of device.
+and once per process for every dtype and kind of device.
 """
 
 import functools
@@ -37,7 +37,7 @@ PACKABLE = (torch.float32, torch.bfloat16)
 
 def packed_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product | None:
     """A function x [T, in] -> x Wᵀ + b [T, out] over a copy of `weight` [out, in] that oneDNN packed once, instead of at
-    every call, or None where that is not available or wrong. The caller may drop `weight` afterwards.
+    every call, or None if that is not available or wrong. The caller may drop `weight` afterwards.
 
     What it does depends on the shape, so it is compared with a plain product on the weight itself, too.
     """
@@ -255,7 +255,7 @@ def int8_codes(device_type: str) -> Callable[[torch.Tensor], Codes]:
 
 @functools.cache
 def int8_product(device_type: str) -> Int8Product | None:
-    """The product of codes, in any float type, None where it is wrong."""
+    """The product of codes, in any float type, None if it is wrong."""
 
     def library(*factors: Any) -> torch.Tensor:
         codes, weight, absmax, weight_absmax, dtype = factors
@@ -272,7 +272,7 @@ def int8_product(device_type: str) -> Int8Product | None:
 
 @functools.cache
 def four_bit_product(kind: FourBitKind, dtype: torch.dtype, device_type: str) -> FourBitProduct | None:
-    """The product with 4-bit codes, None where it is wrong."""
+    """The product with 4-bit codes, None if it is wrong."""
 
     def library(x: torch.Tensor, packed: torch.Tensor, state: Any) -> torch.Tensor:
         import bitsandbytes
@@ -377,7 +377,8 @@ def _scaled_dot_product(
 
 @functools.cache
 def paged_attention(dtype: torch.dtype, device_type: str) -> PagedKernel | None:
-    """flash-attn's kernel, which walks pages through a table; None where it is not installed or wrong."""
+    """flash-attn's kernel, which walks pages through a table; None if it is not installed or
+    wrong."""
     try:
         kernel: PagedKernel = importlib.import_module("flash_attn").flash_attn_varlen_func
     except ModuleNotFoundError:
@@ -390,7 +391,7 @@ def paged_attention(dtype: torch.dtype, device_type: str) -> PagedKernel | None:
 
 @functools.cache
 def gathered_attention(dtype: torch.dtype, device_type: str) -> GatheredKernel | None:
-    """Torch's own kernel for sequences of any lengths, packed; None where it is wrong."""
+    """Torch's own kernel for sequences of any lengths, packed; None if it is wrong."""
     kernel = _torch_varlen()
     return kernel if is_right_gathered(kernel, dtype, torch.device(device_type)) else None
 

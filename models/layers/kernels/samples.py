@@ -1,7 +1,8 @@
 """What libraries' functions are tried with before they are used: samples that are small and odd.
 
-1, 3 and 33 rows; widths and outputs that are no multiple of 32, 64 or a block. And how results that are codes are compared:
-by how far they are from what they stand for, because two codes may be as near.
+1, 3 and 33 rows; widths and outputs that are not multiples of 32, 64 or a block. And how results
+that are codes are compared: by how far they are from what they stand for, because two codes may be
+as near.
 """
 
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def int8_factors(dtype: torch.dtype, device: torch.device) -> Iterator[Sample]:
 
 def padded(dtype: torch.dtype, device: torch.device) -> Iterator[Sample]:
     """Queries, keys, values, mask and scale of two sequences, with as many key as query heads and with fewer: causal, after 37
-    keys of a cache, and all seeing all keys but for padding."""
+    keys of a cache, and all seeing all keys except for padding."""
     for num_queries in ROWS:
         for num_kv_heads in (4, 2):
             q = random(2, 4, num_queries, 24, dtype=dtype, device=device)

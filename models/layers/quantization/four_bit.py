@@ -113,8 +113,8 @@ class FourBitWeight:
         return self.scales if isinstance(self.scales, torch.Tensor) else self.scales.floats()
 
     def above(self, other: object) -> "FourBitWeight | None":
-        """Its rows with the other's below; None where that is not exact: for another form, for scales that are quantized
-        among themselves, or where a block would span both."""
+        """Its rows with the other's below; None if that is not exact: for another form, for scales
+        that are quantized among themselves, or where a block would span both."""
         if (
             not isinstance(other, FourBitWeight)
             or isinstance(self.scales, QuantizedScales)

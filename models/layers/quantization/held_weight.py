@@ -25,7 +25,8 @@ class Form(Protocol):
         """A function x [T, in] -> x Wᵀ [T, out] in a dtype of its choice."""
 
     def above(self, other: object) -> "Form | None":
-        """Its rows with the other's below; None where that would change a number, or takes another form."""
+        """Its rows with the other's below; None if that would change a number, or takes another
+        form."""
 
 
 class Finish(Protocol):
@@ -79,7 +80,7 @@ class FloatPart(HeldPart):
     def __init__(
         self, part: Part, in_features: int, columns: Range, *, stored: torch.dtype | None, finish: Finish | None
     ) -> None:
-        """`stored` is what the file has the tensor in, None where it lacks it."""
+        """`stored` is what the file has the tensor in, None if it lacks it."""
         super().__init__(part, in_features, columns)
         self._stored, self._finish = stored, finish
         self.weight = unallocated(*self.shape)

@@ -1,8 +1,9 @@
 """Weights in 8 bits, one scale a row, multiplied as LLM.int8() does (Dettmers et al. 2022, arXiv:2208.07339).
 
-A product quantizes its input too, row by row, but for entries of at least `threshold`, which are multiplied as they
-are. bitsandbytes takes a whole column out where one row of the batch has such an entry; here every row decides for
-itself, so that a row's output does not depend on its batch-mates. For a batch of one row the two are the same.
+A product quantizes its input too, row by row, except for entries of at least `threshold`, which
+are multiplied as they are. bitsandbytes takes a whole column out where one row of the batch has
+such an entry; here every row decides for itself, so that a row's output does not depend on its
+batch-mates. For a batch of one row the two are the same.
 """
 
 import math

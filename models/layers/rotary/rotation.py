@@ -57,8 +57,8 @@ class Rotary(nn.Module):
         self.sin = torch.cat(sin).to(dtype=dtype, device=device) if tables else empty
 
     def forward(self, positions: torch.Tensor, regimes: torch.Tensor | None = None) -> Rotation:
-        """The rotation of tokens at `positions` [T]; `regimes` [T] of their sequences, None where the kind has but
-        one."""
+        """The rotation of tokens at `positions` [T]; `regimes` [T] of their sequences, None if the
+        kind has but one."""
         if self.rope.kind == "dynamic":
             lengths = positions + 1 if regimes is None else torch.maximum(positions + 1, regimes)
             angles = positions[:, None, None] * dynamic_frequencies(self.rope, self.head_dim, lengths)[:, None]
