@@ -27,8 +27,8 @@ class Prompt:
 def added_ids(
     encode: Encode, prompt: Prompt, texts: Sequence[str], *, max_chars: int | None = None
 ) -> Iterator[list[int] | None]:
-    """For each text what `encode` makes of prompt and text beyond what it makes of the prompt,
-    None if the prompt's own tokens change.
+    """For each text what `encode` makes of prompt and text beyond what it makes of the prompt, None where the prompt's own
+    tokens change.
 
     `encode` makes token ids without special tokens around them. Where no end of the prompt is known to stand for all of it, the whole is
     encoded with every text, of together at most `max_chars`.
@@ -50,7 +50,7 @@ def added_ids(
 
 
 def batches(texts: Iterable[str], max_chars: int = BATCH_CHARS) -> Iterator[list[str]]:
-    """Neighbouring texts of at most `max_chars` characters together; a longer text alone."""
+    """Neighbouring texts of together at most so many characters, or a longer one alone."""
     batch: list[str] = []
     num_chars = 0
     for text in texts:

@@ -45,10 +45,10 @@ class Encoding:
 class Tokenizer:
     """A checkpoint's tokenizer.
 
-    Strings of special tokens become their ids wherever they stand in a text, as in transformers,
-    except for text that went through `protect`. `special_tokens` are those that `protect` guards:
-    special ones, and added ones that the chat template itself writes (Qwen's `<think>` is no
-    special token, but speaks in the template's voice). Safe to use from several threads.
+    Strings of special tokens become their ids wherever they stand in a text, as in transformers, but for text that
+    went through `protect`. `special_tokens` are those that `protect` guards: special ones, and added ones that the
+    chat template itself writes (Qwen's `<think>` is no special token, but speaks in the template's voice). Safe to
+    use from several threads.
     """
 
     def __init__(self, files: TokenizerFiles, *, now: dt.datetime | None = None) -> None:
@@ -111,8 +111,7 @@ class Tokenizer:
         return self._special.strings
 
     def id_of(self, token: str) -> int | None:
-        """The id of the token whose text is `token` itself, None if there is no such token;
-        nothing is encoded."""
+        """The number of a token by its own name, None where there is none; no text is encoded."""
         found: int | None = self._backend.token_to_id(token)
         return found
 
@@ -170,8 +169,8 @@ class Tokenizer:
     def encode_added(
         self, prompt: str, texts: Sequence[str], *, max_chars: int | None = None
     ) -> list[list[int] | None]:
-        """The token ids that each text adds behind a prompt, None if it changes the prompt's own;
-        without special tokens around them.
+        """The token ids that each text adds behind a prompt, None where it changes the prompt's own; without special tokens
+        around them.
 
         Raises:
             RequestError: a text is not Unicode, or with this tokenizer more than `max_chars` would have to be encoded.

@@ -44,11 +44,10 @@ class Counted:
 class Task(ABC):
     """What is asked of every row: a frozen dataclass with the task's own keys, and how its rows become requests, and answers columns.
 
-    `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes
-    tokens, as `sampling` then says; other tasks are computed in one pass, except one that
-    `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many rows a unit has
-    unless the spec says otherwise. `counted` is for reports, None if there is nothing to count.
-    `uses_chat_template` says whether a row's text is put through the checkpoint's own.
+    `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes tokens, as `sampling` then says;
+    other tasks are computed in one pass, but for one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many
+    rows a unit has unless the spec says so. `counted` is
+    for reports, None where there is nothing to count. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
     """
 
     __slots__ = ()
@@ -80,7 +79,7 @@ class Task(ABC):
         them as `TaskFacts.own`.
 
         Raises:
-            TaskError: the checkpoint does not fit this kind of task.
+            TaskError: the checkpoint is none for this kind of task.
         """
         del folder, config, tokenizer
         return None
@@ -116,14 +115,12 @@ class Task(ABC):
         )
 
     def meaning_of_scores(self, facts: TaskFacts) -> str | None:
-        """What the scores of the checkpoint's own classes will be, for people; None if it has no
-        classes."""
+        """What the scores of the checkpoint's own classes will be, for people; None where there are none."""
         del facts
         return None
 
     def caution(self, facts: TaskFacts) -> str | None:
-        """What the results may be mistaken for by a user who has not looked at the checkpoint; a
-        run says it when it begins."""
+        """What somebody who has not looked at the checkpoint may take the results for by mistake; a run says it when it begins."""
         del facts
         return None
 

@@ -47,14 +47,13 @@ class Layout:
     """Which sequences share a step, as integers: they stand packed one after the other, single tokens that continue
     a cache first.
 
-    `counts` [S] tokens of each sequence in this step; `starts` [S] its tokens that are in the
-    cache already; `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None:
-    nothing is cached, every sequence is whole. `slots` [S] are the rows of its states in layers
-    that keep any; None if nothing is cached. `num_given` [S] of its tokens were given, the later
-    ones generated; None: all are given. `families` are runs of sequences (first, one after the
-    last, n) whose tables begin with the same n blocks, which are full and which no sequence of
-    this step writes to: a backend may look at these blocks once for all of a run. Runs do not
-    overlap, and hold no sequence that is not in one; empty: nothing is said.
+    `counts` [S] tokens of each sequence in this step; `starts` [S] its tokens that are in the cache already;
+    `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None: nothing is cached, every
+    sequence is whole. `slots` [S] are the rows of its states in layers that keep any; None where nothing is cached.
+    `num_given` [S] of its tokens were given, the later ones generated; None: all are given.
+    `families` are runs of sequences (first, one after the last, n) whose tables begin with the same n blocks, which are full and
+    which no sequence of this step writes to: a backend may look at these blocks once for all of a run. Runs do not overlap, and
+    hold no sequence that is not in one; empty: nothing is said.
     """
 
     counts: IntArray
@@ -92,9 +91,8 @@ class AttentionBackend:
     needs, once for all layers whose queries see the same number of keys, their own included (`window`; None: all);
     `attend` first writes k and v to the cache.
 
-    `reads_whole_blocks` says that attention multiplies whole blocks, masked places by 0: the used
-    part of the pool should be dense, and what a block held before has to be cleared, because 0
-    times an overflow is NaN.
+    `reads_whole_blocks` says that attention multiplies whole blocks, masked places by 0: the used part of the pool
+    should be dense, and what a block held before has to be cleared, because 0 times an overflow is no number.
     """
 
     name: str
@@ -136,8 +134,7 @@ class Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, rotation: Rotation | None, cache: KvCache | None, plans: Mapping[int | None, Any]
     ) -> torch.Tensor:
-        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`. `plans` has one
-        per window."""
+        """X [T, H] -> the heads' outputs side by side [T, Q * D], before `o_proj`. `plans` has one per window."""
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Q + 2K, D]
         qk, v = heads.split([self.num_query_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.head_norm is not None:

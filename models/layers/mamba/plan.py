@@ -28,7 +28,7 @@ class Chunks:
     `edges` [S * num_inputs] the places there that come before a sequence's first token of the step, and `tails` as
     many that hold its last inputs. `tokens` [C * width] are the rows without what stands before each chunk, `is_real`
     [C, width, 1] is 0 where the chunk has no token. `places` [T'] says where in the chunks each packed prefill token
-    is. `slots` [S] is None if no state is kept; `is_fresh` [S] marks sequences that have none yet.
+    is. `slots` [S] is None where no state is kept; `is_fresh` [S] marks sequences that have none yet.
     """
 
     width: int
