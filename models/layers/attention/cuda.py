@@ -1,10 +1,9 @@
 """Attention on a GPU with variable-length flash attention (Dao 2023), decodes and prefill alike.
 
-Where flash-attn is installed its kernel walks the paged cache through a block table: one call a
-layer. Otherwise torch's own variable-length kernel runs over keys and values gathered from the
-pages, a few sequences at a time, so that what is gathered stays bounded. Both align a sequence's
-last query with its last key. The kernels are passed in, so that everything around them runs on the
-CPU too.
+Where flash-attn is installed its kernel walks the paged cache through a block table: one call a layer. Otherwise torch's
+own variable-length kernel runs over keys and values gathered from the pages, so many sequences at a time that what is
+gathered stays bounded. Both align a sequence's last query with its last key. The kernels are passed in, so that
+everything around them runs on the CPU too.
 """
 
 import logging
@@ -27,7 +26,7 @@ GATHERED_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionCall:
+class Piece:
     """Successive sequences that one call computes: their packed tokens, boundaries and longest lengths of queries and
     keys, and how the cache is walked."""
 
@@ -42,16 +41,16 @@ class AttentionCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CudaPlan:
-    """One step: where new keys go, and the kernel calls of a layer."""
+    """One step: where new keys go, and its pieces."""
 
     slots: torch.Tensor | None  # [T] cache place of each new token
-    calls: tuple[AttentionCall, ...]
+    pieces: tuple[Piece, ...]
     window_size: WindowSize
 
 
 def choose(dtype: torch.dtype, device: torch.device, *, slides: bool) -> AttentionBackend | None:
-    """The best kernel that is installed and right, for a model with sliding windows or without;
-    None if there is no such kernel."""
+    """The best kernel that is installed and right, for a model with sliding windows or without; None where there is
+    none."""
     paged = kernels.paged_attention(dtype, device.type)
     if paged is not None:
         return paged_backend(paged)
@@ -100,13 +99,13 @@ def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is
     cuts = _cuts(lengths - first_key, GATHERED_TOKENS) if is_gathered else [slice(0, lengths.size)]
     return CudaPlan(
         slots=None if layout.tables is None else _places(layout, layout.starts, layout.counts).to(device),
-        calls=tuple(_attention_call(layout, first_key, cut, device, is_paged=is_paged) for cut in cuts),
+        pieces=tuple(_piece(layout, first_key, cut, device, is_paged=is_paged) for cut in cuts),
         window_size=(-1, 0) if window is None else (window - 1, 0),
     )
 
 
 def _cuts(num_keys: IntArray, most: int) -> list[slice]:
-    """Successive sequences with at most `most` keys together, or one that has more."""
+    """Successive sequences with at most so many keys together, or one that has more."""
     cuts, first, total = [], 0, 0
     for index, count in enumerate(num_keys.tolist()):
         if index > first and total + count > most:
@@ -116,9 +115,7 @@ def _cuts(num_keys: IntArray, most: int) -> list[slice]:
     return [*cuts, slice(first, num_keys.size)]
 
 
-def _attention_call(
-    layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool
-) -> AttentionCall:
+def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool) -> Piece:
     counts, first = layout.counts[cut], first_key[cut]
     num_keys = layout.starts[cut] + counts - first
     start = int(layout.counts[: cut.start].sum())
@@ -130,7 +127,7 @@ def _attention_call(
             tables = torch.from_numpy(own[:, :width].astype(np.int32)).to(device)
         else:
             keys = _places(replace(layout, tables=own), first, num_keys).to(device)
-    return AttentionCall(
+    return Piece(
         tokens=slice(start, start + int(counts.sum())),
         cu_queries=_boundaries(counts).to(device),
         cu_keys=_boundaries(num_keys).to(device),
@@ -172,19 +169,19 @@ def _attend_paged(
     if cache is not None:
         _write(cache, k, v, plan)
         k, v = cache.k, cache.v
-    [call] = plan.calls
+    [piece] = plan.pieces
     return kernel(
         q,
         k,
         v,
-        call.cu_queries,
-        call.cu_keys,
-        call.max_queries,
-        call.max_keys,
+        piece.cu_queries,
+        piece.cu_keys,
+        piece.max_queries,
+        piece.max_keys,
         softmax_scale=scale,
         causal=True,
         window_size=plan.window_size,
-        block_table=call.tables,
+        block_table=piece.tables,
     )
 
 
@@ -199,32 +196,32 @@ def _attend_gathered(
 ) -> torch.Tensor:
     if cache is not None:
         _write(cache, k, v, plan)
-    parts = [_attend_call(kernel, q[call.tokens], k, v, cache, call, plan, scale) for call in plan.calls]
+    parts = [_attend_piece(kernel, q[piece.tokens], k, v, cache, piece, plan, scale) for piece in plan.pieces]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _attend_call(
+def _attend_piece(
     kernel: GatheredKernel,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     cache: KvCache | None,
-    call: AttentionCall,
+    piece: Piece,
     plan: CudaPlan,
     scale: float,
 ) -> torch.Tensor:
-    """The outputs of the queries of one call. Without a cache k and v are the step's own."""
+    """The outputs of one piece's queries. Without a cache k and v are the step's own."""
     if cache is not None:
-        assert call.keys is not None
-        k, v = (pages.flatten(0, 1).index_select(0, call.keys) for pages in (cache.k, cache.v))
+        assert piece.keys is not None
+        k, v = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))
     return kernel(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
-        call.cu_queries,
-        call.cu_keys,
-        call.max_queries,
-        call.max_keys,
+        piece.cu_queries,
+        piece.cu_keys,
+        piece.max_queries,
+        piece.max_keys,
         scale,
         plan.window_size,
     )
