@@ -1,7 +1,6 @@
 """Generation: free text after a prompt, chat messages or a column of token ids, one request a row.
 
-A prompt is encoded as `AutoTokenizer(text)` does, a rendered chat template without adding special tokens. The strings of messages,
-roles and nested content parts included, are templates each.
+A prompt is encoded as `AutoTokenizer(text)` does, a rendered chat template without adding special tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from actors.work import Asked
 from models.engine.rules.table import PARAMETERS
 from models.engine.scheduling.request import SamplingParams, TokenLogprobs
 from models.errors import ParameterError
-from models.text.chat_content import ChatContent
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
@@ -24,6 +22,7 @@ from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, each, protected, too_long
+from pipelines.tasks.messages import MessageTemplates, templates_in
 
 GENERATE_UNIT_ROWS = 256
 
@@ -38,11 +37,6 @@ LOGPROBS = pa.list_(
         ]
     )
 )
-
-# What chat templates get in another way.
-_RESERVED = {"messages": "write task.messages", "now": "the date that templates see is the key date of the job"}
-# Where a prompt ends, which does not change how messages are written.
-_OF_THE_END = ("add_generation_prompt", "continue_final_message")
 
 RECORDED_RULES = ("min_tokens",)
 """Parameters of rules that are in every run's record. The others are in it where they ask for
@@ -76,10 +70,7 @@ class GenerateTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         if self.prompt is not None:
             yield "task.prompt", self.prompt
-        for index, message in enumerate(self.messages or ()):
-            place = f"task.messages[{index}]"
-            yield f"{place}.role", message["role"]
-            yield from _templates_in(f"{place}.content", message["content"])
+        yield from templates_in(self.messages or ())
 
     def columns_named(self) -> Iterator[tuple[str, str]]:
         if self.prompt_token_ids is not None:
@@ -113,14 +104,6 @@ class GenerateTask(Task):
         return values | {"sampling": asked | unasked}
 
 
-def _templates_in(place: str, content: str | Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """A message's content: one template, or one for each part."""
-    if isinstance(content, str):
-        yield place, content
-    else:
-        yield from ((f"{place}[{number}].text", part["text"]) for number, part in enumerate(content))
-
-
 def _token(token: TokenLogprobs) -> dict[str, Any]:
     top = [{"token_id": token_id, "logprob": logprob} for token_id, logprob in token.top.items()]
     return {"token_id": token.token_id, "logprob": token.logprob, "rank": token.rank, "top": top}
@@ -138,9 +121,7 @@ class PromptEncoder(TemplateEncoder):
         self._tokenizer = tokenizer
         self.asked = _asked(task)
         self._limit = prompt_limit(task, facts)
-        self._render = (
-            self._chat_renderer() if task.prompt is None else self.template(task.prompt, "task.prompt").render
-        )
+        self._render = self._renderer()
         self._encoding = TextEncoding(render=self._rendered, encode=self._encode, check=self._checked, num_chars=len)
 
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
@@ -158,41 +139,12 @@ class PromptEncoder(TemplateEncoder):
             raise RowError(EMPTY_TEXT, "the prompt has no tokens")
         return EncodedRow.of_tokens(checked_length(token_ids, self._limit, self._task))
 
-    def _chat_renderer(self) -> Callable[[Row], str]:
-        if self._tokenizer.chat_template is None:
-            raise TaskError("task.messages", "the checkpoint has no chat template; write a prompt instead")
-        for name in _RESERVED.keys() & self._task.chat_template_kwargs.keys():
-            raise TaskError(f"task.chat_template_kwargs.{name}", f"is no variable of a template: {_RESERVED[name]}")
-        render_messages = self._renderer(self._task.messages, "task.messages")
-        content = self._content()
-        return lambda row: self._tokenizer.render_chat(
-            content.fit(render_messages(row)), **self._task.chat_template_kwargs
-        )
-
-    def _content(self) -> ChatContent:
-        """The form of content that the chat template takes, which the task's messages have or can be given.
-
-        Raises:
-            TaskError: what a message says would be lost.
-        """
-        kwargs = {name: value for name, value in self._task.chat_template_kwargs.items() if name not in _OF_THE_END}
-        content = self._tokenizer.chat_content(**kwargs)
-        for index, message in enumerate(self._task.messages or ()):
-            if fault := content.fault(message):
-                raise TaskError(f"task.messages[{index}].content", fault)
-        return content
-
-    def _renderer(self, value: Any, place: str) -> Callable[[Row], Any]:
-        """A function from a row to `value` with every string in it rendered."""
-        if isinstance(value, str):
-            return self.template(value, place).render
-        if isinstance(value, Mapping):
-            fields = {name: self._renderer(item, f"{place}.{name}") for name, item in value.items()}
-            return lambda row: {name: render(row) for name, render in fields.items()}
-        if isinstance(value, list | tuple):
-            items = [self._renderer(item, f"{place}[{index}]") for index, item in enumerate(value)]
-            return lambda row: [render(row) for render in items]
-        return lambda _: value
+    def _renderer(self) -> Callable[[Row], str]:
+        if self._task.prompt is not None:
+            return self.template(self._task.prompt, "task.prompt").render
+        messages, variables = self._task.messages or (), self._task.chat_template_kwargs
+        templates = MessageTemplates(messages, variables, self._tokenizer, self.template)
+        return lambda row: templates.prompt(templates.of(row))
 
 
 class TokenIdsEncoder(RowEncoder):

@@ -6,25 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipelines.task_base.task import Task
-from pipelines.task_base.yaml import Strict, TaskYaml, Text, wrong
+from pipelines.task_base.yaml import TaskYaml, Text, wrong
 from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.messages_yaml import MessageYaml
 from pipelines.tasks.sampling_yaml import CONSTRAINED, SamplingYaml
-
-
-class PartYaml(Strict):
-    """One part of a message's content."""
-
-    type: Literal["text"] = Field(description="text")
-    text: str = Field(description="a template over the row's columns")
-
-
-class MessageYaml(Strict):
-    """One message of a chat."""
-
-    role: Text = Field(description="a role the checkpoint's chat template knows: system, user, assistant")
-    content: str | list[PartYaml] = Field(
-        description="a template over the row's columns, or a list of {type: text, text: template}"
-    )
 
 
 class GenerateYaml(TaskYaml):
