@@ -7,7 +7,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -21,43 +22,67 @@ from jobs.spec.yaml_reading import SECRETS
 def problems_of(error: ValidationError, model: type[BaseModel], document: YamlDocument) -> list[str]:
     """One line a problem, in the order of the file; `model` is what the document was validated against."""
     places = document.places
-    found = [_resolve(detail, model) for detail in error.errors()]
+    found = _of_the_nearest([_resolve(detail, model) for detail in error.errors()])
     found.sort(key=lambda problem: places.line_of(problem.path))
     return [places.problem(problem.path, _text(problem)) for problem in found]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Problem:
-    """A pydantic error, the keys it is about, the model those keys live in, and what may stand there."""
+    """A pydantic error, the keys it is about, the model those keys live in, and what may stand there. `choice` is the key whose value
+    may be of several types, of which this is the problem with one; None: there is no such key."""
 
     detail: ErrorDetails
     path: KeyPath
     owner: type[BaseModel]
     allowed: str
+    choice: KeyPath | None = None
+
+
+def _of_the_nearest(problems: list[_Problem]) -> list[_Problem]:
+    """Of a value that fits none of several types, the problems with the type that it comes nearest to: those deepest within it."""
+    deepest: dict[KeyPath, int] = {}
+    for problem in problems:
+        if problem.choice is not None:
+            deepest[problem.choice] = max(deepest.get(problem.choice, 0), len(problem.path))
+    seen: set[KeyPath] = set()
+    kept = []
+    for problem in problems:
+        if problem.choice is None or (len(problem.path) == deepest[problem.choice] and problem.path not in seen):
+            kept.append(problem)
+        if problem.choice is not None:
+            seen.add(problem.path)
+    return kept
 
 
 def _resolve(detail: ErrorDetails, model: type[BaseModel]) -> _Problem:
     """Follows pydantic's location from the root, leaving out the tag it adds for the member of a union."""
     path: list[str | int] = []
     owner, members, allowed = model, [model], ""
+    choice: KeyPath | None = None
+    is_type_next = False
     for part in detail["loc"]:
-        if isinstance(part, int):
+        if is_type_next:
+            choice, is_type_next = tuple(path), False
+        elif isinstance(part, int):
             path.append(part)
         elif len(members) > 1:
             members = [member for member in members if part in _tags(member)]
         else:
             path.append(part)
             owner = members[0] if members else owner
-            field = next((each for name, each in owner.model_fields.items() if part in (name, each.alias)), None)
+            fields = owner.model_fields.items() if members else ()  # within a mapping keys are no fields
+            field = next((each for name, each in fields if part in (name, each.alias)), None)
             allowed = (field.description if field else None) or allowed
             members = _models_in(field.annotation) if field else []
+            is_type_next = field is not None and len(members) <= 1 and _num_types(field.annotation) > 1
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append("kind")
         *most, last = [tag for member in members for tag in _tags(member)]
         allowed = f"{', '.join(most)} or {last}"
     if detail["type"] == "at_key":
         path.append(detail["ctx"]["key"])
-    return _Problem(detail=detail, path=tuple(path), owner=owner, allowed=allowed)
+    return _Problem(detail=detail, path=tuple(path), owner=owner, allowed=allowed, choice=choice)
 
 
 def _text(problem: _Problem) -> str:
@@ -96,6 +121,15 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _num_types(annotation: Any) -> int:
+    """How many types a value may be of, beside null."""
+    return len([part for part in get_args(annotation) if part is not NoneType]) if _is_union(annotation) else 1
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
 
 
 def _tags(member: type[BaseModel]) -> tuple[Any, ...]:
