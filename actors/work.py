@@ -19,6 +19,7 @@ from models.config.quantization import QuantizationConfig
 from models.engine.options import EngineOptions
 from models.engine.scheduling.request import Output, SamplingParams
 from models.tasks.embedding import EmbedOptions
+from models.tasks.label_tokens import LabelIds
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ class Asked:
     logits of the task head."""
 
     sampling: SamplingParams | None = None
-    labels: tuple[tuple[int, ...], ...] = ()
+    labels: LabelIds = ()
     embed: EmbedOptions | None = None
     api: AskedOfApi | None = None
 
@@ -105,21 +106,30 @@ class EngineSettings(ReplicaOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineWork:
-    """Requests that are computed together: all token ids in a row [sum of T], each request's number of tokens [N], and its seed [N]."""
+    """Requests that are computed together: all token ids in a row [sum of T], each request's number of tokens [N], and its seed [N].
+    `own_labels` are those of single requests, by their number, that are scored in the place of `Asked.labels`."""
 
     name: str
     token_ids: Int32Array
     lengths: Int64Array
     seeds: Int64Array
+    own_labels: Mapping[int, LabelIds] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, token_ids: Sequence[Int32Array], seeds: Sequence[int]) -> "EngineWork":
+    def of(
+        cls,
+        name: str,
+        token_ids: Sequence[Int32Array],
+        seeds: Sequence[int],
+        own_labels: Mapping[int, LabelIds] | None = None,
+    ) -> "EngineWork":
         """Packs one array of token ids and one seed a request; `name` tells this work from any other that is in flight."""
         return cls(
             name=name,
             token_ids=np.concatenate(token_ids) if token_ids else np.empty(0, np.int32),
             lengths=np.array([len(ids) for ids in token_ids], np.int64),
             seeds=np.array(seeds, np.int64),
+            own_labels=own_labels or {},
         )
 
     @property
@@ -129,23 +139,25 @@ class EngineWork:
     def halves(self) -> tuple["EngineWork", "EngineWork"]:
         """The first and the second half of the requests, under names of their own."""
         middle = len(self.lengths) // 2
-        end = int(self.lengths[:middle].sum())
-        return (
-            replace(
-                self,
-                name=f"{self.name}a",
-                token_ids=self.token_ids[:end],
-                lengths=self.lengths[:middle],
-                seeds=self.seeds[:middle],
-            ),
-            replace(
-                self,
-                name=f"{self.name}b",
-                token_ids=self.token_ids[end:],
-                lengths=self.lengths[middle:],
-                seeds=self.seeds[middle:],
-            ),
+        return self.part(f"{self.name}a", 0, middle), self.part(f"{self.name}b", middle, len(self.lengths))
+
+    def part(self, name: str, start: int, end: int) -> "EngineWork":
+        """The requests from number `start` to before `end`, under a name of their own."""
+        before, upto = int(self.lengths[:start].sum()), int(self.lengths[:end].sum())
+        return EngineWork(
+            name=name,
+            token_ids=self.token_ids[before:upto],
+            lengths=self.lengths[start:end],
+            seeds=self.seeds[start:end],
+            own_labels={number - start: ids for number, ids in self.own_labels.items() if start <= number < end},
         )
+
+    def by_labels(self, labels: LabelIds) -> dict[LabelIds, list[int]]:
+        """The numbers of the requests behind which the same labels are scored; `labels` are those of all without their own."""
+        groups: dict[LabelIds, list[int]] = {}
+        for number in range(self.num_requests):
+            groups.setdefault(self.own_labels.get(number, labels), []).append(number)
+        return groups
 
     def requests(self) -> Iterator[list[int]]:
         """The token ids of each request."""

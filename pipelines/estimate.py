@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actors.engine.core import EngineCore
-from actors.work import EngineSettings, EngineWork
+from actors.work import EngineSettings
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output
 from models.loading.footprint import footprint
@@ -24,7 +24,7 @@ from pipelines.io.inputs import Storage
 from pipelines.job import Job
 from pipelines.rows.unit import Unit
 from pipelines.sample import Sample, UnitPicker, sample_rows
-from pipelines.task_base.requests import ModelRequest
+from pipelines.task_base.requests import ModelRequest, work_of
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import Sources
 from pipelines.units.planning import MapTasks, Plan, plan_units, unit_rows_of
@@ -213,7 +213,7 @@ def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s:
         picked = rows[:: len(rows) // size][:size]
         requests = [request for row in picked for request in row]
         start = time.monotonic()
-        answers = asyncio.run(engine.compute(_work(requests)))
+        answers = asyncio.run(engine.compute(work_of("probe", requests)))
         seconds = time.monotonic() - start
         yield Probe(
             num_rows=size,
@@ -225,10 +225,6 @@ def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s:
         if size == len(rows):
             return
         size = min(size * GROWTH, len(rows))
-
-
-def _work(requests: Sequence[ModelRequest]) -> EngineWork:
-    return EngineWork.of("probe", [request.token_ids for request in requests], [request.seed for request in requests])
 
 
 def cost_of(plan: Plan, sample: Sample, probe: Probe, *, units_in_flight: int) -> Cost:

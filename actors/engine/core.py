@@ -8,7 +8,7 @@ that says so, anything else is raised and means that this engine is of no more u
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Protocol
 
@@ -136,13 +136,12 @@ class ScoringBackend:
         return self._scorer.memory
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        return await scored_or_refused(self._scored, list(work.requests()))
+        return await answers_in_one_pass(self._scored, work, self._asked)
 
-    async def _scored(self, requests: list[list[int]]) -> list[FloatArray]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, requests)
+    async def _scored(self, asked: Asked, requests: list[list[int]]) -> list[FloatArray]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, asked, requests)
 
-    def _logits(self, requests: list[list[int]]) -> list[FloatArray]:
-        asked = self._asked
+    def _logits(self, asked: Asked, requests: list[list[int]]) -> list[FloatArray]:
         if asked.labels:
             return list(self._scorer.score_labels(requests, asked.labels).numpy())
         if asked.embed is not None:
@@ -152,6 +151,20 @@ class ScoringBackend:
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._scorer.close()
+
+
+async def answers_in_one_pass(
+    score: Callable[[Asked, list[list[int]]], Awaitable[Iterable[FloatArray]]], work: EngineWork, asked: Asked
+) -> list[EngineAnswer]:
+    """What `score` says of each request of `work`, or that it refuses it. Requests behind which the same labels are scored are
+    scored together."""
+    requests = list(work.requests())
+    answers: dict[int, EngineAnswer] = {}
+    for labels, numbers in work.by_labels(asked.labels).items():
+        together = partial(score, replace(asked, labels=labels))
+        found = await scored_or_refused(together, [requests[number] for number in numbers])
+        answers |= dict(zip(numbers, found, strict=True))
+    return [answers[number] for number in range(len(requests))]
 
 
 async def scored_or_refused(

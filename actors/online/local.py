@@ -6,7 +6,7 @@ the one thread that computes. Other heads score and embed.
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 
-from actors.engine.core import GeneratingBackend, scored_or_refused
+from actors.engine.core import GeneratingBackend, answers_in_one_pass
 from actors.engine.loading import engine_of, scorer_of
 from actors.online.model import FloatArray, OnlineRequest
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
@@ -113,16 +113,16 @@ class LocalModel:
             EngineError: the engine failed; what it had is lost.
         """
         if asked.sampling is None:
-            return await scored_or_refused(self._one_pass(asked), list(work.requests()))
+            return await answers_in_one_pass(self._one_pass, work, asked)
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
         return await GeneratingBackend(self._engine, asked.sampling).compute(work)
 
-    def _one_pass(self, asked: Asked) -> Callable[[list[list[int]]], Awaitable[Iterable[FloatArray]]]:
-        """What answers requests without generating."""
+    async def _one_pass(self, asked: Asked, requests: list[list[int]]) -> Iterable[FloatArray]:
+        """Answers requests without generating."""
         if asked.labels:
-            return partial(self.score_labels, labels=asked.labels)
-        return self.score if asked.embed is None else partial(self.embed, options=asked.embed)
+            return await self.score_labels(requests, asked.labels)
+        return await (self.score(requests) if asked.embed is None else self.embed(requests, asked.embed))
 
     async def stats(self) -> EngineStats:
         """See `OnlineModel`."""

@@ -120,9 +120,8 @@ def train_all(out: Path) -> list[Trained]:
 def _texts() -> Iterator[str]:
     """What the tokenizer is trained on: tickets, with the words that stand around them in the jobs' prompts."""
     summary, urgency = load_task("summary"), load_task("urgency")
-    question = urgency.recorded()
-    asked = f"Question: {question['question']}\nAnswer with one of: {', '.join(question['labels'])}.\nassistant\n"
     place = "task.messages[0].content"
+    asked = dict(urgency.templates())[place].partition("\n\n")[2] + "\nassistant\n"
     template = RowTemplate(dict(summary.templates())[place], place=place)
     for ticket in make_tickets(NUM_TOKENIZER_TICKETS, seed=TRAINING_SEED):
         prompt = template.render(row_of(ticket))

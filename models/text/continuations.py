@@ -1,4 +1,4 @@
-"""The tokens that texts add to a prompt, in time that grows with the texts: each is encoded behind a short end of it."""
+"""The tokens with which texts go on from a prompt, in time that grows with the texts: each is encoded behind a short end of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,22 @@ class Prompt:
     cuts: Cuts | None
 
 
-def added_ids(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuations:
+    """How several texts go on from one prompt. `tail` is an end of the prompt that stands for all of it, and `tail_ids`
+    are its tokens. All but the last `num_dropped` of these are the beginning of prompt and text together, whichever
+    text it is; `added` are the tokens from there on, one list a text."""
+
+    tail: str
+    tail_ids: tuple[int, ...]
+    num_dropped: int
+    added: tuple[tuple[int, ...], ...]
+
+
+def continuations(
     encode: Encode, prompt: Prompt, texts: Sequence[str], *, max_chars: int | None = None
-) -> Iterator[list[int] | None]:
-    """For each text what `encode` makes of prompt and text beyond what it makes of the prompt, None where the prompt's own
-    tokens change.
+) -> Continuations:
+    """How texts, of which there is one at least, go on from a prompt when `encode` reads both together.
 
     `encode` makes token ids without special tokens around them. Where no end of the prompt is known to stand for all of it, the whole is
     encoded with every text, of together at most `max_chars`.
@@ -44,9 +55,20 @@ def added_ids(
             f"has to read the prompt again with each; at most {max_chars} are possible: give fewer or shorter ones"
         )
     (before,) = encode([tail])
-    for batch in batches(tail + text for text in texts):
-        for ids in encode(batch):
-            yield ids[len(before) :] if ids[: len(before)] == before else None
+    together = [ids for batch in batches(tail + text for text in texts) for ids in encode(batch)]
+    num_common = min(_num_common(before, ids) for ids in together)
+    return Continuations(
+        tail=tail,
+        tail_ids=tuple(before),
+        num_dropped=len(before) - num_common,
+        added=tuple(tuple(ids[num_common:]) for ids in together),
+    )
+
+
+def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def batches(texts: Iterable[str], max_chars: int = BATCH_CHARS) -> Iterator[list[str]]:

@@ -18,7 +18,7 @@ from models.checkpoint.place import description_folder
 from models.errors import RequestError
 from models.text.chat import ChatTemplates
 from models.text.chat_content import ChatContent
-from models.text.continuations import Prompt, added_ids
+from models.text.continuations import Continuations, Prompt, continuations
 from models.text.cuts import Cuts
 from models.text.detokenizer import IncrementalDetokenizer, stream_maker, token_bytes
 from models.text.folds import Folds, Offset
@@ -166,11 +166,8 @@ class Tokenizer:
         guarded = iter(self._encode_marked([texts[place] for place in marked], add_special_tokens=add_special_tokens))
         return [next(guarded) if place in places else next(encodings).ids for place in range(len(texts))]
 
-    def encode_added(
-        self, prompt: str, texts: Sequence[str], *, max_chars: int | None = None
-    ) -> list[list[int] | None]:
-        """The token ids that each text adds behind a prompt, None where it changes the prompt's own; without special tokens
-        around them.
+    def encode_continued(self, prompt: str, texts: Sequence[str], *, max_chars: int | None = None) -> Continuations:
+        """How each of at least one text goes on from a prompt, both tokenized together, without special tokens around them.
 
         Raises:
             RequestError: a text is not Unicode, or with this tokenizer more than `max_chars` would have to be encoded.
@@ -186,7 +183,7 @@ class Tokenizer:
             cuts = None  # they are encoded with another make of the tokenizer than the prompt
         (encoding,) = backend.encode_batch([prompt], add_special_tokens=False)
         found = Prompt(text=prompt, encoding=encoding, cuts=cuts)
-        return list(added_ids(encode, found, texts, max_chars=max_chars))
+        return continuations(encode, found, texts, max_chars=max_chars)
 
     def encode_pairs(self, texts: Sequence[str], pairs: Sequence[str]) -> list[list[int]]:
         """Token ids of pairs of unprotected texts, with special tokens added; special strings in them stay text.

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -143,14 +142,7 @@ def _is_final(error: Exception) -> bool:
 
 def chunks(work: EngineWork, size: int) -> Sequence[EngineWork]:
     """`work` in parts of at most `size` requests, each with a name of its own."""
-    ends = np.concatenate([[0], np.cumsum(work.lengths)])
-    starts = range(0, len(work.lengths), size)
     return [
-        EngineWork(
-            name=f"{work.name}/{start}",
-            token_ids=work.token_ids[ends[start] : ends[min(start + size, len(work.lengths))]],
-            lengths=work.lengths[start : start + size],
-            seeds=work.seeds[start : start + size],
-        )
-        for start in starts
+        work.part(f"{work.name}/{start}", start, min(start + size, work.num_requests))
+        for start in range(0, work.num_requests, size)
     ]

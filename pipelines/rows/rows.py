@@ -18,6 +18,9 @@ from pipelines.rows.unit import Unit
 from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
+SHOWN_UNIT = 0
+"""The unit of a run whose first prompt is kept for people to look at."""
+
 BoolArray = npt.NDArray[np.bool_]
 JsonRow = Mapping[str, Any] | JsonText
 """A row as a JSON object: values by column name, or the text of it."""
@@ -100,6 +103,7 @@ class PreparedUnit:
     """A unit ready for the engine: good rows with their requests, in row order, and every failure so far.
 
     `texts` holds the rendered text of each good row where the task keeps them, as extraction does, whose offsets count its characters.
+    `prompt` is what the model reads for the first of them, special tokens included, of a unit that is to be shown.
     """
 
     unit: Unit
@@ -108,6 +112,7 @@ class PreparedUnit:
     failures: tuple[RowFailure, ...]
     requests: tuple[ModelRequest, ...]
     texts: tuple[str, ...] = ()
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +126,8 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedUnit:
-    """What is committed: carried columns and results of the good rows in input order, the dead letters by row number, token counts."""
+    """What is committed: carried columns and results of the good rows in input order, the dead letters by row number, token counts;
+    and the `prompt` that the unit is to show."""
 
     unit: Unit
     carried: Rows
@@ -131,3 +137,4 @@ class FinishedUnit:
     cached_tokens: int
     completion_tokens: int
     seconds: float
+    prompt: str | None = None

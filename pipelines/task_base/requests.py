@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.work import ApiCall, Asked
+from actors.work import ApiCall, Asked, EngineWork
+from models.tasks.label_tokens import LabelIds
 from pipelines.errors import RowError
 from pipelines.task_base.pace import Pace
 
@@ -19,11 +20,12 @@ Int32Array = npt.NDArray[np.int32]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
     """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them; or a `call`
-    of the HTTP API, without any."""
+    of the HTTP API, without any. `labels` are those behind it, where they have other tokens than elsewhere."""
 
     token_ids: Int32Array
     offsets: Int32Array | None = None
     call: ApiCall | None = None
+    labels: LabelIds | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +50,14 @@ class RowEncoder(ABC):
     """A task over a checkpoint: rows in, requests out.
 
     `required_columns` have to exist in the input, `columns` are read if they do, and all there are with `reads_all`. `asked` is
-    what the engine answers each request with.
+    what the engine answers each request with. `trial` is asked once before all rows, for the task to know (`Task.found_in`).
     """
 
     columns: frozenset[str] = frozenset()
     required_columns: frozenset[str] = frozenset()
     reads_all: bool = False
     asked: Asked = Asked()
+    trial: tuple[Piece, ...] = ()
 
     @abstractmethod
     def encode_rows(self, rows: Sequence[Row | RowError], pace: Pace) -> list[EncodedRow | RowError]:
@@ -68,7 +71,8 @@ class ModelRequest:
     A row has several when its text is read in windows, and none when an extraction's text is empty. `offsets` are character offsets
     of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
     also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
-    sampled row's draws. A `call` of the HTTP API has no token ids here: they are found where it is answered.
+    sampled row's draws. A `call` of the HTTP API has no token ids here: they are found where it is answered. `labels` are those of
+    this request alone, None where they are the job's (`Asked.labels`).
     """
 
     row: int
@@ -76,3 +80,14 @@ class ModelRequest:
     offsets: Int32Array | None = None
     seed: int = 0
     call: ApiCall | None = None
+    labels: LabelIds | None = None
+
+
+def work_of(name: str, requests: Sequence[ModelRequest]) -> EngineWork:
+    """Requests that are no calls of the API, as an engine takes them."""
+    return EngineWork.of(
+        name,
+        [request.token_ids for request in requests],
+        [request.seed for request in requests],
+        {number: request.labels for number, request in enumerate(requests) if request.labels is not None},
+    )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from actors.work import EngineAnswer
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
@@ -113,6 +114,14 @@ class Task(ABC):
             cached=sum(result.num_cached_tokens for result in generated),
             completion=sum(len(result.token_ids) for result in generated),
         )
+
+    def found_in(self, answers: Sequence[EngineAnswer]) -> tuple[float, ...]:
+        """What the answers to its encoder's `trial` tell the task, as numbers that a run's record keeps."""
+        raise NotImplementedError(f"{self.kind} asks nothing before all rows: {len(answers)} answers")
+
+    def with_found(self, numbers: Sequence[float]) -> "Task":
+        """The task that knows what its trial has told."""
+        raise NotImplementedError(f"{self.kind} asks nothing before all rows: {len(numbers)} numbers")
 
     def meaning_of_scores(self, facts: TaskFacts) -> str | None:
         """What the scores of the checkpoint's own classes will be, for people; None where there are none."""

@@ -15,14 +15,16 @@ from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.task import Counted
 from pipelines.tasks.windows import Merging
 
+FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 SCORES = pa.map_(pa.string(), pa.float32())
 
 
-def class_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
-    """The columns of a classification; those of a regression say in their metadata that they hold no probabilities."""
-    metadata = {"problem_type": "regression"} if outcome == "regression" else None
+def class_fields(outcome: Outcome, of_scores: Mapping[str, str] | None = None) -> list["pa.Field[Any]"]:
+    """The columns of a classification; those of a regression say in their metadata that they hold no probabilities, others what
+    `of_scores` says of them."""
+    metadata = {"problem_type": "regression"} if outcome == "regression" else dict(of_scores or {}) or None
     fields: list[pa.Field[Any]] = [
         pa.field("label", pa.string()),
         pa.field("score", pa.float32(), metadata=metadata),
@@ -31,20 +33,32 @@ def class_fields(outcome: Outcome) -> list["pa.Field[Any]"]:
     return [*fields, pa.field("labels", pa.list_(pa.string()))] if outcome == "multi_label" else fields
 
 
-def class_columns(
-    outcome: Outcome, names: Sequence[str], rows: AnsweredRows, merging: Merging | None
-) -> list["pa.Array[Any]"]:
-    """One array a field; `names` are the classes, `merging` is how windows are put together."""
-    values = _values(outcome, len(names), rows, merging)  # [N, C]
+def class_columns(outcome: Outcome, names: Sequence[str], values: Float64Array) -> list["pa.Array[Any]"]:
+    """One array a field; `names` are the classes, `values` what is shown of each class of each row [N, C]."""
     shown = values.astype(np.float32)
     scores = _score_maps(names, shown)
     if outcome == "regression":
-        only = pa.array(shown[:, 0], pa.float32()) if len(names) == 1 else pa.nulls(rows.num_rows, pa.float32())
-        return [pa.nulls(rows.num_rows, pa.string()), only, scores]
+        only = pa.array(shown[:, 0], pa.float32()) if len(names) == 1 else pa.nulls(len(values), pa.float32())
+        return [pa.nulls(len(values), pa.string()), only, scores]
     best = values.argmax(axis=1)  # the first of equals
     label = pa.array(names, pa.string()).take(best)
     score = pa.array(np.take_along_axis(shown, best[:, None], axis=1)[:, 0], pa.float32())
     return [label, score, scores, _chosen(names, shown)] if outcome == "multi_label" else [label, score, scores]
+
+
+def row_values(
+    outcome: Outcome, logits: FloatArray | Float64Array, rows: AnsweredRows, merging: Merging | None
+) -> Float64Array:
+    """What is shown of each class of each row [N, C], from the logits of all requests [R, C]; `merging` is how windows are put
+    together."""
+    if rows.num_rows == 0:
+        return np.empty((0, logits.shape[1]))
+    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], merging or "mean")
+
+
+def stacked(rows: AnsweredRows, num_classes: int) -> FloatArray:
+    """The logits of all requests [R, C]."""
+    return np.stack(rows.logits) if rows.num_rows else np.empty((0, num_classes), np.float32)
 
 
 def _labels_in(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
@@ -55,14 +69,6 @@ def _labels_in(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
 
 
 COUNTED = Counted(title="Labels of rows", columns=("label", "score", "labels"), labels_in=_labels_in)
-
-
-def _values(outcome: Outcome, num_classes: int, rows: AnsweredRows, merging: Merging | None) -> Float64Array:
-    """What the columns show of each class of each row [N, C]."""
-    if rows.num_rows == 0:
-        return np.empty((0, num_classes))
-    logits = np.stack(rows.logits)  # [R, C]
-    return merge_windows(class_values(logits, outcome), rows.first_requests()[:-1], merging or "mean")
 
 
 def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":

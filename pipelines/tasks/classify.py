@@ -20,7 +20,7 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Int32Array, Piece, Row, RowEncoder
 from pipelines.task_base.task import Task
-from pipelines.tasks.class_columns import COUNTED, class_columns, class_fields
+from pipelines.tasks.class_columns import COUNTED, class_columns, class_fields, row_values, stacked
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, protected, too_long
 from pipelines.tasks.windows import REMEDY, Merging, merged_window_size
 
@@ -54,7 +54,9 @@ class ClassifyTask(Task):
         return class_fields(facts.model.outcome)
 
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-        return class_columns(facts.model.outcome, facts.model.class_names, rows, self.windows)
+        model = facts.model
+        values = row_values(model.outcome, stacked(rows, len(model.class_names)), rows, self.windows)
+        return class_columns(model.outcome, model.class_names, values)
 
     def meaning_of_scores(self, facts: TaskFacts) -> str:
         return outcome_text(facts.model.outcome, facts.model.class_names)

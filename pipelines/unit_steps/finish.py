@@ -73,6 +73,7 @@ def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers)
         cached_tokens=tokens.cached,
         completion_tokens=tokens.completion,
         seconds=answers.seconds,
+        prompt=prepared.prompt,
     )
 
 

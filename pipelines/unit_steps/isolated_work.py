@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from actors.work import ApiWork, Asked, EngineWork, Work
+from actors.work import ApiWork, Asked, Work
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.formats.schema import Columns
 from pipelines.job import Job
 from pipelines.rows.blocks import PREPARED, WORK, block_of
 from pipelines.rows.row_guard import guarded, unit_fault
-from pipelines.rows.rows import PreparedUnit, UnitRows
+from pipelines.rows.rows import SHOWN_UNIT, PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
 from pipelines.rows.unit import UnreadableUnit
 from pipelines.task_base.facts import TaskFacts
+from pipelines.task_base.requests import Piece, work_of
 from pipelines.unit_steps.prepare import Preparer
 
 
@@ -52,12 +53,13 @@ class FittedTask:
     facts: TaskFacts
     columns: Columns
     asked: Asked
+    trial: tuple[Piece, ...] = ()
 
 
 def fit_task(bench: Workbench) -> FittedTask:
     """Raises TaskError if the task cannot be run on the checkpoint."""
     preparer = bench.preparer
-    return FittedTask(facts=bench.facts, columns=preparer.columns, asked=preparer.asked)
+    return FittedTask(facts=bench.facts, columns=preparer.columns, asked=preparer.asked, trial=preparer.trial)
 
 
 def prepare_unit(bench: Workbench, rows: UnitRows, slice_chars: int) -> PreparedUnit:
@@ -71,6 +73,8 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
 
     def block(some: UnitRows) -> pa.Table:
         prepared = prepare_unit(bench, some, slice_chars)
+        if prepared.unit.index != SHOWN_UNIT:
+            prepared = replace(prepared, prompt=None)
         return block_of(**{PREPARED: prepared, WORK: _engine_work(prepared, bench.preparer.asked)})
 
     try:
@@ -88,8 +92,9 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
 
 def _engine_work(prepared: PreparedUnit, asked: Asked) -> Work:
     """A prepared unit's requests as an engine takes them."""
-    name, seeds = f"unit-{prepared.unit.index}", [request.seed for request in prepared.requests]
+    name = f"unit-{prepared.unit.index}"
     if asked.api is not None:
+        seeds = [request.seed for request in prepared.requests]
         calls = [request.call for request in prepared.requests if request.call is not None]
         return ApiWork(name=name, calls=tuple(calls), seeds=tuple(seeds))
-    return EngineWork.of(name, [request.token_ids for request in prepared.requests], seeds)
+    return work_of(name, prepared.requests)

@@ -13,19 +13,21 @@ from pipelines.rows.rows import PreparedUnit, RowFailure, UnitRows
 from pipelines.rows.seeds import row_seed
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import SLICE_CHARS, Pace
-from pipelines.task_base.requests import EncodedRow, ModelRequest
+from pipelines.task_base.requests import EncodedRow, ModelRequest, Piece
 
 
 class Preparer:
     """Prepares the units of one job, one at a time.
 
-    `columns` is what the job needs of its input. `asked` is what engines answer its requests with.
+    `columns` is what the job needs of its input. `asked` is what engines answer its requests with, `trial` what they are asked before all
+    rows.
 
     Raises:
         TaskError: the task cannot be run on this checkpoint; `place` is the key of the spec.
     """
 
     def __init__(self, job: Job, tokenizer: Tokenizer, facts: TaskFacts) -> None:
+        self._tokenizer = tokenizer
         self._encoder = encoder = job.task.encoder(tokenizer, facts)
         own_seed = None if job.task.sampling is None else job.task.sampling.seed
         self._seed = job.seed if own_seed is None else own_seed  # what all rows' seeds are derived from
@@ -35,7 +37,7 @@ class Preparer:
             optional=encoder.columns - encoder.required_columns,
             reads_all=encoder.reads_all,
         )
-        self.asked = encoder.asked
+        self.asked, self.trial = encoder.asked, encoder.trial
 
     def prepare(self, rows: UnitRows, *, relative_path: str, slice_chars: int = SLICE_CHARS) -> PreparedUnit:
         """The requests of a unit's good rows, and every failure so far by row number; `relative_path` keys the rows' seeds. Texts are
@@ -45,6 +47,7 @@ class Preparer:
         encoded = self._encoder.encode_rows(rows.rows.values(self.columns.read), pace)
         pace.at_unit(rows.unit.num_bytes)
         good = [row for row in encoded if isinstance(row, EncodedRow)]
+        first = next((piece for row in good for piece in row.pieces), None)
         is_good = np.array([isinstance(row, EncodedRow) for row in encoded], np.bool_)
         row_numbers = rows.row_numbers[is_good]
         seeds = [row_seed(self._seed, relative_path, number) for number in row_numbers.tolist()]
@@ -55,12 +58,22 @@ class Preparer:
             row_numbers=row_numbers,
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             requests=tuple(
-                ModelRequest(row=position, token_ids=piece.token_ids, offsets=piece.offsets, seed=seed, call=piece.call)
+                _request(position, piece, seed)
                 for position, (row, seed) in enumerate(zip(good, seeds, strict=True))
                 for piece in row.pieces
             ),
             texts=tuple(row.text for row in good if row.text is not None),
+            prompt=None if first is None or first.call is not None else self._text_of(first),
         )
+
+    def _text_of(self, piece: Piece) -> str:
+        return self._tokenizer.decode(piece.token_ids.tolist(), skip_special_tokens=False)
+
+
+def _request(row: int, piece: Piece, seed: int) -> ModelRequest:
+    return ModelRequest(
+        row=row, token_ids=piece.token_ids, offsets=piece.offsets, seed=seed, call=piece.call, labels=piece.labels
+    )
 
 
 def _failures(rows: UnitRows, encoded: list[EncodedRow | RowError], is_bad: np.ndarray) -> list[RowFailure]:

@@ -22,6 +22,18 @@ def test_requests_come_apart_as_they_went_in() -> None:
     assert work.seeds.tolist() == [11, 12, 13]
 
 
+def test_parts_of_work_keep_each_requests_own_labels() -> None:
+    token_ids = [np.array([number] * number, np.int32) for number in range(1, 6)]
+    own = ((7,), (8,))
+    work = EngineWork.of("w", token_ids, [11, 12, 13, 14, 15], {1: own, 4: own})
+    first, second = work.halves()
+    assert [(part.name, list(part.requests()), part.seeds.tolist(), part.own_labels) for part in (first, second)] == [
+        ("wa", [[1], [2, 2]], [11, 12], {1: own}),
+        ("wb", [[3] * 3, [4] * 4, [5] * 5], [13, 14, 15], {2: own}),
+    ]
+    assert work.by_labels(((1,), (2,))) == {((1,), (2,)): [0, 2, 3], own: [1, 4]}
+
+
 def test_no_requests_are_no_work() -> None:
     assert list(EngineWork.of("unit-0", [], []).requests()) == []
 

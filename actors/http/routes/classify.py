@@ -19,7 +19,7 @@ from actors.http.routes.scoring import check_finite, check_lengths, scored, usag
 from actors.http.served import ServedModel, Service
 from actors.http.turns import admitted
 from actors.online.model import FloatArray
-from models.tasks.labels import DEFAULT_QUESTION, MULTI_LABEL_THRESHOLD, Outcome, class_values
+from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values
 
 
 async def answer_classify(service: Service, request: Request, body: ClassifyBody) -> Response:
@@ -48,7 +48,7 @@ async def _answer_labels(
 ) -> Response:
     if body.labels is None:
         raise ApiError(400, "labels: a causal model needs the labels to choose from", param="labels")
-    asked = LabelQuestion(question=body.question or DEFAULT_QUESTION, labels=body.labels)
+    asked = LabelQuestion(question=body.question, labels=body.labels)
     encoded = await admitted(served, request, encode_asked(texts, asked, served, service.limits))
     token_ids = [ids.tolist() for ids in encoded.prompts]
     work = served.model.score_labels(token_ids, encoded.label_ids)

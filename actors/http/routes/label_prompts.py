@@ -16,8 +16,8 @@ from actors.http.routes.prompts import (
 from actors.http.routes.scoring import check_lengths
 from actors.http.served import ServedModel
 from actors.http.texts import text_work
-from actors.http.texts.text_pool import Lane
 from models.errors import RequestError
+from models.tasks.label_tokens import LabelIds
 
 _JOINED_TOKENS = 64
 """Tokens that a prompt can have less than the prompt around an empty text: where the two meet, they may join."""
@@ -27,16 +27,16 @@ _JOINED_TOKENS = 64
 class LabelQuestion:
     """What every text of a request is asked."""
 
-    question: str
+    question: str | None
     labels: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedLabels:
-    """A prompt for each text, and what each label is as an answer to it."""
+    """A prompt for each text, and what each label is behind it."""
 
     prompts: list[Int32Array]
-    label_ids: tuple[tuple[int, ...], ...]
+    label_ids: LabelIds
 
 
 async def encode_asked(
@@ -47,17 +47,15 @@ async def encode_asked(
     Raises:
         ApiError: 400, labels that cannot be told from each other, or more characters or tokens than could fit.
         RequestError: a text cannot be encoded.
-        TemplateError: the chat template failed.
     """
     most = max_text_chars(served.card.facts.max_model_len)
     check_all_chars(asked.labels, most, param="labels")
-    check_num_chars([asked.question], most, limits, param="question")
+    check_num_chars([asked.question or ""], most, limits, param="question")
     check_num_chars(texts, most, limits, param="input")
-    lane: Lane = "text" if served.tokenizer.chat_template is None else "template"
-    shared = (list(asked.labels), asked.question)
+    labels, eos_token_ids = list(asked.labels), served.card.facts.eos_token_ids
     try:
         found = await served.texts.run(
-            lane, text_work.encode_labels, *shared, served.card.facts.eos_token_ids, most, param="labels"
+            "text", text_work.encode_labels, labels, asked.question, eos_token_ids, most, param="labels"
         )
     except RequestError as error:
         raise ApiError(400, f"labels: {error}", param="labels") from error
@@ -66,9 +64,9 @@ async def encode_asked(
     _check_room(found, len(texts), served, limits)
     room = served.card.facts.max_model_len - max(map(len, found.token_ids))
     prompts: list[Int32Array] = []
-    around_bytes = sum(map(num_utf8_bytes, [asked.question, *asked.labels]))
-    for piece in pieces(texts, around_bytes=around_bytes):
-        prompts += await served.texts.run(lane, text_work.encode_label_prompts, piece, *shared, most, param="input")
+    for piece in pieces(texts, around_bytes=num_utf8_bytes(asked.question or "")):
+        shared = (asked.question, found.num_dropped, most)
+        prompts += await served.texts.run("text", text_work.encode_label_prompts, piece, *shared, param="input")
         check_num_tokens([*prompts, *found.token_ids], limits, param="input")
     check_lengths(prompts, room)
     return EncodedLabels(prompts=prompts, label_ids=found.token_ids)
@@ -79,7 +77,8 @@ def _check_room(found: text_work.AskedLabels, num_texts: int, served: ServedMode
     num_longest, num_around = max(map(len, found.token_ids)), found.num_around - _JOINED_TOKENS
     if num_around + num_longest > served.card.facts.max_model_len:
         num_tokens = found.num_around + num_longest
-        raise too_long("the question and the labels have", num_tokens, served.card.facts.max_model_len, "labels")
+        longer = "question" if found.num_around > num_longest else "labels"
+        raise too_long("the question and the labels have", num_tokens, served.card.facts.max_model_len, longer)
     if num_around * num_texts > limits.max_request_tokens:
         num_tokens = found.num_around * num_texts
         raise too_long("all of input with its question and labels has", num_tokens, limits.max_request_tokens, "input")

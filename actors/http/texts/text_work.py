@@ -17,7 +17,8 @@ from models.errors import RequestError
 from models.isolation import step
 from models.tasks.document import Document
 from models.tasks.embedding import Embedding
-from models.tasks.labels import fault_of_labels, label_prompt, label_token_ids
+from models.tasks.label_prompt import LabelPrompt, written_labels
+from models.tasks.label_tokens import LabelIds, LabelTokens, fault_of_labels, prompt_tokens, stop_tokens
 from models.tasks.rerank import Pair, Reranking
 from models.text.tokenizer import Tokenizer
 
@@ -69,41 +70,55 @@ def encode_messages(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskedLabels:
-    """A request's labels as answers: the token ids of each, and how many tokens a prompt has around its text."""
+    """A request's labels as answers: the token ids of each, how many of a prompt's last tokens they change, and how many
+    tokens a prompt has around its text."""
 
-    token_ids: tuple[tuple[int, ...], ...]
+    token_ids: LabelIds
+    num_dropped: int
     num_around: int
     fault: str | None
 
 
 def encode_labels(
-    tokenizer: Tokenizer, labels: Sequence[str], question: str, eos_token_ids: Sequence[int], max_chars: int
+    tokenizer: Tokenizer, labels: Sequence[str], question: str | None, eos_token_ids: Sequence[int], max_chars: int
 ) -> AskedLabels:
     """The labels and question that all texts of a request share; `fault` says why labels cannot be told from each other.
 
     Raises:
-        TemplateError: the chat template failed, or leaves out what is asked.
         RequestError: they are too much for this tokenizer, or not Unicode.
     """
     _begin(sum(map(len, labels)))
-    shown = [tokenizer.protect(label) for label in labels]
-    token_ids = label_token_ids(tokenizer, shown, eos_token_ids=eos_token_ids, max_chars=MAX_LABEL_CHARS)
-    (around,) = encode_label_prompts(tokenizer, [""], labels, question, max_chars)
-    return AskedLabels(token_ids=token_ids, num_around=len(around), fault=fault_of_labels(labels, token_ids))
+    written = written_labels([tokenizer.protect(label) for label in labels], {})
+    stop = stop_tokens(tokenizer, eos_token_ids, is_chat=False)
+    found = LabelTokens(tokenizer, written, stop=stop, max_chars=MAX_LABEL_CHARS)
+    behind = found.always_behind(_label_prompt(tokenizer, "A text.", question))
+    (around,) = encode_label_prompts(tokenizer, [""], question, behind.num_dropped, max_chars)
+    return AskedLabels(
+        token_ids=behind.labels,
+        num_dropped=behind.num_dropped,
+        num_around=len(around),
+        fault=fault_of_labels(labels, behind.labels),
+    )
 
 
 def encode_label_prompts(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str], question: str, max_chars: int
+    tokenizer: Tokenizer, texts: Sequence[str], question: str | None, num_dropped: int, max_chars: int
 ) -> list[Int32Array]:
-    """Token ids of the prompt after which one of the labels is the answer, for each text.
+    """Token ids of the prompt after which one of the labels is the answer, for each text, without the last `num_dropped`, which are
+    others with a label behind them.
 
     Raises:
-        TemplateError: the chat template failed, or leaves out what is asked.
         RequestError: a prompt has more than `max_chars` characters, or is not Unicode.
     """
-    asked, shown = tokenizer.protect(question), [tokenizer.protect(label) for label in labels]
-    prompts = [label_prompt(tokenizer, text=tokenizer.protect(text), question=asked, labels=shown) for text in texts]
-    return _encode_rendered(tokenizer, prompts, max_chars, add_special_tokens=tokenizer.chat_template is None)
+    prompts = [_label_prompt(tokenizer, text, question) for text in texts]
+    _check_chars(prompts, max_chars)
+    _begin(sum(map(len, prompts)))
+    return _arrays([ids[: len(ids) - num_dropped] for ids in prompt_tokens(tokenizer, prompts)])
+
+
+def _label_prompt(tokenizer: Tokenizer, text: str, question: str | None) -> str:
+    asked = None if question is None else tokenizer.protect(question)
+    return LabelPrompt().of(tokenizer.protect(text), asked)
 
 
 def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embedding, prompt: str) -> list[Int32Array]:
@@ -174,11 +189,15 @@ def _begin(num_chars: int) -> None:
 def _encode_rendered(
     tokenizer: Tokenizer, prompts: Sequence[str], max_chars: int, *, add_special_tokens: bool = False
 ) -> list[Int32Array]:
+    _check_chars(prompts, max_chars)
+    _begin(sum(map(len, prompts)))
+    return _encoded(tokenizer, prompts, add_special_tokens=add_special_tokens)
+
+
+def _check_chars(prompts: Sequence[str], max_chars: int) -> None:
     longest = max(map(len, prompts), default=0)
     if longest > max_chars:
         raise RequestError(f"the prompt has {longest} characters; at most {max_chars} are possible: shorten it")
-    _begin(sum(map(len, prompts)))
-    return _encoded(tokenizer, prompts, add_special_tokens=add_special_tokens)
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool) -> list[Int32Array]:

@@ -56,6 +56,17 @@ def test_labels_are_scored_when_there_are_any(tiny_checkpoint: Callable[..., Pat
     assert np.array_equal(np.stack(logits(got)), expected.numpy())
 
 
+def test_requests_with_labels_of_their_own_are_scored_by_those(tiny_checkpoint: Callable[..., Path]) -> None:
+    path = str(tiny_checkpoint("causal"))
+    labels, own = ((20, 2), (21, 22, 2)), ((23,), (24, 25))
+    asked = replace(work(), own_labels={1: own})
+    (got,) = answers(EngineSettings(path=path, dtype="float32", asked=Asked(labels=labels)), asked)
+    scorer = Scorer.from_pretrained(path, dtype="float32")
+    others = scorer.score_labels([PROMPTS[0], PROMPTS[2]], labels).numpy()
+    expected = [others[0], scorer.score_labels([PROMPTS[1]], own).numpy()[0], others[1]]
+    assert np.array_equal(np.stack(logits(got)), np.stack(expected))
+
+
 @pytest.mark.parametrize("clamp", ["none", "prefill"])
 def test_step_sizes_have_the_floor_that_is_asked_for(tiny_checkpoint: Callable[..., Path], clamp: str) -> None:
     floored = str(tiny_checkpoint("token-classification", family="zamba2"))

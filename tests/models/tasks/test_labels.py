@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,70 +7,10 @@ from models.config.types import ProblemType
 from models.tasks.labels import (
     class_probabilities,
     independent_probabilities,
-    label_prompt,
-    label_token_ids,
     merge_windows,
     outcome_of,
     outcome_text,
 )
-from models.text.tokenizer import Tokenizer
-from tests.helpers.models.tiny_tokenizers import qwen, sentencepiece
-from tests.helpers.pipelines.making import word_tokenizer
-
-LABELS = ("hello", "hello world", "user")
-
-
-@pytest.fixture(scope="module")
-def chat_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("qwen")
-    qwen(folder)
-    return Tokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def plain_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("sentencepiece")
-    sentencepiece(folder)
-    return Tokenizer.from_pretrained(folder)
-
-
-def test_the_prompt_of_a_plain_model(plain_tokenizer: Tokenizer) -> None:
-    prompt = label_prompt(plain_tokenizer, text="A text.", question="Which team?", labels=("a", "b", "c"))
-    assert prompt == "A text.\n\nQuestion: Which team?\nAnswer with one of: a, b, c.\nAnswer:"
-
-
-def test_the_prompt_of_a_chat_model_asks_for_the_label_at_once(chat_tokenizer: Tokenizer) -> None:
-    prompt = label_prompt(chat_tokenizer, text="A text.", question="Which team?", labels=("a", "b"))
-    assert prompt == (
-        "<|im_start|>user\nA text.\n\nQuestion: Which team?\nAnswer with one of: a, b.<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    )
-
-
-@pytest.mark.parametrize("kind", ["chat_tokenizer", "plain_tokenizer"])
-def test_a_label_is_what_it_adds_to_the_prompt_and_the_stop_token(kind: str, request: pytest.FixtureRequest) -> None:
-    tokenizer: Tokenizer = request.getfixturevalue(kind)
-    assert tokenizer.eos_token_id is not None
-    prompt = label_prompt(tokenizer, text="Hello world", question="Which?", labels=LABELS)
-    before = tokenizer.encode(prompt, add_special_tokens=False)
-    space = "" if tokenizer.chat_template else " "
-    for label, ids in zip(
-        LABELS, label_token_ids(tokenizer, LABELS, eos_token_ids=(0, tokenizer.eos_token_id)), strict=True
-    ):
-        assert ids[-1] == tokenizer.eos_token_id
-        assert [*before, *ids[:-1]] == tokenizer.encode(prompt + space + label, add_special_tokens=False)
-
-
-def test_a_chat_model_stops_with_the_token_its_template_writes(chat_tokenizer: Tokenizer) -> None:
-    end_of_turn, end_of_text = (chat_tokenizer.encode(text)[0] for text in ("<|im_end|>", "<|endoftext|>"))
-    ids = label_token_ids(chat_tokenizer, ("a",), eos_token_ids=(end_of_text, end_of_turn))
-    assert ids[0][-1] == end_of_turn
-
-
-def test_without_any_stop_token_a_label_stands_alone(tmp_path: Path) -> None:
-    tokenizer = word_tokenizer(tmp_path, eos_token=None)
-    assert label_token_ids(tokenizer, ("w1", "w2"), eos_token_ids=()) == ((5,), (6,))
-
 
 logits = st.lists(st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=3), min_size=1, max_size=5)
 

@@ -1,7 +1,7 @@
 """Labels' tokens behind a prompt, found behind a short end of it, are those behind all of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from models.errors import RequestError
-from models.tasks.labels import DEFAULT_QUESTION, label_prompt, label_token_ids
 from models.text.cuts import Cuts
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import KINDS
@@ -51,17 +50,27 @@ TEMPLATES = {
 }
 
 
-def one_by_one(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
-    """What `label_token_ids` is to find: each label behind the whole prompt, a call each."""
-    prompt = label_prompt(tokenizer, text="A text.", question=DEFAULT_QUESTION, labels=labels)
-    written = labels if tokenizer.chat_template is not None else [f" {label}" for label in labels]
-    before = tokenizer.encode(prompt, add_special_tokens=False)
-    found = []
-    for label in written:
-        whole = tokenizer.encode(prompt + label, add_special_tokens=False)
-        is_kept = whole[: len(before)] == before
-        found.append(whole[len(before) :] if is_kept else tokenizer.encode(label, add_special_tokens=False))
+def one_by_one(tokenizer: Tokenizer, prompt: str, labels: list[str]) -> tuple[list[int], list[list[int]]]:
+    """The tokens with which the prompt and all labels behind it begin, and the rest of each label: a call for each."""
+    wholes = [tokenizer.encode(prompt + label, add_special_tokens=False) for label in labels]
+    common = common_beginning([tokenizer.encode(prompt, add_special_tokens=False), *wholes])
+    return common, [whole[len(common) :] for whole in wholes]
+
+
+def common_beginning(lists: Sequence[Sequence[int]]) -> list[int]:
+    found: list[int] = []
+    for together in zip(*lists, strict=False):
+        if len(set(together)) > 1:
+            break
+        found.append(together[0])
     return found
+
+
+def prompt_of(tokenizer: Tokenizer) -> str:
+    asked = "A text.\n\nQuestion: Which label?\nAnswer with one of: a, b."
+    if tokenizer.chat_template is None:
+        return f"{asked}\nAnswer:"
+    return tokenizer.render_chat(tokenizer.chat_content().fit([{"role": "user", "content": asked}]))
 
 
 @pytest.fixture(params=[f"{kind}, {name}" for kind in KINDS for name in TEMPLATES], scope="module")
@@ -88,9 +97,12 @@ def test_labels_have_the_tokens_that_each_adds_to_the_whole_prompt(
     assume(not any("\ud800" <= character <= "\udfff" for label in labels for character in label))
     assume(not is_protected or "[end]" not in "".join(labels).casefold())
     shown = list(map(tokenizer.protect, labels)) if is_protected else labels
-    found = label_token_ids(tokenizer, shown, eos_token_ids=())
-    stop = found[0][len(one_by_one(tokenizer, shown)[0]) :]
-    assert [list(ids) for ids in found] == [[*ids, *stop] for ids in one_by_one(tokenizer, shown)]
+    prompt = prompt_of(tokenizer)
+    found = tokenizer.encode_continued(prompt, shown)
+    common, added = one_by_one(tokenizer, prompt, shown)
+    whole = tokenizer.encode(prompt, add_special_tokens=False)
+    assert whole[: len(whole) - found.num_dropped] == common
+    assert list(map(list, found.added)) == added
 
 
 MANY_LABELS = [f"label number {number}" for number in range(1024)]
@@ -100,8 +112,8 @@ MANY_LABELS = [f"label number {number}" for number in range(1024)]
 def test_many_labels_take_characters_in_proportion(kind: str, tokenizer_folder: Callable[[str], Path]) -> None:
     """Each of 1,024 behind the whole prompt would be 23 million characters."""
     tokenizer = Tokenizer.from_pretrained(tokenizer_folder(kind))
-    found = label_token_ids(tokenizer, MANY_LABELS, eos_token_ids=(), max_chars=1 << 17)
-    assert len(found) == len(MANY_LABELS)
+    found = tokenizer.encode_continued(prompt_of(tokenizer), MANY_LABELS, max_chars=1 << 17)
+    assert len(found.added) == len(MANY_LABELS)
 
 
 def test_a_tokenizer_whose_words_may_begin_anywhere_reads_the_whole_prompt_and_no_more_than_it_may(
@@ -110,11 +122,12 @@ def test_a_tokenizer_whose_words_may_begin_anywhere_reads_the_whole_prompt_and_n
     tokenizer = changed(
         word_tokenizer(tmp_path), tmp_path, "pre_tokenizer", {"type": "CharDelimiterSplit", "delimiter": "_"}
     )
-    labels = ["w1_w2", "w3"]
-    found = [list(ids) for ids in label_token_ids(tokenizer, labels, eos_token_ids=())]
-    assert [ids[:-1] for ids in found] == one_by_one(tokenizer, labels)
+    labels, prompt = ["w1_w2", "w3"], prompt_of(tokenizer)
+    found = tokenizer.encode_continued(prompt, labels)
+    assert found.tail == prompt
+    assert list(map(list, found.added)) == one_by_one(tokenizer, prompt, labels)[1]
     with pytest.raises(RequestError, match="has to read the prompt again with each; at most 100 are possible"):
-        label_token_ids(tokenizer, labels, eos_token_ids=(), max_chars=100)
+        tokenizer.encode_continued(prompt, labels, max_chars=100)
 
 
 def changed(tokenizer: Tokenizer, folder: Path, part: str, value: Any) -> Tokenizer:

@@ -414,7 +414,7 @@ def test_a_run_keeps_the_date_of_its_plan(tiny_checkpoint: Checkpoint, corpus: P
     model = shutil.copytree(tiny_checkpoint(max_position_embeddings=512), tmp_path / "model")
     shutil.copy(Path(__file__).parents[2] / "models/chat_templates/smollm3.jinja", model / "chat_template.jinja")
     monday, tuesday = dt.date(2024, 2, 5), dt.date(2024, 2, 6)
-    task = LabelsTask(text="{{ body }}", labels=("yes", "no"))
+    task = LabelsTask(messages=({"role": "user", "content": "{{ body }}"},), labels=("yes", "no"))
 
     def run(name: str, today: dt.date, date: dt.date | None = None) -> dict[str, bytes]:
         job = job_of(task, model=model, corpus=corpus, out=tmp_path / name, unit_rows=20, limit=40, date=date)

@@ -104,6 +104,12 @@ class TestGenerate:
             "<cls> system w0 <end> <cls> user w1 w2 <end> <cls> assistant"
         )
 
+    def test_a_unit_tells_what_the_model_reads_for_its_first_good_row(self, tokenizers: dict[str, Tokenizer]) -> None:
+        task = GenerateTask(messages=({"role": "user", "content": "w1 {{ body }}"},))
+        unit = prepare(task, CAUSAL, tokenizers["chat"], {"body": [None, "w2", "w3"]})
+        assert unit.prompt == "<cls> user w1 w2 <end> <cls> assistant"
+        assert prepare(task, CAUSAL, tokenizers["chat"], {"body": [None]}).prompt is None
+
     def test_chat_template_arguments_reach_the_template(self, tokenizers: dict[str, Tokenizer]) -> None:
         task = GenerateTask(
             messages=({"role": "user", "content": "w1"},), chat_template_kwargs={"enable_thinking": False}
@@ -294,26 +300,25 @@ class TestClassify:
         task = LabelsTask(text="{{ body }}", question="w5 {{ kind }}", labels=("w7", "w8"))
         tokenizer = tokenizers["bare"]
         unit = prepare(task, CAUSAL, tokenizer, {"body": ["w1"], "kind": ["w6"]})
-        assert token_ids(unit) == [tokenizer.encode("w1\n\nQuestion: w5 w6\nAnswer with one of: w7, w8.\nAnswer:")]
-        assert Preparer(make_job(task), tokenizer, CAUSAL).asked.labels == ((11, END), (12, END))
+        assert token_ids(unit) == [tokenizer.encode("Text: w1\nw5 w6\nCategory:")]
+        assert Preparer(make_job(task), tokenizer, CAUSAL).asked.labels == ((11,), (12,))
 
     def test_the_longest_label_has_to_fit_behind_the_prompt(self, tokenizers: dict[str, Tokenizer]) -> None:
         task = LabelsTask(text="{{ body }}", question="w5", labels=("w7", "w8 w9"))
-        num_asked = len(tokenizers["bare"].encode("\n\nQuestion: w5\nAnswer with one of: w7, w8 w9.\nAnswer:"))
-        fitting = 64 - 3 - num_asked
+        fitting = 64 - 2 - len(tokenizers["bare"].encode("Text: \nw5\nCategory:"))
         body = [words(range(fitting)), words(range(fitting + 1))]
         unit = prepare(task, CAUSAL, tokenizers["bare"], {"body": body})
         assert failures(unit) == [(11, "too_long")]
-        assert "62 tokens and the longest label 3; at most 64" in unit.failures[0].message
+        assert "63 tokens and the longest label 2; at most 64" in unit.failures[0].message
 
     def test_windows_of_a_causal_model_are_prompts_each(self, tokenizers: dict[str, Tokenizer]) -> None:
         task = LabelsTask(text="{{ body }}", question="w5", labels=("w7", "w8"), windows="max", window=20, stride=3)
-        tokenizer = tokenizers["chat"]
+        tokenizer = tokenizers["framed"]
         unit = prepare(task, CAUSAL, tokenizer, {"body": [words(range(20, 40))]})
         prompts = [tokenizer.decode(request, skip_special_tokens=False) for request in token_ids(unit)]
         assert all(len(request) <= 20 for request in token_ids(unit))
-        assert all(prompt.startswith("<cls> user w") for prompt in prompts)
-        assert all(prompt.endswith("<end> <cls> assistant w9") for prompt in prompts)
+        assert all(prompt.startswith("<cls> <unk> w") for prompt in prompts)
+        assert all(prompt.endswith(" w5 <unk>") for prompt in prompts)
         seen = [
             word for prompt in prompts for word in prompt.split() if word[1:].isdigit() and 20 <= int(word[1:]) < 40
         ]

@@ -112,11 +112,13 @@ def test_a_question_that_leaves_no_room_is_refused_before_its_texts_are_read(
 def test_labels_around_which_no_text_fits_are_refused_before_the_texts_are_read(
     chat_model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = [f"label number {number}" for number in range(500)]
+    body = {"model": "m", "input": ["a text"], "labels": ["a", "b"]}
     asked = work_on(chat_model, monkeypatch)
-    [(status, answer)] = answers(chat_model, "v1/classify", {"model": "m", "input": ["a text"], "labels": labels})
-    assert asked == ["encode_labels"]
-    assert (status, answer["error"]["param"]) == (400, "labels")
+    bodies = ({**body, "question": "word " * 1000}, {**body, "labels": ["a", "word " * 1000]})
+    [(status, answer), (other_status, other)] = answers(chat_model, "v1/classify", *bodies)
+    assert asked == ["encode_labels"] * 2
+    assert (status, answer["error"]["param"]) == (400, "question")
+    assert (other_status, other["error"]["param"]) == (400, "labels")
     assert "the question and the labels have" in answer["error"]["message"]
 
 
@@ -127,7 +129,7 @@ def test_the_process_that_speaks_http_reads_no_text(chat_model: ServedModel, mon
         "encode_batch",
         "encode_with_offsets",
         "encode_pairs",
-        "encode_added",
+        "encode_continued",
         "decode",
         "protect",
         "render_chat",
