@@ -14,6 +14,7 @@ from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import engine_settings
 from pipelines.driver.cluster import Connection
 from pipelines.driver.ending import Ending, concluded
+from pipelines.driver.trial import answers_to_trial
 from pipelines.driver.unit_size import SpeedProbe
 from pipelines.errors import (
     ClusterLostError,
@@ -96,6 +97,26 @@ class Computation:
                 units
             )
 
+    def ask_trial(self, cluster: Connection, engines: ReplicaOwner) -> tuple[float, ...] | None:
+        """What the task is told by what it asks before all rows; None if that is nothing.
+
+        Raises:
+            TaskError: the model has no answer that is one.
+            EngineError, LeaseError, ClusterLostError: whatever else ends a run.
+        """
+        fitted, watch = self.opened.fitted, EngineWatch(self._attempts)
+        if not fitted.trial:
+            return None
+
+        def look() -> None:
+            cluster.watch.check()
+            self.ledger.lease.check()
+            watch.look()
+            if engines.has_lost_one:
+                raise EngineError(f"an engine failed: {watch.last_cause()}")
+
+        return self.opened.job.task.found_in(answers_to_trial(fitted.trial, engines, look))
+
     def compute(self, tally: Tally, cluster: Connection, engines: ReplicaOwner) -> Ending:
         """Runs the graph over what is left to do."""
         ledger, room = self.ledger, cluster.room
@@ -147,9 +168,14 @@ class Computation:
         return Stages(
             read=self._read_settings(ledger.record.schema),
             conclude=FinishAndCommit(
-                job=self.opened.dated_job, facts=self.opened.fitted.facts, committer=ledger.committer()
+                job=self._informed(ledger.record.trial), facts=self.opened.fitted.facts, committer=ledger.committer()
             ),
         )
+
+    def _informed(self, trial: Sequence[float] | None) -> Job:
+        """The job whose task knows what it was told before all rows."""
+        job = self.opened.dated_job
+        return job if trial is None else replace(job, task=job.task.with_found(trial))
 
     def _read_settings(self, schema: pa.Schema) -> ReadSettings:
         job = self.opened.dated_job

@@ -21,14 +21,17 @@ from pipelines.units.unit_rows import settled_unit_rows
 from pipelines.units.unit_table import UnitWriter
 
 ShowProgress = Callable[[Progress], None]
+AskTrial = Callable[[], tuple[float, ...] | None]
 MeasureSpeed = Callable[[Plan, Sequence[Unit]], float | None]
 
 logger = logging.getLogger(__name__)
 
 
-def write_plan(opened: OpenedJob, ledger: Ledger, room: Room, speed: MeasureSpeed, show: ShowProgress) -> None:
+def write_plan(
+    opened: OpenedJob, ledger: Ledger, room: Room, speed: MeasureSpeed, ask_trial: AskTrial, show: ShowProgress
+) -> None:
     """Plans the input of a job that is not planned yet; `show` is told how many rows are found. `speed` tries some of a plan's units on
-    an engine, and gives the rows that it computes in a second, None if that cannot be told.
+    an engine, and gives the rows that it computes in a second, None if that cannot be told. What `ask_trial` gives is recorded.
 
     Raises:
         PlanError: the input cannot be planned.
@@ -36,11 +39,12 @@ def write_plan(opened: OpenedJob, ledger: Ledger, room: Room, speed: MeasureSpee
         OutputError: the plan cannot be written.
     """
     began = time.monotonic()
-    record = ledger.write_plan(lambda writer: _plan(opened, room, writer, speed, show), date=opened.date)
+    make = partial(_plan, opened, room, speed=speed, show=show)
+    record = ledger.write_plan(make, date=opened.date, ask_trial=ask_trial)
     logger.info("planned %d units in %.1f s", record.plan.num_units, time.monotonic() - began)
 
 
-def _plan(opened: OpenedJob, room: Room, writer: UnitWriter, speed: MeasureSpeed, show: ShowProgress) -> Plan:
+def _plan(opened: OpenedJob, room: Room, writer: UnitWriter, *, speed: MeasureSpeed, show: ShowProgress) -> Plan:
     """The plan with units of the most rows, or another with fewer in each, if they would be too much work."""
     job, unit_rows = opened.job, unit_rows_of(opened.job)
     picker = UnitPicker(num_units=len(BATCHES), seed=job.seed)

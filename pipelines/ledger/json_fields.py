@@ -40,6 +40,15 @@ class Fields:
             return tuple(value)
         raise self._refusal(name, "a list of texts")
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of numbers."""
+        value = self._value(name)
+        if isinstance(value, list) and all(
+            isinstance(item, int | float) and not isinstance(item, bool) for item in value
+        ):
+            return tuple(map(float, value))
+        raise self._refusal(name, "a list of numbers")
+
     def choice(self, name: str, allowed: Sequence[str]) -> str:
         """One of a few strings."""
         value = self.text(name)

@@ -99,11 +99,19 @@ class Ledger:
             raise
         return cls(job, fingerprint, store, lease, record)
 
-    def write_plan(self, make: Callable[[UnitWriter], Plan], *, date: dt.date | None = None) -> RunRecord:
-        """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` is the run's, from now on.
+    def write_plan(
+        self,
+        make: Callable[[UnitWriter], Plan],
+        *,
+        date: dt.date | None = None,
+        ask_trial: Callable[[], tuple[float, ...] | None] = lambda: None,
+    ) -> RunRecord:
+        """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` is the run's, from now on, and
+        so is what `ask_trial` gives, which is called last.
 
         Raises:
             PlanError: from `make`; nothing is planned then.
+            Exception: from `ask_trial`; likewise.
             OutputError: the plan cannot be written.
         """
         with self.store.write_with(UNITS) as path:
@@ -113,7 +121,7 @@ class Ledger:
                 units = shard_of_file(UNITS, file)
             ensure_owned(self.store, self.lease.token)
         fingerprint = with_unit_rows(self._fingerprint, plan.unit_rows)
-        record = RunRecord.of(self._job, fingerprint, plan, units, date)
+        record = RunRecord.of(self._job, fingerprint, plan, units, date, ask_trial())
         write_fenced(self.store, self.lease.token, RUN, record.to_json())
         self.record = record
         return record

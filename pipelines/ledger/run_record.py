@@ -37,7 +37,8 @@ _PACKAGES = ("millrace", "torch", "ray", "pyarrow", "tokenizers", "safetensors")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
     """The content of `run.json`. `spec` is the job as JSON values, without storage options; `units` is the table of units, None in a folder
-    of a version before; `date` is the one that chat templates take for today."""
+    of a version before; `date` is the one that chat templates take for today; `trial` is what the task was told before all rows
+    (`pipelines.task_base.task.Task.found_in`), None if it asked nothing."""
 
     name: str
     spec: Mapping[str, Any]
@@ -46,6 +47,7 @@ class RunRecord:
     plan: Plan
     units: Shard | None = None
     date: dt.date | None = None
+    trial: tuple[float, ...] | None = None
 
     @property
     def format(self) -> OutputFormat:
@@ -60,7 +62,13 @@ class RunRecord:
 
     @classmethod
     def of(
-        cls, job: Job, fingerprint: Mapping[str, Any], plan: Plan, units: Shard, date: dt.date | None = None
+        cls,
+        job: Job,
+        fingerprint: Mapping[str, Any],
+        plan: Plan,
+        units: Shard,
+        date: dt.date | None = None,
+        trial: tuple[float, ...] | None = None,
     ) -> "RunRecord":
         return cls(
             name=job.name,
@@ -70,6 +78,7 @@ class RunRecord:
             plan=plan,
             units=units,
             date=date,
+            trial=trial,
         )
 
     def to_json(self) -> bytes:
@@ -85,6 +94,7 @@ class RunRecord:
                 "date": self.date,
                 "fingerprint": self.fingerprint,
                 "versions": self.versions,
+                **({} if self.trial is None else {"trial": self.trial}),
             }
         )
 
@@ -108,6 +118,7 @@ class RunRecord:
             plan=_plan(schema, fields.object("plan"), fields.object("fingerprint").count("unit_rows")),
             units=_units(fields),
             date=_date(fields),
+            trial=_trial(fields),
         )
 
 
@@ -136,6 +147,10 @@ def _date(fields: Fields) -> dt.date | None:
     if "date" not in fields.values or fields.is_null("date"):
         return None
     return dt.date.fromisoformat(fields.text("date"))
+
+
+def _trial(fields: Fields) -> tuple[float, ...] | None:
+    return fields.numbers("trial") if "trial" in fields.values else None
 
 
 def _plan(schema: pa.Schema, fields: Fields, unit_rows: int) -> Plan:
