@@ -54,13 +54,15 @@ class Sample:
     """Some rows of a corpus as the engine would get them.
 
     `prompt_tokens` has one value a good row: the tokens of all its windows. `failures` counts the others by kind. `rows` holds the
-    requests of each good row, in the order of the corpus. `cut_short` says why there are fewer rows than were wanted.
+    requests of each good row, in the order of the corpus. `cut_short` says why there are fewer rows than were wanted. `prompt` is what
+    the model reads for the first good one, special tokens included.
     """
 
     prompt_tokens: npt.NDArray[np.int64]
     failures: Mapping[str, int]
     rows: Sequence[Sequence[ModelRequest]]
     cut_short: str | None = None
+    prompt: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -90,30 +92,39 @@ def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: UnitPrepare
     total = sum(unit.num_rows for unit in units)
     rows: list[Sequence[ModelRequest]] = []
     failures: Counter[str] = Counter()
-    cut_short = None
+    cut_short = prompt = None
     for read in reader.read_units(units):
         if isinstance(read, UnreadableUnit):
             raise SourceError(read.message)
         wanted = max(1, round(num_rows * read.unit.num_rows / total)) if total else 0
         try:
-            prepared = preparer.prepare(_thinned(read, wanted))
+            prepared = preparer.prepare(_thinned(read, wanted, keeps_first=prompt is None))
         except OverrunsError as error:
             cut_short = str(error)
             break
         failures.update(failure.kind for failure in prepared.failures)
         rows += _by_row(prepared)
+        prompt = prompt or prepared.prompt
         if preparer.num_overruns >= MAX_OVERRUNS:
             cut_short = f"{preparer.num_overruns} rows went over the limits of preparing one"
             break
     tokens = [sum(len(request.token_ids) for request in requests) for requests in rows]
-    return Sample(prompt_tokens=np.array(tokens, np.int64), failures=dict(failures), rows=rows, cut_short=cut_short)
+    return Sample(
+        prompt_tokens=np.array(tokens, np.int64),
+        failures=dict(failures),
+        rows=rows,
+        cut_short=cut_short,
+        prompt=prompt,
+    )
 
 
-def _thinned(read: UnitRows, wanted: int) -> UnitRows:
-    """A fair draw of about `wanted` rows, those that could not be read among them."""
+def _thinned(read: UnitRows, wanted: int, *, keeps_first: bool) -> UnitRows:
+    """A fair draw of about `wanted` rows, those that could not be read among them; the first one is, if it is to be kept."""
     numbers = np.sort(np.concatenate([read.row_numbers, [failure.row for failure in read.failures]]).astype(np.int64))
     draw = np.random.default_rng(read.unit.index)
-    picked = draw.choice(numbers, min(wanted, len(numbers)), replace=False)
+    picked = np.sort(draw.choice(numbers, min(wanted, len(numbers)), replace=False))
+    if keeps_first:
+        picked[:1] = numbers[:1]
     is_picked = np.isin(read.row_numbers, picked)
     return UnitRows(
         unit=read.unit,

@@ -77,6 +77,7 @@ class ReportFacts:
     """A run's output, summed up.
 
     `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds.
+    `prompt` is what the model has read for the first row, None where no run has kept it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ReportFacts:
     labels: Sequence[LabelCount]
     failures: Sequence[FailureKind]
     sample: Sequence[SampleRow]
+    prompt: str | None
     model: Mapping[str, str]
     spec: str
 

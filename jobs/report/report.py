@@ -85,6 +85,7 @@ def gather(output: RunOutput) -> ReportFacts:
         counted_failures=_sum(receipts.failed[np.isin(receipts.units, with_failures)]),
         failures=failure_kinds(output, with_failures),
         sample=sample_of(output, output.units(spread(with_rows, MAX_SAMPLE_ROWS))),
+        prompt=output.prompt,
         model=_model_facts(record.spec["model"]),
         spec=yaml.safe_dump(_set_values(record.spec), sort_keys=False, allow_unicode=True, width=100),
     )

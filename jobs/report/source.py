@@ -18,6 +18,7 @@ from pipelines.io.inputs import Storage
 from pipelines.io.open_output import open_store
 from pipelines.io.outputs import Store
 from pipelines.job import OutputSpec
+from pipelines.ledger.commit import PROMPT
 from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_of_file
 from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, read_receipt, receipt_name
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
@@ -92,6 +93,12 @@ class RunOutput:
         """The columns of the results that are the input's own. The task wrote the others: no two have one name."""
         columns = self.record.spec["input"]["columns"]
         return frozenset(self.record.schema.names if columns is None else columns)
+
+    @property
+    def prompt(self) -> str | None:
+        """What the model has read for the run's first row; None in a folder of a version before, or while that row is not done."""
+        content = self.store.read(PROMPT)
+        return None if content is None else content.decode(errors="replace")
 
     def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
         """All receipts; `times` is when each receipt's file was written, by its name.

@@ -37,6 +37,7 @@ def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> st
         *_json_columns(job, plan.schema),
         *([] if classes is None else [[f"classes: {classes}"]]),
         _call_lines(estimate.sample) if job.task.calls_api else _sample_lines(estimate.sample),
+        *([] if estimate.sample.prompt is None else [_prompt_lines(estimate.sample.prompt)]),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]
     if estimate.probe is not None and estimate.cost is not None:
@@ -75,6 +76,11 @@ def _sample_lines(sample: Sample) -> list[str]:
         lines += _histogram(sample.prompt_tokens)
         lines.append(f"  mean {mean:,.1f}   median {middle:,}   95% {p95:,}   longest {longest:,}")
     return lines + _failure_lines(sample)
+
+
+def _prompt_lines(prompt: str) -> list[str]:
+    """All that the model reads for one row."""
+    return ["what the model reads for the first row", *(f"  | {line}" for line in prompt.split("\n"))]
 
 
 def _call_lines(sample: Sample) -> list[str]:

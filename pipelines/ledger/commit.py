@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 from pipelines.io.outputs import Store, Versioned, put
 from pipelines.job import OutputFormat
+from pipelines.ledger.fence import write_fenced
 from pipelines.ledger.lease import LeaseToken, ensure_owned
 from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.receipts import DATA, ERRORS, Receipt, Shard, receipt_name
 from pipelines.ledger.unit_files import encode_dead_letters, encode_results
 from pipelines.rows.rows import FinishedUnit
+
+PROMPT = "prompt.txt"
+"""What the model has read for the first row of a run, whole, special tokens included: for people, and nothing depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +69,8 @@ class Committer:
         ensure_owned(self.store, self.token)
         self.store.write(receipt.data.name, data)
         self.store.write(receipt.errors.name, errors)
+        if finished.prompt is not None:
+            write_fenced(self.store, self.token, PROMPT, finished.prompt.encode(errors="replace"))
         return self._publish(receipt)
 
     def _publish(self, receipt: Receipt) -> Receipt:

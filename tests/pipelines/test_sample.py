@@ -42,6 +42,7 @@ class LengthPreparer:
             rows=rows.rows.kept(is_good),
             row_numbers=rows.row_numbers[is_good],
             failures=(*rows.failures, *bad),
+            prompt=f"the row with {good_lengths[0]}" if good_lengths else None,
             requests=tuple(
                 ModelRequest(row=row, token_ids=np.zeros(length, np.int32)) for row, length in enumerate(good_lengths)
             ),
@@ -93,6 +94,13 @@ def test_sample_has_about_the_rows_asked_for_and_their_mean(tmp_path: Path) -> N
     assert 90 <= sample.num_rows <= 110
     assert sample.mean_prompt_tokens == pytest.approx(15.0, abs=5.1)
     assert sorted(set(sample.prompt_tokens.tolist())) in ([10], [20], [10, 20])
+
+
+def test_the_first_row_is_in_a_sample_and_shown(tmp_path: Path) -> None:
+    sample = sampled(write_corpus(tmp_path / "c.jsonl", [7, *[10, 20] * 500]), num_rows=100, num_units=50)
+    assert sample.prompt == "the row with 7"
+    assert sample.prompt_tokens.tolist().count(7) == 1
+    assert sampled(write_corpus(tmp_path / "d.jsonl", [13, 5]), num_rows=10).prompt == "the row with 5"
 
 
 def test_small_corpus_is_taken_whole(tmp_path: Path) -> None:

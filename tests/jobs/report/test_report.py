@@ -21,6 +21,7 @@ from jobs.report.source import RunOutput
 from pipelines.formats.schema import Columns
 from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
+from pipelines.ledger.check import check_run
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.rows import FinishedUnit, RowFailure, UnitRows
 from pipelines.rows.unit import UnreadableUnit
@@ -32,6 +33,7 @@ from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+PROMPT_TEXT = "<|im_start|>user\n" + "word " * 500 + "<|im_end|>\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,7 @@ def finished(rows: UnitRows, job: Job) -> FinishedUnit:
         cached_tokens=50,
         completion_tokens=18,
         seconds=4.0,
+        prompt=f"{PROMPT_TEXT}{NASTY}" if rows.unit.index == 0 else None,
     )
 
 
@@ -245,6 +248,17 @@ def test_page_says_what_the_facts_say(classified: Made) -> None:
     ):
         assert part in text
     assert tags.tags.count("svg") == 2 + 2  # throughput, prompt lengths, two bars of labels
+
+
+def test_page_shows_what_the_model_read_of_the_first_row_whole(classified: Made) -> None:
+    page, tags = page_of(classified)
+    assert f"{PROMPT_TEXT}{NASTY}" in tags.text
+    assert "&lt;|im_start|&gt;user" in page
+    prompt = Path(classified.output.path) / "prompt.txt"
+    assert prompt.read_text(encoding="utf-8") == f"{PROMPT_TEXT}{NASTY}"
+    assert not any("prompt" in str(flaw) for flaw in check_run(open_store(classified.output)))
+    prompt.unlink()  # as in a folder of a version before
+    assert "All that the model has read" not in page_of(classified)[0]
 
 
 def test_page_holds_no_storage_secret(classified: Made) -> None:

@@ -66,6 +66,14 @@ def test_files_passed_over_for_their_endings_are_counted() -> None:
     assert "passed over" not in plan_text(JOB, ESTIMATE)
 
 
+def test_what_the_model_reads_for_the_first_row_is_shown_whole() -> None:
+    prompt = "<|im_start|>user\n" + "word " * 300 + "\n\nLabel:"
+    text = plan_text(JOB, replace(ESTIMATE, sample=replace(ESTIMATE.sample, prompt=prompt)))
+    shown = "".join(f"  | {line}\n" for line in prompt.split("\n"))
+    assert f"what the model reads for the first row\n{shown}\n" in text
+    assert "what the model reads" not in plan_text(JOB, ESTIMATE)
+
+
 def test_histogram_counts_every_sampled_row_once() -> None:
     text = plan_text(JOB, ESTIMATE)
     bars = [line.split() for line in text.splitlines() if "█" in line or line.strip().startswith(("11", "13", "14"))]
