@@ -45,7 +45,11 @@ something: runs that were begun before there was such a rule go on."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateTask(Task):
-    """Free text from a causal model; exactly one of `prompt`, `messages` and `prompt_token_ids` (a column) is set."""
+    """Free text from a causal model; exactly one of `prompt`, `messages` and `prompt_token_ids` (a column) is set.
+
+    With `strip` the text of a result has no white space at its ends (as Python's `str.strip` has it), its tokens and log
+    probabilities stay.
+    """
 
     kind: ClassVar = "generate"
     generates: ClassVar = True
@@ -62,6 +66,7 @@ class GenerateTask(Task):
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.0))
     allow_special_tokens: bool = False
+    strip: bool = False
 
     @property
     def uses_chat_template(self) -> bool:
@@ -90,7 +95,8 @@ class GenerateTask(Task):
 
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
-        text = pa.array([result.text for result in rows.generated], pa.string())
+        texts = (result.text for result in rows.generated)
+        text = pa.array([text.strip() if self.strip else text for text in texts], pa.string())
         if self.sampling.logprobs is None:
             return [text]
         logprobs = [[_token(token) for token in result.logprobs or ()] for result in rows.generated]
@@ -98,6 +104,8 @@ class GenerateTask(Task):
 
     def recorded(self) -> dict[str, Any]:
         values = super(GenerateTask, self).recorded()
+        if not self.strip:  # runs that were begun before there was this key go on
+            del values["strip"]
         later = (each for name, each in PARAMETERS.items() if name not in RECORDED_RULES)
         asked = self.sampling.values()
         unasked = {each.name: None for each in later if asked[each.name] == each.default}

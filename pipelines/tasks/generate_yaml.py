@@ -26,6 +26,7 @@ class GenerateYaml(TaskYaml):
     chat_template_kwargs: dict[str, Any] = Field({}, description="a mapping handed to the chat template")
     sampling: SamplingYaml = Field(SamplingYaml(), description="a mapping of sampling keys")
     allow_special_tokens: bool = Field(False, description="true or false")
+    strip: bool = Field(False, description="true or false: whether white space around a text is left out")
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateYaml":
@@ -52,6 +53,7 @@ class GenerateYaml(TaskYaml):
             chat_template_kwargs=self.chat_template_kwargs,
             sampling=self.sampling.to_params(),
             allow_special_tokens=self.allow_special_tokens,
+            strip=self.strip,
         )
 
     @classmethod

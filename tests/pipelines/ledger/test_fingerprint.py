@@ -62,6 +62,7 @@ def changed(before: dict[str, Any], job: Job) -> list[str]:
             },
             "task.sampling.max_tokens",
         ),
+        (lambda job: {"task": GenerateTask(prompt="{{ a }}", strip=True)}, "task.strip"),
         (lambda job: {"model": dataclasses.replace(job.model, dtype="float32")}, "dtype"),
         (lambda job: {"model": dataclasses.replace(job.model, quantization="nf4")}, "quantization"),
         (
@@ -109,6 +110,13 @@ def test_a_run_from_before_mamba_dt_clamp_was_a_key_goes_on(job: Job) -> None:
     before = fingerprint(job)
     del before["mamba_dt_clamp"]
     assert changed(before, job) == []
+
+
+def test_the_record_of_a_generation_has_the_keys_it_had_before_texts_could_be_stripped(job: Job) -> None:
+    names = [
+        "kind", "prompt", "messages", "prompt_token_ids", "chat_template_kwargs", "sampling", "allow_special_tokens",
+    ]  # fmt: skip
+    assert list(fingerprint(job)["task"]) == names
 
 
 SAMPLING_BEFORE_RULES = {

@@ -108,6 +108,22 @@ class TestGenerate:
         assert result_table(unit)["id"].to_pylist() == [2]
         assert (unit.prompt_tokens, unit.cached_tokens, unit.completion_tokens) == (4, 2, 3)
 
+    @pytest.mark.parametrize(
+        ("written", "stripped"), [(" a\n b\t\n", "a\n b"), ("\u3000x\u00a0", "x"), (" \n", ""), ("", "")]
+    )
+    def test_a_text_is_stripped_of_white_space_where_the_task_says_so(
+        self, tokenizer: Tokenizer, written: str, stripped: str
+    ) -> None:
+        def text_of(task: GenerateTask) -> pa.Table:
+            unit = run(make_job(task), CAUSAL, tokenizer, {"body": ["w1"]}, lambda one: generated(one, text=written))
+            return result_table(unit)
+
+        plain = text_of(GenerateTask(prompt="{{ body }}"))
+        found = text_of(GenerateTask(prompt="{{ body }}", strip=True))
+        assert plain["text"].to_pylist() == [written]
+        assert found["text"].to_pylist() == [stripped]
+        assert found.drop_columns(["text"]) == plain.drop_columns(["text"])
+
     def test_log_probabilities_are_a_column_when_asked_for(self, tokenizer: Tokenizer) -> None:
         job = make_job(GenerateTask(prompt="{{ body }}", sampling=SamplingParams(logprobs=2)))
         token = TokenLogprobs(token_id=7, logprob=-0.5, rank=2, top={9: -0.25, 7: -0.5})
