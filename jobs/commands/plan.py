@@ -41,5 +41,5 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
     )
     with closing(found.preparer), placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
         estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
-    typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores))
+    typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores, caution=found.caution_of_bits))
     return 0

@@ -50,6 +50,8 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
     def warn(found: "Preflight") -> None:
         if found.caution is not None:
             complain(f"{job.model.path} is {found.caution}")
+        if found.caution_of_bits is not None:
+            complain(f"warning: {found.caution_of_bits}")
 
     with closing(SpecCheck(loaded, today=today(), on_found=warn)) as check:
         # imports Ray, which reads its settings then; the tokenizer is read meanwhile

@@ -18,8 +18,9 @@ HISTOGRAM_ROWS = 10
 MAX_NAMED = 20
 
 
-def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> str:
-    """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean."""
+def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None, caution: str | None = None) -> str:
+    """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean, `caution` what to expect
+    of the job's few bits a weight."""
     plan = estimate.plan
     beside = [("passed over", str(plan.passed_over))] if plan.passed_over.num_files else []
     sections = [
@@ -36,6 +37,7 @@ def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None) -> st
         ),
         *_json_columns(job, plan.schema),
         *([] if classes is None else [[f"classes: {classes}"]]),
+        *([] if caution is None else [[f"warning: {caution}"]]),
         _call_lines(estimate.sample) if job.task.calls_api else _sample_lines(estimate.sample),
         *([] if estimate.sample.prompt is None else [_prompt_lines(estimate.sample.prompt)]),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),

@@ -58,6 +58,16 @@ class Preflight:
         """What the results may be taken for by mistake."""
         return self.opened.job.task.caution(self.facts)
 
+    @property
+    def caution_of_bits(self) -> str | None:
+        """What is to be expected of weights in so few bits as the spec asks for, or the checkpoint has."""
+        asked = self.opened.job.model.quantization
+        if asked is None and self.config.quantization is None:
+            return None
+        from models.loading.small_models import caution_of_four_bits  # imports torch
+
+        return caution_of_four_bits(self.config, asked)
+
 
 def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:
     """Opens the checkpoint, fits the task to it, lists the input and compares its columns with what the task names. `today` is what chat

@@ -144,6 +144,22 @@ def test_a_run_over_a_regression_says_so_in_its_first_line(
     assert re.match(first, result.stderr)
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(("method", "is_warned"), [("nf4", True), ("int8", False)])
+def test_four_bits_of_a_small_model_are_warned_of_before_anything_is_computed(
+    command: str, method: str, is_warned: bool, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake_run(job: Job, *, opening: Opening, **rest: object) -> RunSummary:
+        opening.finish()
+        return RunSummary(exit_status=0, message="that was it", output="o", progress=Progress(phase="running"))
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    result = invoke(command, spec, "--set", f"model.quantization={method}")
+    assert result.exit_code == 0
+    said = re.findall(r"warning: model\.quantization: nf4 holds [\d,]+ weights", result.output)
+    assert len(said) == is_warned
+
+
 @pytest.mark.parametrize("status", [0, 1, 3])
 def test_a_report_that_fails_leaves_the_status_to_the_run(
     spec: Path, monkeypatch: pytest.MonkeyPatch, status: ExitStatus

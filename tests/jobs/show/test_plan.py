@@ -115,6 +115,11 @@ def test_what_the_scores_of_a_checkpoints_classes_mean_is_said() -> None:
     assert "classes" not in plan_text(job, ESTIMATE)
 
 
+def test_what_to_expect_of_few_bits_is_said() -> None:
+    assert "\n\nwarning: 4 bits are few\n\n" in plan_text(JOB, ESTIMATE, caution="4 bits are few")
+    assert "warning" not in plan_text(JOB, ESTIMATE)
+
+
 def test_a_batch_says_in_words_that_it_cannot_be_estimated() -> None:
     """Whatever was sampled: lines have no tokens before the API has read them."""
     sample = Sample(prompt_tokens=np.zeros(3, np.int64), failures={"invalid_value": 2}, rows=[[CALL]] * 3)
