@@ -100,7 +100,8 @@ class Job:
     """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus (None: all).
 
     `date` is the one that chat templates take for today. None: the day on which the run was planned, which its record keeps, so that a
-    run that goes on tomorrow goes on with the same prompts.
+    run that goes on tomorrow goes on with the same prompts. `truth` is the column of the input that reports hold the results against;
+    no result depends on it.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Job:
     seed: int = 0
     limit: int | None = None
     date: dt.date | None = None
+    truth: str | None = None
 
     @property
     def now(self) -> dt.datetime | None:

@@ -72,7 +72,10 @@ def _report(job: "Job") -> None:
         from jobs.report.report import is_planned, write_report
 
         if is_planned(job.output):
-            complain(f"report: {write_report(job.output, input_options=job.input.storage_options)}")
+            written = write_report(job.output, input_options=job.input.storage_options, truth=job.truth)
+            complain(f"report: {written.page}")
+            if written.truth_problem is not None:
+                complain(written.truth_problem)
     except Exception as error:
         logger.debug("the report failed", exc_info=True)
         complain(

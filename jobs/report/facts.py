@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from jobs.report.truth_facts import TruthFacts
+
 Floats = npt.NDArray[np.float64]
 
 MAX_BINS = 60
@@ -76,8 +78,9 @@ class SampleRow:
 class ReportFacts:
     """A run's output, summed up.
 
-    `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds.
-    `prompt` is what the model has read for the first row, None where no run has kept it.
+    `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds;
+    `num_labels` how many labels there are, of which `labels` are the most frequent. `truth` is what holding the results against a truth
+    came to, `truth_problem` why that was not possible; both None if nobody asked. `prompt` is what the model has read for the first row, None where no run has kept it.
     """
 
     name: str
@@ -99,7 +102,10 @@ class ReportFacts:
     prompt_lengths: Histogram | None
     completion_lengths: Histogram | None
     labels_of: str
+    num_labels: int
     labels: Sequence[LabelCount]
+    truth: TruthFacts | None
+    truth_problem: str | None
     failures: Sequence[FailureKind]
     sample: Sequence[SampleRow]
     prompt: str | None

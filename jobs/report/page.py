@@ -4,7 +4,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from jobs.report.facts import ReportFacts
-from jobs.report.plots import histogram_svg, timeline_svg
+from jobs.report.plots import histogram_svg, reliability_svg, timeline_svg
 from jobs.show.progress import duration, speed
 
 
@@ -24,6 +24,7 @@ def report_page(facts: ReportFacts) -> str:
         and Markup(histogram_svg(facts.prompt_lengths, name="prompt-lengths", unit="prompt tokens")),
         "completion_lengths": facts.completion_lengths
         and Markup(histogram_svg(facts.completion_lengths, name="completion-lengths", unit="completion tokens")),
+        "reliability": facts.truth and facts.truth.reliability and Markup(reliability_svg(facts.truth.reliability)),
     }
     return environment.get_template("report.html").render(facts=facts, plots=plots)
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jobs.report.facts import Histogram, Timeline
+from jobs.report.truth_facts import NUM_BINS, Reliability
 
 INK, FAINT, BLUE, AMBER = "#1f2937", "#9ca3af", "#2563eb", "#d97706"
 
@@ -76,6 +77,39 @@ def histogram_svg(lengths: Histogram, *, name: str, unit: str) -> str:
         _plain_numbers(axes)
 
     return _svg(name, draw, width=5.4, height=2.7)
+
+
+def reliability_svg(reliability: Reliability) -> str:
+    """The share that was right in each bin of scores beside the one that would be as good as the scores say: the diagonal."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
+        bins = zip(reliability.counts, reliability.shares_right, strict=True)
+        for place, (count, share) in enumerate(bins):
+            if share is not None:
+                middle = (place + 0.5) / NUM_BINS
+                axes.bar(middle, share, width=0.92 / NUM_BINS, color=BLUE, alpha=0.85)
+                axes.annotate(
+                    f"{count:,}",
+                    (middle, share),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=8,
+                )
+        points = zip(reliability.mean_scores, reliability.shares_right, strict=True)
+        means = [(mean, share) for mean, share in points if mean is not None and share is not None]
+        axes.plot([mean for mean, _ in means], [share for _, share in means], "o", color=AMBER, markersize=4)
+        axes.set_xlabel("score")
+        axes.set_ylabel("share right")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.1)
+        axes.set_xticks([place / 5 for place in range(6)])
+        axes.set_yticks([place / 5 for place in range(6)])
+
+    return _svg("reliability", draw, width=5.4, height=3.6)
 
 
 def _plain_numbers(axes: Axes) -> None:

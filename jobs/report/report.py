@@ -3,18 +3,29 @@
 Whatever the size of the output, a bounded number of its units is opened; only receipts are read whole.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 import yaml
 
+from jobs.errors import UsageError
 from jobs.report.facts import ReportFacts, timeline
 from jobs.report.page import report_page
-from jobs.report.rows import MAX_SAMPLE_ROWS, MAX_UNITS, failure_kinds, row_facts, sample_of, spread
+from jobs.report.rows import (
+    MAX_SAMPLE_ROWS,
+    MAX_UNITS,
+    failure_kinds,
+    known_labels,
+    row_facts,
+    sample_of,
+    spread,
+)
 from jobs.report.source import RunOutput
+from jobs.report.truth import held_against
+from jobs.report.truth_facts import TruthFacts
 from models.checkpoint.place import is_local, local_folder
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.model_config import ModelConfig
@@ -27,8 +38,19 @@ from pipelines.ledger.run_record import read_record
 PAGE, NUMBERS = "report.html", "report.json"
 
 
-def write_report(spec: OutputSpec, *, input_options: Mapping[str, Any] | None = None) -> str:
-    """Writes both files and returns where the page is. `input_options` are the storage options of the run's input.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """Where the page is, and why the results could not be held against the truth, if that was asked for and they could not."""
+
+    page: str
+    truth_problem: str | None
+
+
+def write_report(
+    spec: OutputSpec, *, input_options: Mapping[str, Any] | None = None, truth: str | None = None
+) -> Written:
+    """Writes both files. `input_options` are the storage options of the run's input, `truth` is the column of the input that
+    results are held against (None: the one that the run was planned with, if any).
 
     Raises:
         UsageError: there is no run.
@@ -36,11 +58,16 @@ def write_report(spec: OutputSpec, *, input_options: Mapping[str, Any] | None = 
         OutputError: the folder cannot be read or written.
     """
     output = RunOutput.open(spec, input_options=input_options or {})
-    facts = gather(output)
+    facts = gather(output, truth=truth or output.record.truth)
     numbers = asdict(facts) | {"rows_per_s": facts.rows_per_s, "tokens_per_s": facts.tokens_per_s}
+    if facts.truth is not None:
+        numbers["truth"]["labels"] = [
+            asdict(label) | {"precision": label.precision, "recall": label.recall, "f1": label.f1}
+            for label in facts.truth.labels
+        ]
     output.store.write(NUMBERS, orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
     output.store.write(PAGE, report_page(facts).encode(errors="replace"))
-    return f"{output.store.location}/{PAGE}"
+    return Written(page=f"{output.store.location}/{PAGE}", truth_problem=facts.truth_problem)
 
 
 def is_planned(spec: OutputSpec) -> bool:
@@ -48,8 +75,8 @@ def is_planned(spec: OutputSpec) -> bool:
     return read_record(open_store(spec)) is not None
 
 
-def gather(output: RunOutput) -> ReportFacts:
-    """Everything a report says."""
+def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
+    """Everything a report says; `truth` is the column that results are held against."""
     record = output.record
     receipts = output.receipts(output.store.times(RECEIPTS))
     tokens = receipts.prompt_tokens + receipts.completion_tokens
@@ -61,7 +88,11 @@ def gather(output: RunOutput) -> ReportFacts:
     )
     with_rows = receipts.units[receipts.written > 0]
     with_failures = spread(receipts.units[receipts.failed > 0], MAX_UNITS)
-    rows = row_facts(output, spread(with_rows, MAX_UNITS))
+    counted = spread(with_rows, MAX_UNITS)
+    config = _config(record.spec["model"])
+    known = known_labels(output, counted, () if config is None else tuple(config.id2label.values()))
+    rows = row_facts(output, counted, known)
+    held, problem = _held(output, truth, counted, known)
     return ReportFacts(
         name=record.name,
         output=output.store.location,
@@ -81,12 +112,15 @@ def gather(output: RunOutput) -> ReportFacts:
         prompt_lengths=rows.prompt_lengths,
         completion_lengths=rows.completion_lengths,
         labels_of=rows.labels_of,
+        num_labels=rows.num_labels,
         labels=rows.labels,
+        truth=held,
+        truth_problem=problem,
         counted_failures=_sum(receipts.failed[np.isin(receipts.units, with_failures)]),
         failures=failure_kinds(output, with_failures),
         sample=sample_of(output, output.units(spread(with_rows, MAX_SAMPLE_ROWS))),
         prompt=output.prompt,
-        model=_model_facts(record.spec["model"]),
+        model=_model_facts(record.spec["model"], config),
         spec=yaml.safe_dump(_set_values(record.spec), sort_keys=False, allow_unicode=True, width=100),
     )
 
@@ -95,14 +129,36 @@ def _sum(values: "np.ndarray[Any, np.dtype[np.float64]]") -> int:
     return int(values.sum())
 
 
-def _model_facts(model: Mapping[str, Any]) -> dict[str, str]:
-    """The checkpoint in a few lines; its path alone if it is no longer there, or was never a folder of this machine."""
+def _held(
+    output: RunOutput, truth: str | None, units: Sequence[int], known: Sequence[str]
+) -> tuple[TruthFacts | None, str | None]:
+    """The results of `units` against the column `truth`, or why that cannot be: a report has more to say."""
+    if truth is None:
+        return None, None
+    try:
+        return held_against(output, truth, units, known), None
+    except UsageError as error:
+        return None, f"report.truth: {error}"
+
+
+def _config(model: Mapping[str, Any]) -> ModelConfig | None:
+    """The checkpoint's configuration; None if it is no longer there, or was never a folder of this machine."""
+    if not is_local(model["path"]):
+        return None
+    try:
+        return ModelConfig.from_pretrained(model["path"])
+    except ModelError:
+        return None
+
+
+def _model_facts(model: Mapping[str, Any], config: ModelConfig | None) -> dict[str, str]:
+    """The checkpoint in a few lines; its path alone where there is no configuration of it, or no weights."""
     folder = model["path"]
     facts = {"path": folder}
-    if not is_local(folder):
+    if config is None:
         return facts
     try:
-        config, tensors = ModelConfig.from_pretrained(folder), stored_tensors(local_folder(folder))
+        tensors = stored_tensors(local_folder(folder))
     except ModelError:
         return facts
     parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors.values())

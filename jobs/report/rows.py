@@ -4,6 +4,7 @@ import base64
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,25 @@ from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount
 from jobs.report.source import JsonRow, RunOutput
 from pipelines.formats.json_values import RAW_KEY, dump_json
 from pipelines.rows.unit import Unit
-from pipelines.task_base.task import Counted
 
 MAX_UNITS = 200
 MAX_EXAMPLES = 3
 MAX_SAMPLE_ROWS = 12
 MAX_LABELS = 50
+MAX_LABEL_CHARS = 120
 MAX_CHARS = 600
 MAX_MESSAGE_CHARS = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFacts:
-    """Lengths and labels of `num_rows` rows."""
+    """Lengths and labels of `num_rows` rows; `num_labels` is how many labels there are, of which the most frequent are in `labels`."""
 
     num_rows: int
     prompt_lengths: Histogram | None
     completion_lengths: Histogram | None
     labels_of: str
+    num_labels: int
     labels: Sequence[LabelCount]
 
 
@@ -41,10 +43,20 @@ def spread(units: npt.NDArray[Any], count: int) -> list[int]:
     return [int(units[place]) for place in np.linspace(0, len(units) - 1, count).round().astype(int)]
 
 
-def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
-    """Counts over the results of `units`."""
+def known_labels(output: RunOutput, units: Sequence[int], class_names: Sequence[str]) -> Sequence[str]:
+    """All labels that the task could give, as far as the first of its rows in `units`, or the names of the checkpoint's classes, tell."""
     counted = output.task.counted
-    written = _columns_written(output, counted)
+    if counted is None or not units:
+        return ()
+    written = output.written(counted.known_columns)
+    first = output.results(units[0], [*written])[0] if written else {}
+    return counted.known({written[name]: value for name, value in first.items()}, class_names)
+
+
+def row_facts(output: RunOutput, units: Sequence[int], known: Sequence[str]) -> RowFacts:
+    """Counts over the results of `units`; `known` labels that none of them has are counted as 0."""
+    counted = output.task.counted
+    written = output.written(("prompt_tokens", "completion_tokens", *(() if counted is None else counted.columns)))
     num_rows = 0
     lengths: dict[str, list[int]] = {"prompt_tokens": [], "completion_tokens": []}
     counter = _LabelCounter()
@@ -63,16 +75,9 @@ def row_facts(output: RunOutput, units: Sequence[int]) -> RowFacts:
         if output.task.generates or output.task.calls_api
         else None,
         labels_of="" if counted is None else counted.title,
-        labels=counter.counts(),
+        num_labels=len(counter.num.keys() | set(known)),
+        labels=counter.counts(known),
     )
-
-
-def _columns_written(output: RunOutput, counted: Counted | None) -> dict[str, str]:
-    """The result columns that are counted: the name in the output, with its prefix, to the task's own name. A task may leave some of
-    its columns out, and their names may be those of carried ones."""
-    names = ("prompt_tokens", "completion_tokens", *(() if counted is None else counted.columns))
-    named = {output.prefix + name: name for name in names}
-    return {name: own for name, own in named.items() if name not in output.carried}
 
 
 class _LabelCounter:
@@ -90,17 +95,18 @@ class _LabelCounter:
                 self._scored[label] += 1
                 self._scores[label] += score
 
-    def counts(self) -> list[LabelCount]:
-        """The most frequent labels, their shares of all."""
+    def counts(self, known: Iterable[str]) -> list[LabelCount]:
+        """The most frequent labels, their shares of all; those of `known` that were never given come last."""
         total = self.num.total()
+        never = ((label, 0) for label in dict.fromkeys(known) if label not in self.num)
         return [
             LabelCount(
-                label=shortened(label, 120),
+                label=shortened(label, MAX_LABEL_CHARS),
                 count=count,
-                share=count / total,
+                share=count / total if total else 0.0,
                 mean_score=self._scores[label] / self._scored[label] if self._scored[label] else None,
             )
-            for label, count in self.num.most_common(MAX_LABELS)
+            for label, count in islice(chain(self.num.most_common(), never), MAX_LABELS)
         ]
 
 
@@ -111,7 +117,7 @@ def failure_kinds(output: RunOutput, units: Sequence[int]) -> list[FailureKind]:
     for letter in output.letters_of_units(units):
         counts[letter["kind"]] += 1
         if len(examples[letter["kind"]]) < MAX_EXAMPLES:
-            examples[letter["kind"]].append(_example(letter, letter["row"], _text(letter["input"])))
+            examples[letter["kind"]].append(_example(letter, letter["row"], short_text(letter["input"])))
     kinds = [FailureKind(kind=kind, count=count, examples=examples[kind]) for kind, count in counts.most_common()]
     unreadable = output.unreadable_units()
     if unreadable:
@@ -134,23 +140,21 @@ def sample_of(output: RunOutput, units: Mapping[int, Unit]) -> list[SampleRow]:
 
 
 def _sample_rows(output: RunOutput, unit: Unit, count: int) -> Iterator[SampleRow]:
-    results = output.results(unit.index)
-    failed = {letter["row"] for letter in output.dead_letters(unit.index)}
-    numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
+    results = output.numbered_results(unit)
     inputs = output.inputs(unit)
     start = unit.index * 7919  # other places in every unit
     for place in sorted({(start + step * len(results) // count) % len(results) for step in range(count)}):
-        result, number = results[place], numbers[place]
+        number, result = results[place]
         carried = {name: value for name, value in result.items() if name in output.carried}
         yield SampleRow(
             path=unit.relative_path,
             row=number,
-            inputs={name: _text(value) for name, value in inputs.get(number, carried).items()},
-            outputs={name: _text(value) for name, value in result.items() if name not in carried},
+            inputs={name: short_text(value) for name, value in inputs.get(number, carried).items()},
+            outputs={name: short_text(value) for name, value in result.items() if name not in carried},
         )
 
 
-def _text(value: Any) -> str:
+def short_text(value: Any) -> str:
     """A JSON value as short text, raw bytes as what they spell; numbers with four digits after the point are enough."""
     if isinstance(value, dict) and value.keys() == {RAW_KEY}:
         value = base64.b64decode(value[RAW_KEY]).decode(errors="backslashreplace")

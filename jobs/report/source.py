@@ -1,6 +1,6 @@
 """A run's output folder, read for a report: receipts as columns, and single units' results, dead letters and inputs as JSON values."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -100,6 +100,12 @@ class RunOutput:
         content = self.store.read(PROMPT)
         return None if content is None else content.decode(errors="replace")
 
+    def written(self, names: Iterable[str]) -> dict[str, str]:
+        """Result columns of the task's own `names`: the name in the output, with its prefix, to the task's. A task may leave some of its
+        columns out, and their names may be those of carried ones."""
+        named = {self.prefix + name: name for name in names}
+        return {name: own for name, own in named.items() if name not in self.carried}
+
     def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
         """All receipts; `times` is when each receipt's file was written, by its name.
 
@@ -133,7 +139,26 @@ class RunOutput:
         Raises:
             DamageError: its file is not what was committed.
         """
-        with self._reading(self._receipt(unit).data) as file:
+        return self._rows(self._receipt(unit), columns)
+
+    def numbered_results(self, unit: Unit, columns: Sequence[str] | None = None) -> list[tuple[int, JsonRow]]:
+        """The same with the number of each row in the unit's file.
+
+        Raises:
+            DamageError: a file of the unit is not what was committed.
+        """
+        receipt = self._receipt(unit.index)
+        failed = {letter["row"] for letter in self._letters(receipt)} if receipt.num_failed else frozenset()
+        numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
+        rows = self._rows(receipt, columns)
+        if len(rows) != len(numbers):
+            raise DamageError(
+                f"{self.store.location}/{receipt.data.name} has {len(rows)} rows, and its unit {len(numbers)}; {REPAIR}"
+            )
+        return list(zip(numbers, rows, strict=True))
+
+    def _rows(self, receipt: Receipt, columns: Sequence[str] | None) -> list[JsonRow]:
+        with self._reading(receipt.data) as file:
             if self.record.format != "parquet":
                 parse = shown_row if self.record.format == BATCH_FORMAT else parse_line
                 rows: list[JsonRow] = [parse(line) for line in file]
@@ -148,7 +173,10 @@ class RunOutput:
         Raises:
             DamageError: its file is not what was committed.
         """
-        with self._reading(self._receipt(unit).errors) as file:
+        return self._letters(self._receipt(unit))
+
+    def _letters(self, receipt: Receipt) -> list[JsonRow]:
+        with self._reading(receipt.errors) as file:
             return [parse_line(line) for line in file]
 
     def _receipt(self, unit: int) -> Receipt:

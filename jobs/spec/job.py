@@ -23,6 +23,7 @@ from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
 from jobs.spec.templates import TaskTemplates
+from jobs.spec.truth import truth_columns, truth_problems
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.input_formats.table import FORMATS, format_names
 from pipelines.job import InputSpec, Job, MaxFailed, OutputFormat, OutputSpec
@@ -59,7 +60,7 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         raise SpecError(problems_of(error, model, document)) from error
     job = spec.to_job(limit)
     templates = TaskTemplates.of(job.task, document.places)
-    problems = [*templates.problems, *batch_problems(job, document.places)]
+    problems = [*templates.problems, *batch_problems(job, document.places), *truth_problems(job, document.places)]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
@@ -70,7 +71,7 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         job=job,
         values=document.values,
         places=document.places,
-        named_columns=(*templates.required_columns, *carried),
+        named_columns=(*templates.required_columns, *carried, *truth_columns(job)),
         cluster=spec.cluster,
     )
 
@@ -105,6 +106,14 @@ class OutputYaml(Strict):
     format: OutputFormat = Field("parquet", description="parquet, jsonl or openai-batch")
     prefix: str = Field("", description="text that stands before the name of every result column")
     storage_options: dict[str, Any] = Field({}, description="a mapping of options for the storage of path")
+
+
+class ReportYaml(Strict):
+    """`report`."""
+
+    truth: Text | None = Field(
+        None, description="the name of a column of the input that says what is right, for tasks that label"
+    )
 
 
 def _unit_rows(value: Any) -> int | None:
@@ -157,6 +166,7 @@ class JobSpecYaml(Strict):
         description="the date that chat templates take for today, such as 2026-01-31; default: the day of the plan",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="a whole number from 0 to 2**63 - 1")
+    report: ReportYaml = Field(ReportYaml(), description="a mapping of what reports do besides")
     cluster: Annotated[str, Field(pattern=_CLUSTER)] | None = Field(
         None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local"
     )
@@ -188,6 +198,7 @@ class JobSpecYaml(Strict):
             seed=self.seed,
             limit=limit,
             date=self.date,
+            truth=self.report.truth,
         )
 
 

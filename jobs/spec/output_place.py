@@ -16,10 +16,12 @@ from pipelines.job import OutputSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputPlace:
-    """An output folder, and the storage options of the run's input as far as they are known."""
+    """An output folder, and of the spec that was given, if any: the storage options of the run's input, and the column that reports
+    hold the results against."""
 
     output: OutputSpec
     input_options: Mapping[str, Any]
+    truth: str | None = None
 
 
 def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPlace:
@@ -31,9 +33,11 @@ def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPla
     """
     options: Mapping[str, Any] = {}
     input_options: Mapping[str, Any] = {}
+    truth = None
     if spec is not None:
         job = load_spec(spec).job
         options, input_options = job.output.storage_options, job.input.storage_options
+        truth = job.truth
     if given and "://" not in out:
         raise UsageError(
             f"--storage-option {given[0]}: {out} is a folder of this machine, whose storage has no options"
@@ -41,6 +45,7 @@ def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPla
     return OutputPlace(
         output=OutputSpec(path=out, storage_options=_with(options, given)),
         input_options=input_options,
+        truth=truth,
     )
 
 

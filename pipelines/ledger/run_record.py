@@ -60,6 +60,12 @@ class RunRecord:
         """The columns that units are read with."""
         return self.plan.schema
 
+    @property
+    def truth(self) -> str | None:
+        """The column of the input that reports hold the results against."""
+        found: str | None = self.spec["report"]["truth"] if "report" in self.spec else None
+        return found
+
     @classmethod
     def of(
         cls,
@@ -134,6 +140,8 @@ def _check_spec(spec: Fields) -> None:
         given.object("schema")
     if not given.is_null("columns"):
         given.texts("columns")
+    if "report" in spec.values:
+        spec.object("report").text("truth")
 
 
 def _units(fields: Fields) -> Shard | None:
@@ -185,6 +193,9 @@ def _spec(job: Job) -> dict[str, Any]:
         del fields[place]["storage_options"]
     fields["input"]["paths"] = [public_url(path) for path in job.input.paths]
     del fields["model"]["version"]  # nobody's wish: it is in the fingerprint
+    truth = fields.pop("truth")
+    if truth is not None:
+        fields["report"] = {"truth": truth}
     spec: dict[str, Any] = orjson.loads(dump_json(fields))
     return spec
 

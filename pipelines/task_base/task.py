@@ -18,6 +18,7 @@ from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
+from pipelines.task_base.judged import Judged
 from pipelines.task_base.requests import RowEncoder
 
 ONE_PASS_UNIT_ROWS = 4096
@@ -32,14 +33,22 @@ class TokenCounts:
     completion: int
 
 
+def _none_known(row: Mapping[str, Any], class_names: Sequence[str]) -> Sequence[str]:
+    del row, class_names
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
     """What a report counts of a task's results under the heading `title`: `labels_in` gives the labels of one row, with their scores
-    where they have one, from those of `columns` that are there, by the task's own names."""
+    where they have one, from those of `columns` that are there, by the task's own names. `known` gives all labels there are, from one
+    row with its `known_columns` and the names of the checkpoint's classes, of which there may be none."""
 
     title: str
     columns: tuple[str, ...]
     labels_in: Callable[[Mapping[str, Any]], Iterable[tuple[str, float | None]]]
+    known_columns: tuple[str, ...] = ()
+    known: Callable[[Mapping[str, Any], Sequence[str]], Sequence[str]] = _none_known
 
 
 class Task(ABC):
@@ -48,7 +57,8 @@ class Task(ABC):
     `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes tokens, as `sampling` then says;
     other tasks are computed in one pass, but for one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many
     rows a unit has unless the spec says so. `counted` is
-    for reports, None where there is nothing to count. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
+    for reports, None where there is nothing to count; `judged` says how results are held against a truth, None where they have no
+    labels. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
     """
 
     __slots__ = ()
@@ -58,6 +68,7 @@ class Task(ABC):
     calls_api: ClassVar[bool] = False
     unit_rows: ClassVar[int] = ONE_PASS_UNIT_ROWS
     counted: ClassVar[Counted | None] = None
+    judged: ClassVar[Judged | None] = None
 
     @property
     def sampling(self) -> SamplingParams | None:

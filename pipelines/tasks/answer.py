@@ -23,9 +23,13 @@ from pipelines.tasks.windows import WindowSize
 ANSWER = pa.struct([START, END, TEXT, SCORE])
 
 
+_OUTCOMES = ("answer found", "no answer")
+
+
 def _found(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
     answer = row["answer"]
-    return [("no answer", None) if answer is None else ("answer found", answer["score"])]
+    found, none = _OUTCOMES
+    return [(none, None) if answer is None else (found, answer["score"])]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +40,7 @@ class AnswerTask(Task):
     """
 
     kind: ClassVar = "extract"
-    counted: ClassVar = Counted(title="Answers", columns=("answer",), labels_in=_found)
+    counted: ClassVar = Counted(title="Answers", columns=("answer",), labels_in=_found, known=lambda *_: _OUTCOMES)
 
     text: str
     question: str

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.judged import Claim, Form, Judged
 from pipelines.task_base.task import Counted
 from pipelines.tasks.windows import Merging
 
@@ -68,7 +69,41 @@ def _labels_in(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
     return [] if row["label"] is None else [(row["label"], row["score"])]
 
 
-COUNTED = Counted(title="Labels of rows", columns=("label", "score", "labels"), labels_in=_labels_in)
+def _known(row: Mapping[str, Any], class_names: Sequence[str]) -> Sequence[str]:
+    """Every class has a score in every row, and is a label but for those of a regression."""
+    del class_names
+    return [] if row.get("label") is None else [*row.get("scores", ())]
+
+
+COUNTED = Counted(
+    title="Labels of rows",
+    columns=("label", "score", "labels"),
+    labels_in=_labels_in,
+    known_columns=("label", "scores"),
+    known=_known,
+)
+
+
+def _form_in(row: Mapping[str, Any]) -> Form:
+    if "labels" in row:
+        return "labels"
+    if row["label"] is None:
+        raise ValueError("a regression has values and no labels, which no truth of labels can be held against")
+    if len(row["scores"]) == 1:
+        raise ValueError(f"the checkpoint has one class, {row['label']!r}, which every row is given")
+    return "label"
+
+
+def _claims_in(row: Mapping[str, Any]) -> Sequence[Claim]:
+    if "labels" not in row:
+        return [Claim(label=row["label"], score=row["score"])]
+    chosen = frozenset(row["labels"])
+    return [Claim(label=name, score=score, is_made=name in chosen) for name, score in row["scores"].items()]
+
+
+JUDGED = Judged(
+    columns=("label", "score", "labels"), form_in=_form_in, claims_in=_claims_in, more={"labels": ("scores",)}
+)
 
 
 def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":

@@ -1,6 +1,6 @@
 """Extraction with a token-classification head: a text in overlapping windows of tokens -> its spans."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
+from pipelines.task_base.judged import Claim, Judged
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
@@ -21,6 +22,12 @@ from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head
 from pipelines.tasks.windows import WindowSize
 
 SPANS = pa.list_(pa.struct([START, END, pa.field("label", pa.string()), TEXT, SCORE]))
+
+
+def _claims_in(row: Mapping[str, Any]) -> Sequence[Claim]:
+    return [
+        Claim(label=span["label"], score=span["score"], place=(span["start"], span["end"])) for span in row["spans"]
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +42,9 @@ class SpansTask(Task):
         title="Spans by label",
         columns=("spans",),
         labels_in=lambda row: [(span["label"], span["score"]) for span in row["spans"]],
+        known=lambda _, class_names: TagScheme.of(class_names).labels,
     )
+    judged: ClassVar = Judged(columns=("spans",), form_in=lambda _: "spans", claims_in=_claims_in)
 
     text: str
     window: int | None = None

@@ -185,7 +185,7 @@ def test_output_in_a_bucket_is_read_and_written_there(tmp_path: Path, s3_options
     facts = gather(output)
     assert (facts.rows_written, facts.rows_failed, len(facts.sample)) == (18, 2, 12)
     assert all(time_s > 1e9 for time_s in output.store.times("receipts").values())
-    assert write_report(made.output) == "s3://bucket/report/report.html"
+    assert write_report(made.output).page == "s3://bucket/report/report.html"
 
 
 def test_output_in_a_bucket_without_a_receipt_has_a_report(tmp_path: Path, s3_options: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ class Tags(HTMLParser):
 
 
 def page_of(made: Made) -> tuple[str, Tags]:
-    page = Path(write_report(made.output)).read_text(encoding="utf-8")
+    page = Path(write_report(made.output).page).read_text(encoding="utf-8")
     tags = Tags()
     tags.feed(page)
     return page, tags
@@ -323,7 +323,7 @@ def test_histogram_has_a_bounded_number_of_whole_bins() -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_browser_shows_the_page_without_a_complaint(classified: Made, tmp_path: Path) -> None:
-    page = write_report(classified.output)
+    page = write_report(classified.output).page
     command = [
         "chromium",
         "--headless",

@@ -467,3 +467,25 @@ def test_a_date_is_a_date(write_spec: SpecWriter) -> None:
     for given in ("tomorrow", "7", "2026-01-31 10:00:00"):
         with pytest.raises(SpecError, match=r"date: was .*; it must be a date such as 2026-01-31"):
             load_spec(write_spec(text + given))
+
+
+def test_a_truth_reaches_the_job_and_the_input_must_have_it(write_spec: SpecWriter) -> None:
+    spec = load_spec(write_spec(f"{HEAD}task: {{kind: classify, text: '{{{{ body }}}}'}}\nreport: {{truth: team}}\n"))
+    assert spec.job.truth == "team"
+    assert (("report", "truth"), "team") in spec.named_columns
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("{kind: generate, prompt: '{{ body }}'}", "generate"),
+        ("{kind: extract, text: '{{ body }}', question: Who}", "extract"),
+        ("{kind: embed, text: '{{ body }}'}", "embed"),
+        ("{kind: rerank, query: a, document: '{{ body }}'}", "rerank"),
+    ],
+)
+def test_a_truth_is_refused_where_results_have_no_labels(write_spec: SpecWriter, task: str, kind: str) -> None:
+    (problem,) = problems(write_spec(f"{HEAD}task: {task}\nreport: {{truth: team}}\n"))
+    assert problem.startswith(
+        f"spec.yaml:6: report.truth: was 'team'; the results of this task of the kind {kind} have no labels"
+    )

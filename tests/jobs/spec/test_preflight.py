@@ -255,6 +255,12 @@ def test_missing_carried_column_is_named(check: Checker, tiny_checkpoint: Checkp
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="columns: [ticket_id, id]")
 
 
+def test_a_missing_truth_is_named(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    """Written behind `engine`, the last key of the spec that there is."""
+    with pytest.raises(SpecError, match=r"report.truth: the input has no column 'boddy'; .*did you mean body\?"):
+        check(tiny_checkpoint("sequence-classification"), CLASSIFY, engine="replicas: 1\nreport: {truth: boddy}")
+
+
 def test_unknown_arrow_type_is_refused(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
     with pytest.raises(SpecError, match=r"^spec.yaml:7: input.schema: .*'text'"):
         check(tiny_checkpoint("sequence-classification"), CLASSIFY, extra="schema: {body: text}")

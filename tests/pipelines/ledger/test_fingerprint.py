@@ -83,6 +83,7 @@ def test_what_results_depend_on_is_named(job: Job, change: Callable[[Job], dict[
     "change",
     [
         lambda job: {"name": "other"},
+        lambda job: {"truth": "a"},
         lambda job: {"engine": EngineSpec(replicas=4, max_num_seqs=3, online_batched_tokens=9, cache_bytes=1 << 30)},
         lambda job: {"input": dataclasses.replace(job.input, storage_options={"secret": "changed"})},
         lambda job: {"output": OutputSpec(path="elsewhere")},
