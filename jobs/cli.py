@@ -15,6 +15,7 @@ import typer
 from jobs.boundary import INTERRUPTED, at_boundary
 from jobs.commands.bench import bench
 from jobs.commands.check import check
+from jobs.commands.compare import compare
 from jobs.commands.demo import demo
 from jobs.commands.plan import plan
 from jobs.commands.report import report
@@ -45,7 +46,7 @@ def millrace(
     """Distributed batch inference on Ray: a corpus in, labelled rows out."""
 
 
-for command in (run, submit, serve, plan, check, report, bench, demo):
+for command in (run, submit, serve, plan, check, report, compare, bench, demo):
     app.command()(at_boundary(command))
 
 

@@ -80,7 +80,8 @@ class ReportFacts:
 
     `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds;
     `num_labels` how many labels there are, of which `labels` are the most frequent. `truth` is what holding the results against a truth
-    came to, `truth_problem` why that was not possible; both None if nobody asked. `prompt` is what the model has read for the first row, None where no run has kept it.
+    came to, `truth_problem` why that was not possible; both None if nobody asked.
+    `prompt` is what the model has read for the first row, None where no run has kept it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where a run's output is and how its storage is reached, for commands that are given the folder: `check` and `report`.
+"""Where a run's output is and how its storage is reached, for commands that are given the folder: `check`, `report`, `compare`.
 
 Options come from the job's spec, from `--storage-option KEY=VALUE`, or from the environment, as the storage's fsspec package reads it.
 """

@@ -17,6 +17,7 @@ from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.judged import Judged
 from pipelines.task_base.requests import RowEncoder
@@ -58,7 +59,7 @@ class Task(ABC):
     other tasks are computed in one pass, but for one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many
     rows a unit has unless the spec says so. `counted` is
     for reports, None where there is nothing to count; `judged` says how results are held against a truth, None where they have no
-    labels. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
+    labels, and `compared` how two runs of the kind are. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
     """
 
     __slots__ = ()
@@ -69,6 +70,7 @@ class Task(ABC):
     unit_rows: ClassVar[int] = ONE_PASS_UNIT_ROWS
     counted: ClassVar[Counted | None] = None
     judged: ClassVar[Judged | None] = None
+    compared: ClassVar[Compared]
 
     @property
     def sampling(self) -> SamplingParams | None:

@@ -12,6 +12,7 @@ from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.errors import RowError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
@@ -32,6 +33,13 @@ def _found(row: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
     return [(none, None) if answer is None else (found, answer["score"])]
 
 
+def _said_in(row: Mapping[str, Any]) -> Said:
+    answer = row["answer"]
+    if answer is None:
+        return Said(answers=[])
+    return Said(answers=[[answer["start"], answer["end"], answer["text"]]], numbers={"score": answer["score"]})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerTask(Task):
     """The answer to `question` that a question-answering head finds in a text.
@@ -41,6 +49,7 @@ class AnswerTask(Task):
 
     kind: ClassVar = "extract"
     counted: ClassVar = Counted(title="Answers", columns=("answer",), labels_in=_found, known=lambda *_: _OUTCOMES)
+    compared: ClassVar = Compared(what="answers", columns=("answer",), said_in=_said_in)
 
     text: str
     question: str

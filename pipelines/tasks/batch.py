@@ -19,6 +19,7 @@ from pipelines.formats.batch_lines import LINE_KEYS, SUCCESS, answered_line, usa
 from pipelines.formats.json_line import is_encodable
 from pipelines.kinds import INVALID_VALUE, MISSING_VALUE
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
@@ -30,12 +31,24 @@ URLS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 _MAX_SHOWN = 64
 
 
+def _said_in(row: Mapping[str, Any]) -> Said:
+    """The messages or texts of an answer's choices; of embeddings their numbers, or their base64 text where that was asked for."""
+    body = row["body"]
+    if "choices" in body:
+        return Said(answers=[choice.get("message", choice.get("text")) for choice in body["choices"]])
+    vectors = [item["embedding"] for item in body["data"]]
+    if any(isinstance(vector, str) for vector in vectors):
+        return Said(answers=vectors)
+    return Said(numbers=[number for vector in vectors for number in vector])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTask(Task):
     """The requests of a batch file, by the routes of the HTTP API. It has no keys: the lines say everything."""
 
     kind: ClassVar = "batch"
     calls_api: ClassVar = True
+    compared: ClassVar = Compared(what="answers of the API", columns=("body",), said_in=_said_in)
     unit_rows: ClassVar = GENERATE_UNIT_ROWS
 
     def templates(self) -> Iterator[tuple[str, str]]:

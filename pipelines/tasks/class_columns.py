@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.judged import Claim, Form, Judged
 from pipelines.task_base.task import Counted
 from pipelines.tasks.windows import Merging
@@ -104,6 +105,17 @@ def _claims_in(row: Mapping[str, Any]) -> Sequence[Claim]:
 JUDGED = Judged(
     columns=("label", "score", "labels"), form_in=_form_in, claims_in=_claims_in, more={"labels": ("scores",)}
 )
+
+
+def _said_in(row: Mapping[str, Any]) -> Said:
+    if "labels" in row:
+        return Said(answers=row["labels"], labels=row["labels"], numbers=row["scores"])
+    if row["label"] is None:
+        return Said(numbers=row["scores"])
+    return Said(answers=[row["label"]], labels=[row["label"]], is_one_label=True, numbers=row["scores"])
+
+
+COMPARED = Compared(what="labels", columns=("label", "labels", "scores"), said_in=_said_in)
 
 
 def _score_maps(names: Sequence[str], shown: npt.NDArray[np.float32]) -> "pa.Array[Any]":

@@ -20,7 +20,7 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Int32Array, Piece, Row, RowEncoder
 from pipelines.task_base.task import Task
-from pipelines.tasks.class_columns import COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
+from pipelines.tasks.class_columns import COMPARED, COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, protected, too_long
 from pipelines.tasks.windows import REMEDY, Merging, merged_window_size
 
@@ -35,6 +35,7 @@ class ClassifyTask(Task):
     kind: ClassVar = "classify"
     counted: ClassVar = COUNTED
     judged: ClassVar = JUDGED
+    compared: ClassVar = COMPARED
 
     text: str
     windows: Merging | None = None

@@ -18,6 +18,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
@@ -37,6 +38,9 @@ class EmbedTask(Task):
     """
 
     kind: ClassVar = "embed"
+    compared: ClassVar = Compared(
+        what="vectors", columns=("embedding",), said_in=lambda row: Said(numbers=row["embedding"])
+    )
 
     text: str
     pooling: AskedPooling = "auto"

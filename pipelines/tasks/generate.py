@@ -17,6 +17,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT, INVALID_VALUE, MISSING_VALUE, NULL_VALUE
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
@@ -59,6 +60,7 @@ class GenerateTask(Task):
         columns=("finish_reason",),
         labels_in=lambda row: [(str(row["finish_reason"]), None)],
     )
+    compared: ClassVar = Compared(what="texts", columns=("text",), said_in=lambda row: Said(answers=[row["text"]]))
 
     prompt: str | None = None
     messages: tuple[Mapping[str, Any], ...] | None = None

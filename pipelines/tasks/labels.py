@@ -29,7 +29,7 @@ from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import RowEncoder
 from pipelines.task_base.task import Task
-from pipelines.tasks.class_columns import COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
+from pipelines.tasks.class_columns import COMPARED, COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
 from pipelines.tasks.encoding import check_head
 from pipelines.tasks.label_encoder import LabelEncoder
 from pipelines.tasks.messages import Messages, templates_in
@@ -53,6 +53,7 @@ class LabelsTask(Task):
     kind: ClassVar = "classify"
     counted: ClassVar = COUNTED
     judged: ClassVar = JUDGED
+    compared: ClassVar = COMPARED
 
     text: str | None = None
     labels: tuple[str, ...]

@@ -17,6 +17,7 @@ from models.tasks.rerank import AskedForm, Pair, Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
@@ -35,6 +36,9 @@ class RerankTask(Task):
     """
 
     kind: ClassVar = "rerank"
+    compared: ClassVar = Compared(
+        what="scores", columns=("score",), said_in=lambda row: Said(numbers={"score": row["score"]})
+    )
 
     query: str
     document: str

@@ -12,6 +12,7 @@ from models.tasks.spans import Span, TaggedTokens, TagScheme, find_spans
 from models.text.tokenizer import Encoding, Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.judged import Claim, Judged
 from pipelines.task_base.pace import Pace
@@ -30,6 +31,11 @@ def _claims_in(row: Mapping[str, Any]) -> Sequence[Claim]:
     ]
 
 
+def _said_in(row: Mapping[str, Any]) -> Said:
+    spans = [([span["start"], span["end"], span["label"]], span["score"]) for span in row["spans"]]
+    return Said(answers=[span for span, _ in spans], numbers={str(span): score for span, score in spans})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpansTask(Task):
     """The spans of a text that a token-classification head finds.
@@ -45,6 +51,7 @@ class SpansTask(Task):
         known=lambda _, class_names: TagScheme.of(class_names).labels,
     )
     judged: ClassVar = Judged(columns=("spans",), form_in=lambda _: "spans", claims_in=_claims_in)
+    compared: ClassVar = Compared(what="spans", columns=("spans",), said_in=_said_in)
 
     text: str
     window: int | None = None

@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_lists_the_commands() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("run", "plan", "check", "report", "bench", "demo"):
+    for command in ("run", "plan", "check", "report", "compare", "bench", "demo"):
         assert f" {command} " in result.output
 
 

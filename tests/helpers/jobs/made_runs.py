@@ -58,11 +58,12 @@ class MadeRun:
     options: Mapping[str, Any] = field(default_factory=dict)
     truth: str | None = None
     model: str = "nowhere"
+    input_format: str | None = None
 
     def write(self, out: Path | str) -> OutputSpec:
         """The folder."""
         output = OutputSpec(path=str(out), format=self.format, prefix=self.prefix, storage_options=self.options)
-        source = InputSpec(paths=tuple(map(str, self.paths)), columns=self.columns)
+        source = InputSpec(paths=tuple(map(str, self.paths)), format=self.input_format, columns=self.columns)
         job = Job(
             name="made",
             model=ModelSpec(path=self.model),
