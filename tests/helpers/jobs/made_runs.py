@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipelines.formats.schema import Columns
+from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec, Job, ModelSpec, OutputFormat, OutputSpec
 from pipelines.ledger.ledger import Ledger
 from pipelines.rows.rows import FinishedUnit, RowFailure, UnitRows
@@ -56,6 +57,7 @@ class MadeRun:
     format: OutputFormat = "parquet"
     prefix: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    input_options: Mapping[str, Any] = field(default_factory=dict)
     truth: str | None = None
     model: str = "nowhere"
     input_format: str | None = None
@@ -63,7 +65,12 @@ class MadeRun:
     def write(self, out: Path | str) -> OutputSpec:
         """The folder."""
         output = OutputSpec(path=str(out), format=self.format, prefix=self.prefix, storage_options=self.options)
-        source = InputSpec(paths=tuple(map(str, self.paths)), format=self.input_format, columns=self.columns)
+        source = InputSpec(
+            paths=tuple(map(str, self.paths)),
+            format=self.input_format,
+            columns=self.columns,
+            storage_options=self.input_options,
+        )
         job = Job(
             name="made",
             model=ModelSpec(path=self.model),
@@ -73,12 +80,12 @@ class MadeRun:
             truth=self.truth,
         )
         columns = Columns(carried=self.columns, required=frozenset(self.required))
-        with Ledger.open(job, {}) as ledger:
+        with Ledger.open(job, {"unit_rows": self.unit_rows}) as ledger:
             sources = list_sources(source)
             record = ledger.write_plan(
                 lambda sink: plan_units(sources, source, columns, unit_rows=self.unit_rows, limit=self.limit, sink=sink)
             )
-            reader, first = UnitReader(schema=record.schema), 0
+            reader, first = UnitReader(schema=record.schema, storage=Storage.of(source)), 0
             for unit in ledger.pending_units(ledger.survey()):
                 if unit.index not in self.missing:
                     ledger.committer().commit(self._finished(reader.read_unit(unit), first))

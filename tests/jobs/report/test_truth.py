@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
+import yaml
 from typer.testing import CliRunner
 
 from jobs.cli import app
@@ -290,6 +292,26 @@ def test_the_argument_goes_before_what_the_run_was_planned_with(tmp_path: Path) 
     output = classified(tmp_path, truth="truth")
     assert invoke("report", output.path, "--truth", "id").exit_code == 0
     assert json.loads((tmp_path / "out/report.json").read_text())["truth"]["column"] == "id"
+
+
+def test_the_spec_that_is_given_says_the_truth_and_how_its_storage_is_reached(
+    tmp_path: Path, s3_options: dict[str, Any]
+) -> None:
+    """The input is in a bucket, whose options no run keeps."""
+    place = f"bucket/{tmp_path.name}/rows.jsonl"
+    rows = [{"id": row, "body": f"text {row}", "truth": truth} for row, truth in enumerate(TRUTH)]
+    s3fs.S3FileSystem(**s3_options).pipe(place, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    output = classified(tmp_path, paths=[f"s3://{place}"], input_options=s3_options)
+    spec = {
+        "name": "made", "model": {"path": "nowhere"}, "task": {"kind": "classify", "text": "{{ body }}"},
+        "input": {"paths": [f"s3://{place}"], "columns": ["id"], "storage_options": s3_options},
+        "output": {"path": output.path}, "report": {"truth": "truth"},
+    }  # fmt: skip
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    assert invoke("report", output.path, "--spec", tmp_path / "spec.yaml").exit_code == 0
+    found = json.loads((tmp_path / "out/report.json").read_text())["truth"]
+    assert found["accuracy"] == pytest.approx(7 / 12)
+    assert found["disagreements"][0]["inputs"]["body"] == "text 7"
 
 
 def test_a_truth_that_cannot_be_used_ends_with_2_and_the_rest_is_reported(tmp_path: Path) -> None:
