@@ -56,9 +56,10 @@ def _only(found: Comparison) -> list[str]:
         f"  only in {one}  {only.num_failed + only.num_absent:,}: {only.num_failed:,} are dead letters in {other}, "
         f"{only.num_absent:,} are not there"
         for one, other, only in pairs
+        if only.num_failed or only.num_absent
     ]
-    without = [f"  in none    {found.num_without:,}"] if found.num_without else []
-    return ["rows that do not have a result in both", *lines, *without]
+    lines += [f"  in none    {found.num_without:,}"] if found.num_without else []
+    return ["rows that do not have a result in both", *lines] if lines else []
 
 
 def _labels(tally: Tally) -> list[str]:

@@ -347,6 +347,21 @@ def test_the_command_shows_figures_and_the_first_rows_and_writes_them_all(tmp_pa
     assert list(tmp_path.glob("*.partial")) == []
 
 
+def test_the_command_shows_several_labels_a_row_one_by_one(tmp_path: Path) -> None:
+    first, second = ["ab"] * 4 + ["a"] * 2 + [""] * 6, ["ba"] * 4 + ["c"] * 2 + ["a"] * 2 + [""] * 4
+    a, b = made(tmp_path, "a", several(first)), made(tmp_path, "b", several(second))
+    stdout = invoke("compare", a.path, b.path, "--show", "0").stdout
+    assert "agreement      0.6667  8 of 12 rows have equal labels" in stdout
+    assert "numbers        mean difference 0.0833, largest 0.5, over 36" in stdout
+    table = [line.split() for line in stdout.partition("labels, by the rows that have them\n")[2].splitlines()[:4]]
+    assert table == [
+        ["both", "a", "alone", "b", "alone", "neither", "kappa"], ["a", "4", "2", "2", "4", "0.3333"],
+        ["b", "4", "0", "0", "8", "1.0000"], ["c", "0", "0", "2", "10", "0.0000"],
+    ]  # fmt: skip
+    assert "do not have a result in both" not in stdout
+    assert "4 rows differ" in stdout
+
+
 def test_labels_are_a_table_that_a_terminal_can_be_shown(tmp_path: Path) -> None:
     a = made(tmp_path, "a", labelled(["a\x1b[2J"] * 6 + ["b"] * 6))
     b = made(tmp_path, "b", labelled(["a\x1b[2J"] * 5 + ["b"] * 7))
