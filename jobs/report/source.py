@@ -150,12 +150,7 @@ class RunOutput:
         receipt = self._receipt(unit.index)
         failed = {letter["row"] for letter in self._letters(receipt)} if receipt.num_failed else frozenset()
         numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
-        rows = self._rows(receipt, columns)
-        if len(rows) != len(numbers):
-            raise DamageError(
-                f"{self.store.location}/{receipt.data.name} has {len(rows)} rows, and its unit {len(numbers)}; {REPAIR}"
-            )
-        return list(zip(numbers, rows, strict=True))
+        return list(zip(numbers, self._rows(receipt, columns), strict=True))
 
     def _rows(self, receipt: Receipt, columns: Sequence[str] | None) -> list[JsonRow]:
         with self._reading(receipt.data) as file:
