@@ -21,6 +21,8 @@ from pipelines.errors import ClusterError, FingerprintError, LeaseError, OutputE
 from pipelines.job import Job
 from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
 from pipelines.opened import Opening
+from pipelines.tasks.generate import GenerateTask
+from tests.helpers.jobs.made_runs import MadeRun
 
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
@@ -177,6 +179,23 @@ def test_a_report_that_fails_leaves_the_status_to_the_run(
     result = invoke("run", spec)
     assert result.exit_code == status
     assert "the report could not be written (FileNotFoundError: bucket/out/receipts)" in result.stderr
+
+
+def test_a_truth_that_cannot_be_used_leaves_the_status_to_the_run(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The run's task is another by the time its report is written, as its results have no labels."""
+
+    def fake_run(job: Job, **rest: object) -> RunSummary:
+        made = MadeRun(task=GenerateTask(prompt="x"), paths=job.input.paths, results={"text": ["x"] * 20})
+        made.write(job.output.path)
+        return RunSummary(exit_status=0, message="that was it", output="o", progress=Progress(phase="running"))
+
+    monkeypatch.setattr(pipelines.run, "run", fake_run)
+    result = invoke("run", spec, "--set", "report.truth=body")
+    assert result.exit_code == 0
+    assert f"millrace: report: {tmp_path}/out/report.html\n" in result.stderr
+    assert "millrace: report.truth: the results of this task of the kind generate have no labels" in result.stderr
 
 
 def test_address_in_the_spec_is_used_unless_one_is_given(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
