@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.compare.pairs import Pair, pairs_by_column, pairs_by_place
+from jobs.compare.pairs import RowPair, pairs_by_column, pairs_by_place
 from jobs.compare.sides import SideRow, Sides
-from jobs.compare.tally import Tally
+from jobs.compare.tally import AgreementTally
 
 OnDifference = Callable[["Differing"], None]
 
@@ -16,7 +16,7 @@ class Differing:
     """A row whose results differ (`differs` is answers or numbers), or that one run alone has a result of (`only in a`, `only in b`)."""
 
     differs: str
-    pair: Pair
+    pair: RowPair
 
     @property
     def place(self) -> SideRow:
@@ -52,7 +52,7 @@ class Comparison:
 
     sides: Sides
     by: str | None
-    tally: Tally
+    tally: AgreementTally
     only_a: OnlyIn = field(default_factory=OnlyIn)
     only_b: OnlyIn = field(default_factory=OnlyIn)
     num_without: int = 0
@@ -70,7 +70,7 @@ def compare_runs(
     """
     if by is None:
         sides.check_files()
-    found = Comparison(sides=sides, by=by, tally=Tally(tolerance=tolerance))
+    found = Comparison(sides=sides, by=by, tally=AgreementTally(tolerance=tolerance))
     for pair in pairs_by_place(sides) if by is None else pairs_by_column(sides, by):
         differs = _add(found, pair)
         if differs is not None:
@@ -78,7 +78,7 @@ def compare_runs(
     return found
 
 
-def _add(found: Comparison, pair: Pair) -> str | None:
+def _add(found: Comparison, pair: RowPair) -> str | None:
     a, b = (None if row is None else row.result for row in (pair.a, pair.b))
     if a is not None and b is not None:
         return found.tally.add(found.sides.a.said(a), found.sides.b.said(b))

@@ -13,14 +13,14 @@ from pipelines.formats.schema import shown_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
+class RowPair:
     """One row in both runs; None where one does not have it at all."""
 
     a: SideRow | None
     b: SideRow | None
 
 
-def pairs_by_place(sides: Sides) -> Iterator[Pair]:
+def pairs_by_place(sides: Sides) -> Iterator[RowPair]:
     """The rows of every file of either run, those of both together."""
     for file in dict.fromkeys((*sides.a.files, *sides.b.files)):
         tagged = (
@@ -30,10 +30,10 @@ def pairs_by_place(sides: Sides) -> Iterator[Pair]:
         merged = heapq.merge(*tagged, key=lambda entry: entry[:2])
         for _, entries in groupby(merged, key=lambda entry: entry[0]):
             found = {side: row for _, side, row in entries}
-            yield Pair(a=found.get("a"), b=found.get("b"))
+            yield RowPair(a=found.get("a"), b=found.get("b"))
 
 
-def pairs_by_column(sides: Sides, column: str) -> Iterator[Pair]:
+def pairs_by_column(sides: Sides, column: str) -> Iterator[RowPair]:
     """The rows of the second run with those of the first that have the same value in `column`, then what is left of the first. Holds the
     first run's results. Dead letters carry nothing, so they have no partner.
 
@@ -43,12 +43,12 @@ def pairs_by_column(sides: Sides, column: str) -> Iterator[Pair]:
     left: dict[bytes, SideRow] = {}
     for key, row in _keyed(sides.a, column):
         if key is None:
-            yield Pair(a=row, b=None)
+            yield RowPair(a=row, b=None)
         else:
             left[key] = row
     for key, row in _keyed(sides.b, column):
-        yield Pair(a=None if key is None else left.pop(key, None), b=row)
-    yield from (Pair(a=row, b=None) for row in left.values())
+        yield RowPair(a=None if key is None else left.pop(key, None), b=row)
+    yield from (RowPair(a=row, b=None) for row in left.values())
 
 
 def _keyed(side: Side, column: str) -> Iterator[tuple[bytes | None, SideRow]]:

@@ -33,7 +33,7 @@ class LabelPair:
 
 
 @dataclass(slots=True)
-class Tally:
+class AgreementTally:
     """Rows that have a result in both runs. `tolerance` is how far numbers may be apart in rows that count as equal, where there is
     nothing but numbers."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.compare.compare import Comparison, Differing, OnlyIn
-from jobs.compare.tally import Tally
+from jobs.compare.tally import AgreementTally
 from jobs.report.rows import shortened
 from jobs.show.terminal import in_a_line
 from pipelines.formats.json_values import dump_json
@@ -32,7 +32,7 @@ def comparison_text(found: Comparison, shown: Sequence[Differing], diff: str | N
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
-def _figures(tally: Tally, what: str) -> list[str]:
+def _figures(tally: AgreementTally, what: str) -> list[str]:
     lines = []
     if tally.agreement is not None:
         equal = f"{tally.num_equal:,} of {tally.num_answered:,} rows have equal {what}"
@@ -62,7 +62,7 @@ def _only(found: Comparison) -> list[str]:
     return ["rows that do not have a result in both", *lines] if lines else []
 
 
-def _labels(tally: Tally) -> list[str]:
+def _labels(tally: AgreementTally) -> list[str]:
     """Which label met which; where rows have several, how each was given."""
     found = tally.labels()
     if not found:
