@@ -21,6 +21,7 @@ DEFAULT_GPU_FRACTION = 0.9
 DEFAULT_CPU_FRACTION = 0.25
 MAX_DEFAULT_CPU_BYTES = 4 * 2**30
 MAX_STATE_FRACTION = 0.5  # of the cache's bytes that recurrent states may take
+SNAPSHOT_FRACTION = 0.25  # of what these leave, for states that are kept for prompts to come
 
 
 def state_bytes(specs: Sequence[Spec], dtype: torch.dtype) -> int:
@@ -58,6 +59,31 @@ def num_slots_for(specs: Sequence[Spec], *, cache_bytes: int, dtype: torch.dtype
     return slots
 
 
+def num_snapshots_for(
+    specs: Sequence[Spec],
+    *,
+    cache_bytes: int,
+    dtype: torch.dtype,
+    max_num_seqs: int,
+    max_model_len: int,
+    stride_tokens: int,
+) -> int:
+    """How many states are kept for prompts that begin alike: those that `SNAPSHOT_FRACTION` of what running sequences' states
+    leave of `cache_bytes` has room for, but no more than all sequences at full length could leave, with one each `stride_tokens`
+    and one more; 0 for a network without states, or if `stride_tokens` is 0. That there is no room for one is logged."""
+    per_sequence = state_bytes(specs, dtype)
+    if not (per_sequence and stride_tokens):
+        return 0
+    room = int(SNAPSHOT_FRACTION * (cache_bytes - max_num_seqs * per_sequence)) // per_sequence
+    if not room:
+        logger.warning(
+            "a cache of %d bytes has no room to keep the state of a prefix, which takes %d: prompts that begin alike are computed "
+            "whole; raise cache_bytes, or set state_stride to 0",
+            cache_bytes, per_sequence,
+        )  # fmt: skip
+    return min(room, max_num_seqs * (1 + max_model_len // stride_tokens))
+
+
 def num_blocks_for(
     specs: Sequence[Spec],
     *,
@@ -66,9 +92,10 @@ def num_blocks_for(
     dtype: torch.dtype,
     max_num_seqs: int,
     max_model_len: int,
+    num_snapshots: int = 0,
 ) -> int:
-    """How many blocks `cache_bytes` hold beside the states of `max_num_seqs` sequences, over all call sites; never more
-    than every sequence at full length could use.
+    """How many blocks `cache_bytes` hold beside the states of `max_num_seqs` sequences and `num_snapshots` kept ones, over all
+    call sites; never more than every sequence at full length could use.
 
     Raises:
         ConfigError: not one block fits. A request that needs more than all blocks is refused when it comes.
@@ -77,7 +104,8 @@ def num_blocks_for(
     per_sequence = -(-max_model_len // block_size)
     blocks = max_num_seqs * per_sequence
     if block_bytes:  # a network may have no attention at all
-        blocks = min((cache_bytes - max_num_seqs * state_bytes(specs, dtype)) // block_bytes, blocks)
+        num_states = max_num_seqs + num_snapshots
+        blocks = min((cache_bytes - num_states * state_bytes(specs, dtype)) // block_bytes, blocks)
     if blocks < 1:
         raise ConfigError(
             f"a cache of {cache_bytes:,} bytes holds no block of {block_size} tokens, which takes {block_bytes:,}: "
@@ -114,6 +142,15 @@ def allocate(
 def pages_of(caches: Sequence[Cache]) -> list[torch.Tensor]:
     """The keys and the values of every call site of attention: tensors whose first dimension is the block."""
     return [pages for cache in caches if isinstance(cache, KvCache) for pages in (cache.k, cache.v)]
+
+
+def copy_states(caches: Sequence[Cache], moves: Sequence[tuple[int, int]], device: torch.device) -> None:
+    """Copies states of every call site, from rows to other rows, all at once."""
+    if moves:
+        sources, targets = torch.tensor(moves, device=device).T
+        for cache in caches:
+            if isinstance(cache, StateCache):
+                cache.copy_rows(sources, targets)
 
 
 def default_bytes(device: torch.device, gpu_memory_fraction: float | None, *, num_sharing: int = 1) -> int:

@@ -10,6 +10,7 @@ ONLINE_PART = 4
 """The budget of a step with online requests is the full one divided by this."""
 
 MAX_SEQS = 1 << 16
+DEFAULT_STATE_STRIDE_TOKENS = 512
 KIND = "engine option"
 """What errors call one."""
 
@@ -47,6 +48,14 @@ class EngineOptions:
     block_size: Annotated[int | None, Option("a page of the KV cache", unit="tokens", least=1, unset="by device")] = (
         None
     )
+    state_stride: Annotated[
+        int | None,
+        Option(
+            "blocks between the states of a recurrent network (Zamba2) that are kept for prompts that begin alike; 0: none are kept",
+            least=0,
+            unset="512 tokens",
+        ),
+    ] = None
     cache_bytes: Annotated[
         int | None, Option("size of a shard's KV cache", unit="bytes", least=1, unset="by free memory")
     ] = None
@@ -67,6 +76,12 @@ class EngineOptions:
             raise OptionError("gpu_memory_fraction", problem, KIND)
         if self.max_num_batched_tokens is not None:
             self.online_budget(self.max_num_batched_tokens, self.max_num_seqs)
+
+    def state_stride_blocks(self, block_size: int) -> int:
+        """Blocks between kept states, where a block has so many tokens; 0: none are kept."""
+        if self.state_stride is None:
+            return max(1, DEFAULT_STATE_STRIDE_TOKENS // block_size)
+        return self.state_stride
 
     def online_budget(self, max_num_batched_tokens: int, max_num_seqs: int) -> int:
         """The most tokens of a step while there are online requests, given what the device settled for the other two. By
@@ -93,5 +108,6 @@ class EngineKeywords(TypedDict, total=False):
     max_num_batched_tokens: int | None
     online_batched_tokens: int | None
     block_size: int | None
+    state_stride: int | None
     cache_bytes: int | None
     gpu_memory_fraction: float | None

@@ -4,7 +4,8 @@ The host sends integers by slot; block tables, sampling parameters and each slot
 GPU `launch` only queues work, so the next plan can be launched before the first one's tokens reach the host.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -49,6 +50,15 @@ class LaunchedStep:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _KeptStates:
+    """States that a step leaves for prompts to come: (sequence, n, row) those `within` its share, as `Layout.kept` has them, and
+    (slot, row) those that stand in their slots `after` the step."""
+
+    within: list[tuple[int, int, int]] = field(default_factory=list)
+    after: list[tuple[int, int]] = field(default_factory=list)
+
+
 class Runner:
     """Executes plans on one loaded causal model."""
 
@@ -69,6 +79,15 @@ class Runner:
         self.max_num_seqs = caches.num_slots_for(
             specs, cache_bytes=cache_bytes, dtype=loaded.dtype, max_num_seqs=options.max_num_seqs
         )
+        self.state_stride = options.state_stride_blocks(self.block_size)
+        self.num_snapshots = caches.num_snapshots_for(
+            specs,
+            cache_bytes=cache_bytes,
+            dtype=loaded.dtype,
+            max_num_seqs=self.max_num_seqs,
+            max_model_len=loaded.max_model_len,
+            stride_tokens=self.state_stride * self.block_size,
+        )
         self.num_blocks = caches.num_blocks_for(
             specs,
             cache_bytes=cache_bytes,
@@ -76,7 +95,9 @@ class Runner:
             dtype=loaded.dtype,
             max_num_seqs=self.max_num_seqs,
             max_model_len=loaded.max_model_len,
+            num_snapshots=self.num_snapshots,
         )
+        num_states = self.max_num_seqs + self.num_snapshots  # rows of kept states stand behind the slots
         self._caches = caches.allocate(
             specs,
             loaded.backend,
@@ -84,15 +105,16 @@ class Runner:
             block_size=self.block_size,
             dtype=loaded.dtype,
             device=self._device,
-            num_slots=self.max_num_seqs,
+            num_slots=num_states,
         )
         self.memory = MemoryPlan(
             num_shards=self._tp.size,
             weights_bytes=loaded.weights_bytes,
             cache_bytes=self.num_blocks * self.block_size * caches.token_bytes(specs, loaded.dtype)
-            + self.max_num_seqs * caches.state_bytes(specs, loaded.dtype),
+            + num_states * caches.state_bytes(specs, loaded.dtype),
             num_tokens=self.num_blocks * self.block_size,
             num_seqs=self.max_num_seqs,
+            num_snapshots=self.num_snapshots,
         )
         self._pages = caches.pages_of(self._caches)
         width = -(-loaded.max_model_len // self.block_size)
@@ -121,8 +143,12 @@ class Runner:
             for index, targets in plan.targets.items()
         }
         rows = np.concatenate([ends[samplers] - 1, *target_rows.values()])
-        batch = self._batch(plan, slots, starts, counts, rows if rows.size else np.zeros(1, dtype=np.int64))
+        kept = self._kept(plan)
+        batch = self._batch(
+            plan, slots, starts, counts, rows if rows.size else np.zeros(1, dtype=np.int64), kept.within
+        )
         hidden = self._loaded.model(batch, self._caches)  # [R, H]
+        caches.copy_states(self._caches, kept.after, self._device)
         tokens: torch.Tensor | None = None
         logprobs: dict[int, LogprobTable] = {}
         if samplers.size:
@@ -148,6 +174,21 @@ class Runner:
             sources, targets = torch.tensor(plan.copies, device=self._device).T
             for pages in self._pages:
                 pages.index_copy_(0, targets, pages.index_select(0, sources))
+        moves = [(self.max_num_seqs + row, slot) for row, slot in plan.resumed]
+        caches.copy_states(self._caches, moves, self._device)
+
+    def _kept(self, plan: StepPlan) -> _KeptStates:
+        """The plan's `kept` by when they are there."""
+        places = {slot: index for index, slot in enumerate(plan.slots)} if plan.kept else {}
+        kept = _KeptStates()
+        for slot, end, row in plan.kept:
+            index, target = places[slot], self.max_num_seqs + row
+            count = end - plan.starts[index]
+            if count == plan.counts[index]:
+                kept.after.append((slot, target))
+            else:
+                kept.within.append((index, count, target))
+        return kept
 
     def _remember(self, admission: Admission) -> None:
         """Keeps a sequence's tokens where its draws look back at them. Only rank 0 draws."""
@@ -160,7 +201,13 @@ class Runner:
         self._history[admission.slot, : tokens.numel()] = tokens
 
     def _batch(
-        self, plan: StepPlan, slots: np.ndarray, starts: np.ndarray, counts: np.ndarray, rows: np.ndarray
+        self,
+        plan: StepPlan,
+        slots: np.ndarray,
+        starts: np.ndarray,
+        counts: np.ndarray,
+        rows: np.ndarray,
+        kept: Sequence[tuple[int, int, int]],
     ) -> Batch:
         ids = np.array(plan.token_ids, dtype=np.int64)
         owner = np.repeat(np.arange(counts.size), counts)
@@ -178,6 +225,7 @@ class Runner:
             block_size=self.block_size,
             slots=slots,
             num_given=self._num_prompt[slots],
+            kept=tuple(kept),
         )
         return Batch(
             token_ids=token_ids,

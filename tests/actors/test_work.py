@@ -50,7 +50,7 @@ def test_an_answer_pickles_in_a_few_bytes_more_than_its_text_and_tokens() -> Non
 def test_every_size_reaches_the_engine(cache: dict[str, Any]) -> None:
     sizes: dict[str, Any] = {
         "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512, "online_batched_tokens": 64, "block_size": 16,
-        "tensor_parallel_size": 2, **cache,
+        "state_stride": 8, "tensor_parallel_size": 2, **cache,
     }  # fmt: skip
     assert {field.name for field in fields(EngineOptions)} == {*sizes, "cache_bytes", "gpu_memory_fraction"}
     assert EngineSettings(path="m", **sizes).options == EngineOptions(**sizes)

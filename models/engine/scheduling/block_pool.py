@@ -6,8 +6,8 @@ in `caches`.
 """
 
 import heapq
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from models.errors import EngineError
@@ -22,10 +22,12 @@ MAX_IDLE_FRACTION = 0.25  # of the pool, where it is kept dense
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixMatch:
-    """The longest shared prefix found: its blocks, and the prefix number at its end."""
+    """A prefix that is shared: its blocks, and the prefix number at its end. `num_found` blocks of it are known, those that are of
+    no use included."""
 
     blocks: list[int]
     prefix: int
+    num_found: int
 
 
 class BlockPool:
@@ -34,13 +36,21 @@ class BlockPool:
     Blocks with low numbers are handed out first. `min_density` is for an attention backend that walks the used part of
     the pool as a whole: at least that part of it is kept held, by `compact`, and a quarter of all blocks may be idle. 0
     leaves blocks where they are, and idle ones for as long as there is room. `shares_prefixes` False is for a network whose
-    recurrent states no block holds: no prefix is ever found.
+    recurrent states nothing keeps: no prefix is ever found. `on_forget` is told the number of every prefix that cannot be found
+    any more.
     """
 
     def __init__(
-        self, num_blocks: int, block_size: int, *, min_density: float = 0.0, shares_prefixes: bool = True
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        min_density: float = 0.0,
+        shares_prefixes: bool = True,
+        on_forget: Callable[[int], None] | None = None,
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
+        self._on_forget = on_forget
         self._min_density, self._shares_prefixes = min_density, shares_prefixes
         self._end = 0  # no block from here on is held
         self._free = list(range(num_blocks))  # a heap
@@ -98,19 +108,32 @@ class BlockPool:
             while len(self._idle) > MAX_IDLE_FRACTION * self.num_blocks:
                 self._evict()
 
-    def share(self, token_ids: Sequence[int], prefix: int = NO_PREFIX) -> PrefixMatch:
-        """Takes a hold on the longest run of known full blocks that starts `token_ids` and leaves at least one token
-        to compute. `prefix` is the number before the first block: negative ones keep families of prefixes apart."""
+    def find(self, token_ids: Sequence[int], prefix: int = NO_PREFIX) -> list[int]:
+        """The longest run of known full blocks that starts `token_ids` and leaves at least one token to compute. `prefix` is the
+        number before the first block: negative ones keep families of prefixes apart."""
         blocks: list[int] = []
         for start in range(0, len(token_ids) - self.block_size, self.block_size):
             block = self._block_of.get((prefix, tuple(token_ids[start : start + self.block_size])))
             if block is None:
                 break
-            self._hold(block)
-            self._idle.pop(block, None)
             blocks.append(block)
             prefix = self._numbers[block]
-        return PrefixMatch(blocks=blocks, prefix=prefix)
+        return blocks
+
+    def prefix_of(self, block: int) -> int:
+        """The number of the prefix that ends with a block that was found."""
+        return self._numbers[block]
+
+    def share(
+        self, token_ids: Sequence[int], prefix: int = NO_PREFIX, usable: Callable[[Sequence[int]], int] = len
+    ) -> PrefixMatch:
+        """Takes a hold on what `find` finds, or on as many of these blocks as `usable` says of their prefixes' numbers."""
+        found = self.find(token_ids, prefix)
+        blocks = found[: usable([self._numbers[block] for block in found])]
+        for block in blocks:
+            self._hold(block)
+            self._idle.pop(block, None)
+        return PrefixMatch(blocks=blocks, prefix=self._numbers[blocks[-1]] if blocks else prefix, num_found=len(found))
 
     def register(self, block: int, prefix: int, token_ids: Sequence[int]) -> int:
         """Makes a full, computed block findable: `prefix` is the number of what leads up to it. Returns the number
@@ -153,6 +176,25 @@ class BlockPool:
         self._rename(moves)
         self._end = num_held
         return moves
+
+    def check_holders(self, held: Iterable[int]) -> None:
+        """Every block is held as often as it stands in `held`.
+
+        Raises:
+            EngineError: one is not; the text has the numbers.
+        """
+        counts = Counter(held)
+        wrong = [block for block, holders in enumerate(self._holders) if holders != counts[block]]
+        if wrong:
+            raise EngineError(
+                f"{len(wrong)} blocks are held more or less often than they are used; block {wrong[0]} "
+                f"{self._holders[wrong[0]]} times for {counts[wrong[0]]} uses"
+            )
+
+    @property
+    def prefixes(self) -> set[int]:
+        """The numbers of all prefixes that can be found."""
+        return set(self._numbers.values())
 
     def check_integrity(self) -> None:
         """Free, idle and held blocks add up to the pool, and no block is two of these.
@@ -198,5 +240,7 @@ class BlockPool:
         either."""
         block, _ = self._idle.popitem(last=False)
         del self._block_of[self._prefix_of.pop(block)]
-        del self._numbers[block]
+        number = self._numbers.pop(block)
         heapq.heappush(self._free, block)
+        if self._on_forget is not None:
+            self._on_forget(number)

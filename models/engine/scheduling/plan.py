@@ -38,7 +38,9 @@ class StepPlan:
     content means nothing. `targets` maps an index into these lists to the prompt tokens whose log probabilities are
     wanted:
     the token after each of that sequence's computed ones. `copies` are (from, to) blocks to be copied before the
-    step. `regimes` are the sequences' rope regimes, for a model that has several.
+    step. `regimes` are the sequences' rope regimes, for a model that has several. Of a model with recurrent states, `resumed`
+    are (row, slot): the state kept in that row is copied to the slot before the step; and `kept` are (slot, n, row): the state
+    after the first n tokens of the sequence in that slot, which the step computes, is copied to the row.
     """
 
     slots: list[int]
@@ -52,6 +54,8 @@ class StepPlan:
     targets: dict[int, list[int]] = field(default_factory=dict)
     copies: list[tuple[int, int]] = field(default_factory=list)
     regimes: list[int] = field(default_factory=list)
+    resumed: list[tuple[int, int]] = field(default_factory=list)
+    kept: list[tuple[int, int, int]] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> int:

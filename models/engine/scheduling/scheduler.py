@@ -5,7 +5,8 @@ many tokens there are, so the plan names a token that is still being sampled as 
 turns out to have stopped drops its extra step.
 
 Online before batch: no batch sequence gets a token of a step that an online one could have had, and none keeps a slot
-or a block that an online one waits for.
+or a block that an online one waits for. But a recurrent network's prompts are cut between whole chunks of its scan, so that
+less than a chunk may be left to others.
 
 Integers only: no tensors, no text. Stop strings are the engine's, which ends a sequence through `finish`.
 """
@@ -19,11 +20,13 @@ from models.engine.scheduling.lane import Lane
 from models.engine.scheduling.plan import StepPlan
 from models.engine.scheduling.request import PRIORITIES, FinishReason, Priority, Request, TokenLogprobs
 from models.engine.scheduling.sequence import NO_SLOT, Sequence
+from models.engine.scheduling.states import KeptStates
 from models.engine.scheduling.step import Share, Step
 from models.engine.scheduling.tables import BlockTables
 from models.errors import RequestError
 
 MIN_FREE_FRACTION = 0.01  # of the pool; kept back from admissions while others run, so that they can grow
+MAX_PASSED_OVER = 64  # sequences that a step leaves waiting for what it computes of their beginnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +55,8 @@ class Scheduler:
 
     `window` is the largest number of keys that any layer of the model sees, None for all: blocks before it are given
     back while a sequence runs. `regime` tells the rope regime of a sequence from its prompt tokens and its tokens in
-    all; a running sequence whose regime changes is computed again from its first token.
+    all; a running sequence whose regime changes is computed again from its first token. `states` are those of a recurrent
+    network, as far as they are kept.
     """
 
     def __init__(
@@ -65,9 +69,10 @@ class Scheduler:
         max_model_len: int,
         window: int | None = None,
         regime: Callable[[int, int], int] | None = None,
+        states: KeptStates | None = None,
     ) -> None:
         self.pool = pool
-        self._tables = BlockTables(pool, window=window, max_num_batched_tokens=max_num_batched_tokens)
+        self._tables = BlockTables(pool, window=window, max_num_batched_tokens=max_num_batched_tokens, states=states)
         self._regime = regime
         self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len = (
             max_num_seqs,
@@ -108,7 +113,7 @@ class Scheduler:
                 f"the prompt and its output need {total} tokens of cache; the cache holds {self.pool.num_blocks * self.pool.block_size}: "
                 "raise cache_bytes or lower max_tokens"
             )
-        sequence = Sequence(request)
+        sequence = self._tables.new_sequence(request)
         self.lanes[request.priority].add(sequence)
         return sequence
 
@@ -124,8 +129,13 @@ class Scheduler:
         for priority, lane in self.lanes.items():
             self._go_on(lane, step)
             is_admitting = is_admitting and priority not in step.preempted
+            passed: list[Sequence] = []
             while is_admitting and lane.waiting and step.budget > 0:
-                is_admitting = self._admit(lane, step)
+                if self._can_wait(lane.waiting[0]) and len(passed) < MAX_PASSED_OVER:
+                    passed.append(lane.waiting.popleft())
+                else:
+                    is_admitting = self._admit(lane, step)
+            lane.waiting.extendleft(reversed(passed))
         return self._close(step)
 
     def commit(self, result: StepResult) -> list[Progress]:
@@ -153,16 +163,16 @@ class Scheduler:
         self._lane_of(sequence).end(sequence, reason)
         if sequence.slot != NO_SLOT:
             self._vacate(sequence)
+        self._tables.leave(sequence)
 
     def check_integrity(self) -> None:
-        """The pool is consistent, and with nothing running nobody holds a block.
+        """The pool is consistent, blocks are held by those who use them alone, and so are slots.
 
         Raises:
-            EngineError: it is not.
+            EngineError: it is not so.
         """
-        self.pool.check_integrity()
         running = self.running
-        assert running or self.pool.num_held == 0, f"{self.pool.num_held} blocks held by nobody"
+        self._tables.check_integrity(running)
         assert len(running) + len(self._free_slots) == self.max_num_seqs
 
     def _go_on(self, lane: Lane, step: Step) -> None:
@@ -178,13 +188,16 @@ class Scheduler:
     def _continue(self, sequence: Sequence, step: Step) -> None:
         """Gives a running sequence its share of the step. When blocks run out, batch sequences give way, then those of
         its own priority, the newest first."""
-        count = min(sequence.num_tokens - sequence.num_computed, step.budget)
+        count = self._tables.cut(sequence, step.budget)
         if count <= 0:
             return
         self._tables.drop_unseen(sequence)
         needed = self._tables.num_missing(sequence, count)
         while self.pool.num_available < needed:
-            victim = self.running[-1]
+            running = self.running
+            if len(running) == 1 and self._tables.unpin():
+                continue
+            victim = running[-1]
             self._preempt(victim, step)
             if victim is sequence:
                 return
@@ -199,19 +212,24 @@ class Scheduler:
             return False
         sequence.regime = self._regime_of(sequence)
         self._tables.share(sequence)
-        count = min(sequence.num_tokens - sequence.num_computed, step.budget)
+        count = self._tables.cut(sequence, step.budget)
         self._tables.drop_unseen(sequence)
         needed = self._tables.num_missing(sequence, count)
         while self.pool.num_available < needed + self._reserve(lane):
-            if not self._displace_for(sequence, step):
+            if not (self._displace_for(sequence, step) or (not self.running and self._tables.unpin())):
                 self._tables.forget(sequence)
                 return False
         lane.start(sequence)
         sequence.slot = self._free_slots.pop()
-        step.admit(sequence)
+        self._tables.admit(sequence, step)
         self._tables.extend(sequence, needed, step)
         self._advance(sequence, count, step)
         return True
+
+    def _can_wait(self, sequence: Sequence) -> bool:
+        """Whether a sequence that begins later has less to compute, because the step being planned computes its beginning. An
+        online one does not wait for that."""
+        return sequence.request.priority == "batch" and self._tables.is_on_its_way(sequence)
 
     def _reserve(self, lane: Lane) -> float:
         """Blocks that an admission leaves, so that what runs can grow; online sequences grow at batch's cost."""
@@ -227,12 +245,10 @@ class Scheduler:
         return True
 
     def _advance(self, sequence: Sequence, count: int, step: Step) -> None:
-        start = sequence.num_computed
-        sequence.num_computed += count
+        start = self._tables.compute(sequence, count, step)
         is_sampling = sequence.num_computed == sequence.num_tokens
         sequence.num_pending += is_sampling
         step.add(Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
-        self._tables.register(sequence)
 
     def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
         """Appends sampled tokens up to the one that ends the sequence, if one does."""
@@ -287,6 +303,7 @@ class Scheduler:
         if not shares:
             return None
         self._in_flight.append(shares)
+        self._tables.end_step()
         copies = self._tables.compact(self.running, step)
         regimes = [] if self._regime is None else [share.sequence.regime for share in shares]
         return step.plan(copies=copies, regimes=regimes)

@@ -5,6 +5,7 @@ decoding, prefix hits and resumption after preemption are all the same: some of 
 and when none is left a token is sampled.
 """
 
+from models.engine.scheduling.beginning import Beginning
 from models.engine.scheduling.block_pool import NO_PREFIX
 from models.engine.scheduling.request import FinishReason, Request, TokenLogprobs
 
@@ -17,12 +18,13 @@ class Sequence:
     """The mutable state of one request in the scheduler."""
 
     __slots__ = (
-        "blocks", "finish_reason", "logprobs", "num_cached", "num_computed", "num_pending", "num_prompt", "num_registered",
-        "prefix", "prompt_logprobs", "regime", "request", "slot", "token_ids",
+        "beginning", "blocks", "finish_reason", "logprobs", "num_cached", "num_computed", "num_found", "num_pending", "num_prompt",
+        "num_registered", "prefix", "prompt_logprobs", "regime", "request", "slot", "token_ids",
     )  # fmt: skip
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, request: Request, beginning: Beginning | None = None) -> None:
+        """`beginning` is what it has in common with other requests in flight, None: nothing."""
+        self.request, self.beginning = request, beginning
         self.token_ids = list(request.token_ids)
         self.num_prompt = len(self.token_ids)
         self.num_computed = 0
@@ -30,6 +32,7 @@ class Sequence:
         self.num_cached: int | None = None  # prompt tokens that came from the prefix cache; None until it first starts
         self.slot = NO_SLOT
         self.blocks: list[int] = []
+        self.num_found = 0  # blocks that held its beginning when it last started, those that were of no use included
         self.num_registered = 0  # blocks whose prefix has been looked up or made findable
         self.prefix = NO_PREFIX  # number of the prefix the registered blocks make up
         self.regime = 0  # rope regime in which it is being computed

@@ -33,6 +33,8 @@ class Step:
     admitted: list[Admission] = field(default_factory=list)
     new_blocks: list[tuple[int, int, int]] = field(default_factory=list)
     fresh_blocks: list[int] = field(default_factory=list)
+    resumed: list[tuple[int, int]] = field(default_factory=list)
+    kept: list[tuple[int, int, int]] = field(default_factory=list)
 
     @property
     def shares(self) -> list[Share]:
@@ -66,6 +68,8 @@ class Step:
             targets=targets_of(shares),
             copies=copies,
             regimes=regimes,
+            resumed=self.resumed,
+            kept=self.kept,
         )
 
 

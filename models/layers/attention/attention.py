@@ -54,6 +54,8 @@ class Layout:
     `families` are runs of sequences (first, one after the last, n) whose tables begin with the same n blocks, which are full and
     which no sequence of this step writes to: a backend may look at these blocks once for all of a run. Runs do not overlap, and
     hold no sequence that is not in one; empty: nothing is said.
+    `kept` are (sequence, n, row): layers with states copy what stands after the first n of a sequence's tokens in this step to
+    that row. n is a multiple of the chunks that such layers compute, and less than the sequence's count.
     """
 
     counts: IntArray
@@ -63,6 +65,7 @@ class Layout:
     slots: IntArray | None = None
     num_given: IntArray | None = None
     families: tuple[tuple[int, int, int], ...] = ()
+    kept: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def num_decodes(self) -> int:

@@ -18,7 +18,7 @@ from torch import nn
 from models.config.types import MambaConfig
 from models.errors import ConfigError
 from models.layers.linear import ColumnLinear, Part, RowLinear
-from models.layers.mamba.plan import Chunks, Decodes, MambaPlan
+from models.layers.mamba.plan import Chunks, Decodes, KeptChunks, MambaPlan
 from models.layers.mamba.scan import scan, step
 from models.layers.state import StateCache, StateSpec
 from models.parallel.tensor_parallel import TensorParallel
@@ -285,15 +285,15 @@ class Mamba2Mixer(nn.Module):
         x, b, c = self._heads(mixed)
         dt = dt.index_select(0, chunks.tokens).view(*x.shape[:3]) * chunks.is_real  # [C, W, M]
         rows = self._states_before(state, chunks)
-        y = scan(
-            rows, x, b, c, dt, self.recurrence.a, sizes=chunks.sizes, starts_empty=chunks.starts_empty
-        )  # [C, W, M, P]
+        scanned = scan(rows, x, b, c, dt, self.recurrence.a, sizes=chunks.sizes, starts_empty=chunks.starts_empty)
         if state is not None:
             assert chunks.slots is not None
             last = inputs.index_select(0, chunks.tails).view(chunks.sizes[0], *state.conv.shape[1:])
             state.conv.index_copy_(0, chunks.slots, last)
             state.scan.index_copy_(0, chunks.slots, rows)
-        y = torch.addcmul(y, x, self.recurrence.D[:, None])
+            if chunks.kept is not None:
+                _keep(state, chunks.kept, inputs.view(*mixed.shape[:1], -1, inputs.shape[1]), scanned.before)
+        y = torch.addcmul(scanned.y, x, self.recurrence.D[:, None])
         return y.reshape(-1, self.share.sizes[0]).index_select(0, chunks.places)
 
     def _insert_edges(self, inputs: torch.Tensor, state: StateCache | None, chunks: Chunks) -> None:
@@ -322,6 +322,13 @@ class Mamba2Mixer(nn.Module):
         x, b, c = xbc.split(self.share.sizes, dim=-1)
         groups = (self.share.num_groups, self.config.state_size)
         return x.unflatten(-1, (self.share.num_heads, -1)), b.unflatten(-1, groups), c.unflatten(-1, groups)
+
+
+def _keep(state: StateCache, kept: KeptChunks, inputs: torch.Tensor, before: torch.Tensor) -> None:
+    """Copies what stands before some chunks, of inputs [C, K - 1 + W, channels] and states [C, G, N, F], to their rows."""
+    num_inputs = state.conv.shape[1]
+    state.conv.index_copy_(0, kept.rows, inputs[:, :num_inputs].index_select(0, kept.chunks))
+    state.scan.index_copy_(0, kept.rows, before.index_select(0, kept.chunks))
 
 
 def _input_parts(name: str, share: MixerShare) -> list[Part]:

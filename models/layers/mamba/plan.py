@@ -20,6 +20,14 @@ MAX_SPREAD = 2  # rows passed over for each decoding one; beyond it copying them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KeptChunks:
+    """The states before these of a step's chunks [k] are to be copied to these rows [k] of the states."""
+
+    chunks: torch.Tensor
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chunks:
     """The prefill part of a step: C chunks of `width` tokens, each behind the `num_inputs` tokens before it that the
     convolution reads. Chunks stand in the order `mamba_scan.scan` wants.
@@ -28,7 +36,8 @@ class Chunks:
     `edges` [S * num_inputs] the places there that come before a sequence's first token of the step, and `tails` as
     many that hold its last inputs. `tokens` [C * width] are the rows without what stands before each chunk, `is_real`
     [C, width, 1] is 0 where the chunk has no token. `places` [T'] says where in the chunks each packed prefill token
-    is. `slots` [S] is None where no state is kept; `is_fresh` [S] marks sequences that have none yet.
+    is. `slots` [S] is None where no state is kept; `is_fresh` [S] marks sequences that have none yet. `kept` are chunks before
+    which the state is wanted, beside that after each sequence's last.
     """
 
     width: int
@@ -42,6 +51,7 @@ class Chunks:
     slots: torch.Tensor | None
     is_fresh: torch.Tensor
     starts_empty: bool
+    kept: KeptChunks | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +77,12 @@ class MambaPlan:
     decodes: Decodes | None
     chunks: Chunks | None
     dt_floor: torch.Tensor | None
+
+
+def chunk_width(config: MambaConfig) -> int:
+    """Tokens of a chunk, where a step has so many of a sequence: what is computed in two parts that meet at a multiple of
+    this is cut as what is computed whole."""
+    return max(min(config.chunk_size, MAX_CHUNK), config.conv_width - 1)  # only a first chunk reads earlier inputs
 
 
 def plan(layout: Layout, config: MambaConfig, device: torch.device) -> MambaPlan:
@@ -113,8 +129,7 @@ def _floor(layout: Layout, clamp: DtClamp, dt_min: float) -> np.ndarray | None:
 
 def _chunks(layout: Layout, num_decodes: int, config: MambaConfig, device: torch.device) -> Chunks:
     num_inputs = config.conv_width - 1
-    longest = max(min(config.chunk_size, MAX_CHUNK), num_inputs)  # only a first chunk reads inputs of an earlier step
-    width = int(min(longest, layout.counts[num_decodes:].max()))
+    width = int(min(chunk_width(config), layout.counts[num_decodes:].max()))
     first, counts, members = _longest_first(layout, num_decodes, width)
     num_chunks = -(-counts // width)
     sizes = (num_chunks[:, None] > np.arange(num_chunks[0])).sum(0)
@@ -147,7 +162,17 @@ def _chunks(layout: Layout, num_decodes: int, config: MambaConfig, device: torch
         slots=None if slots is None else on_device(slots),
         is_fresh=on_device(is_fresh),
         starts_empty=slots is None or bool(is_fresh.all()),
+        kept=_kept(layout, members, offsets, width, device) if layout.kept else None,
     )
+
+
+def _kept(layout: Layout, members: IntArray, offsets: IntArray, width: int, device: torch.device) -> KeptChunks:
+    """`offsets` are the numbers of the first sequence's chunks, behind which the others' stand in their order."""
+    sequences, tokens, rows = np.array(layout.kept, dtype=np.int64).T
+    rank = np.empty(layout.counts.size, dtype=np.int64)
+    rank[members] = np.arange(members.size)
+    chunks = offsets[tokens // width] + rank[sequences]
+    return KeptChunks(chunks=torch.from_numpy(chunks).to(device), rows=torch.from_numpy(rows.copy()).to(device))
 
 
 def _longest_first(layout: Layout, num_decodes: int, width: int) -> tuple[IntArray, IntArray, IntArray]:

@@ -16,8 +16,17 @@ state.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scanned:
+    """What `scan` gives: `y` [C, W, M, P], and the state `before` each chunk [C, G, N, F]."""
+
+    y: torch.Tensor
+    before: torch.Tensor
 
 
 def step(
@@ -45,8 +54,8 @@ def scan(
     *,
     sizes: Sequence[int],
     starts_empty: bool,
-) -> torch.Tensor:
-    """Chunks of tokens: x [C, W, M, P], b and c [C, W, G, N], dt [C, W, M], a [M] -> y [C, W, M, P].
+) -> Scanned:
+    """Chunks of tokens: x [C, W, M, P], b and c [C, W, G, N], dt [C, W, M], a [M].
 
     The first chunks of all S sequences come first, then the second ones of those that have one, in the same order, and
     so on; `sizes` says how many of each. dt is 0 where a chunk has no token. `state` [S, G, N, F] is what stands before
@@ -67,10 +76,10 @@ def scan(
     before = _pass_on(state, made, _kept(summed[:, -1], x.shape[3], b.shape[1]), sizes)  # [C, G, N, F]
     first = sizes[0] if starts_empty else 0  # earlier chunks have nothing before them
     if first == x.shape[0]:
-        return y
+        return Scanned(y=y, before=before)
     read = torch.matmul(c[first:], before[first:]).transpose(1, 2).reshape(y[first:].shape)  # [C', W, M, P]
     y[first:].addcmul_(read, torch.exp(summed[first:])[..., None])
-    return y
+    return Scanned(y=y, before=before)
 
 
 def _reach(decays: torch.Tensor) -> torch.Tensor:

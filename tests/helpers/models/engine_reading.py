@@ -61,15 +61,36 @@ class StateModel:
     """Keeps a state for each slot, which starts afresh with position 0, and no blocks: a recurrent network."""
 
     def __init__(self) -> None:
-        self._states: dict[int, list[int]] = {}
+        self.states: dict[int, list[int]] = {}
         self._last: dict[int, int] = {}
 
     def execute(self, plan: StepPlan) -> StepResult:
         for slot, start, tokens in _shares(plan):
-            state = self._states[slot] if start else []
+            state = self.states[slot] if start else []
             assert len(state) == start
-            self._states[slot] = state + [self._last[slot] if token == LAST_TOKEN else token for token in tokens]
-        return _sample(plan, self._last, lambda slot, end: self._states[slot])
+            self.states[slot] = state + [self._last[slot] if token == LAST_TOKEN else token for token in tokens]
+        return _sample(plan, self._last, lambda slot, end: self.states[slot])
+
+
+class HybridModel:
+    """Keeps tokens in blocks and states in slots, and copies of states in rows: a network of attention and recurrent layers. A
+    state that is not that of the tokens in the blocks is found at once."""
+
+    def __init__(self, block_size: int) -> None:
+        self.pages, self._states = PagedModel(block_size), StateModel()
+        self._rows: dict[int, list[int]] = {}
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        for row, slot in plan.resumed:
+            self._states.states[slot] = list(self._rows[row])
+        result = self._states.execute(plan)
+        assert self.pages.execute(plan) == result
+        for slot, end, row in plan.kept:
+            index = plan.slots.index(slot)
+            assert plan.starts[index] < end <= plan.starts[index] + plan.counts[index]
+            self._rows[row] = self._states.states[slot][:end]
+        assert len({row for _, _, row in plan.kept}) == len(plan.kept)
+        return result
 
 
 class _Read(Protocol):
@@ -93,15 +114,16 @@ def _sample(plan: StepPlan, last: dict[int, int], read: _Read) -> StepResult:
 
 
 class Driver:
-    """Steps a scheduler with up to `ahead` plans in flight, and checks after each plan that online came first."""
+    """Steps a scheduler with up to `ahead` plans in flight, and checks after each plan that online came first. A network with
+    states computes chunks of `chunk` tokens, which are not cut where a step has room for less."""
 
-    def __init__(self, scheduler: Scheduler, model: Model, *, ahead: int = 1) -> None:
-        self.scheduler, self._model, self._ahead = scheduler, model, ahead
+    def __init__(self, scheduler: Scheduler, model: Model, *, ahead: int = 1, chunk: int = 1) -> None:
+        self.scheduler, self._model, self._ahead, self._chunk = scheduler, model, ahead, chunk
         self._flying: deque[StepResult] = deque()
 
     def step(self) -> StepPlan | None:
         plan = self.scheduler.schedule()
-        check_online_first(self.scheduler, plan)
+        check_online_first(self.scheduler, plan, self._chunk)
         if plan is not None:
             self._flying.append(self._model.execute(plan))
         if self._flying and (plan is None or len(self._flying) >= self._ahead):
@@ -121,7 +143,7 @@ class Driver:
         self.scheduler.check_integrity()
 
 
-def check_online_first(scheduler: Scheduler, plan: StepPlan | None) -> None:
+def check_online_first(scheduler: Scheduler, plan: StepPlan | None, chunk: int) -> None:
     """No online sequence lacks what a batch one has: a slot, a block, a token of this step."""
     online, batch = scheduler.lanes["online"], scheduler.lanes["batch"]
     num_tokens = 0 if plan is None else plan.num_tokens
@@ -136,4 +158,6 @@ def check_online_first(scheduler: Scheduler, plan: StepPlan | None) -> None:
     if any(sequence.slot in is_sampling for sequence in batch.running):
         assert not online.waiting
         for sequence in online.running:
-            assert is_sampling.get(sequence.slot, sequence.num_generated == sequence.request.params.max_tokens)
+            is_between_chunks = chunk > 1 and sequence.num_computed % chunk == 0
+            has_all = sequence.num_generated == sequence.request.params.max_tokens
+            assert is_sampling.get(sequence.slot, has_all) or is_between_chunks

@@ -272,7 +272,7 @@ def test_strong_decays_lose_no_digits() -> None:
     for token in range(64):
         here = [part[:, token].double() for part in (x, b, c, dt)]
         expected.append(step(state, here[0], here[1], here[2], here[3], a.double()))
-    torch.testing.assert_close(found[0, 9:, 0], torch.cat(expected)[9:, 0].float(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found.y[0, 9:, 0], torch.cat(expected)[9:, 0].float(), atol=1e-6, rtol=1e-4)
 
 
 def test_bfloat16_differs_by_its_rounding(tmp_path: Path) -> None:
