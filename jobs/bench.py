@@ -42,14 +42,17 @@ class Workload(pydantic.BaseModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """One run of a workload. `wall_s` is without load and warm-up; total tokens are prompt and completion tokens together."""
+    """One run of a workload. `wall_s` is without load and warm-up; total tokens are prompt and completion tokens together,
+    `cached_tokens` those of a prompt that were found in the prefix cache, computed ones the others."""
 
     output_tokens_per_s: float
     total_tokens_per_s: float
+    computed_tokens_per_s: float
     wall_s: float
     load_s: float
     peak_rss_mb: float
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
 
 
@@ -93,7 +96,7 @@ def measure(
     loaded = time.perf_counter()
     run(workload.requests[:WARM_UP_REQUESTS])
     begun = time.perf_counter()
-    run(workload.requests)
+    cached_tokens = run(workload.requests)
     wall_s = time.perf_counter() - begun
     close()
     prompt_tokens = sum(len(request.prompt_token_ids) for request in workload.requests)
@@ -101,15 +104,18 @@ def measure(
     return Measurement(
         output_tokens_per_s=completion_tokens / wall_s,
         total_tokens_per_s=(prompt_tokens + completion_tokens) / wall_s,
+        computed_tokens_per_s=(prompt_tokens + completion_tokens - cached_tokens) / wall_s,
         wall_s=wall_s,
         load_s=loaded - started,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB,
         prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
     )
 
 
-Run = Callable[[Sequence[WorkloadRequest]], None]
+Run = Callable[[Sequence[WorkloadRequest]], int]
+"""Runs requests to their ends; returns how many of their prompts' tokens were cached."""
 
 
 def _load_engine(
@@ -117,9 +123,10 @@ def _load_engine(
 ) -> tuple[Run, Callable[[], None]]:
     engine = Engine.from_pretrained(model, dtype=dtype, quantization=quantization, options=options)
 
-    def run(requests: Sequence[WorkloadRequest]) -> None:
+    def run(requests: Sequence[WorkloadRequest]) -> int:
         params = [SamplingParams(max_tokens=one.max_tokens, temperature=0.0, ignore_eos=True) for one in requests]
-        engine.generate([one.prompt_token_ids for one in requests], params)
+        outputs = engine.generate([one.prompt_token_ids for one in requests], params)
+        return sum(output.num_cached_tokens for output in outputs)
 
     return run, engine.close
 
@@ -135,8 +142,9 @@ def _load_scorer(
         max_model_len=options.max_model_len,
     )
 
-    def run(requests: Sequence[WorkloadRequest]) -> None:
+    def run(requests: Sequence[WorkloadRequest]) -> int:
         scorer.score([one.prompt_token_ids for one in requests])
+        return 0
 
     return run, lambda: None
 

@@ -53,17 +53,24 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """How fast one engine in this process was: rows and tokens of the last batch, and how long loading took."""
+    """How fast one engine in this process was: rows and tokens of the last batch, of which `cached_tokens` were not computed,
+    and how long loading took."""
 
     num_rows: int
     seconds: float
     load_s: float
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def tokens_per_s(self) -> float:
-        return (self.prompt_tokens + self.completion_tokens) / self.seconds
+        """Those that were computed."""
+        return (self.prompt_tokens + self.completion_tokens - self.cached_tokens) / self.seconds
+
+    @property
+    def cached_tokens_per_s(self) -> float:
+        return self.cached_tokens / self.seconds
 
     @property
     def rows_per_s(self) -> float:
@@ -221,6 +228,7 @@ def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s:
             load_s=load_s,
             prompt_tokens=sum(len(request.token_ids) for request in requests),
             completion_tokens=sum(len(answer.token_ids) for answer in answers if isinstance(answer, Output)),
+            cached_tokens=sum(answer.num_cached_tokens for answer in answers if isinstance(answer, Output)),
         )
         if size == len(rows):
             return
@@ -235,6 +243,6 @@ def cost_of(plan: Plan, sample: Sample, probe: Probe, *, units_in_flight: int) -
     return Cost(
         prompt_tokens=round(sample.mean_prompt_tokens * plan.num_rows),
         completion_tokens=round(good * probe.completion_tokens_per_row * plan.num_rows),
-        seconds=row_tokens * plan.num_rows / probe.tokens_per_s,
+        seconds=row_tokens * plan.num_rows / (probe.tokens_per_s + probe.cached_tokens_per_s),
         tokens_at_risk=round(rows_at_risk * row_tokens),
     )

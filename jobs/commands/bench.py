@@ -40,8 +40,9 @@ def bench(
         typer.echo(orjson.dumps(measured).decode())
     else:
         typer.echo(
-            f"{measured.output_tokens_per_s:,.0f} output tokens/s, {measured.total_tokens_per_s:,.0f} in all; "
-            f"{measured.prompt_tokens:,} prompt and {measured.completion_tokens:,} completion tokens in "
-            f"{measured.wall_s:.2f} s; load {measured.load_s:.2f} s, peak memory {measured.peak_rss_mb:,.0f} MB"
+            f"{measured.output_tokens_per_s:,.0f} output tokens/s, {measured.computed_tokens_per_s:,.0f} computed in all; "
+            f"{measured.prompt_tokens:,} prompt tokens, {measured.cached_tokens:,} of them cached, and "
+            f"{measured.completion_tokens:,} completion tokens in {measured.wall_s:.2f} s; load {measured.load_s:.2f} s, "
+            f"peak memory {measured.peak_rss_mb:,.0f} MB"
         )
     return 0

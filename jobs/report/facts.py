@@ -123,7 +123,9 @@ class ReportFacts:
 
     @property
     def tokens_per_s(self) -> float:
-        return (self.prompt_tokens + self.completion_tokens) / self.active_s if self.active_s else 0.0
+        """Those that were computed."""
+        computed = self.prompt_tokens + self.completion_tokens - self.cached_tokens
+        return computed / self.active_s if self.active_s else 0.0
 
 
 def histogram(lengths: npt.NDArray[np.int64]) -> Histogram | None:

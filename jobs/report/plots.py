@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
 
 
 def timeline_svg(timeline: Timeline) -> str:
-    """Rows a second and tokens a second over active time, one above the other."""
+    """Rows a second and tokens computed a second over active time, one above the other."""
 
     def draw(figure: Figure) -> None:
         rows_axes, tokens_axes = figure.subplots(2, 1, sharex=True)
@@ -41,7 +41,7 @@ def timeline_svg(timeline: Timeline) -> str:
         rows_axes.stairs(timeline.rows_per_s, edges, fill=True, color=BLUE, alpha=0.85)
         tokens_axes.stairs(timeline.tokens_per_s, edges, fill=True, color=AMBER, alpha=0.85)
         rows_axes.set_ylabel("rows/s")
-        tokens_axes.set_ylabel("tokens/s")
+        tokens_axes.set_ylabel("computed tokens/s")
         tokens_axes.set_xlabel("seconds of work")
         for axes in (rows_axes, tokens_axes):
             _plain_numbers(axes)

@@ -79,12 +79,12 @@ def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
     """Everything a report says; `truth` is the column that results are held against."""
     record = output.record
     receipts = output.receipts(output.store.times(RECEIPTS))
-    tokens = receipts.prompt_tokens + receipts.completion_tokens
+    computed = receipts.prompt_tokens + receipts.completion_tokens - receipts.cached_tokens
     throughput, active_s = timeline(
         committed=receipts.committed,
         seconds=receipts.seconds,
         rows=receipts.written + receipts.failed,
-        tokens=tokens,
+        tokens=computed,
     )
     with_rows = receipts.units[receipts.written > 0]
     with_failures = spread(receipts.units[receipts.failed > 0], MAX_UNITS)

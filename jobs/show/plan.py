@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.show.progress import duration
+from jobs.show.progress import duration, token_speed
 from models.checkpoint.byte_text import byte_text
 from pipelines.estimate import Cost, Estimate, Memory, Probe
 from pipelines.formats.schema import Columns, json_reason
@@ -137,12 +137,10 @@ def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
 
 
 def _probe_lines(job: Job, probe: Probe) -> list[tuple[str, str]]:
+    tokens = token_speed(probe.tokens_per_s, probe.cached_tokens_per_s or None)
     lines = [
         ("load", duration(probe.load_s)),
-        (
-            "speed",
-            f"{probe.rows_per_s:,.1f} rows/s, {probe.tokens_per_s:,.0f} tokens/s ({probe.num_rows:,} rows at once)",
-        ),
+        ("speed", f"{probe.rows_per_s:,.1f} rows/s, {tokens} ({probe.num_rows:,} rows at once)"),
     ]
     if job.task.generates:
         lines.append(("completion", f"{probe.completion_tokens_per_row:,.1f} tokens a row"))

@@ -87,7 +87,7 @@ def live_line(progress: Progress, *, width: int) -> Text:
 
 
 def plain_line(progress: Progress) -> str:
-    """Rows, tokens a second, failures and the time left, as one line of text."""
+    """Rows, tokens computed a second and those that were cached, failures and the time left, as one line of text."""
     if progress.phase == "planning":
         beside = f"; {progress.passed_over}" if progress.passed_over.num_files else ""
         return (
@@ -103,7 +103,8 @@ def plain_line(progress: Progress) -> str:
         rows += " rows"
     if progress.phase == "starting":
         return f"starting engines, {rows} committed so far"
-    parts = [rows, f"{speed(progress.tokens_per_s)} tokens/s", f"{progress.rows_failed:,} failed"]
+    tokens = token_speed(progress.tokens_per_s, progress.cached_tokens_per_s)
+    parts = [rows, tokens, f"{progress.rows_failed:,} failed"]
     if progress.units_failed:
         parts.append(f"{progress.units_failed:,} units unreadable")
     if progress.engine_restarts:
@@ -119,6 +120,8 @@ def memory_line(memory: MemoryPlan) -> str:
     if not memory.cache_bytes:
         return weights
     fits = f"{memory.num_tokens:,} tokens of {memory.num_seqs:,} sequences"
+    if memory.num_snapshots:
+        fits += f" and {memory.num_snapshots:,} states of prefixes"
     return f"{weights}, {byte_text(memory.cache_bytes)} of cache, which holds {fits}"
 
 
@@ -127,6 +130,12 @@ def speed(per_s: float | None) -> str:
     if per_s is None:
         return "-"
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
+
+
+def token_speed(computed_per_s: float | None, cached_per_s: float | None) -> str:
+    """`470 tokens/s + 424 cached`: tokens computed a second, and beside them those that were cached, if any were."""
+    cached = "" if cached_per_s is None else f" + {speed(cached_per_s)} cached"
+    return f"{speed(computed_per_s)} tokens/s{cached}"
 
 
 def duration(seconds: float | None) -> str:

@@ -55,4 +55,8 @@ def crossed(tally: Tally) -> Ending:
 
 def _rows_in(tally: Tally) -> str:
     done = tally.progress("running")
-    return f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"
+    rows = f"{done.rows_done:,} of {done.rows_total:,} rows committed, {done.rows_failed:,} of them as dead letters"
+    if not done.cached_tokens:
+        return rows
+    computed = done.prompt_tokens + done.completion_tokens - done.cached_tokens
+    return f"{rows}; {computed:,} tokens computed, {done.cached_tokens:,} cached"

@@ -72,6 +72,7 @@ class Tally:
             units_resumed=self._resumed.num_units,
             units_failed=len(self.unreadable),
             prompt_tokens=self._own.prompt_tokens,
+            cached_tokens=self._own.cached_tokens,
             completion_tokens=self._own.completion_tokens,
             seconds=0.0 if self._running_since is None else self._clock() - self._running_since,
             engine_restarts=engine_restarts,

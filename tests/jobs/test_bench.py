@@ -32,6 +32,17 @@ def test_a_workload_runs_whole_with_any_quantization(
     measured = measure(str(tiny_checkpoint()), read_workload(workload), quantization=quantization)
     assert (measured.prompt_tokens, measured.completion_tokens) == (4, 6)
     assert measured.output_tokens_per_s > 0
+    assert (measured.cached_tokens, measured.computed_tokens_per_s) == (0, measured.total_tokens_per_s)
+
+
+def test_tokens_that_were_cached_are_counted_apart(tiny_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    """The warm-up leaves the one prompt's first block, of 32 tokens, to the run."""
+    path = tmp_path / "workload.json"
+    requests = [{"prompt_token_ids": list(range(5, 45)), "max_tokens": 4}]
+    path.write_text(json.dumps({"kind": "generate", "name": "tiny", "requests": requests}))
+    measured = measure(str(tiny_checkpoint()), read_workload(path))
+    assert (measured.prompt_tokens, measured.cached_tokens) == (40, 32)
+    assert measured.computed_tokens_per_s == pytest.approx((40 + 4 - 32) / measured.wall_s)
 
 
 def test_the_sizes_of_the_command_are_the_engines_options() -> None:

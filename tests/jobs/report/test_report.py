@@ -120,7 +120,14 @@ def test_facts_are_the_receipts_sums(classified: Made) -> None:
     assert (facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens) == (2000, 100, 36)
     assert not facts.is_complete
     assert facts.active_s == pytest.approx(14.0)
-    assert facts.tokens_per_s == pytest.approx(2036 / 14)
+    assert facts.tokens_per_s == pytest.approx((2036 - 100) / 14)
+
+
+def test_cached_tokens_stand_beside_those_that_were_computed(classified: Made) -> None:
+    write_report(classified.output)
+    page = (Path(classified.output.path) / "report.html").read_text()
+    assert "<b>138</b><span>tokens computed/s</span>" in page  # (2,036 - 100) / 14 s
+    assert "<b>100</b><span>tokens cached</span>" in page
 
 
 def test_labels_and_lengths_are_counted(classified: Made) -> None:
@@ -272,7 +279,7 @@ def test_numbers_are_written_beside_the_page(classified: Made) -> None:
     write_report(classified.output)
     numbers = json.loads((Path(classified.output.path) / "report.json").read_text())
     assert numbers["rows_written"] == 18
-    assert numbers["tokens_per_s"] == pytest.approx(2036 / 14)
+    assert numbers["tokens_per_s"] == pytest.approx((2036 - 100) / 14)
     assert numbers["labels"][0]["label"] == "shipping"
 
 

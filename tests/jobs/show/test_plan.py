@@ -59,6 +59,13 @@ def test_everything_estimated_is_on_the_page() -> None:
         assert part in text
 
 
+def test_what_the_probe_found_in_the_cache_is_told_beside_what_it_computed() -> None:
+    probe = Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000, cached_tokens=4800)
+    assert "16.0 rows/s, 800 tokens/s + 1,200 cached (64 rows at once)" in plan_text(
+        JOB, replace(ESTIMATE, probe=probe)
+    )
+
+
 def test_files_passed_over_for_their_endings_are_counted() -> None:
     beside = PassedOver(num_files=12, examples=("a.txt", "b.md"))
     text = plan_text(JOB, replace(ESTIMATE, plan=replace(ESTIMATE.plan, passed_over=beside)))

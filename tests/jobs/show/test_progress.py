@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.show.progress import duration, live_line, plain_line, progress_display
+from jobs.show.progress import duration, live_line, memory_line, plain_line, progress_display
+from models.engine.memory import MemoryPlan
 from pipelines.ledger.progress import Progress
 from pipelines.units.listing import PassedOver
 
@@ -39,6 +40,17 @@ class Clock:
 
 def test_line_says_rows_speed_failures_and_time_left() -> None:
     assert plain_line(RUNNING) == "1,500/6,000 rows (25%)  2,000 tokens/s  12 failed  ETA 1 min 30 s"
+
+
+def test_what_was_cached_is_told_beside_what_was_computed() -> None:
+    line = plain_line(replace(RUNNING, cached_tokens=18_600))
+    assert line == "1,500/6,000 rows (25%)  1,070 tokens/s + 930 cached  12 failed  ETA 1 min 30 s"
+
+
+def test_states_that_are_kept_are_part_of_the_memory() -> None:
+    memory = MemoryPlan(num_shards=1, weights_bytes=8_000, cache_bytes=2_000, num_tokens=640, num_seqs=4)
+    assert memory_line(memory).endswith("which holds 640 tokens of 4 sequences")
+    assert memory_line(replace(memory, num_snapshots=7)).endswith("640 tokens of 4 sequences and 7 states of prefixes")
 
 
 def test_speed_and_time_left_count_this_run_alone() -> None:

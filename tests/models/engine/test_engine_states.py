@@ -149,7 +149,9 @@ def test_states_full_of_garbage_change_nothing(
     assert_same(engine.generate(prompts(), GREEDY), undisturbed)
 
 
-def test_no_prefix_is_shared_where_no_state_is_kept(hybrid: LoadedModel, make_engine: MakeEngine, undisturbed: list[Output]) -> None:
+def test_no_prefix_is_shared_where_no_state_is_kept(
+    hybrid: LoadedModel, make_engine: MakeEngine, undisturbed: list[Output]
+) -> None:
     engine = make_engine(hybrid, block_size=4, max_num_seqs=8, state_stride=0)
     for _ in range(2):
         assert_same(engine.generate([prompts()[5]] * 3, GREEDY), [undisturbed[5]] * 3)

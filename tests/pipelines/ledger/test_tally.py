@@ -100,6 +100,16 @@ def test_a_unit_that_ended_before_its_engine_was_known_to_be_ready_counts_with_i
     assert tally.progress("running").tokens_per_s == 15 / 1.5
 
 
+def test_tokens_that_were_cached_are_counted_apart() -> None:
+    now = [10.0]
+    tally = Tally(PLAN, NOTHING, clock=lambda: now[0])
+    tally.start_clock()
+    now[0] = 12.0
+    tally.add(replace(receipt(0), cached_tokens=8))
+    progress = tally.progress("running")
+    assert (progress.tokens_per_s, progress.cached_tokens_per_s) == ((10 + 5 - 8) / 2, 8 / 2)
+
+
 def test_no_speed_is_told_from_a_moment() -> None:
     now = [10.0]
     tally = Tally(PLAN, NOTHING, clock=lambda: now[0])
