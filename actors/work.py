@@ -78,7 +78,8 @@ class EngineSettings(ReplicaOptions):
     `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
     `models.checkpoint.place`); `model_options` are options of its family alone.
 
-    `asked` is what it answers a job's requests with. `num_threads` is what one matrix product uses on the CPU.
+    `asked` is what it answers a job's requests with; with `dedup` equal ones that are in flight at the same time are computed once,
+    which is for answers that follow from the tokens alone. `num_threads` is what one matrix product uses on the CPU.
     """
 
     path: str
@@ -88,6 +89,7 @@ class EngineSettings(ReplicaOptions):
     quantization: str | QuantizationConfig | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
     asked: Asked = Asked()
+    dedup: bool = False
     num_threads: int = 1
 
     @property

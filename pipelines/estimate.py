@@ -136,7 +136,9 @@ def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
     sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
     rows = [] if job.task.calls_api else sample.rows  # what a call asks for, the API finds out
-    probe = probe_engine(engine_settings(job.model, job.engine, preparer.fitted.asked), rows, budget_s=PROBE_S)
+    probe = probe_engine(
+        engine_settings(job.model, job.engine, preparer.fitted.asked, dedup=job.dedup), rows, budget_s=PROBE_S
+    )
     unit_rows = settled_unit_rows(
         job,
         plan,

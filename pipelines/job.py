@@ -101,7 +101,8 @@ class Job:
 
     `date` is the one that chat templates take for today. None: the day on which the run was planned, which its record keeps, so that a
     run that goes on tomorrow goes on with the same prompts. `truth` is the column of the input that reports hold the results against;
-    no result depends on it.
+    no result depends on it. With `dedup` an engine computes equal requests that it has at the same
+    time once, which is for work whose answers follow from the prompt alone.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Job:
     unit_rows: int | None = None
     max_failed: MaxFailed | None = None
     seed: int = 0
+    dedup: bool = False
     limit: int | None = None
     date: dt.date | None = None
     truth: str | None = None

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Protocol
+from pathlib import Path
 
 import torch
 
+from actors.engine.backend import Backend
+from actors.engine.dedup import Dedup
 from actors.engine.loading import engine_of, scorer_of
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnFailure, Refused
 from models import AsyncEngine, Output, SamplingParams, Scorer
@@ -24,17 +26,6 @@ from models.errors import EngineError, RequestError
 
 LAST_WORDS_S = 2.0
 """How long the failure of an engine of several shards waits for a better reason than a broken connection."""
-
-
-class Backend(Protocol):
-    """What computes: a generation engine or a scorer."""
-
-    @property
-    def memory(self) -> MemoryPlan: ...
-
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
-
-    def close(self) -> None: ...
 
 
 class EngineCore:
@@ -87,7 +78,11 @@ class EngineCore:
 
 def load_backend(settings: EngineSettings, start: StartShards, watchdog: Watchdog | None) -> Backend:
     """The engine that `settings` asks for, with its model loaded; a checkpoint that is elsewhere is brought here first."""
-    folder = settings.find().folder
+    backend = _backend(settings, settings.find().folder, start, watchdog)
+    return Dedup(backend) if settings.dedup else backend
+
+
+def _backend(settings: EngineSettings, folder: Path, start: StartShards, watchdog: Watchdog | None) -> Backend:
     asked = settings.asked
     if asked.sampling is None:
         return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), asked=asked)

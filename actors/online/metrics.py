@@ -16,6 +16,7 @@ _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 _BETWEEN_TOKENS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 _DONE: tuple[tuple[str, str, Callable[[PriorityStats], int]], ...] = (
     ("prompt_tokens", "Prompt tokens that engines took in, jobs' among them", lambda done: done.num_prompt_tokens),
+    ("cached_tokens", "Prompt tokens of those that were found in a prefix cache", lambda done: done.num_cached_tokens),
     ("generated_tokens", "Tokens that engines generated, jobs' among them", lambda done: done.num_generated_tokens),
     ("preemptions", "Requests sent back to their queue to make room", lambda done: done.num_preemptions),
 )

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.errors import SpecError, shown
 from jobs.spec.batch import batch_problems, is_batch, no_task
+from jobs.spec.dedup import dedup_problems
 from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
@@ -60,7 +61,8 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
         raise SpecError(problems_of(error, model, document)) from error
     job = spec.to_job(limit)
     templates = TaskTemplates.of(job.task, document.places)
-    problems = [*templates.problems, *batch_problems(job, document.places), *truth_problems(job, document.places)]
+    places = document.places
+    problems = [*templates.problems, *batch_problems(job, places), *truth_problems(job, places), *dedup_problems(job, places)]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
@@ -167,6 +169,7 @@ class JobSpecYaml(Strict):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="a whole number from 0 to 2**63 - 1")
     report: ReportYaml = Field(ReportYaml(), description="a mapping of what reports do besides")
+    dedup: bool = Field(False, description="true or false")
     cluster: Annotated[str, Field(pattern=_CLUSTER)] | None = Field(
         None, description="local, auto or HOST:PORT; default: RAY_ADDRESS if set, else local"
     )
@@ -196,6 +199,7 @@ class JobSpecYaml(Strict):
             unit_rows=self.unit_rows,
             max_failed=self.max_failed,
             seed=self.seed,
+            dedup=self.dedup,
             limit=limit,
             date=self.date,
             truth=self.report.truth,

@@ -10,6 +10,8 @@ def engine_settings(
     model: ModelSpec,
     engine: EngineSpec,
     asked: Asked = Asked(),  # noqa: B008 - frozen
+    *,
+    dedup: bool = False,
 ) -> EngineSettings:
     """The settings of an engine of this checkpoint and these sizes, which have the same names everywhere."""
     return EngineSettings(
@@ -20,6 +22,7 @@ def engine_settings(
         quantization=model.quantization,
         model_options=model.options,
         asked=asked,
+        dedup=dedup,
         num_threads=engine_threads(engine),
         **{name: getattr(engine, name) for name in declared(ReplicaOptions)},
     )

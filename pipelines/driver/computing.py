@@ -61,7 +61,8 @@ class Computation:
         """The run's engines, as many as it has at least. They load while the input is planned, if it is not yet (`tally` is None)."""
         job, ledger, attempts = self._job, self.ledger, self._attempts
         attempts.clear()
-        settings, make_engine = engine_settings(job.model, job.engine, self.opened.fitted.asked), self.make_engine
+        settings = engine_settings(job.model, job.engine, self.opened.fitted.asked, dedup=job.dedup)
+        make_engine = self.make_engine
         if job.engine.service is not None:
             from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
 

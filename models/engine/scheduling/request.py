@@ -178,7 +178,8 @@ class Output:
 
     `text` ends before a stop string; `token_ids` holds every token generated, a stop token last if one ended it.
     `logprobs` has one entry a generated token, `prompt_logprobs` one a prompt token with None first.
-    Of `num_prompt_tokens`, `num_cached_tokens` came from the prefix cache.
+    `num_cached_tokens` were not computed for it: those of its `num_prompt_tokens` that came from the prefix cache, or all, its
+    answer's too, where an equal request in flight was answered.
     """
 
     token_ids: list[int]

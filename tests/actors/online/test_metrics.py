@@ -61,13 +61,16 @@ def test_a_label_never_holds_what_a_client_made_up(address: str) -> None:
 
 def test_what_engines_did_is_told_by_model_and_priority_and_stays_while_a_model_does_not_answer() -> None:
     metrics = Metrics()
-    batch = PriorityStats(num_running=1, num_prompt_tokens=30, num_generated_tokens=12, num_preemptions=2)
+    batch = PriorityStats(
+        num_running=1, num_prompt_tokens=30, num_cached_tokens=18, num_generated_tokens=12, num_preemptions=2
+    )
     stats = EngineStats(by_priority={"batch": batch}, num_blocks=8)
     metrics.show_stats({"tiny": stats})
     metrics.show_stats({"tiny": None})
     found = values(metrics.text().decode())
     labels = (("model", "tiny"), ("priority", "batch"))
     assert found["millrace_engine_prompt_tokens_total", labels] == 30
+    assert found["millrace_engine_cached_tokens_total", labels] == 18
     assert found["millrace_engine_generated_tokens_total", labels] == 12
     assert found["millrace_engine_preemptions_total", labels] == 2
 

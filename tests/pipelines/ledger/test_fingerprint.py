@@ -84,7 +84,12 @@ def test_what_results_depend_on_is_named(job: Job, change: Callable[[Job], dict[
     [
         lambda job: {"name": "other"},
         lambda job: {"truth": "a"},
-        lambda job: {"engine": EngineSpec(replicas=4, max_num_seqs=3, online_batched_tokens=9, cache_bytes=1 << 30)},
+        lambda job: {"dedup": True},
+        lambda job: {
+            "engine": EngineSpec(
+                replicas=4, max_num_seqs=3, online_batched_tokens=9, cache_bytes=1 << 30, state_stride=4
+            )
+        },
         lambda job: {"input": dataclasses.replace(job.input, storage_options={"secret": "changed"})},
         lambda job: {"output": OutputSpec(path="elsewhere")},
     ],

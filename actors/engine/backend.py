@@ -1,0 +1,17 @@
+"""What an engine's core computes with."""
+
+from typing import Protocol
+
+from actors.work import EngineAnswer, EngineWork
+from models.engine.memory import MemoryPlan
+
+
+class Backend(Protocol):
+    """What computes: a generation engine or a scorer."""
+
+    @property
+    def memory(self) -> MemoryPlan: ...
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+
+    def close(self) -> None: ...
