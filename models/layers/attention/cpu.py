@@ -4,8 +4,8 @@ Sequences that add one token to a cache (decoding) and sequences that add many (
 
 Decoding never gathers the cache. The used part of the block pool is itself the batch of one product: every block
 meets the query of the sequence that owns it, and the partial softmaxes of a sequence's blocks are put together
-afterwards (the split of Flash-Decoding, Dao et al. 2023). A block that several sequences share is visited once more
-for each further sequence.
+afterwards (the split of Flash-Decoding, Dao et al. 2023). Blocks that several sequences begin with are visited by all of
+them at once (`shared_visits`); one that they share otherwise is visited once more for each further sequence.
 
 Prefill pads: sequences of similar length form a group, which is one call of torch's fused attention.
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from models.layers.attention.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
+from models.layers.attention.shared_visits import SharedVisits, shared_blocks, visit_shared, visits_to
 from models.layers.kernels import kernels
 from models.layers.kernels.kernels import FusedAttention
 
@@ -72,6 +73,7 @@ class CpuPlan:
     blocks: torch.Tensor | None  # [T] cache block of each token
     offsets: torch.Tensor | None  # [T] its place in that block
     visits: tuple[Visits, ...]
+    shared: tuple[SharedVisits, ...]
     groups: tuple[Group, ...]
 
 
@@ -102,11 +104,13 @@ def plan(layout: Layout, device: torch.device, window: int | None = None) -> Cpu
             is_cached = bool(layout.starts[members].any())
             groups.append(_group(layout, members, window, device, is_cached=is_cached))
     blocks, offsets = _places(layout)
+    visits, shared = _visits(layout, num_decodes, window, device) if num_decodes else ((), ())
     return CpuPlan(
         num_decodes=num_decodes,
         blocks=None if blocks is None else torch.from_numpy(blocks).to(device),
         offsets=None if offsets is None else torch.from_numpy(offsets).to(device),
-        visits=_visits(layout, num_decodes, window, device) if num_decodes else (),
+        visits=visits,
+        shared=shared,
         groups=tuple(groups),
     )
 
@@ -152,7 +156,9 @@ def _decode(q: torch.Tensor, cache: KvCache, plan: CpuPlan, scale: float) -> tor
     num_kv_heads, head_dim = cache.k.shape[1], cache.k.shape[3]
     grouped = q.reshape(q.shape[0], num_kv_heads, -1, head_dim)  # [S, K, G, D]
     partials = [_visit(grouped, cache, visits, scale) for visits in plan.visits]
-    owner = torch.cat([visits.owner for visits in plan.visits]) if len(plan.visits) > 1 else plan.visits[0].owner
+    partials += [visit_shared(grouped, cache, visits, scale) for visits in plan.shared]
+    owners = [visits.owner for visits in plan.visits] + [visits.owner for visits in plan.shared]
+    owner = torch.cat(owners) if len(owners) > 1 else owners[0]
     weighted, largest, total = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*partials, strict=True))
 
     num_rows = q.shape[0] + 1  # one more for the blocks that belong to no sequence
@@ -303,10 +309,28 @@ def _tokens(counts: IntArray) -> tuple[IntArray, IntArray]:
     return sequence, np.arange(sequence.size) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _visits(layout: Layout, num_decodes: int, window: int | None, device: torch.device) -> tuple[Visits, ...]:
+def _visits(
+    layout: Layout, num_decodes: int, window: int | None, device: torch.device
+) -> tuple[tuple[Visits, ...], tuple[SharedVisits, ...]]:
+    """The visits of one sequence each, and those of several to what they begin with."""
     assert layout.tables is not None
+    size, tables = layout.block_size, layout.tables[:num_decodes]
+    begun_alike = [] if window is not None else list(shared_blocks(tables, layout.starts[:num_decodes] // size))
+    shared = tuple(visits for each in begun_alike for visits in visits_to(each, tables, size, device))
+    num_shared = np.zeros(num_decodes, dtype=np.int64)
+    for each in begun_alike:
+        num_shared[each.members] = each.num_blocks
+    return _visits_of_one(layout, num_shared, window, device), shared
+
+
+def _visits_of_one(
+    layout: Layout, num_shared: IntArray, window: int | None, device: torch.device
+) -> tuple[Visits, ...]:
+    """The visits of decoding sequences to blocks behind so many that they share."""
+    assert layout.tables is not None
+    num_decodes = num_shared.size
     size, context = layout.block_size, layout.starts[:num_decodes] + 1
-    first_seen = _first_seen(layout.starts[:num_decodes], window)
+    first_seen = np.maximum(_first_seen(layout.starts[:num_decodes], window), num_shared * size)
     first_block = first_seen // size
     owner, order = _tokens(-(-context // size) - first_block)
     order += first_block[owner]
