@@ -23,22 +23,17 @@ from models.engine.live_request import Delivery, LiveRequest
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineKeywords, EngineOptions
 from models.engine.runner import LaunchedStep, Runner
-from models.engine.scheduling.block_pool import BlockPool
+from models.engine.scheduler_of import scheduler_of
 from models.engine.scheduling.request import Output, Priority, SamplingParams
-from models.engine.scheduling.scheduler import Progress, Scheduler, StepResult
-from models.engine.scheduling.snapshots import Snapshots
-from models.engine.scheduling.states import KeptStates
+from models.engine.scheduling.scheduler import Progress, StepResult
 from models.engine.scheduling.stats import EngineStats
 from models.engine.scoring.scorer import Scorer
 from models.engine.shard_processes import LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import EngineError, RequestError
-from models.layers.mamba.plan import chunk_width
 from models.loading.load import LoadedModel, load_model, load_tokenizer, require_causal
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-MIN_DENSITY = 0.6  # of the pool's used part, where attention walks it as a whole
 
 
 class Engine:
@@ -57,25 +52,8 @@ class Engine:
         """`launcher` is the one thread that steps run in, best the one the model was loaded in; `shards` are the model's
         other ranks, if they end with this one."""
         self.config, self.tokenizer, self.max_model_len = loaded.config, tokenizer, loaded.max_model_len
-        self._loaded, self._runner, rope = loaded, Runner(loaded, options), loaded.config.rope.regimes
-        states = _states_of(loaded, self._runner)
-        pool = BlockPool(
-            self._runner.num_blocks,
-            self._runner.block_size,
-            min_density=MIN_DENSITY if loaded.backend.reads_whole_blocks else 0.0,
-            shares_prefixes=loaded.config.mamba is None or states is not None,
-            on_forget=None if states is None else states.snapshots.forget,
-        )
-        self._scheduler = Scheduler(
-            pool,
-            max_num_seqs=self._runner.max_num_seqs,
-            max_num_batched_tokens=self._runner.max_num_batched_tokens,
-            online_batched_tokens=options.online_budget(self._runner.max_num_batched_tokens, self._runner.max_num_seqs),
-            max_model_len=loaded.max_model_len,
-            window=loaded.longest_window,
-            regime=None if rope.kind == "fixed" else rope.of,
-            states=states,
-        )
+        self._loaded, self._runner = loaded, Runner(loaded, options)
+        self._scheduler = scheduler_of(loaded, self._runner, options)
         self._intake = Intake(loaded.config, tokenizer, seed)
         self._live: dict[str, LiveRequest] = {}
         self._ended: list[Delivery] = []
@@ -317,18 +295,6 @@ class Engine:
         if sequence.is_finished:
             del self._live[sequence.request.request_id]
         return live.deliveries(entry.new_tokens, text)
-
-
-def _states_of(loaded: LoadedModel, runner: Runner) -> KeptStates | None:
-    """What keeps a recurrent network's states for prompts to come; None of another network, or where there is no room for any."""
-    if loaded.config.mamba is None or not runner.num_snapshots:
-        return None
-    return KeptStates(
-        Snapshots(runner.num_snapshots),
-        block_size=runner.block_size,
-        chunk=chunk_width(loaded.config.mamba),
-        stride=runner.state_stride,
-    )
 
 
 def _one_thread() -> ThreadPoolExecutor:
