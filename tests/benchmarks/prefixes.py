@@ -1,12 +1,14 @@
 """What prompts that begin alike cost, with and without the prefix cache, on small models of random weights in float32, one thread.
 
     python -m tests.benchmarks.prefixes            a job of one instruction, cache on and off in turns, for Qwen3 and Zamba2
+    python -m tests.benchmarks.prefixes equal      a job of which 40% of the prompts are others', with dedup, to one of distinct prompts
     python -m tests.benchmarks.prefixes unshared   seconds of a job whose prompts have nothing in common, for comparing versions
 
 The job has 64 rows: an instruction of 512 tokens, 64 tokens of a row's own, 16 tokens written greedily. Seconds are those that
-this process computed, whoever else uses the machine. The second command needs nothing that an older version lacks.
+this process computed, whoever else uses the machine.
 """
 
+import asyncio
 import sys
 import tempfile
 import time
@@ -14,9 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM, Zamba2Config, Zamba2ForCausalLM
 
+from actors.engine.core import EngineCore
+from actors.work import Asked, EngineSettings, EngineWork
 from models import Engine, SamplingParams
 
 NUM_ROWS, INSTRUCTION, OWN, WRITTEN = 64, 512, 64, 16
@@ -108,6 +113,36 @@ def compare(name: str, path: Path) -> None:
     )
 
 
+def equal(name: str, path: Path) -> None:
+    """Jobs with and without equal prompts in turns, by an engine's core that computes equal ones once."""
+    core = EngineCore(
+        EngineSettings(
+            path=str(path),
+            dtype="float32",
+            asked=Asked(sampling=GREEDY),
+            dedup=True,
+            max_num_seqs=64,
+            cache_bytes=1 << 30,
+        )
+    )
+    num_equal = round(0.4 * NUM_ROWS)
+    found: dict[bool, list[float]] = {True: [], False: []}
+    try:
+        for number in range(NUM_ROUNDS):
+            for has_equal in (True, False) if number % 2 else (False, True):
+                prompts = rows(seed=2 * number + has_equal, num_common=0)
+                if has_equal:
+                    prompts[-num_equal:] = prompts[:num_equal]
+                ids = [np.array(prompt, np.int32) for prompt in prompts]
+                started = time.process_time()
+                asyncio.run(core.compute(EngineWork.of("job", ids, [0] * len(ids))))
+                found[has_equal].append(time.process_time() - started)
+    finally:
+        core.close()
+    ratios = sorted(some / none for some, none in zip(found[True], found[False], strict=True))
+    say(f"{name}: {num_equal} of {NUM_ROWS} prompts equal to others: {ratios[len(ratios) // 2]:.1%} of the time")
+
+
 def unshared(name: str, path: Path) -> None:
     """Seconds of jobs that have nothing in common, within and between them."""
     with open_engine(path) as engine:
@@ -124,7 +159,7 @@ def say(line: str) -> None:
 def main() -> None:
     """Prints one line a model."""
     torch.set_num_threads(1)
-    measure = unshared if sys.argv[1:] == ["unshared"] else compare
+    measure = {"equal": equal, "unshared": unshared}[sys.argv[1]] if sys.argv[1:] else compare
     with tempfile.TemporaryDirectory() as folder:
         for name, path in engines(folder=Path(folder)):
             measure(name, path)

@@ -52,6 +52,23 @@ def test_greedy_tokens_on_a_gpu_are_those_on_the_cpu(qwen3_checkpoint: Checkpoin
         assert logprobs(output) == pytest.approx(logprobs(reference), abs=1e-3)
 
 
+def test_a_recurrent_networks_hits_on_a_gpu_give_what_misses_give_on_the_cpu(
+    zamba2_checkpoint: CheckpointMaker,
+) -> None:
+    folder = zamba2_checkpoint()
+    [common] = prompts([140], seed=5)
+    job = [common + tail for tail in prompts((1, 9, 33, 60), seed=6)]
+    params = GREEDY.changed(max_tokens=12)
+    with Engine.from_pretrained(folder, device="cpu", dtype="float32", cache_bytes=2**22, state_stride=0) as engine:
+        expected = engine.generate(job, params)
+    with Engine.from_pretrained(folder, device="cuda", dtype="float32", cache_bytes=2**24) as engine:
+        for _ in range(2):
+            found = engine.generate(job, params)
+            engine.check_integrity()
+            assert tokens(found) == tokens(expected)
+    assert [output.num_cached_tokens for output in found] == [128] * 4
+
+
 def test_seeded_draws_on_a_gpu_are_those_on_the_cpu(qwen3_checkpoint: CheckpointMaker) -> None:
     folder = qwen3_checkpoint("causal", **SHARP)
     expected, _ = generate(folder, SAMPLED, device="cpu")
