@@ -75,11 +75,13 @@ class Asked:
 class EngineSettings(ReplicaOptions):
     """What an engine process is made from; a restart makes the same one again.
 
-    `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins what was found there (see
-    `models.checkpoint.place`); `model_options` are options of its family alone.
+    `path` is a checkpoint folder, a URL with its `storage_options`, or a hub id; `version` pins
+    what was found there (see `models.checkpoint.place`); `model_options` are options of its family
+    alone.
 
-    `asked` is what it answers a job's requests with; with `dedup` equal ones that are in flight at the same time are computed once,
-    which is for answers that follow from the tokens alone. `num_threads` is what one matrix product uses on the CPU.
+    `asked` is what it answers a job's requests with; with `dedup` equal ones that are in flight at
+    the same time are computed once, which is for answers that follow from the tokens alone.
+    `num_threads` is what one matrix product uses on the CPU.
     """
 
     path: str

@@ -42,8 +42,9 @@ class Workload(pydantic.BaseModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """One run of a workload. `wall_s` is without load and warm-up; total tokens are prompt and completion tokens together,
-    `cached_tokens` those of a prompt that were found in the prefix cache, computed ones the others."""
+    """One run of a workload. `wall_s` is without load and warm-up; total tokens are prompt and
+    completion tokens together, `cached_tokens` those of a prompt that were found in the prefix
+    cache, computed ones the others."""
 
     output_tokens_per_s: float
     total_tokens_per_s: float

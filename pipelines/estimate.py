@@ -53,8 +53,8 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """How fast one engine in this process was: rows and tokens of the last batch, of which `cached_tokens` were not computed,
-    and how long loading took."""
+    """How fast one engine in this process was: rows and tokens of the last batch, of which
+    `cached_tokens` were not computed, and how long loading took."""
 
     num_rows: int
     seconds: float

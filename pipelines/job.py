@@ -97,12 +97,14 @@ class MaxFailed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus (None: all).
+    """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus
+    (None: all).
 
-    `date` is the one that chat templates take for today. None: the day on which the run was planned, which its record keeps, so that a
-    run that goes on tomorrow goes on with the same prompts. `truth` is the column of the input that reports hold the results against;
-    no result depends on it. With `dedup` an engine computes equal requests that it has at the same
-    time once, which is for work whose answers follow from the prompt alone.
+    `date` is the one that chat templates take for today. None: the day on which the run was
+    planned, which its record keeps, so that a run that goes on tomorrow goes on with the same
+    prompts. With `dedup` an engine computes equal requests that it has at the same time once,
+    which is for work whose answers follow from the prompt alone. `truth` is the column of the
+    input that reports hold the results against; no result depends on it.
     """
 
     name: str

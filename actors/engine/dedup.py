@@ -1,6 +1,7 @@
 """Equal requests that are in flight at the same time are computed once, and answered to each.
 
-It is for answers that follow from the prompt alone: greedy generation, and what one pass says. Whoever makes one sees to that.
+It is for answers that follow from the prompt alone: greedy generation, and what one pass says.
+Whoever makes one sees to that.
 """
 
 import asyncio
@@ -29,8 +30,8 @@ class Dedup:
         return self._backend.memory
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        """Answers each request of `work`, in its order. What another call has in flight is waited for; if that call is given up,
-        it is computed here.
+        """Answers each request of `work`, in its order. What another call has in flight is waited
+        for; if that call is given up, it is computed here.
 
         Raises:
             EngineError: the engine failed, asked by this call or by one that has equal requests in flight.
@@ -60,7 +61,8 @@ class Dedup:
         self._backend.close()
 
     async def _ask(self, work: EngineWork, mine: Mapping[_Key, int]) -> dict[_Key, EngineAnswer]:
-        """Has these computed, which are `work`'s requests of these numbers, for whoever waits for them too."""
+        """Has these computed, which are `work`'s requests of these numbers, for whoever waits for
+        them too."""
         futures = {key: asyncio.get_running_loop().create_future() for key in mine}
         self._in_flight |= futures
         try:

@@ -87,7 +87,8 @@ def live_line(progress: Progress, *, width: int) -> Text:
 
 
 def plain_line(progress: Progress) -> str:
-    """Rows, tokens computed a second and those that were cached, failures and the time left, as one line of text."""
+    """Rows, tokens computed a second and those that were cached, failures and the time left, as
+    one line of text."""
     if progress.phase == "planning":
         beside = f"; {progress.passed_over}" if progress.passed_over.num_files else ""
         return (
@@ -133,7 +134,8 @@ def speed(per_s: float | None) -> str:
 
 
 def token_speed(computed_per_s: float | None, cached_per_s: float | None) -> str:
-    """`470 tokens/s + 424 cached`: tokens computed a second, and beside them those that were cached, if any were."""
+    """`470 tokens/s + 424 cached`: tokens computed a second, and beside them those that were
+    cached, if any were."""
     cached = "" if cached_per_s is None else f" + {speed(cached_per_s)} cached"
     return f"{speed(computed_per_s)} tokens/s{cached}"
 

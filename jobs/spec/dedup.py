@@ -1,4 +1,5 @@
-"""Whether a job's equal requests may be computed once: where an answer follows from its prompt alone, in engines of the job's own."""
+"""Whether a job's equal requests may be computed once: where an answer follows from its prompt
+alone, in engines of the job's own."""
 
 from collections.abc import Iterator
 

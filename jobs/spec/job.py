@@ -62,7 +62,12 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     job = spec.to_job(limit)
     templates = TaskTemplates.of(job.task, document.places)
     places = document.places
-    problems = [*templates.problems, *batch_problems(job, places), *truth_problems(job, places), *dedup_problems(job, places)]
+    problems = [
+        *templates.problems,
+        *batch_problems(job, places),
+        *truth_problems(job, places),
+        *dedup_problems(job, places),
+    ]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))

@@ -68,9 +68,10 @@ def num_snapshots_for(
     max_model_len: int,
     stride_tokens: int,
 ) -> int:
-    """How many states are kept for prompts that begin alike: those that `SNAPSHOT_FRACTION` of what running sequences' states
-    leave of `cache_bytes` has room for, but no more than all sequences at full length could leave, with one each `stride_tokens`
-    and one more; 0 for a network without states, or if `stride_tokens` is 0. That there is no room for one is logged."""
+    """How many states are kept for prompts that begin alike: those that `SNAPSHOT_FRACTION` of
+    what running sequences' states leave of `cache_bytes` has room for, but no more than all
+    sequences at full length could leave, with one each `stride_tokens` and one more; 0 for a
+    network without states, or if `stride_tokens` is 0. That there is no room for one is logged."""
     per_sequence = state_bytes(specs, dtype)
     if not (per_sequence and stride_tokens):
         return 0
@@ -94,8 +95,9 @@ def num_blocks_for(
     max_model_len: int,
     num_snapshots: int = 0,
 ) -> int:
-    """How many blocks `cache_bytes` hold beside the states of `max_num_seqs` sequences and `num_snapshots` kept ones, over all
-    call sites; never more than every sequence at full length could use.
+    """How many blocks `cache_bytes` hold beside the states of `max_num_seqs` sequences and
+    `num_snapshots` kept ones, over all call sites; never more than every sequence at full length
+    could use.
 
     Raises:
         ConfigError: not one block fits. A request that needs more than all blocks is refused when it comes.

@@ -52,8 +52,8 @@ class LaunchedStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _KeptStates:
-    """States that a step leaves for prompts to come: (sequence, n, row) those `within` its share, as `Layout.kept` has them, and
-    (slot, row) those that stand in their slots `after` the step."""
+    """States that a step leaves for prompts to come: (sequence, n, row) those `within` its share,
+    as `Layout.kept` has them, and (slot, row) those that stand in their slots `after` the step."""
 
     within: list[tuple[int, int, int]] = field(default_factory=list)
     after: list[tuple[int, int]] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""The scheduler of a loaded model: its pool, and the states that are kept for prompts to come, as large as the runner's."""
+"""The scheduler of a loaded model: its pool, and the states that are kept for prompts to come, as
+large as the runner's."""
 
 from models.engine.options import EngineOptions
 from models.engine.runner import Runner
@@ -35,7 +36,8 @@ def scheduler_of(loaded: LoadedModel, runner: Runner, options: EngineOptions) ->
 
 
 def _states_of(loaded: LoadedModel, runner: Runner) -> KeptStates | None:
-    """What keeps a recurrent network's states for prompts to come; None of another network, or where there is no room for any."""
+    """What keeps a recurrent network's states for prompts to come; None of another network, or
+    where there is no room for any."""
     if loaded.config.mamba is None or not runner.num_snapshots:
         return None
     return KeptStates(

@@ -18,13 +18,15 @@ MIN_WINDOW_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """A run at one moment. A row is done when its unit is committed, as a result or as a dead letter.
+    """A run at one moment. A row is done when its unit is committed, as a result or as a dead
+    letter.
 
-    `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`, `rows_failed` and `units_done`
-    include the `rows_resumed` and `units_resumed` that an earlier run had committed; the tokens are this run's own
-    (`cached_tokens` those of them that nothing was computed for), and so are the `seconds`, which count from when the first engine
-    was at work. `memory` is what an engine has done with its memory, once one
-    has loaded. `passed_over` are the input's files that do not count for their endings, while it is being planned.
+    `rows_total` and `units_total` are None while the inputs are still being planned. `rows_done`,
+    `rows_failed` and `units_done` include the `rows_resumed` and `units_resumed` that an earlier
+    run had committed; the tokens are this run's own (`cached_tokens` those of them that nothing
+    was computed for), and so are the `seconds`, which count from when the first engine was at
+    work. `memory` is what an engine has done with its memory, once one has loaded. `passed_over`
+    are the input's files that do not count for their endings, while it is being planned.
     """
 
     phase: Phase
@@ -46,12 +48,14 @@ class Progress:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Prompt and completion tokens that this run computed a second; None before there is anything to measure."""
+        """Prompt and completion tokens that this run computed a second; None before there is
+        anything to measure."""
         return self._per_s(self.prompt_tokens + self.completion_tokens - self.cached_tokens)
 
     @property
     def cached_tokens_per_s(self) -> float | None:
-        """Those that were cached a second; None where there are none, or nothing to measure yet."""
+        """Those that were cached a second; None where there are none, or nothing to measure
+        yet."""
         return self._per_s(self.cached_tokens)
 
     @property

@@ -1,11 +1,12 @@
-"""What prompts that begin alike cost, with and without the prefix cache, on small models of random weights in float32, one thread.
+"""What prompts that begin alike cost, with and without the prefix cache, on small models of random
+weights in float32, one thread.
 
     python -m tests.benchmarks.prefixes            a job of one instruction, cache on and off in turns, for Qwen3 and Zamba2
     python -m tests.benchmarks.prefixes equal      a job of which 40% of the prompts are others', with dedup, to one of distinct prompts
     python -m tests.benchmarks.prefixes unshared   seconds of a job whose prompts have nothing in common, for comparing versions
 
-The job has 64 rows: an instruction of 512 tokens, 64 tokens of a row's own, 16 tokens written greedily. Seconds are those that
-this process computed, whoever else uses the machine.
+The job has 64 rows: an instruction of 512 tokens, 64 tokens of a row's own, 16 tokens written
+greedily. Seconds are those that this process computed, whoever else uses the machine.
 """
 
 import asyncio
@@ -114,7 +115,8 @@ def compare(name: str, path: Path) -> None:
 
 
 def equal(name: str, path: Path) -> None:
-    """Jobs with and without equal prompts in turns, by an engine's core that computes equal ones once."""
+    """Jobs with and without equal prompts in turns, by an engine's core that computes equal ones
+    once."""
     core = EngineCore(
         EngineSettings(
             path=str(path),

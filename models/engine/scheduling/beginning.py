@@ -1,6 +1,7 @@
 """What requests in flight begin with in common: the instructions of a job, mostly.
 
-Nobody tells which requests are of one job: those are that begin with the same block. Integers only.
+Nobody tells which requests are of one job: those are that begin with the same block. Integers
+only.
 """
 
 from dataclasses import dataclass, field
@@ -8,8 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Beginning:
-    """What `num_live` requests in flight begin with, of `num_seen` since the first of them came: `token_ids`, which are whole
-    blocks. Of these, `blocks` are held; the state at the end of the prefix `reserved` is."""
+    """What `num_live` requests in flight begin with, of `num_seen` since the first of them came:
+    `token_ids`, which are whole blocks. Of these, `blocks` are held, and the row of the state that
+    is kept at the end of the prefix `reserved`, if one is."""
 
     token_ids: tuple[int, ...]
     block_size: int

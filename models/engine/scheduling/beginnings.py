@@ -1,6 +1,8 @@
-"""The blocks of what requests in flight begin with in common: they are held for as long as there are such requests.
+"""The blocks of what requests in flight begin with in common: they are held for as long as there
+are such requests.
 
-Between two requests of a job nothing else may hold what they share, and those of others would take its place.
+Between two requests of a job nothing else may hold what they share, and those of others would take
+its place.
 
 Integers only.
 """
@@ -52,8 +54,8 @@ class Beginnings:
             del self._known[beginning.token_ids[: self._pool.block_size]]
 
     def pin(self, beginning: Beginning, root: int) -> None:
-        """Holds the blocks of a beginning that several requests have, as far as they are there and not held yet; `root` is the
-        number before the first one."""
+        """Holds the blocks of a beginning that several requests have, as far as they are there and
+        not held yet; `root` is the number before the first one."""
         if not beginning.is_common or len(beginning.blocks) == beginning.num_blocks:
             return
         self._let_go(beginning)

@@ -22,8 +22,8 @@ MAX_IDLE_FRACTION = 0.25  # of the pool, where it is kept dense
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixMatch:
-    """A prefix that is shared: its blocks, and the prefix number at its end. `num_found` blocks of it are known, those that are of
-    no use included."""
+    """A prefix that is shared: its blocks, and the prefix number at its end. `num_found` blocks of
+    it are known, those that are of no use included."""
 
     blocks: list[int]
     prefix: int
@@ -33,11 +33,12 @@ class PrefixMatch:
 class BlockPool:
     """`num_blocks` blocks of `block_size` tokens.
 
-    Blocks with low numbers are handed out first. `min_density` is for an attention backend that walks the used part of
-    the pool as a whole: at least that part of it is kept held, by `compact`, and a quarter of all blocks may be idle. 0
-    leaves blocks where they are, and idle ones for as long as there is room. `shares_prefixes` False is for a network whose
-    recurrent states nothing keeps: no prefix is ever found. `on_forget` is told the number of every prefix that cannot be found
-    any more.
+    Blocks with low numbers are handed out first. `min_density` is for an attention backend that
+    walks the used part of the pool as a whole: at least that part of it is kept held, by
+    `compact`, and a quarter of all blocks may be idle. 0 leaves blocks where they are, and idle
+    ones for as long as there is room. `shares_prefixes` False is for a network whose recurrent
+    states nothing keeps: no prefix is ever found. `on_forget` is told the number of every prefix
+    that cannot be found any more.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class BlockPool:
                 self._evict()
 
     def find(self, token_ids: Sequence[int], prefix: int = NO_PREFIX) -> list[int]:
-        """The longest run of known full blocks that starts `token_ids` and leaves at least one token to compute. `prefix` is the
-        number before the first block: negative ones keep families of prefixes apart."""
+        """The longest run of known full blocks that starts `token_ids` and leaves at least one
+        token to compute. `prefix` is the number before the first block: negative ones keep
+        families of prefixes apart."""
         blocks: list[int] = []
         for start in range(0, len(token_ids) - self.block_size, self.block_size):
             block = self._block_of.get((prefix, tuple(token_ids[start : start + self.block_size])))
@@ -127,7 +129,8 @@ class BlockPool:
     def share(
         self, token_ids: Sequence[int], prefix: int = NO_PREFIX, usable: Callable[[Sequence[int]], int] = len
     ) -> PrefixMatch:
-        """Takes a hold on what `find` finds, or on as many of these blocks as `usable` says of their prefixes' numbers."""
+        """Takes a hold on what `find` finds, or on as many of these blocks as `usable` says of
+        their prefixes' numbers."""
         found = self.find(token_ids, prefix)
         blocks = found[: usable([self._numbers[block] for block in found])]
         for block in blocks:

@@ -29,18 +29,19 @@ class Admission:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepPlan:
-    """The lists `slots`, `starts`, `counts` and `is_sampling` run over the step's sequences, those that decode one
-    token first.
+    """The lists `slots`, `starts`, `counts` and `is_sampling` run over the step's sequences, those
+    that decode one token first.
 
-    `starts` counts the tokens already computed, `counts` those computed now; `token_ids` are the new tokens of all
-    sequences in order. `is_sampling` says whose last token's logits give a new token; its position, which keys the
-    draw, is start + count. `new_blocks` are (slot, place in its table, block); `fresh_blocks` those whose old
-    content means nothing. `targets` maps an index into these lists to the prompt tokens whose log probabilities are
-    wanted:
-    the token after each of that sequence's computed ones. `copies` are (from, to) blocks to be copied before the
-    step. `regimes` are the sequences' rope regimes, for a model that has several. Of a model with recurrent states, `resumed`
-    are (row, slot): the state kept in that row is copied to the slot before the step; and `kept` are (slot, n, row): the state
-    after the first n tokens of the sequence in that slot, which the step computes, is copied to the row.
+    `starts` counts the tokens already computed, `counts` those computed now; `token_ids` are the
+    new tokens of all sequences in order. `is_sampling` says whose last token's logits give a new
+    token; its position, which keys the draw, is start + count. `new_blocks` are (slot, place in
+    its table, block); `fresh_blocks` those whose old content means nothing. `targets` maps an
+    index into these lists to the prompt tokens whose log probabilities are wanted: the token after
+    each of that sequence's computed ones. `copies` are (from, to) blocks to be copied before the
+    step. `regimes` are the sequences' rope regimes, for a model that has several. Of a model with
+    recurrent states, `resumed` are (row, slot): the state kept in that row is copied to the slot
+    before the step; and `kept` are (slot, n, row): the state after the first n tokens of the
+    sequence in that slot, which the step computes, is copied to the row.
     """
 
     slots: list[int]

@@ -176,10 +176,11 @@ class Output:
     """A finished request. It pickles small, for it is also what a run's engine answers in another
     process: of the prompt it has only its number of tokens.
 
-    `text` ends before a stop string; `token_ids` holds every token generated, a stop token last if one ended it.
-    `logprobs` has one entry a generated token, `prompt_logprobs` one a prompt token with None first.
-    `num_cached_tokens` were not computed for it: those of its `num_prompt_tokens` that came from the prefix cache, or all, its
-    answer's too, where an equal request in flight was answered.
+    `text` ends before a stop string; `token_ids` holds every token generated, a stop token last if
+    one ended it. `logprobs` has one entry a generated token, `prompt_logprobs` one a prompt token
+    with None first. `num_cached_tokens` were not computed for it: those of its `num_prompt_tokens`
+    that came from the prefix cache, or all, its answer's too, where an equal request in flight was
+    answered.
     """
 
     token_ids: list[int]

@@ -1,14 +1,16 @@
-"""Continuous batching: which sequences get how many tokens in the next step, and what the step's tokens do to them.
+"""Continuous batching: which sequences get how many tokens in the next step, and what the step's
+tokens do to them.
 
-`schedule()` may be called for step n + 1 before step n was committed: who runs and which blocks depends only on how
-many tokens there are, so the plan names a token that is still being sampled as "your last token". A sequence that
-turns out to have stopped drops its extra step.
+`schedule()` may be called for step n + 1 before step n was committed: who runs and which blocks
+depends only on how many tokens there are, so the plan names a token that is still being sampled as
+"your last token". A sequence that turns out to have stopped drops its extra step.
 
-Online before batch: no batch sequence gets a token of a step that an online one could have had, and none keeps a slot
-or a block that an online one waits for. But a recurrent network's prompts are cut between whole chunks of its scan, so that
-less than a chunk may be left to others.
+Online before batch: no batch sequence gets a token of a step that an online one could have had,
+and none keeps a slot or a block that an online one waits for. But a recurrent network's prompts
+are cut between whole chunks of its scan, so that less than a chunk may be left to others.
 
-Integers only: no tensors, no text. Stop strings are the engine's, which ends a sequence through `finish`.
+Integers only: no tensors, no text. Stop strings are the engine's, which ends a sequence through
+`finish`.
 """
 
 from collections import deque
@@ -50,13 +52,14 @@ class Progress:
 class Scheduler:
     """Sequences waiting and running, over one block pool; those of each priority are in `lanes`.
 
-    A step computes at most `max_num_batched_tokens`, while there are online requests `online_batched_tokens`: what batch
-    adds to a step makes online decoding wait.
+    A step computes at most `max_num_batched_tokens`, while there are online requests
+    `online_batched_tokens`: what batch adds to a step makes online decoding wait.
 
-    `window` is the largest number of keys that any layer of the model sees, None for all: blocks before it are given
-    back while a sequence runs. `regime` tells the rope regime of a sequence from its prompt tokens and its tokens in
-    all; a running sequence whose regime changes is computed again from its first token. `states` are those of a recurrent
-    network, as far as they are kept.
+    `window` is the largest number of keys that any layer of the model sees, None for all: blocks
+    before it are given back while a sequence runs. `regime` tells the rope regime of a sequence
+    from its prompt tokens and its tokens in all; a running sequence whose regime changes is
+    computed again from its first token. `states` are those of a recurrent network, as far as they
+    are kept.
     """
 
     def __init__(
@@ -227,8 +230,8 @@ class Scheduler:
         return True
 
     def _can_wait(self, sequence: Sequence) -> bool:
-        """Whether a sequence that begins later has less to compute, because the step being planned computes its beginning. An
-        online one does not wait for that."""
+        """Whether a sequence that begins later has less to compute, because the step being planned
+        computes its beginning. An online one does not wait for that."""
         return sequence.request.priority == "batch" and self._tables.is_on_its_way(sequence)
 
     def _reserve(self, lane: Lane) -> float:

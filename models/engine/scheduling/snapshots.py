@@ -1,7 +1,7 @@
 """Rows for copies of recurrent states, each of them the state at the end of a computed prefix.
 
-Integers only; the tensors live in `caches`. A prefix is known by the number that the block pool gave it, and its row is free
-again as soon as the pool forgets that number.
+Integers only; the tensors live in `caches`. A prefix is known by the number that the block pool
+gave it, and its row is free again as soon as the pool forgets that number.
 """
 
 from collections import OrderedDict
@@ -13,8 +13,9 @@ from models.errors import EngineError
 class Snapshots:
     """`num_rows` rows: one is free, or holds the state of one prefix.
 
-    When there is no free one, the prefix whose state was used least recently loses its own, unless that is reserved. Those taken
-    while a step is planned are written by it, so that they can be read from the next one on, and belong to nothing else before.
+    When there is no free one, the prefix whose state was used least recently loses its own, unless
+    that is reserved. Those taken while a step is planned are written by it, so that they can be
+    read from the next one on, and belong to nothing else before.
     """
 
     def __init__(self, num_rows: int) -> None:
@@ -49,8 +50,8 @@ class Snapshots:
         return self._rows[prefix]
 
     def take(self, prefix: int) -> int | None:
-        """A row for the state at the end of a prefix, to be written by the step that is planned; None if it has one already, or
-        none can be had."""
+        """A row for the state at the end of a prefix, to be written by the step that is planned;
+        None if it has one already, or none can be had."""
         if prefix in self._rows:
             self._rows.move_to_end(prefix)
             return None
@@ -76,8 +77,8 @@ class Snapshots:
             self._free.append(row)
 
     def reserve(self, prefix: int) -> None:
-        """Its row, or the one it is to get, is its own as long as its blocks are there, or until `unreserve`. At most half of all
-        rows are reserved; beyond that nothing happens."""
+        """Its row, or the one it is to get, is its own as long as its blocks are there, or until
+        `unreserve`. At most half of all rows are reserved; beyond that nothing happens."""
         if len(self._reserved) < max(1, self.num_rows // 2):
             self._reserved.add(prefix)
 
@@ -92,7 +93,8 @@ class Snapshots:
         self._late = []
 
     def check_integrity(self, prefixes: Collection[int]) -> None:
-        """Every row is free or one prefix's, and no prefix has one that is not among those that the block pool knows.
+        """Every row is free or one prefix's, and no prefix has one that is not among those that
+        the block pool knows.
 
         Raises:
             EngineError: it is not so; the text has the numbers.

@@ -16,8 +16,9 @@ from models.engine.scheduling.step import Step
 class BlockTables:
     """The tables of all sequences, over one pool.
 
-    `window` is the largest number of keys that any layer sees, None for all; `max_num_batched_tokens` the most that a
-    step adds to a sequence. `states` are those of a network whose blocks are of use with the state at their end alone.
+    `window` is the largest number of keys that any layer sees, None for all;
+    `max_num_batched_tokens` the most that a step adds to a sequence. `states` are those of a
+    network whose blocks are of use with the state at their end alone.
     """
 
     def __init__(
@@ -53,14 +54,16 @@ class BlockTables:
         self._pin(sequence, 0)
 
     def is_on_its_way(self, sequence: Sequence) -> bool:
-        """Whether more of a sequence's beginning can be shared in the next step than in the one that is planned."""
+        """Whether more of a sequence's beginning can be shared in the next step than in the one
+        that is planned."""
         if self._states is None or not self._states.snapshots.is_writing:
             return False
         blocks = self._pool.find(sequence.token_ids, _root(sequence.regime))
         return self._states.is_on_its_way([self._pool.prefix_of(block) for block in blocks])
 
     def cut(self, sequence: Sequence, budget: int) -> int:
-        """How many of the tokens that a sequence lacks a step computes, if it has room for so many."""
+        """How many of the tokens that a sequence lacks a step computes, if it has room for so
+        many."""
         num_left = sequence.num_tokens - sequence.num_computed
         count = min(num_left, budget)
         return count if self._states is None else self._states.cut(sequence.num_computed, count, num_left)
@@ -84,8 +87,8 @@ class BlockTables:
             self._states.resume(sequence, step)
 
     def compute(self, sequence: Sequence, count: int, step: Step) -> int:
-        """Moves a sequence on by the tokens that a step computes, which can be found from now on. Returns the first one's
-        place."""
+        """Moves a sequence on by the tokens that a step computes, which can be found from now on.
+        Returns the first one's place."""
         start = sequence.num_computed
         sequence.num_computed += count
         reached = self.register(sequence)
@@ -94,8 +97,9 @@ class BlockTables:
         return start
 
     def register(self, sequence: Sequence) -> list[tuple[int, int]]:
-        """Makes the full blocks whose tokens are known findable by their prefix; where there are states, those of the prompt
-        alone. Returns the places in the sequence where these blocks end, and the prefixes' numbers."""
+        """Makes the full blocks whose tokens are known findable by their prefix; where there are
+        states, those of the prompt alone. Returns the places in the sequence where these blocks
+        end, and the prefixes' numbers."""
         size = self._pool.block_size
         known = len(sequence.token_ids) if self._states is None else sequence.num_prompt
         full = min(sequence.num_computed, known) // size
@@ -110,7 +114,8 @@ class BlockTables:
         return reached
 
     def unpin(self) -> bool:
-        """Lets go of what is held for requests in flight beside the sequences' own blocks. Returns whether there was any."""
+        """Lets go of what is held for requests in flight beside the sequences' own blocks. Returns
+        whether there was any."""
         return self._beginnings.unpin()
 
     def drop_unseen(self, sequence: Sequence) -> None:
@@ -148,8 +153,8 @@ class BlockTables:
             self._states.snapshots.end_step()
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
-        """Every block is held once for each running sequence and each common beginning that has it, and no kept state is one of
-        blocks that are gone.
+        """Every block is held once for each running sequence and each common beginning that has
+        it, and no kept state is one of blocks that are gone.
 
         Raises:
             EngineError: it is not so.
@@ -161,7 +166,8 @@ class BlockTables:
             self._states.snapshots.check_integrity(self._pool.prefixes)
 
     def _pin(self, sequence: Sequence, num_before: int) -> None:
-        """Holds what a sequence has in common with others once it has all of it, where it had so many blocks before."""
+        """Holds what a sequence has in common with others once it has all of it, where it had so
+        many blocks before."""
         beginning = sequence.beginning
         if beginning is not None and num_before < beginning.num_blocks <= sequence.num_registered:
             self._beginnings.pin(beginning, _root(sequence.regime))

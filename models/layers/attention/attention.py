@@ -44,18 +44,20 @@ class KvCache:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Which sequences share a step, as integers: they stand packed one after the other, single tokens that continue
-    a cache first.
+    """Which sequences share a step, as integers: they stand packed one after the other, single
+    tokens that continue a cache first.
 
-    `counts` [S] tokens of each sequence in this step; `starts` [S] its tokens that are in the cache already;
-    `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None: nothing is cached, every
-    sequence is whole. `slots` [S] are the rows of its states in layers that keep any; None where nothing is cached.
-    `num_given` [S] of its tokens were given, the later ones generated; None: all are given.
-    `families` are runs of sequences (first, one after the last, n) whose tables begin with the same n blocks, which are full and
-    which no sequence of this step writes to: a backend may look at these blocks once for all of a run. Runs do not overlap, and
-    hold no sequence that is not in one; empty: nothing is said.
-    `kept` are (sequence, n, row): layers with states copy what stands after the first n of a sequence's tokens in this step to
-    that row. n is a multiple of the chunks that such layers compute, and less than the sequence's count.
+    `counts` [S] tokens of each sequence in this step; `starts` [S] its tokens that are in the
+    cache already; `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None:
+    nothing is cached, every sequence is whole. `slots` [S] are the rows of its states in layers
+    that keep any; None where nothing is cached. `num_given` [S] of its tokens were given, the
+    later ones generated; None: all are given. `families` are runs of sequences (first, one after
+    the last, n) whose tables begin with the same n blocks, which are full and which no sequence of
+    this step writes to: a backend may look at these blocks once for all of a run. Runs do not
+    overlap, and hold no sequence that is not in one; empty: nothing is said. `kept` are (sequence,
+    n, row): layers with states copy what stands after the first n of a sequence's tokens in this
+    step to that row. n is a multiple of the chunks that such layers compute, and less than the
+    sequence's count.
     """
 
     counts: IntArray

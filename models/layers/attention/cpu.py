@@ -1,16 +1,21 @@
-"""Attention with torch's own operators: the CPU backend, and the reference the others are tested against.
+"""Attention with torch's own operators: the CPU backend, and the reference the others are tested
+against.
 
-Sequences that add one token to a cache (decoding) and sequences that add many (prefill) are computed apart.
+Sequences that add one token to a cache (decoding) and sequences that add many (prefill) are
+computed apart.
 
-Decoding never gathers the cache. The used part of the block pool is itself the batch of one product: every block
-meets the query of the sequence that owns it, and the partial softmaxes of a sequence's blocks are put together
-afterwards (the split of Flash-Decoding, Dao et al. 2023). Blocks that several sequences begin with are visited by all of
-them at once (`shared_visits`); one that they share otherwise is visited once more for each further sequence.
+Decoding never gathers the cache. The used part of the block pool is itself the batch of one
+product: every block meets the query of the sequence that owns it, and the partial softmaxes of a
+sequence's blocks are put together afterwards (the split of Flash-Decoding, Dao et al. 2023).
+Blocks that several sequences begin with are visited by all of them at once (`shared_visits`); one
+that they share otherwise is visited once more for each further sequence.
 
-Prefill pads: sequences of similar length form a group, which is one call of torch's fused attention.
+Prefill pads: sequences of similar length form a group, which is one call of torch's fused
+attention.
 
-Where a layout names families, the blocks that all of a family begin with are the keys of one product with the queries of all of
-them (Hydragen, Juravsky et al. 2024): they are neither gathered nor read once per sequence.
+Where a layout names families, the blocks that all of a family begin with are the keys of one
+product with the queries of all of them (Hydragen, Juravsky et al. 2024): they are neither gathered
+nor read once per sequence.
 """
 
 import functools

@@ -1,7 +1,9 @@
-"""Decoding attention over blocks that several sequences begin with: one product for the queries of all of them.
+"""Decoding attention over blocks that several sequences begin with: one product for the queries of
+all of them.
 
-It is a part of `models.layers.attention.cpu`, whose pass over the pool meets every block with one sequence: a block that
-others share would have to be copied for each of them. What comes out are partial softmaxes, as of any other visit.
+It is a part of `models.layers.attention.cpu`, whose pass over the pool meets every block with one
+sequence: a block that others share would have to be copied for each of them. What comes out are
+partial softmaxes, as of any other visit.
 """
 
 from collections.abc import Iterator
@@ -33,8 +35,8 @@ class SharedBlocks:
 
 
 def shared_blocks(tables: IntArray, num_full: IntArray) -> Iterator[SharedBlocks]:
-    """Sequences that begin with the same blocks, by their tables [S, W] and how many full blocks each has [S]. One that begins with
-    a block of its own is in none."""
+    """Sequences that begin with the same blocks, by their tables [S, W] and how many full blocks
+    each has [S]. One that begins with a block of its own is in none."""
     _, first = np.unique(tables[:, 0], return_inverse=True)
     order = np.argsort(first, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(first[order])) + 1):
@@ -47,7 +49,8 @@ def shared_blocks(tables: IntArray, num_full: IntArray) -> Iterator[SharedBlocks
 
 
 def visits_to(shared: SharedBlocks, tables: IntArray, block_size: int, device: torch.device) -> Iterator[SharedVisits]:
-    """The visits to shared blocks, of which none has more than `MAX_SCORES` scores if it has several blocks."""
+    """The visits to shared blocks, of which none has more than `MAX_SCORES` scores if it has
+    several blocks."""
     owner = torch.from_numpy(shared.members).to(device)
     blocks = torch.from_numpy(tables[shared.members[0], : shared.num_blocks].copy()).to(device)
     most = max(1, MAX_SCORES // (shared.members.size * block_size))
@@ -57,8 +60,8 @@ def visits_to(shared: SharedBlocks, tables: IntArray, block_size: int, device: t
 def visit_shared(
     grouped: torch.Tensor, cache: KvCache, visits: SharedVisits, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries [S, K, G, D] -> of each owner the exp-weighted values of the blocks [n, Q, D], largest scores [n, Q] and sums of
-    exponentials [n, Q], in float32."""
+    """Queries [S, K, G, D] -> of each owner the exp-weighted values of the blocks [n, Q, D],
+    largest scores [n, Q] and sums of exponentials [n, Q], in float32."""
     keys, values = (
         pages.index_select(0, visits.blocks).transpose(0, 1).flatten(1, 2) for pages in (cache.k, cache.v)
     )  # [K, m * B, D]

@@ -325,7 +325,8 @@ class Mamba2Mixer(nn.Module):
 
 
 def _keep(state: StateCache, kept: KeptChunks, inputs: torch.Tensor, before: torch.Tensor) -> None:
-    """Copies what stands before some chunks, of inputs [C, K - 1 + W, channels] and states [C, G, N, F], to their rows."""
+    """Copies what stands before some chunks, of inputs [C, K - 1 + W, channels] and states [C, G,
+    N, F], to their rows."""
     num_inputs = state.conv.shape[1]
     state.conv.index_copy_(0, kept.rows, inputs[:, :num_inputs].index_select(0, kept.chunks))
     state.scan.index_copy_(0, kept.rows, before.index_select(0, kept.chunks))

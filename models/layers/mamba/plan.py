@@ -21,7 +21,8 @@ MAX_SPREAD = 2  # rows passed over for each decoding one; beyond it copying them
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptChunks:
-    """The states before these of a step's chunks [k] are to be copied to these rows [k] of the states."""
+    """The states before these of a step's chunks [k] are to be copied to these rows [k] of the
+    states."""
 
     chunks: torch.Tensor
     rows: torch.Tensor
@@ -29,15 +30,16 @@ class KeptChunks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunks:
-    """The prefill part of a step: C chunks of `width` tokens, each behind the `num_inputs` tokens before it that the
-    convolution reads. Chunks stand in the order `mamba_scan.scan` wants.
+    """The prefill part of a step: C chunks of `width` tokens, each behind the `num_inputs` tokens
+    before it that the convolution reads. Chunks stand in the order `mamba_scan.scan` wants.
 
-    `rows` [C * (num_inputs + width)] are packed token numbers, a sequence's own first or last one where it has none;
-    `edges` [S * num_inputs] the places there that come before a sequence's first token of the step, and `tails` as
-    many that hold its last inputs. `tokens` [C * width] are the rows without what stands before each chunk, `is_real`
-    [C, width, 1] is 0 where the chunk has no token. `places` [T'] says where in the chunks each packed prefill token
-    is. `slots` [S] is None where no state is kept; `is_fresh` [S] marks sequences that have none yet. `kept` are chunks before
-    which the state is wanted, beside that after each sequence's last.
+    `rows` [C * (num_inputs + width)] are packed token numbers, a sequence's own first or last one
+    where it has none; `edges` [S * num_inputs] the places there that come before a sequence's
+    first token of the step, and `tails` as many that hold its last inputs. `tokens` [C * width]
+    are the rows without what stands before each chunk, `is_real` [C, width, 1] is 0 where the
+    chunk has no token. `places` [T'] says where in the chunks each packed prefill token is.
+    `slots` [S] is None where no state is kept; `is_fresh` [S] marks sequences that have none yet.
+    `kept` are chunks before which the state is wanted, beside that after each sequence's last.
     """
 
     width: int
@@ -80,8 +82,8 @@ class MambaPlan:
 
 
 def chunk_width(config: MambaConfig) -> int:
-    """Tokens of a chunk, where a step has so many of a sequence: what is computed in two parts that meet at a multiple of
-    this is cut as what is computed whole."""
+    """Tokens of a chunk, where a step has so many of a sequence: what is computed in two parts
+    that meet at a multiple of this is cut as what is computed whole."""
     return max(min(config.chunk_size, MAX_CHUNK), config.conv_width - 1)  # only a first chunk reads earlier inputs
 
 
@@ -167,7 +169,8 @@ def _chunks(layout: Layout, num_decodes: int, config: MambaConfig, device: torch
 
 
 def _kept(layout: Layout, members: IntArray, offsets: IntArray, width: int, device: torch.device) -> KeptChunks:
-    """`offsets` are the numbers of the first sequence's chunks, behind which the others' stand in their order."""
+    """`offsets` are the numbers of the first sequence's chunks, behind which the others' stand in
+    their order."""
     sequences, tokens, rows = np.array(layout.kept, dtype=np.int64).T
     rank = np.empty(layout.counts.size, dtype=np.int64)
     rank[members] = np.arange(members.size)

@@ -24,7 +24,8 @@ def work(prompts: Sequence[Sequence[int]], *, name: str = "w") -> EngineWork:
 
 @dataclass
 class Backend:
-    """Answers each request with the sum of its tokens, once `gate` is open; a request that begins with 0 is refused."""
+    """Answers each request with the sum of its tokens, once `gate` is open; a request that begins
+    with 0 is refused."""
 
     memory: MemoryPlan = field(default_factory=lambda: MemoryPlan(num_shards=1, weights_bytes=0))
     asked: list[list[list[int]]] = field(default_factory=list)

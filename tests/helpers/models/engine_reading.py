@@ -73,8 +73,9 @@ class StateModel:
 
 
 class HybridModel:
-    """Keeps tokens in blocks and states in slots, and copies of states in rows: a network of attention and recurrent layers. A
-    state that is not that of the tokens in the blocks is found at once."""
+    """Keeps tokens in blocks and states in slots, and copies of states in rows: a network of
+    attention and recurrent layers. A state that is not that of the tokens in the blocks is found
+    at once."""
 
     def __init__(self, block_size: int) -> None:
         self.pages, self._states = PagedModel(block_size), StateModel()
@@ -114,8 +115,9 @@ def _sample(plan: StepPlan, last: dict[int, int], read: _Read) -> StepResult:
 
 
 class Driver:
-    """Steps a scheduler with up to `ahead` plans in flight, and checks after each plan that online came first. A network with
-    states computes chunks of `chunk` tokens, which are not cut where a step has room for less."""
+    """Steps a scheduler with up to `ahead` plans in flight, and checks after each plan that online
+    came first. A network with states computes chunks of `chunk` tokens, which are not cut where a
+    step has room for less."""
 
     def __init__(self, scheduler: Scheduler, model: Model, *, ahead: int = 1, chunk: int = 1) -> None:
         self.scheduler, self._model, self._ahead, self._chunk = scheduler, model, ahead, chunk

@@ -1,5 +1,6 @@
-"""A recurrent network's prompts that begin alike go on from states that were kept: a hit gives what a miss gives, however the work
-is cut, and whoever gives way. What is computed on its own in an engine that keeps no state is the truth."""
+"""A recurrent network's prompts that begin alike go on from states that were kept: a hit gives
+what a miss gives, however the work is cut, and whoever gives way. What is computed on its own in
+an engine that keeps no state is the truth."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,8 @@ def test_rows_full_of_garbage_change_nothing(hybrid: LoadedModel, make_engine: M
 
 
 def test_what_was_generated_is_computed_again_when_it_is_given(hybrid: LoadedModel, make_engine: MakeEngine) -> None:
-    """Its step sizes have their floor then, so that neither its states nor its keys are those of an answer."""
+    """Its step sizes have their floor then, so that neither its states nor its keys are those of
+    an answer."""
     params = SamplingParams(max_tokens=70, temperature=0.0, ignore_eos=True, logprobs=2)
     engine = make_engine(hybrid, block_size=4, state_stride=1)
     [first] = engine.generate([job()[0]], params)

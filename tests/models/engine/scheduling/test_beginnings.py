@@ -1,4 +1,5 @@
-"""What requests in flight begin with in common stays while there are such requests, whatever comes between two of them."""
+"""What requests in flight begin with in common stays while there are such requests, whatever comes
+between two of them."""
 
 import random
 

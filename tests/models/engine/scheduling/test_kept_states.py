@@ -1,5 +1,6 @@
-"""States that are kept at the ends of prefixes: which rows they have, what goes on from them, and that nothing is lost however
-requests come, end and give way. The network is one of integers that has blocks, states and rows."""
+"""States that are kept at the ends of prefixes: which rows they have, what goes on from them, and
+that nothing is lost however requests come, end and give way. The network is one of integers that
+has blocks, states and rows."""
 
 import random
 
@@ -202,7 +203,8 @@ def test_a_row_is_not_given_to_two_prefixes_in_one_step() -> None:
 def test_whatever_comes_ends_or_gives_way_no_block_or_row_is_lost_and_answers_are_those_without_a_cache(
     seed: int,
 ) -> None:
-    """Some 500 steps each; the driver checks the holders of every block and row after every one."""
+    """Some 500 steps each; the driver checks the holders of every block and row after every
+    one."""
     rng = random.Random(seed)
     driver = make(
         rows=rng.choice([1, 2, 3, 8]),

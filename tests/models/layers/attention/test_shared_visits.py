@@ -1,4 +1,5 @@
-"""Sequences that begin with the same blocks look at them together while they decode: the result is that of each alone."""
+"""Sequences that begin with the same blocks look at them together while they decode: the result is
+that of each alone."""
 
 import numpy as np
 import pytest
