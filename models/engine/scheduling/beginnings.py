@@ -24,6 +24,7 @@ class Beginnings:
         self._pool, self._states = pool, states
         self._known: dict[tuple[int, ...], Beginning] = {}  # by the first block
         self._pinned: dict[Beginning, None] = {}
+        self._num_held = 0
 
     @property
     def held(self) -> list[int]:
@@ -59,10 +60,11 @@ class Beginnings:
         if not beginning.is_common or len(beginning.blocks) == beginning.num_blocks:
             return
         self._let_go(beginning)
-        if len(self.held) + beginning.num_blocks > MAX_PINNED_FRACTION * self._pool.num_blocks:
+        if self._num_held + beginning.num_blocks > MAX_PINNED_FRACTION * self._pool.num_blocks:
             return
         beginning.blocks = self._pool.share([*beginning.token_ids, 0], root).blocks
         self._pinned[beginning] = None
+        self._num_held += len(beginning.blocks)
         if self._states is not None:
             num_blocks = self._states.common_end(len(beginning.blocks))
             if num_blocks:
@@ -85,5 +87,6 @@ class Beginnings:
         if beginning.reserved is not None and self._states is not None:
             self._states.snapshots.unreserve(beginning.reserved)
         self._pool.release(beginning.blocks)
+        self._num_held -= len(beginning.blocks)
         beginning.blocks, beginning.reserved = [], None
         self._pinned.pop(beginning, None)
