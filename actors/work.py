@@ -156,12 +156,9 @@ class EngineWork:
             own_labels={number - start: ids for number, ids in self.own_labels.items() if start <= number < end},
         )
 
-    def by_labels(self, labels: LabelIds) -> dict[LabelIds, list[int]]:
-        """The numbers of the requests behind which the same labels are scored; `labels` are those of all without their own."""
-        groups: dict[LabelIds, list[int]] = {}
-        for number in range(self.num_requests):
-            groups.setdefault(self.own_labels.get(number, labels), []).append(number)
-        return groups
+    def labels(self, labels: LabelIds) -> list[LabelIds]:
+        """The labels that are scored behind each request; `labels` are those of all without their own."""
+        return [self.own_labels.get(number, labels) for number in range(self.num_requests)]
 
     def requests(self) -> Iterator[list[int]]:
         """The token ids of each request."""
@@ -169,6 +166,16 @@ class EngineWork:
         for length in self.lengths.tolist():
             start, end = end, end + length
             yield self.token_ids[start:end].tolist()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnePassAnswer:
+    """What one pass says of a request: float32 `values` as the scorer returns them ([labels], [T, labels], [T, 2]; of labels their log
+    probabilities [L]; of an embedding its vector [D]). `num_cached_tokens` of its tokens were not computed for it, but for another
+    request or an earlier one."""
+
+    values: FloatArray
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,7 +228,6 @@ def digits_of(seed: int) -> str:
 
 
 Work = EngineWork | ApiWork
-EngineAnswer = Output | FloatArray | ApiAnswer | Refused
-"""What an engine makes of one request: of a generation its output; of one pass float32 values as the scorer returns them ([labels],
-[T, labels], [T, 2]; of labels their log probabilities [L]; of an embedding its vector [D]); the answer of the HTTP API to a call of it;
+EngineAnswer = Output | OnePassAnswer | ApiAnswer | Refused
+"""What an engine makes of one request: of a generation its output; what one pass says of it; the answer of the HTTP API to a call of it;
 or a refusal."""

@@ -15,6 +15,8 @@ from actors.engine.core import EngineCore
 from actors.work import EngineSettings
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output
+from models.engine.scoring.cache_sizes import CacheSizes
+from models.engine.shard_processes import SCORED_TOKENS
 from models.loading.footprint import footprint
 from models.weights.weights import Checkpoint
 from pipelines.cluster.connect import Room
@@ -43,7 +45,7 @@ class Memory:
     """Bytes of one shard of an engine: its weights as loaded, and the caches (keys, values, recurrent states) of `max_num_seqs`
     sequences of typical and of full length.
 
-    A single-pass task keeps no keys and values.
+    A single-pass task keeps those of what prompts begin with in common.
     """
 
     weights_bytes: int
@@ -174,7 +176,14 @@ def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample:
     )
     sampling = job.task.sampling
     if sampling is None:
-        return Memory(weights_bytes=takes.weights, typical_cache_bytes=0, full_cache_bytes=0)
+        sizes = CacheSizes.of(
+            budget=job.engine.max_num_batched_tokens or SCORED_TOKENS,
+            token_bytes=takes.token,
+            state_bytes=takes.sequence,
+            hidden_bytes=takes.hidden,
+        )
+        kept = sizes.num_bytes if config.is_causal else 0
+        return Memory(weights_bytes=takes.weights, typical_cache_bytes=kept, full_cache_bytes=kept)
     longest = job.engine.max_model_len or config.max_position_embeddings
     typical = min(longest, int(sample.mean_prompt_tokens) + sampling.max_tokens)
     return Memory(

@@ -6,9 +6,9 @@ that says so, anything else is raised and means that this engine is of no more u
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,13 @@ import torch
 from actors.engine.backend import Backend
 from actors.engine.dedup import Dedup
 from actors.engine.loading import engine_of, scorer_of
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnFailure, Refused
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure, Refused
 from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, RequestError
+from models.tasks.label_tokens import LabelIds
 
 LAST_WORDS_S = 2.0
 """How long the failure of an engine of several shards waits for a better reason than a broken connection."""
@@ -115,7 +116,8 @@ class GeneratingBackend:
 
 
 class ScoringBackend:
-    """One forward pass a request, packed within one call only and in a fixed order: the answer does not depend on what else runs.
+    """One forward pass a request, packed within one call only and in a fixed order; what requests begin with in common is kept from call
+    to call: the answer does not depend on what else runs but for rounding.
 
     One thread loads the model and computes, one call after the other (a second one that multiplies would have OpenMP threads
     of its own, more than there are cores); the event loop stays free to take in the next.
@@ -133,38 +135,52 @@ class ScoringBackend:
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         return await answers_in_one_pass(self._scored, work, self._asked)
 
-    async def _scored(self, asked: Asked, requests: list[list[int]]) -> list[FloatArray]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._logits, asked, requests)
-
-    def _logits(self, asked: Asked, requests: list[list[int]]) -> list[FloatArray]:
-        if asked.labels:
-            return list(self._scorer.score_labels(requests, asked.labels).numpy())
-        if asked.embed is not None:
-            return list(self._scorer.embed(requests, **asdict(asked.embed)).numpy())
-        return [logits.numpy() for logits in self._scorer.score(requests)]
+    async def _scored(self, requests: "Sequence[OnePassRequest]") -> list[OnePassAnswer]:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, scored, self._scorer, self._asked, requests
+        )
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._scorer.close()
 
 
-async def answers_in_one_pass(
-    score: Callable[[Asked, list[list[int]]], Awaitable[Iterable[FloatArray]]], work: EngineWork, asked: Asked
-) -> list[EngineAnswer]:
-    """What `score` says of each request of `work`, or that it refuses it. Requests behind which the same labels are scored are
-    scored together."""
-    requests = list(work.requests())
-    answers: dict[int, EngineAnswer] = {}
-    for labels, numbers in work.by_labels(asked.labels).items():
-        together = partial(score, replace(asked, labels=labels))
-        found = await scored_or_refused(together, [requests[number] for number in numbers])
-        answers |= dict(zip(numbers, found, strict=True))
-    return [answers[number] for number in range(len(requests))]
+@dataclass(frozen=True, slots=True)
+class OnePassRequest:
+    """A request that is answered in one pass, and the labels that are scored behind it, if any are."""
+
+    token_ids: list[int]
+    labels: LabelIds
 
 
-async def scored_or_refused(
-    score: Callable[[list[list[int]]], Awaitable[Iterable[FloatArray]]], requests: list[list[int]]
-) -> list[EngineAnswer]:
+def scored(scorer: Scorer, asked: Asked, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
+    """What one pass says of each request; to be called in the thread that computes.
+
+    Raises:
+        RequestError: one of them cannot be served.
+    """
+    token_ids = [request.token_ids for request in requests]
+    values: Iterable[torch.Tensor]
+    if any(request.labels for request in requests):
+        values = scorer.score_own_labels(token_ids, [request.labels for request in requests])
+    elif asked.embed is not None:
+        values = scorer.embed(token_ids, **asdict(asked.embed))
+    else:
+        values = scorer.score(token_ids)
+    pairs = zip(values, scorer.num_cached.tolist(), strict=True)
+    return [OnePassAnswer(values=one.numpy(), num_cached_tokens=num_cached) for one, num_cached in pairs]
+
+
+Score = Callable[[Sequence[OnePassRequest]], Awaitable[Iterable[OnePassAnswer]]]
+
+
+async def answers_in_one_pass(score: Score, work: EngineWork, asked: Asked) -> list[EngineAnswer]:
+    """What `score` says of each request of `work`, or that it refuses it."""
+    labels = work.labels(asked.labels)
+    return await scored_or_refused(score, [OnePassRequest(*pair) for pair in zip(work.requests(), labels, strict=True)])
+
+
+async def scored_or_refused(score: Score, requests: Sequence[OnePassRequest]) -> list[EngineAnswer]:
     """What `score` says of each request. Where it refuses them, each is asked alone, so that only those that cannot be served are
     refused."""
     try:

@@ -6,7 +6,7 @@ the one thread that computes. Other heads score and embed.
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,15 +15,16 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 
-from actors.engine.core import GeneratingBackend, answers_in_one_pass
+from actors.engine.core import GeneratingBackend, OnePassRequest, answers_in_one_pass, scored
 from actors.engine.loading import engine_of, scorer_of
 from actors.online.model import FloatArray, OnlineRequest
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnePassAnswer
 from models import AsyncEngine, Scorer
 from models.config.model_config import ModelConfig
 from models.engine.memory import MemoryPlan
 from models.engine.scheduling.request import Delta
 from models.engine.scheduling.stats import EngineStats, PriorityStats
+from models.engine.scoring.beginnings import num_shared
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
@@ -91,19 +92,19 @@ class LocalModel:
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """See `OnlineModel`."""
         score = self._scorer.score
-        parts = [await self._compute(partial(score, part)) for part in self._passes(token_ids)]
+        parts = [await self._compute(partial(score, token_ids[turn])) for turn in self._passes(token_ids)]
         return [cast("FloatArray", logits.numpy()) for part in parts for logits in part]
 
     async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
         """See `OnlineModel`."""
         score = self._scorer.score_labels
-        parts = [await self._compute(partial(score, part, labels)) for part in self._passes(token_ids)]
+        parts = [await self._compute(partial(score, token_ids[turn], labels)) for turn in self._passes(token_ids)]
         return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
 
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """See `OnlineModel`."""
         embed = partial(self._scorer.embed, **asdict(options))
-        parts = [await self._compute(partial(embed, part)) for part in self._passes(token_ids)]
+        parts = [await self._compute(partial(embed, token_ids[turn])) for turn in self._passes(token_ids)]
         return np.concatenate([part.numpy() for part in parts])
 
     async def compute(self, work: EngineWork, asked: Asked) -> list[EngineAnswer]:
@@ -113,16 +114,15 @@ class LocalModel:
             EngineError: the engine failed; what it had is lost.
         """
         if asked.sampling is None:
-            return await answers_in_one_pass(self._one_pass, work, asked)
+            return await answers_in_one_pass(partial(self._scored, asked), work, asked)
         if self._engine is None:
             raise RequestError("this model has no causal head; it makes no text")
         return await GeneratingBackend(self._engine, asked.sampling).compute(work)
 
-    async def _one_pass(self, asked: Asked, requests: list[list[int]]) -> Iterable[FloatArray]:
-        """Answers requests without generating."""
-        if asked.labels:
-            return await self.score_labels(requests, asked.labels)
-        return await (self.score(requests) if asked.embed is None else self.embed(requests, asked.embed))
+    async def _scored(self, asked: Asked, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
+        turns = self._passes([request.token_ids for request in requests])
+        parts = [await self._compute(partial(scored, self._scorer, asked, requests[turn])) for turn in turns]
+        return [one for part in parts for one in part]
 
     async def stats(self) -> EngineStats:
         """See `OnlineModel`."""
@@ -136,16 +136,18 @@ class LocalModel:
         self._thread.shutdown(cancel_futures=True)
         self._scorer.close()
 
-    def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-        """Neighbouring sequences that are computed in one turn."""
-        part: list[Sequence[int]] = []
-        for ids in token_ids:
-            if part and sum(map(len, part)) + len(ids) > self._max_pass_tokens:
-                yield part
-                part = []
-            part.append(ids)
-        if part:
-            yield part
+    def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[slice]:
+        """Neighbouring sequences that are computed in one turn; what one has computed once with the one before counts once."""
+        first = num_tokens = 0
+        for place, ids in enumerate(token_ids):
+            is_shared = place > first and self._scorer.shares_beginnings
+            num_more = len(ids) - (num_shared(token_ids[place - 1], ids) if is_shared else 0)
+            if place > first and num_tokens + num_more > self._max_pass_tokens:
+                yield slice(first, place)
+                first, num_tokens, num_more = place, 0, len(ids)
+            num_tokens += num_more
+        if token_ids:
+            yield slice(first, len(token_ids))
 
     async def _compute(self, call: Callable[[], Result]) -> Result:
         try:

@@ -133,6 +133,8 @@ def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
         lines.append(("", f"{byte_text(memory.full_cache_bytes)} for {seqs} of the longest length there can be"))
         if job.engine.cache_bytes is not None:
             lines.append(("", f"{byte_text(job.engine.cache_bytes)} are set (engine.cache_bytes)"))
+    elif memory.full_cache_bytes:
+        lines.append(("cache", f"{byte_text(memory.full_cache_bytes)} at most, for what prompts begin with in common"))
     return lines
 
 

@@ -120,7 +120,8 @@ def memory_line(memory: MemoryPlan) -> str:
     weights = f"{whose}: {byte_text(memory.weights_bytes)} of weights"
     if not memory.cache_bytes:
         return weights
-    fits = f"{memory.num_tokens:,} tokens of {memory.num_seqs:,} sequences"
+    seqs = f" of {memory.num_seqs:,} sequences" if memory.num_seqs else ""
+    fits = f"{memory.num_tokens:,} tokens{seqs}"
     if memory.num_snapshots:
         fits += f" and {memory.num_snapshots:,} states of prefixes"
     return f"{weights}, {byte_text(memory.cache_bytes)} of cache, which holds {fits}"

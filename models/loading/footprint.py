@@ -20,10 +20,12 @@ from models.weights.weights import Checkpoint
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Footprint:
-    """Bytes that a loaded model takes: its weights, the keys and values of one token, and the states of one sequence."""
+    """Bytes that a loaded model takes: its weights, the keys and values of one token and its hidden state, and the states of
+    one sequence."""
 
     weights: int
     token: int
+    hidden: int
     sequence: int
 
 
@@ -59,6 +61,7 @@ def footprint(
     return Footprint(
         weights=weights_bytes(model, chosen_dtype),
         token=sum(spec.bytes_per_token(chosen_dtype) for spec in specs if isinstance(spec, KvSpec)),
+        hidden=config.hidden_size * chosen_dtype.itemsize,
         sequence=sum(spec.bytes_per_sequence(chosen_dtype) for spec in specs if isinstance(spec, StateSpec)),
     )
 

@@ -3,18 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from actors.work import ApiAnswer, EngineAnswer
+from actors.work import ApiAnswer, EngineAnswer, FloatArray, OnePassAnswer
 from models.engine.scheduling.request import Output
 from pipelines.errors import RowError
 from pipelines.task_base.requests import ModelRequest
 
 Int64Array = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +39,8 @@ class AnsweredRows:
 
     @property
     def logits(self) -> Sequence[FloatArray]:
-        """The results of a single-pass task."""
-        return cast("Sequence[FloatArray]", self.results)
+        """The values of a single-pass task."""
+        return [result.values for result in self.results if isinstance(result, OnePassAnswer)]
 
     @property
     def generated(self) -> list[Output]:

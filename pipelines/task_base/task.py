@@ -12,9 +12,9 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from actors.work import EngineAnswer
+from actors.work import EngineAnswer, OnePassAnswer
 from models.config.model_config import ModelConfig
-from models.engine.scheduling.request import SamplingParams
+from models.engine.scheduling.request import Output, SamplingParams
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.compared import Compared
@@ -121,11 +121,12 @@ class Task(ABC):
 
     def tokens(self, rows: AnsweredRows) -> TokenCounts:
         """The tokens of all answers, bad ones too."""
-        generated = rows.generated
         return TokenCounts(
             prompt=int(rows.prompt_tokens.sum()),
-            cached=sum(result.num_cached_tokens for result in generated),
-            completion=sum(len(result.token_ids) for result in generated),
+            cached=sum(
+                result.num_cached_tokens for result in rows.results if isinstance(result, Output | OnePassAnswer)
+            ),
+            completion=sum(len(result.token_ids) for result in rows.generated),
         )
 
     def found_in(self, answers: Sequence[EngineAnswer]) -> tuple[float, ...]:

@@ -5,12 +5,12 @@ A text that is longer than the model is a bad row, unless the task puts windows 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
 
-from actors.work import EngineAnswer
+from actors.work import EngineAnswer, OnePassAnswer
 from models.tasks.calibration import (
     CONTENT_FREE,
     Calibration,
@@ -127,7 +127,8 @@ class LabelsTask(Task):
         return without_bias(logprobs, np.array(self.log_prior))
 
     def found_in(self, answers: Sequence[EngineAnswer]) -> tuple[float, ...]:
-        found: list[float] = log_prior(np.stack(cast("Sequence[FloatArray]", answers))).tolist()
+        values = [answer.values for answer in answers if isinstance(answer, OnePassAnswer)]
+        found: list[float] = log_prior(np.stack(values)).tolist()
         return tuple(found)
 
     def with_found(self, numbers: Sequence[float]) -> "LabelsTask":

@@ -105,7 +105,7 @@ def _error(result: EngineAnswer | RowError) -> RowError | None:
         return None
     if isinstance(result, ApiAnswer):
         return None if result.status == SUCCESS else _refusal(result)
-    if np.isfinite(result).all():
+    if np.isfinite(result.values).all():
         return None
     return RowError(NOT_FINITE, "the model answered with values that are not numbers; try dtype: float32")
 

@@ -31,7 +31,7 @@ def test_parts_of_work_keep_each_requests_own_labels() -> None:
         ("wa", [[1], [2, 2]], [11, 12], {1: own}),
         ("wb", [[3] * 3, [4] * 4, [5] * 5], [13, 14, 15], {2: own}),
     ]
-    assert work.by_labels(((1,), (2,))) == {((1,), (2,)): [0, 2, 3], own: [1, 4]}
+    assert work.labels(((1,), (2,))) == [((1,), (2,)), own, ((1,), (2,)), ((1,), (2,)), own]
 
 
 def test_no_requests_are_no_work() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from actors.work import Asked, EngineSettings
-from models import SamplingParams
+from models import SamplingParams, Scorer
 from models.config.model_config import ModelConfig
 from models.weights.weights import Checkpoint
 from pipelines.estimate import Probe, _last_of, cost_of, memory_needed, probe_engine
@@ -91,11 +91,20 @@ def test_a_hybrid_has_keys_and_values_in_few_layers_and_a_state_in_each(tiny_che
     assert memory.typical_cache_bytes == (24 * token_bytes + state_bytes) * 10
 
 
-def test_single_pass_task_needs_no_cache(tiny_checkpoint: CheckpointMaker) -> None:
-    folder = tiny_checkpoint()
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("qwen3", {}), ("zamba2", {}), ("qwen3", {"is_causal": False})],
+    ids=["dense", "hybrid", "two-way"],
+)
+def test_a_single_pass_task_needs_what_its_scorer_may_keep(
+    tiny_checkpoint: CheckpointMaker, family: str, fields: dict[str, Any]
+) -> None:
+    folder = tiny_checkpoint("sequence-classification", family=family, **fields)
     config, checkpoint = ModelConfig.from_pretrained(folder), Checkpoint.open(folder)
     memory = memory_needed(job_of(ClassifyTask(text="x")), config, checkpoint, sample_of([10]))
-    assert (memory.typical_cache_bytes, memory.full_cache_bytes) == (0, 0)
+    kept = Scorer.from_pretrained(folder).memory.cache_bytes
+    assert (memory.typical_cache_bytes, memory.full_cache_bytes) == (kept, kept)
+    assert (kept > 0) == (fields == {})
 
 
 def test_cost_is_the_samples_mean_times_all_rows_at_the_probes_speed() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from models.config.types import RopeRegimes
 from models.layers.attention.attention import IntArray, Layout
 from models.loading.load import LoadedModel
 from models.networks.decoder import Batch
@@ -28,16 +27,16 @@ def packs(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def batch_of(
     loaded: LoadedModel,
-    token_ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Sequence[int] | IntArray],
     layout: Layout,
     rows: IntArray | None,
-    *,
-    num_later: int = 0,
+    regimes: IntArray | None = None,
 ) -> Batch:
     """The step in which sequence i computes `token_ids[i]` after `layout.starts[i]` cached tokens; `rows` are the
-    packed tokens whose output is wanted. `num_later` tokens are still to come after the prompt, which is what has been
-    computed where nothing is cached yet."""
+    packed tokens whose output is wanted. `regimes` are the rope regimes of the sequences, None: those of whole ones."""
     device, rope = loaded.device, loaded.config.rope.regimes
+    if regimes is None:
+        regimes = np.array([rope.of(length, length) for length in layout.counts.tolist()])
     flat = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in token_ids])
     firsts = np.cumsum(layout.counts) - layout.counts
     positions = np.arange(flat.size) + np.repeat(layout.starts - firsts, layout.counts)
@@ -46,12 +45,6 @@ def batch_of(
         positions=torch.from_numpy(positions).to(device),
         attention=loaded.plan_attention(layout),
         rows=None if rows is None else torch.from_numpy(rows).to(device),
-        regimes=None if rope.kind == "fixed" else _regimes(rope, layout, num_later).to(device),
+        regimes=None if rope.kind == "fixed" else torch.from_numpy(np.repeat(regimes, layout.counts)).to(device),
         mamba=loaded.plan_mamba(layout),
     )
-
-
-def _regimes(rope: RopeRegimes, layout: Layout, num_later: int) -> torch.Tensor:
-    prompts = np.where(layout.starts > 0, layout.starts, layout.counts)
-    regimes = [rope.of(length, length + num_later) for length in prompts.tolist()]
-    return torch.from_numpy(np.repeat(regimes, layout.counts))

@@ -1,7 +1,7 @@
-"""Single-pass heads: token ids in, logits out, packed by token budget without padding. No cache, no scheduler.
+"""Single-pass heads: token ids in, logits out, packed by token budget without padding. No scheduler.
 
-Sequences are packed longest first in a fixed order, so the same list of sequences gives the same bytes whenever and
-wherever it is scored.
+Equal sequences are computed once; and what sequences of a causal network begin with in common is, too, in this call or in an
+earlier one, unless something is asked about each of their tokens. A sequence's answer is then the same but for rounding.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +21,17 @@ from models.config.quantization import QuantizationConfig
 from models.config.types import Head
 from models.engine.memory import MemoryPlan
 from models.engine.options import EngineOptions
-from models.engine.scoring.batch import batch_of, packs
-from models.engine.scoring.label_scorer import LabelScorer
+from models.engine.scoring.equals import Different
+from models.engine.scoring.label_scorer import Labels, LabelScorer
+from models.engine.scoring.pooled import PooledStates
+from models.engine.scoring.prefix_cache import PrefixCache
+from models.engine.scoring.segments import Passes
 from models.engine.scoring.vectors import Vectors
+from models.engine.scoring.walk import Leaf, Walk, WalkedSequence
+from models.engine.scoring.whole import WholeSequences
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import RequestError
-from models.layers.attention.attention import IntArray, Layout
+from models.layers.attention.attention import IntArray
 from models.loading.load import LoadedModel, load_model, load_tokenizer
 from models.tasks.embedding import AskedPooling, EmbedOptions, Pooling, embedding_of
 from models.text.tokenizer import Tokenizer
@@ -50,6 +55,13 @@ class Scorer:
         self.config: ModelConfig = loaded.config
         self.head: Head = loaded.head
         self.max_model_len = loaded.max_model_len
+        self.num_cached: IntArray = np.zeros(0, dtype=np.int64)
+        """How many tokens of each sequence of the last call were not computed for it, but for another or in an earlier call."""
+        self._cache = PrefixCache(loaded, max_num_batched_tokens)
+        self._passes = Passes(loaded, self._cache)
+        self._walk = Walk(self._passes, self._cache, budget=max_num_batched_tokens, watchdog=self._watchdog)
+        self._pooled = PooledStates(self._passes, self._cache)
+        self._whole = WholeSequences(loaded, budget=max_num_batched_tokens, watchdog=self._watchdog)
 
     @classmethod
     def from_pretrained(
@@ -100,7 +112,22 @@ class Scorer:
     @property
     def memory(self) -> MemoryPlan:
         """What a shard takes."""
-        return MemoryPlan(num_shards=self._loaded.tp.size, weights_bytes=self._loaded.weights_bytes)
+        return MemoryPlan(
+            num_shards=self._loaded.tp.size,
+            weights_bytes=self._loaded.weights_bytes,
+            cache_bytes=self._cache.num_bytes,
+            num_tokens=self._cache.num_places,
+            num_seqs=self._cache.num_slots,
+        )
+
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether its calls compute once what sequences begin with in common; not where each of their tokens is asked about."""
+        return self.config.is_causal and self.head not in ("token-classification", "question-answering")
+
+    def check_idle(self) -> None:
+        """Raises AssertionError if the cache holds what it should not between calls."""
+        self._cache.check_idle()
 
     def close(self) -> None:
         """Ends the other shards, where there are some."""
@@ -115,21 +142,25 @@ class Scorer:
         Raises:
             RequestError: a sequence is empty, longer than `max_model_len`, or not of this vocabulary.
         """
-        self._check_lengths(token_ids, 0)
+        self._check_lengths(token_ids)
         self._check_vocabulary("sequence", token_ids)
         self._call("score", token_ids)
-        scores: list[torch.Tensor | None] = [None] * len(token_ids)
-        for members in self._packs([len(ids) for ids in token_ids]):
-            sequences = [token_ids[index] for index in members]
-            counts = np.array([len(ids) for ids in sequences])
-            layout = Layout(counts=counts, starts=np.zeros_like(counts))
-            last_rows = self._last_rows(sequences) if self.head == "sequence-classification" else None
-            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, last_rows))
-            logits = self._loaded.model.logits(hidden).float().cpu()
-            parts = logits.split(counts.tolist()) if last_rows is None else logits
-            for index, part in zip(members, parts, strict=True):
-                scores[index] = part
-        return [score for score in scores if score is not None]
+        different = Different.of(token_ids)
+        if self.head == "sequence-classification" and self.config.is_causal:
+            return different.to_each(self._classes(different))
+        is_one_place = self.head == "sequence-classification"
+        places = [self._last_place(ids) for ids in different.sequences] if is_one_place else None
+        self.num_cached = different.num_cached(np.zeros(len(different.sequences), dtype=np.int64))
+        return different.to_each(self._whole.logits(different.sequences, places))
+
+    def _classes(self, different: Different) -> list[torch.Tensor]:
+        """The logits of a head on each sequence's last token; those behind it are not computed."""
+        asked = [self._asked(ids, self._last_place(ids) + 1) for ids in different.sequences]
+        scores = torch.empty(len(asked), self.config.num_labels)
+        for leaves in self._shared(different, asked):
+            hidden = self._pooled.last(leaves, asked)
+            scores[[leaf.index for leaf in leaves]] = self._loaded.model.logits(hidden).float().cpu()
+        return list(scores)
 
     @torch.no_grad()
     def score_labels(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -140,23 +171,64 @@ class Scorer:
             RequestError: the head is not causal, there is no label, a prompt is empty or with its longest label too
             long, or one of them is not of this vocabulary.
         """
+        scores = self._score_sets(prompts, [labels], [0] * len(prompts))
+        return torch.stack(scores) if scores else torch.empty(0, len(labels))
+
+    @torch.no_grad()
+    def score_own_labels(
+        self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[Sequence[int]]]
+    ) -> list[torch.Tensor]:
+        """The same where each prompt has labels of its own: [labels] of each.
+
+        Raises:
+            RequestError: as `score_labels` does.
+        """
+        sets: dict[tuple[tuple[int, ...], ...], int] = {}
+        numbers = [sets.setdefault(tuple(map(tuple, own)), len(sets)) for own in labels]
+        return self._score_sets(prompts, list(sets), numbers)
+
+    def _score_sets(
+        self, prompts: Sequence[Sequence[int]], sets: Sequence[Labels], numbers: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Behind prompt i the labels `sets[numbers[i]]`."""
+        self._check_labels(prompts, sets, numbers)
+        self._call("score_sets", prompts, sets, numbers)
+        return self.score_sets(prompts, sets, numbers)
+
+    @torch.no_grad()
+    def score_sets(
+        self, prompts: Sequence[Sequence[int]], sets: Sequence[Labels], numbers: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """A rank's part of `score_labels` and `score_own_labels`, of arguments that were checked."""
+        different = Different.of(prompts, numbers)
+        scorer = LabelScorer(
+            self._loaded,
+            sets,
+            different.kinds,
+            passes=self._passes,
+            cache=self._cache,
+            budget=self._budget,
+        )
+        asked = scorer.asked(different.sequences)
+        scores: dict[int, torch.Tensor] = {}
+        for leaves in self._shared(different, asked, num_more=scorer.longest, slots_each=scorer.slots_each):
+            scores.update(zip((leaf.index for leaf in leaves), scorer.score(leaves, asked), strict=True))
+        return different.to_each([scores[index] for index in range(len(asked))])
+
+    def _check_labels(self, prompts: Sequence[Sequence[int]], sets: Sequence[Labels], numbers: Sequence[int]) -> None:
         if not self.config.is_causal:
             raise RequestError(f"labels are scored by a causal model, and this is none: {TWO_WAY}")
         if self.head != "causal":
             raise RequestError(
                 f"labels are scored by a causal model; this one has a {self.head} head, which has its own labels"
             )
-        if not labels or not all(labels):
-            raise RequestError("labels must be at least one list of token ids, none of them empty")
-        self._check_lengths(prompts, max(len(label) for label in labels))
+        for labels in sets:
+            if not labels or not all(labels):
+                raise RequestError("labels must be at least one list of token ids, none of them empty")
+            self._check_vocabulary("label", labels)
+        longest = [max(map(len, labels)) for labels in sets]
+        self._check_lengths(prompts, [longest[number] for number in numbers])
         self._check_vocabulary("sequence", prompts)
-        self._check_vocabulary("label", labels)
-        self._call("score_labels", prompts, labels)
-        scorer = LabelScorer(self._loaded, labels, self._budget)
-        scores = torch.empty(len(prompts), len(labels))
-        for members in self._packs([scorer.weight(len(prompt)) for prompt in prompts]):
-            scores[members] = scorer.score([prompts[index] for index in members])
-        return scores
 
     def rerank(self, prompts: Sequence[Sequence[int]], *, yes: int, no: int) -> torch.Tensor:
         """How likely a causal reranker (Qwen3-Reranker) finds each prompt's document relevant: the probability of the
@@ -213,45 +285,54 @@ class Scorer:
         Raises:
             RequestError: as `embed` does.
         """
-        self._check_lengths(token_ids, 0)
+        self._check_lengths(token_ids)
         self._check_vocabulary("sequence", token_ids)
         _check_pooled(token_ids, num_skipped)
         self._call("pool", token_ids, pooling, num_skipped)
-        vectors = torch.empty(len(token_ids), self.config.hidden_size)
-        for members in self._packs([len(ids) for ids in token_ids]):
-            sequences = [token_ids[index] for index in members]
-            counts = np.array([len(ids) for ids in sequences])
-            layout = Layout(counts=counts, starts=np.zeros_like(counts))
-            rows = _pooled_rows(counts, pooling, num_skipped)
-            hidden = self._loaded.model(batch_of(self._loaded, sequences, layout, rows)).float()
-            if rows is None:
-                hidden = torch.stack([part[num_skipped:].mean(dim=0) for part in hidden.split(counts.tolist())])
-            vectors[members] = hidden.cpu()
+        different = Different.of(token_ids)
+        if self.config.is_causal:
+            return self._pool_causal(different, pooling, num_skipped)[different.numbers]
+        self.num_cached = different.num_cached(np.zeros(len(different.sequences), dtype=np.int64))
+        return self._whole.pooled(different.sequences, pooling, num_skipped)[different.numbers]
+
+    def _pool_causal(self, different: Different, pooling: Pooling, num_skipped: int) -> torch.Tensor:
+        is_mean = pooling == "mean"
+        ends = [num_skipped + 1 if pooling == "cls" else len(ids) for ids in different.sequences]
+        asked = [self._asked(ids, end) for ids, end in zip(different.sequences, ends, strict=True)]
+        vectors = torch.empty(len(asked), self.config.hidden_size)
+        for leaves in self._shared(different, asked, keeps_hidden=is_mean):
+            found = self._pooled.mean(leaves, asked, num_skipped) if is_mean else self._pooled.last(leaves, asked)
+            vectors[[leaf.index for leaf in leaves]] = found.float().cpu()
         return vectors
+
+    def _asked(self, ids: Sequence[int], end: int) -> WalkedSequence:
+        """The first `end` tokens of a sequence."""
+        regime = self.config.rope.regimes.of(len(ids), len(ids))
+        return WalkedSequence(tokens=np.array(ids[:end], dtype=np.int64), regime=regime)
+
+    def _shared(
+        self, different: Different, asked: Sequence[WalkedSequence], *, num_more: int = 0, **kinds: Any
+    ) -> Iterator[list[Leaf]]:
+        """The packs of a walk, whose keyword arguments `kinds` are; at most `num_more` tokens follow a sequence."""
+        self._cache.begin(max((one.tokens.size for one in asked), default=0) + num_more)
+        yield from self._walk.packs(asked, **kinds)
+        self.num_cached = different.num_cached(self._walk.num_cached)
 
     def _call(self, method: str, *arguments: object) -> None:
         """Has the other ranks compute their part of what this one is about to."""
         with self._watchdog:
             self._loaded.tp.call(method, *arguments)
 
-    def _packs(self, weights: Sequence[int]) -> Iterator[list[int]]:
-        """Which sequences each pass takes, the pass being what the caller does before the next."""
-        for members in packs(weights, self._budget):
-            with self._watchdog:
-                yield members
+    def _last_place(self, ids: Sequence[int]) -> int:
+        """The token of a sequence that is classified: as in transformers its last one that is no pad token, or its first where all
+        are."""
+        pad = self.config.pad_token_id
+        return next((place for place in range(len(ids) - 1, -1, -1) if ids[place] != pad), 0)
 
-    def _last_rows(self, sequences: Sequence[Sequence[int]]) -> IntArray:
-        """The packed token of each sequence that is classified: as in transformers its last one that is no pad token,
-        or its first where all are."""
-        pad, rows, first = self.config.pad_token_id, [], 0
-        for ids in sequences:
-            rows.append(first + next((place for place in range(len(ids) - 1, -1, -1) if ids[place] != pad), 0))
-            first += len(ids)
-        return np.array(rows)
-
-    def _check_lengths(self, token_ids: Sequence[Sequence[int]], num_more: int) -> None:
-        limit = self.max_model_len - num_more
+    def _check_lengths(self, token_ids: Sequence[Sequence[int]], num_more: Sequence[int] | None = None) -> None:
+        """`num_more` tokens follow each sequence."""
         for index, ids in enumerate(token_ids):
+            limit = self.max_model_len - (0 if num_more is None else num_more[index])
             if not 1 <= len(ids) <= limit:
                 raise RequestError(f"sequence {index} has {len(ids)} tokens; it must have from 1 to {limit}")
 
@@ -262,14 +343,6 @@ class Scorer:
                 raise RequestError(
                     f"{what} {index} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
                 )
-
-
-def _pooled_rows(counts: IntArray, pooling: Pooling, num_skipped: int) -> IntArray | None:
-    """The packed token of each sequence that is its vector; None where all are."""
-    if pooling == "mean":
-        return None
-    ends: IntArray = np.cumsum(counts)
-    return ends - 1 if pooling == "last" else ends - counts + num_skipped
 
 
 def _check_pooled(token_ids: Sequence[Sequence[int]], num_skipped: int) -> None:

@@ -51,13 +51,14 @@ class Layout:
     cache already; `tables` [S, max blocks] the cache blocks that hold it, in order. `tables` None:
     nothing is cached, every sequence is whole. `slots` [S] are the rows of its states in layers
     that keep any; None where nothing is cached. `num_given` [S] of its tokens were given, the
-    later ones generated; None: all are given. `families` are runs of sequences (first, one after
-    the last, n) whose tables begin with the same n blocks, which are full and which no sequence of
-    this step writes to: a backend may look at these blocks once for all of a run. Runs do not
-    overlap, and hold no sequence that is not in one; empty: nothing is said. `kept` are (sequence,
-    n, row): layers with states copy what stands after the first n of a sequence's tokens in this
-    step to that row. n is a multiple of the chunks that such layers compute, and less than the
-    sequence's count.
+    later ones generated; None: all are given. A sequence may look at tokens of this very step,
+    those of a sequence whose blocks its table begins with: backends write keys and values before
+    they look at any. `families` are runs of sequences (first, one after the last, n), in their
+    order, whose tables begin with the same n blocks, which are full and which no sequence of the
+    run writes to: a backend may look at these blocks once for all of a run. Runs do not overlap;
+    empty: nothing is said. `kept` are (sequence, n, row): layers with states copy what stands
+    after the first n of a sequence's tokens in this step to that row. n is a multiple of the
+    chunks that such layers compute, and less than the sequence's count.
     """
 
     counts: IntArray

@@ -34,6 +34,11 @@ BLOCK_SIZE = 32
 MIN_DENSITY = 0.4  # of the pool's used part; below it gathering the blocks is cheaper than visiting the others in vain
 TILE = 64  # queries of one tile of prefill in bfloat16
 GROUP_RATIO = 0.7  # shortest to longest sequence of one padded group
+CONTEXT_RATIO = 0.5  # shortest to longest context of one group that looks keys up in the cache
+CONTEXT_STEP = 64  # tokens; contexts within the same are alike
+GATHERED_TOKENS = 1 << 15  # whose keys and values one group gathers; a sequence with more goes alone
+MAX_SCORES = 1 << 21  # of the queries of a group with what they share, in each head; a sequence with more goes alone
+MIN_VISITED = 4  # tokens of a block: to visit smaller ones costs more than to gather them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +77,7 @@ class Group:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuPlan:
     """One step's attention: where the new keys and values go, what decodes visit, and the prefill groups. `num_decodes` is 0 where
-    the layout names families: groups hold all then."""
+    the layout names families, or has small blocks: groups hold all then."""
 
     num_decodes: int
     blocks: torch.Tensor | None  # [T] cache block of each token
@@ -102,12 +107,13 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 def plan(layout: Layout, device: torch.device, window: int | None = None) -> CpuPlan:
     """The tensors of one step, the same for every layer with this window."""
     families = layout.families if window is None else ()  # a window may begin in what they share
-    num_decodes = 0 if families else layout.num_decodes
+    num_decodes = 0 if families or layout.block_size < MIN_VISITED else layout.num_decodes
     groups = [group for family in families for group in _family(layout, *family, device)]
-    if not families:
-        for members in _similar(layout, np.arange(num_decodes, layout.counts.size)):
-            is_cached = bool(layout.starts[members].any())
-            groups.append(_group(layout, members, window, device, is_cached=is_cached))
+    in_family = [np.arange(first, after) for first, after, _ in families]
+    others = np.setdiff1d(np.arange(num_decodes, layout.counts.size), np.concatenate([*in_family, []]))
+    for members in _similar(layout, others):
+        is_cached = bool(layout.starts[members].any())
+        groups.append(_group(layout, members, window, device, is_cached=is_cached))
     blocks, offsets = _places(layout)
     visits, shared = _visits(layout, num_decodes, window, device) if num_decodes else ((), ())
     return CpuPlan(
@@ -375,15 +381,24 @@ def _visit_plan(
 
 
 def _similar(layout: Layout, members: IntArray) -> list[IntArray]:
-    """Sequences, grouped so that little is padded: fresh ones apart from continued ones, then by
-    length."""
+    """Sequences, grouped so that little is padded: fresh ones apart from continued ones, then by length; continued ones by their
+    context too, of which a group gathers a bounded number of tokens."""
     starts, counts = layout.starts, layout.counts
-    order = members[np.lexsort((counts[members] + starts[members], counts[members], starts[members] > 0))]
+    is_continued = starts > 0
+    sizes = np.where(is_continued, np.floor(np.log(counts) / -np.log(GROUP_RATIO)), 0)  # alike where they are equal
+    contexts = np.where(is_continued, -(-(starts + counts) // CONTEXT_STEP) * CONTEXT_STEP, 0)
+    order = members[np.lexsort([each[members] for each in (counts, contexts, sizes, is_continued)])]
+
+    def is_alike(group: list[int], index: int) -> bool:
+        first = group[0]
+        if not is_continued[index]:
+            return bool(counts[first] >= GROUP_RATIO * counts[index])
+        is_near = contexts[first] >= CONTEXT_RATIO * contexts[index] and sizes[first] == sizes[index]
+        return bool(is_continued[first] and is_near and (len(group) + 1) * contexts[index] <= GATHERED_TOKENS)
+
     groups: list[list[int]] = []
     for index in order.tolist():
-        first = groups[-1][0] if groups else index
-        is_alike = (starts[first] > 0) == (starts[index] > 0)
-        if groups and is_alike and counts[first] >= GROUP_RATIO * counts[index]:
+        if groups and is_alike(groups[-1], index):
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -397,10 +412,11 @@ def _family(layout: Layout, first: int, after: int, num_shared: int, device: tor
     behind = replace(
         layout, starts=layout.starts - num_shared * layout.block_size, tables=layout.tables[:, num_shared:]
     )
-    return [
-        replace(_group(behind, members, None, device, is_cached=True), prefix=prefix)
-        for members in _similar(layout, np.arange(first, after))
-    ]
+    groups = []
+    for alike in _similar(behind, np.arange(first, after)):
+        most = max(1, MAX_SCORES // (int(layout.counts[alike].max()) * num_shared * layout.block_size))
+        groups += [alike[start : start + most] for start in range(0, alike.size, most)]
+    return [replace(_group(behind, members, None, device, is_cached=True), prefix=prefix) for members in groups]
 
 
 def _group(layout: Layout, members: IntArray, window: int | None, device: torch.device, *, is_cached: bool) -> Group:

@@ -2,8 +2,8 @@
 
 Where flash-attn is installed its kernel walks the paged cache through a block table: one call a layer. Otherwise torch's
 own variable-length kernel runs over keys and values gathered from the pages, so many sequences at a time that what is
-gathered stays bounded. Both align a sequence's last query with its last key. The kernels are passed in, so that
-everything around them runs on the CPU too.
+gathered stays bounded; and so does flash-attn's where each block is one token. Both align a sequence's last query with
+its last key. The kernels are passed in, so that everything around them runs on the CPU too.
 """
 
 import logging
@@ -68,7 +68,7 @@ def paged_backend(kernel: PagedKernel) -> AttentionBackend:
         block_size=kernels.PAGE,
         reads_whole_blocks=False,
         cache_shape=cache_shape,
-        plan=partial(_plan, is_paged=True),
+        plan=_plan_paged,
         attend=partial(_attend_paged, kernel),
     )
 
@@ -88,6 +88,11 @@ def gathered_backend(kernel: GatheredKernel) -> AttentionBackend:
 def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ...]:
     """[N, B, K, D], as flash-attn wants it."""
     return (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
+
+
+def _plan_paged(layout: Layout, device: torch.device, window: int | None = None) -> CudaPlan:
+    """The kernel walks blocks of `kernels.PAGE` tokens and their multiples; those of one token are gathered for it."""
+    return _plan(layout, device, window, is_paged=layout.block_size > 1)
 
 
 def _plan(layout: Layout, device: torch.device, window: int | None = None, *, is_paged: bool) -> CudaPlan:
@@ -168,21 +173,33 @@ def _attend_paged(
 ) -> torch.Tensor:
     if cache is not None:
         _write(cache, k, v, plan)
-        k, v = cache.k, cache.v
-    [piece] = plan.pieces
-    return kernel(
-        q,
-        k,
-        v,
-        piece.cu_queries,
-        piece.cu_keys,
-        piece.max_queries,
-        piece.max_keys,
-        softmax_scale=scale,
-        causal=True,
-        window_size=plan.window_size,
-        block_table=piece.tables,
-    )
+    parts = []
+    for piece in plan.pieces:
+        keys, values = (k, v) if cache is None else _seen(cache, piece)
+        parts.append(
+            kernel(
+                q[piece.tokens],
+                keys,
+                values,
+                piece.cu_queries,
+                piece.cu_keys,
+                piece.max_queries,
+                piece.max_keys,
+                softmax_scale=scale,
+                causal=True,
+                window_size=plan.window_size,
+                block_table=piece.tables,
+            )
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _seen(cache: KvCache, piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys and values of a piece: all pages where its kernel walks them, else its own [Tk, K, D]."""
+    if piece.keys is None:
+        return cache.k, cache.v
+    keys, values = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))
+    return keys, values
 
 
 def _attend_gathered(
@@ -212,8 +229,7 @@ def _attend_piece(
 ) -> torch.Tensor:
     """The outputs of one piece's queries. Without a cache k and v are the step's own."""
     if cache is not None:
-        assert piece.keys is not None
-        k, v = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))
+        k, v = _seen(cache, piece)
     return kernel(
         q.contiguous(),
         k.contiguous(),

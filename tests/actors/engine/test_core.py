@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
-from actors.work import ApiAnswer, Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, Refused
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnePassAnswer, Refused
 from models import Engine, Output, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
 
@@ -38,7 +38,7 @@ def answers(settings: EngineSettings, *works: EngineWork) -> list[list[EngineAns
 
 
 def logits(got: Sequence[EngineAnswer]) -> list[FloatArray]:
-    return [answer for answer in got if not isinstance(answer, Output | ApiAnswer | Refused)]
+    return [answer.values for answer in got if isinstance(answer, OnePassAnswer)]
 
 
 def test_scores_are_those_of_the_scorer(tiny_checkpoint: Callable[..., Path]) -> None:
@@ -65,6 +65,14 @@ def test_requests_with_labels_of_their_own_are_scored_by_those(tiny_checkpoint: 
     others = scorer.score_labels([PROMPTS[0], PROMPTS[2]], labels).numpy()
     expected = [others[0], scorer.score_labels([PROMPTS[1]], own).numpy()[0], others[1]]
     assert np.array_equal(np.stack(logits(got)), np.stack(expected))
+
+
+def test_tokens_that_were_computed_for_others_are_counted(tiny_checkpoint: Callable[..., Path]) -> None:
+    common = [3 + place % 9 for place in range(70)]
+    asked = work([[*common, 20], [*common, 21], [*common, 20]])
+    settings = EngineSettings(path=str(tiny_checkpoint("causal")), asked=Asked(labels=((20,), (21,))))
+    (got,) = answers(settings, asked)
+    assert [answer.num_cached_tokens for answer in got if isinstance(answer, OnePassAnswer)] == [0, 64, 71]
 
 
 @pytest.mark.parametrize("clamp", ["none", "prefill"])
@@ -163,6 +171,8 @@ def test_a_refusal_of_the_engine_is_an_answer() -> None:
 
 class _SlowScorer:
     """Notes how many calls are in it at once."""
+
+    num_cached = np.zeros(len(PROMPTS), dtype=np.int64)
 
     def __init__(self) -> None:
         self.running = self.most = 0

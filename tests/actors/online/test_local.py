@@ -11,7 +11,7 @@ import torch
 
 from actors.online.local import LocalModel
 from actors.online.model import FloatArray, OnlineRequest
-from actors.work import EngineSettings
+from actors.work import Asked, EngineSettings, EngineWork, OnePassAnswer
 from models import SamplingParams, Scorer
 from models.engine.scoring.label_scorer import LabelScorer
 from models.engine.watchdog import Watchdog
@@ -91,6 +91,25 @@ def test_a_model_over_two_shards_generates_scores_and_embeds_at_once(causal_path
     np.testing.assert_allclose(found[1][2], found[0][2], atol=1e-4)
 
 
+def test_sequences_that_begin_alike_take_fewer_turns(causal_path: Path) -> None:
+    """What they have in common counts once, and is computed once."""
+    model = LocalModel.load(EngineSettings(path=str(causal_path), dtype="float32", max_model_len=400))
+    common = [3 + place % 40 for place in range(300)]
+    prompts = [[*common, *range(5, 5 + place)] for place in range(1, 31)]
+    work = EngineWork.of("w", [np.array(ids, np.int32) for ids in prompts], [0] * len(prompts))
+    try:
+        got = asyncio.run(model.compute(work, Asked(labels=((3,), (4, 5)))))
+    finally:
+        model.close()
+    computed = [
+        len(ids) - one.num_cached_tokens
+        for ids, one in zip(prompts, got, strict=True)
+        if isinstance(one, OnePassAnswer)
+    ]
+    assert len(computed) == len(prompts)
+    assert sum(computed) < 2 * 300 + sum(range(1, 31)) + 30 * 16
+
+
 def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     causes: list[str] = []
     is_told = threading.Event()
@@ -102,7 +121,7 @@ def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, mo
     watchdog = Watchdog(0.2, on_hang)
     model = LocalModel.load(EngineSettings(path=str(causal_path), dtype="float32"), watchdog=watchdog)
     try:
-        monkeypatch.setattr(LabelScorer, "score", lambda self, prompts: is_told.wait(30) and 1 / 0)
+        monkeypatch.setattr(LabelScorer, "score", lambda self, leaves, asked: is_told.wait(30) and 1 / 0)
         with pytest.raises(EngineError, match="ZeroDivisionError"):
             asyncio.run(model.score_labels([[5, 6]], [[3]]))
     finally:

@@ -139,9 +139,9 @@ class Bench:
     def _scored(self, requests: Sequence[ModelRequest], labels: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
         work = work_of("bench", requests)
         ids = list(work.requests())
-        found = np.empty((len(ids), len(labels)), np.float32)
-        for own, numbers in work.by_labels(labels).items():
-            found[numbers] = self._scorer.score_labels([ids[number] for number in numbers], own).numpy()
+        found: np.ndarray[Any, np.dtype[np.float32]] = np.stack(
+            [scores.numpy() for scores in self._scorer.score_own_labels(ids, work.labels(labels))]
+        )
         return found
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.work import OnePassAnswer
 from pipelines.job import OutputFormat
 from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.rows import Answers, PreparedUnit, UnitRows
@@ -67,7 +68,7 @@ def output(rows: UnitRows, format: OutputFormat) -> bytes:
     prepared = PreparedUnit(
         unit=rows.unit, rows=rows.rows, row_numbers=rows.row_numbers, failures=rows.failures, requests=requests
     )
-    results = tuple(np.array([1.0, 0.0], np.float32) for _ in requests)
+    results = tuple(OnePassAnswer(values=np.array([1.0, 0.0], np.float32)) for _ in requests)
     return encode_results(finish(JOB, FACTS, prepared, Answers(results=results, seconds=1.0)), format)
 
 

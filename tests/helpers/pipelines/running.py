@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure
 from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
 from pipelines.graph.engine_actor import MakeEngine, load_engine
@@ -147,7 +147,7 @@ class FakeEngine:
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         await asyncio.sleep(0)
-        return [logits(token_ids) for token_ids in work.requests()]
+        return [OnePassAnswer(values=logits(token_ids)) for token_ids in work.requests()]
 
 
 def logits(token_ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":

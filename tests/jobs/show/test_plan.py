@@ -37,6 +37,13 @@ ESTIMATE = Estimate(
 )
 
 
+def test_a_one_pass_task_says_what_it_may_keep() -> None:
+    job = replace(JOB, task=ClassifyTask(text="x"))
+    assert "cache    90 GB at most, for what prompts begin with in common" in plan_text(job, ESTIMATE)
+    nothing = replace(ESTIMATE, memory=replace(ESTIMATE.memory, full_cache_bytes=0))
+    assert "in common" not in plan_text(job, nothing)
+
+
 def test_everything_estimated_is_on_the_page() -> None:
     text = plan_text(JOB, ESTIMATE)
     for part in (
@@ -101,9 +108,9 @@ def test_columns_that_parquet_holds_as_json_text_are_named_with_the_way_out() ->
         assert "JSON text" not in plan_text(job, estimate)
 
 
-def test_single_pass_task_has_no_cache_and_no_completion() -> None:
+def test_single_pass_task_has_no_cache_of_sequences_and_no_completion() -> None:
     text = plan_text(replace(JOB, task=ClassifyTask(text="x")), ESTIMATE)
-    assert "cache" not in text
+    assert "sequences" not in text
     assert "completion" not in text
 
 

@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from actors.engine.core import OnePassRequest, scored
 from actors.online.local import LocalModel
+from actors.work import OnePassAnswer
 from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec, load_spec
 from jobs.spec.preflight import Preflight, check_before_run
@@ -138,10 +140,11 @@ def _run(spec: LoadedSpec, found: Preflight) -> Rows:
     return rows
 
 
-def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[Any]:
+def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[OnePassAnswer]:
     assert not isinstance(spec.job.task, GenerateTask)
     assert not found.preparer.fitted.asked.labels
-    return [logits.numpy() for logits in Scorer.from_pretrained(spec.job.model.path, dtype="float32").score(token_ids)]
+    scorer = Scorer.from_pretrained(spec.job.model.path, dtype="float32")
+    return scored(scorer, found.preparer.fitted.asked, [OnePassRequest(ids, ()) for ids in token_ids])
 
 
 def inputs(case: str) -> list[dict[str, Any]]:

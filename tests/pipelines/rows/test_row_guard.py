@@ -12,6 +12,7 @@ import pytest
 
 import pipelines.graph.finish_stage
 import pipelines.ledger.unit_files
+from actors.work import OnePassAnswer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import InternalError, SourceError
@@ -99,7 +100,11 @@ def outcomes_of(job: Job) -> list[UnitOutcome]:
 
 def answered(block: pa.Table) -> pa.Table:
     work = value_in(block, WORK)
-    answers = None if work is None else Answers(results=[logits(ids) for ids in work.requests()], seconds=1.0)
+    answers = (
+        None
+        if work is None
+        else Answers(results=[OnePassAnswer(values=logits(ids)) for ids in work.requests()], seconds=1.0)
+    )
     return with_packed(block, WORK, ANSWERS, None if answers is None else packed(answers))
 
 

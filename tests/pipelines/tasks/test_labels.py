@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors.work import OnePassAnswer
 from models.tasks.calibration import NEUTRAL_ROWS
 from models.tasks.labels import class_probabilities
 from models.text.tokenizer import Tokenizer
@@ -189,7 +190,7 @@ class TestCalibration:
 
     def test_the_prior_is_taken_out_of_the_scores(self, tokenizer: Tokenizer) -> None:
         task = LabelsTask(text="{{ body }}", labels=LABELS, calibrate="prior")
-        answers = [np.log(np.array(pair, np.float32)) for pair in ([0.6, 0.2], [0.03, 0.01], [0.3, 0.1])]
+        answers = [answer_of(pair) for pair in ([0.6, 0.2], [0.03, 0.01], [0.3, 0.1])]
         found = task.found_in(answers)
         assert np.exp(found) == pytest.approx([0.75, 0.25])
         rows = finished(task.with_found(found), tokenizer, [[0.2, 0.2], [0.03, 0.01]]).results.to_pylist()
@@ -229,10 +230,15 @@ class TestCalibration:
         assert list(dict(table.to_pylist()[0]["scores"]).values()) == pytest.approx(expected.tolist())
 
 
+def answer_of(probabilities: Sequence[float]) -> OnePassAnswer:
+    """What an engine says of a prompt after which the labels have these probabilities."""
+    return OnePassAnswer(values=np.log(np.array(probabilities, np.float32)))
+
+
 def finished(task: LabelsTask, tokenizer: Tokenizer, probabilities: list[list[float]]) -> FinishedUnit:
     """A unit of rows after whose prompts the labels have these probabilities."""
     unit = prepared(task, tokenizer, {"body": [f"w{number}" for number in range(len(probabilities))]})
-    results = tuple(np.log(np.array(row, np.float32)) for row in probabilities)
+    results = [answer_of(row) for row in probabilities]
     return finish(make_job(task), CAUSAL, unit, Answers(results=results, seconds=0.0))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors.engine.core import OnePassRequest, scored
 from actors.online.local import LocalModel
 from models import Scorer
 from models.config.model_config import ModelConfig
@@ -77,11 +78,9 @@ def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_mod
     preparer = Preparer(job, tokenizer, facts)
     prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
     scorer = Scorer.from_pretrained(path, dtype="float32")
-    ids = [request.token_ids.tolist() for request in prepared.requests]
-    if preparer.asked.labels:
-        results: list[Any] = list(scorer.score_labels(ids, preparer.asked.labels).numpy())
-    else:
-        results = [logits.numpy() for logits in scorer.score(ids)]
+    labels = preparer.asked.labels
+    asked = [OnePassRequest(request.token_ids.tolist(), request.labels or labels) for request in prepared.requests]
+    results = scored(scorer, preparer.asked, asked)
     return finish(job, facts, prepared, Answers(results=results, seconds=0.0))
 
 

@@ -14,6 +14,7 @@ from models import Scorer
 from models.engine import caches
 from models.engine.scoring.batch import packs
 from models.errors import CheckpointError, ConfigError, RequestError
+from models.layers.attention import cpu as attention_cpu
 from models.loading.load import LoadedModel, load_model
 from tests.helpers.models.tiny_engine import SHARP, prompts
 
@@ -160,13 +161,14 @@ def test_label_scores_are_those_of_a_forward_pass_a_pair(
     )
 
 
-@pytest.mark.parametrize("num_tokens", [1, 90, 400])
-def test_labels_that_are_scored_in_parts_score_the_same(
-    heads: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, num_tokens: int
+@pytest.mark.parametrize("name", ["GATHERED_TOKENS", "MAX_SCORES"])
+@pytest.mark.parametrize("bound", [1, 90, 4000])
+def test_labels_that_attention_looks_at_in_parts_score_the_same(
+    heads: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, name: str, bound: int
 ) -> None:
     sequences = prompts((2, 33, 64, 80))
     expected = expected_labels(heads["causal"], sequences, LABELS)
-    monkeypatch.setattr("models.engine.scoring.label_scorer.CONTEXT_TOKENS", num_tokens)
+    monkeypatch.setattr(attention_cpu, name, bound)
     found = Scorer(heads["causal"]).score_labels(sequences, LABELS)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 

@@ -114,7 +114,8 @@ def test_a_family_looks_at_what_it_shares_and_at_its_own(
         seed=seed,
     )
     step = make_step(shape)
-    for families in ((), ((0, len(sequences), num_shared),), _halves(len(sequences), num_shared)):
+    halves = _halves(len(sequences), num_shared)
+    for families in ((), ((0, len(sequences), num_shared),), halves, halves[:1], halves[1:]):
         told = replace(step, layout=replace(step.layout, families=families))
         torch.testing.assert_close(told.run(BACKEND).double(), step.expected(), atol=2e-5, rtol=0)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from models.layers.attention import cuda as attention_cuda
-from models.layers.attention.attention import AttentionBackend, Layout
+from models.layers.attention.attention import AttentionBackend, KvCache, KvSpec, Layout
 from models.layers.attention.cuda import gathered_backend, paged_backend
 from models.layers.kernels import kernels
-from tests.helpers.models.paged import BACKEND, Shape, Step, make_step
+from tests.helpers.models.paged import BACKEND, Shape, Step, make_step, naive
 from tests.models.layers.attention.test_cpu import SHAPES
 
 
@@ -95,6 +95,39 @@ def test_without_a_cache_the_gpu_backends_attend_to_what_the_step_brings(kind: s
     layout = Layout(counts=np.array(counts), starts=np.zeros(len(counts), dtype=np.int64))
     found, reference = (attend_whole(backend, step, layout) for backend in (BACKENDS[kind], BACKEND))
     torch.testing.assert_close(found, reference, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [*BACKENDS, "cpu"])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("families", [(), ((1, 4, 9),)])
+def test_a_sequence_may_look_at_tokens_of_its_own_step(
+    kind: str, window: int | None, families: tuple[tuple[int, int, int], ...]
+) -> None:
+    """A tree: 9 tokens, three branches behind them, and one behind the second of these."""
+    backend = {**BACKENDS, "cpu": BACKEND}[kind]
+    counts = np.array([9, 1, 4, 2, 3])
+    ways = [[0], [0, 1], [0, 2], [0, 3], [0, 2, 4]]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(int(counts.sum()), heads, 8, generator=generator) for heads in (4, 2, 2))
+    parts = np.split(np.random.default_rng(0).permutation(40)[: counts.sum()], np.cumsum(counts)[:-1])
+    places = [np.concatenate([parts[index] for index in way]) for way in ways]
+    tables = np.stack([np.resize(place, 16) for place in places]).astype(np.int64)
+    starts = np.array([place.size for place in places]) - counts
+    layout = Layout(counts=counts, starts=starts, tables=tables, block_size=1, families=families)
+    size = backend.cache_shape(KvSpec(num_kv_heads=2, head_dim=8), 40, 1)
+    cache = KvCache(k=torch.full(size, torch.nan), v=torch.full(size, torch.nan))
+    found = backend.attend(q, k, v, cache, backend.plan(layout, torch.device("cpu"), window), 8**-0.5)
+    own = [x.split(counts.tolist()) for x in (q, k, v)]
+    expected = [
+        naive(
+            own[0][way[-1]],
+            torch.cat([own[1][each] for each in way]),
+            torch.cat([own[2][each] for each in way]),
+            window,
+        )
+        for way in ways
+    ]
+    torch.testing.assert_close(found.double(), torch.cat(expected), atol=2e-5, rtol=0)
 
 
 def attend_whole(backend: AttentionBackend, step: Step, layout: Layout) -> torch.Tensor:
