@@ -24,7 +24,7 @@ from models.config.model_config import ModelConfig
 from models.engine.memory import MemoryPlan
 from models.engine.scheduling.request import Delta
 from models.engine.scheduling.stats import EngineStats, PriorityStats
-from models.engine.scoring.beginnings import num_shared
+from models.engine.scoring.prefix_tree import num_shared
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError

@@ -22,7 +22,7 @@ import torch
 
 from models import Scorer
 from models.engine.scoring import walk
-from models.engine.scoring.beginnings import Beginning
+from models.engine.scoring.prefix_tree import PrefixNode
 from tests.helpers.tiny_checkpoints import save_checkpoint
 
 VOCAB_SIZE = 8000
@@ -73,10 +73,10 @@ def tokens(rng: np.random.Generator, count: int) -> list[int]:
     return [int(token) for token in rng.integers(10, VOCAB_SIZE, count)]
 
 
-def each_alone(sequences: Sequence[Any], *, max_depth: int | None = None) -> Beginning:
+def each_alone(sequences: Sequence[Any], *, max_depth: int | None = None) -> PrefixNode:
     """Nothing in common."""
     del max_depth
-    return Beginning(leaves=list(range(len(sequences))))
+    return PrefixNode(leaves=list(range(len(sequences))))
 
 
 def scored(folder: Path, prompts: Prompts) -> tuple[int, float]:
@@ -94,7 +94,7 @@ def figures(folder: Path, prompts: Prompts, num_rounds: int) -> tuple[Figure, Fi
     found: tuple[list[tuple[int, float]], list[tuple[int, float]]] = ([], [])
     for _ in range(num_rounds):
         found[0].append(scored(folder, prompts))
-        with patch.object(walk, "beginnings_of", each_alone):
+        with patch.object(walk, "prefix_tree_of", each_alone):
             found[1].append(scored(folder, prompts))
     shared, alone = (
         Figure(num_tokens=each[0][0], seconds=statistics.median(seconds for _, seconds in each)) for each in found

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.engine.scoring.beginnings import Beginning, beginnings_of
 from models.engine.scoring.cache_sizes import MAX_DEPTH
 from models.engine.scoring.prefix_cache import Kept, Key, PrefixCache
+from models.engine.scoring.prefix_tree import PrefixNode, prefix_tree_of
 from models.engine.scoring.segments import Passes, Segment
 from models.layers.attention.attention import IntArray
 
@@ -68,14 +68,14 @@ class Walk:
         pack = _Pack()
         for regime in sorted({one.regime for one in asked}):
             members = [index for index, one in enumerate(asked) if one.regime == regime]
-            tree = beginnings_of(
+            tree = prefix_tree_of(
                 [asked[index].tokens for index in members], max_depth=MAX_DEPTH if self._cache.has_states else None
             )
             yield from self._below(_Tree(asked, members, keeps_hidden, slots_each), tree, pack)
         yield from self._flushed(pack)
 
-    def _below(self, tree: "_Tree", root: Beginning, pack: _Pack) -> Iterator[list[Leaf]]:
-        todo: list[tuple[Beginning, Segment | None] | Segment] = [(root, None)]
+    def _below(self, tree: "_Tree", root: PrefixNode, pack: _Pack) -> Iterator[list[Leaf]]:
+        todo: list[tuple[PrefixNode, Segment | None] | Segment] = [(root, None)]
         while todo:
             node = todo.pop()
             if isinstance(node, Segment):  # all beneath it is done, or waits in the pack, which holds it
@@ -127,7 +127,7 @@ class Walk:
             if leaf.parent is not None:
                 self._passes.release(leaf.parent)
 
-    def _opened(self, tree: "_Tree", beginning: Beginning, parent: Segment | None) -> Segment:
+    def _opened(self, tree: "_Tree", beginning: PrefixNode, parent: Segment | None) -> Segment:
         """A beginning in the cache, held: found there, or computed now and kept."""
         number = tree.members[beginning.first]
         start, regime = (0 if parent is None else parent.end), tree.asked[number].regime

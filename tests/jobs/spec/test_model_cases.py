@@ -248,8 +248,8 @@ def test_a_template_that_loses_what_users_say_is_an_error_of_the_spec(tmp_path: 
     model = made(tmp_path / "model", "causal", no_content)
     with pytest.raises(SpecError, match=r"task\.messages\[0\]\.content: the chat template leaves out what users say"):
         check_before_run(loaded("qwen3-content-parts", model, tmp_path))
-    labels = '{kind: classify, text: "{{ body }}", labels: [a, b]}'
-    with pytest.raises(SpecError, match="task: the chat template leaves out what users say"):
+    labels = '{kind: classify, messages: [{role: user, content: "{{ body }}"}], labels: [a, b]}'
+    with pytest.raises(SpecError, match=r"task\.messages\[0\]\.content: the chat template leaves out what users say"):
         check_before_run(loaded("qwen3-content-parts", model, tmp_path, task=labels))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from models import Scorer
-from models.engine.scoring.beginnings import GRID, Beginning, beginnings_of
+from models.engine.scoring.prefix_tree import GRID, PrefixNode, prefix_tree_of
 from models.loading.load import LoadedModel, load_model
 from tests.helpers.models.tiny_engine import prompts
 from tests.helpers.tiny_families import FAMILIES, LONGROPE
@@ -225,10 +225,10 @@ def test_a_call_that_failed_leaves_nothing_held(
     scorer.check_idle()
 
 
-def paths_of(root: Beginning) -> dict[int, list[Beginning]]:
+def paths_of(root: PrefixNode) -> dict[int, list[PrefixNode]]:
     """The beginnings above each sequence, the shortest first."""
-    found: dict[int, list[Beginning]] = {}
-    todo: list[tuple[Beginning, list[Beginning]]] = [(root, [])]
+    found: dict[int, list[PrefixNode]] = {}
+    todo: list[tuple[PrefixNode, list[PrefixNode]]] = [(root, [])]
     while todo:
         node, above = todo.pop()
         above = [*above, node] if node.length else above
@@ -244,7 +244,7 @@ def paths_of(root: Beginning) -> dict[int, list[Beginning]]:
 def test_a_tree_holds_every_sequence_once_below_what_it_begins_with(seed: int, num: int, depth: int | None) -> None:
     rng = random.Random(seed)
     sequences = [np.array(ids) for ids in tree_of_prompts(rng, num, longest=300)]
-    paths = paths_of(beginnings_of(sequences, max_depth=depth))
+    paths = paths_of(prefix_tree_of(sequences, max_depth=depth))
     assert sorted(paths) == list(range(num))
     for index, above in paths.items():
         assert depth is None or len(above) <= depth
@@ -260,7 +260,7 @@ def test_a_common_beginning_and_those_beneath_it_are_found() -> None:
     tails = [np.array(ids) for ids in prompts((20,) * 6, vocab_size=5000)]
     documents = [first, first, first, second, second, second]
     asked = [np.concatenate([common, document, tail]) for document, tail in zip(documents, tails, strict=True)]
-    lengths = [[node.length for node in above] for _, above in sorted(paths_of(beginnings_of(asked)).items())]
+    lengths = [[node.length for node in above] for _, above in sorted(paths_of(prefix_tree_of(asked)).items())]
     assert lengths == [[512, 912]] * 6
 
 

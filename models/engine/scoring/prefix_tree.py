@@ -1,6 +1,6 @@
 """What sequences begin with in common, as a tree: which beginnings it pays to compute once for all that have them.
 
-    root = beginnings_of(prompts)      a `Beginning` of no tokens, with others and whole prompts beneath it
+    root = prefix_tree_of(prompts)      a `PrefixNode` of no tokens, with others and whole prompts beneath it
 
 Integers alone.
 """
@@ -20,17 +20,17 @@ MIN_SAVED = 64
 
 
 @dataclass(kw_only=True, slots=True)
-class Beginning:
+class PrefixNode:
     """The first `length` tokens of all sequences beneath it, of which `first` is one. `leaves` are the sequences that have nothing more
     in common with others."""
 
     length: int = 0
     first: int = -1
     leaves: list[int] = field(default_factory=list)
-    children: list["Beginning"] = field(default_factory=list)
+    children: list["PrefixNode"] = field(default_factory=list)
 
 
-def beginnings_of(sequences: Sequence[IntArray], *, max_depth: int | None = None) -> Beginning:
+def prefix_tree_of(sequences: Sequence[IntArray], *, max_depth: int | None = None) -> PrefixNode:
     """The tree over sequences of at least one token. Every sequence is a leaf once, and at least its last token is in no beginning,
     since what follows it is asked for. At most `max_depth` beginnings lie within each other."""
     tokens = [ids[:-1] for ids in sequences]
@@ -39,7 +39,7 @@ def beginnings_of(sequences: Sequence[IntArray], *, max_depth: int | None = None
     for place, (one, other) in enumerate(pairwise(order)):
         common[place + 1] = _common(tokens[one], tokens[other])
     common -= common % GRID
-    root = Beginning()
+    root = PrefixNode()
     ranges = [(0, len(order), root, 0)] if order else []
     while ranges:
         first, after, node, depth = ranges.pop()
@@ -49,7 +49,7 @@ def beginnings_of(sequences: Sequence[IntArray], *, max_depth: int | None = None
         length = int(common[first + 1 : after].min())
         is_worth_it = (after - first - 1) * (length - node.length) >= MIN_SAVED
         if is_worth_it and (max_depth is None or depth < max_depth):
-            child = Beginning(length=length, first=order[first])
+            child = PrefixNode(length=length, first=order[first])
             node.children.append(child)
             node, depth = child, depth + 1
         cuts = [first, *(first + 1 + np.flatnonzero(common[first + 1 : after] == length)).tolist(), after]
