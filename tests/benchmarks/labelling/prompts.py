@@ -51,6 +51,8 @@ def prompts_of(labels: tuple[str, ...]) -> dict[str, LabelsTask]:
         "built-in, with a question": replace(built_in, question=QUESTION),
         "built-in, labels described": replace(built_in, descriptions={label: f"about {label}" for label in labels}),
         "own: Topic": LabelsTask(prompt="Text: {{ body }}\nTopic: ", labels=labels),
+        "own: about": LabelsTask(prompt="{{ body }}\n\nThe text above is about ", labels=labels),
+        "own: Quote": LabelsTask(prompt="Quote: {{ body }}\nCategory of this quote: ", labels=labels),
         "own: Topic, stop token": LabelsTask(prompt="Text: {{ body }}\nTopic: ", labels=labels, label_stop=True),
         "own: Label": LabelsTask(prompt="Text: {{ body }}\nLabel: ", labels=labels),
         "own: labels listed": LabelsTask(
@@ -161,8 +163,14 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             found = [
                 each for each in results if (each["prompt"], each["dtype"], each["reversed"], each["texts"]) == key
             ]
-            cells.append(" / ".join(f"{found[-1]['accuracy'][how]:.3f}" for how in CALIBRATIONS) if found else "")
+            cells.append(_cell(found[-1]) if found else "")
         yield f"| {prompt}{', labels reversed' if is_reversed else ''} | {dtype} | " + " | ".join(cells) + " |"
+
+
+def _cell(result: Mapping[str, Any]) -> str:
+    """The accuracy with each calibration, and over how many texts."""
+    shown = " / ".join(f"{result['accuracy'][how]:.3f}" for how in CALIBRATIONS)
+    return f"{shown} ({result['rows']:,})"
 
 
 def main() -> None:

@@ -107,6 +107,15 @@ EXAMPLES = (
 )
 
 
+def test_the_order_of_labels_changes_nothing_that_the_model_reads(bpe: Tokenizer) -> None:
+    labels = ("a", "bee", "see you")
+    one, other = (LabelsTask(text="{{ body }}", labels=each, calibrate="prior") for each in (labels, labels[::-1]))
+    assert prompts(one, bpe, {"body": ["One.", "Two."]}) == prompts(other, bpe, {"body": ["One.", "Two."]})
+    first, second = (Preparer(make_job(task), bpe, CAUSAL) for task in (one, other))
+    assert first.asked.labels == second.asked.labels[::-1]
+    assert [piece.token_ids.tolist() for piece in first.trial] == [piece.token_ids.tolist() for piece in second.trial]
+
+
 class TestExamples:
     def test_the_first_stand_before_the_text(self, tokenizer: Tokenizer) -> None:
         task = LabelsTask(text="{{ body }}", labels=LABELS, examples=EXAMPLES, max_examples=2)
