@@ -157,7 +157,8 @@ class EngineWork:
         )
 
     def labels(self, labels: LabelIds) -> list[LabelIds]:
-        """The labels that are scored behind each request; `labels` are those of all without their own."""
+        """The labels that are scored behind each request; `labels` are those of all without their
+        own."""
         return [self.own_labels.get(number, labels) for number in range(self.num_requests)]
 
     def requests(self) -> Iterator[list[int]]:
@@ -170,9 +171,10 @@ class EngineWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnePassAnswer:
-    """What one pass says of a request: float32 `values` as the scorer returns them ([labels], [T, labels], [T, 2]; of labels their log
-    probabilities [L]; of an embedding its vector [D]). `num_cached_tokens` of its tokens were not computed for it, but for another
-    request or an earlier one."""
+    """What one pass says of a request: float32 `values` as the scorer returns them ([labels], [T,
+    labels], [T, 2]; of labels their log probabilities [L]; of an embedding its vector [D]).
+    `num_cached_tokens` of its tokens were not computed for it, but for another request or an
+    earlier one."""
 
     values: FloatArray
     num_cached_tokens: int = 0
@@ -229,5 +231,5 @@ def digits_of(seed: int) -> str:
 
 Work = EngineWork | ApiWork
 EngineAnswer = Output | OnePassAnswer | ApiAnswer | Refused
-"""What an engine makes of one request: of a generation its output; what one pass says of it; the answer of the HTTP API to a call of it;
-or a refusal."""
+"""What an engine makes of one request: of a generation its output; what one pass says of it; the
+answer of the HTTP API to a call of it; or a refusal."""

@@ -116,8 +116,9 @@ class GeneratingBackend:
 
 
 class ScoringBackend:
-    """One forward pass a request, packed within one call only and in a fixed order; what requests begin with in common is kept from call
-    to call: the answer does not depend on what else runs but for rounding.
+    """One forward pass a request, packed within one call only and in a fixed order; what requests
+    begin with in common is kept from call to call: the answer does not depend on what else runs
+    but for rounding.
 
     One thread loads the model and computes, one call after the other (a second one that multiplies would have OpenMP threads
     of its own, more than there are cores); the event loop stays free to take in the next.
@@ -147,7 +148,8 @@ class ScoringBackend:
 
 @dataclass(frozen=True, slots=True)
 class OnePassRequest:
-    """A request that is answered in one pass, and the labels that are scored behind it, if any are."""
+    """A request that is answered in one pass, and the labels that are scored behind it, if any
+    are."""
 
     token_ids: list[int]
     labels: LabelIds

@@ -137,7 +137,8 @@ class LocalModel:
         self._scorer.close()
 
     def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[slice]:
-        """Neighbouring sequences that are computed in one turn; what one has computed once with the one before counts once."""
+        """Neighbouring sequences that are computed in one turn; what one has computed once with
+        the one before counts once."""
         first = num_tokens = 0
         for place, ids in enumerate(token_ids):
             is_shared = place > first and self._scorer.shares_beginnings

@@ -20,8 +20,8 @@ from models.weights.weights import Checkpoint
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Footprint:
-    """Bytes that a loaded model takes: its weights, the keys and values of one token and its hidden state, and the states of
-    one sequence."""
+    """Bytes that a loaded model takes: its weights, the keys and values of one token and its
+    hidden state, and the states of one sequence."""
 
     weights: int
     token: int

@@ -1,9 +1,10 @@
-"""What it saves to compute once what prompts have in common: label scoring, on a small Qwen3 and a small Zamba2.
+"""What it saves to compute once what prompts have in common: label scoring, on a small Qwen3 and a
+small Zamba2.
 
     python tests/benchmarks/shared_prefixes.py [--rows 64] [--rounds 3]
 
-Each workload is scored as it is, and with nothing shared, in turns; the ratio of two is that of their
-medians. Tokens are those of prompts. What labels take comes on top in both.
+Each workload is scored as it is, and with nothing shared, in turns; the ratio of two is that of
+their medians. Tokens are those of prompts. What labels take comes on top in both.
 """
 
 import argparse
@@ -43,7 +44,8 @@ Prompts = list[list[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Of one way to score a workload: prompt tokens that were computed, and the median of seconds."""
+    """Of one way to score a workload: prompt tokens that were computed, and the median of
+    seconds."""
 
     num_tokens: int
     seconds: float

@@ -32,8 +32,9 @@ def batch_of(
     rows: IntArray | None,
     regimes: IntArray | None = None,
 ) -> Batch:
-    """The step in which sequence i computes `token_ids[i]` after `layout.starts[i]` cached tokens; `rows` are the
-    packed tokens whose output is wanted. `regimes` are the rope regimes of the sequences, None: those of whole ones."""
+    """The step in which sequence i computes `token_ids[i]` after `layout.starts[i]` cached tokens;
+    `rows` are the packed tokens whose output is wanted. `regimes` are the rope regimes of the
+    sequences, None: those of whole ones."""
     device, rope = loaded.device, loaded.config.rope.regimes
     if regimes is None:
         regimes = np.array([rope.of(length, length) for length in layout.counts.tolist()])

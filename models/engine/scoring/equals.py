@@ -1,4 +1,5 @@
-"""Equal sequences put together: each different one is computed once, and what it gave handed to all that asked for it."""
+"""Equal sequences put together: each different one is computed once, and what it gave handed to
+all that asked for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from models.layers.attention.attention import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Different:
-    """The different sequences of a call, in the order in which they came first, what kind each is of, and which of them each sequence
-    of the call is [N]."""
+    """The different sequences of a call, in the order in which they came first, what kind each is
+    of, and which of them each sequence of the call is [N]."""
 
     sequences: list[Sequence[int]]
     kinds: list[int]
@@ -27,7 +28,8 @@ class Different:
         return cls([ids for _, ids in found], [kind for kind, _ in found], np.array(numbers, dtype=np.int64))
 
     def to_each(self, found: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What was found for each different sequence, for each of the call: a tensor of its own."""
+        """What was found for each different sequence, for each of the call: a tensor of its
+        own."""
         firsts = set(np.unique(self.numbers, return_index=True)[1].tolist())
         return [
             found[number] if place in firsts else found[number].clone()
@@ -35,8 +37,8 @@ class Different:
         ]
 
     def num_cached(self, num_cached: IntArray) -> IntArray:
-        """How many tokens of each sequence of the call were not computed for it, from those of the different ones: of one that came
-        before, all of them."""
+        """How many tokens of each sequence of the call were not computed for it, from those of the
+        different ones: of one that came before, all of them."""
         lengths = np.array([len(ids) for ids in self.sequences], dtype=np.int64)
         counts = lengths[self.numbers]
         firsts = np.unique(self.numbers, return_index=True)[1]

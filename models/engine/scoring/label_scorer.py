@@ -1,8 +1,10 @@
-"""How likely a causal model finds each of several given answers, with one pass over a prompt and the answers behind it.
+"""How likely a causal model finds each of several given answers, with one pass over a prompt and
+the answers behind it.
 
-An answer's first token is scored by the prompt's own last logits; the further ones form a tree of branches behind the prompt, in the
-same pass. Recurrent layers take a second pass, in which every longer answer continues a copy of the prompt's states. Where the rotary
-embedding depends on the length, the longest answer decides for all.
+An answer's first token is scored by the prompt's own last logits; the further ones form a tree of
+branches behind the prompt, in the same pass. Recurrent layers take a second pass, in which every
+longer answer continues a copy of the prompt's states. Where the rotary embedding depends on the
+length, the longest answer decides for all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +29,8 @@ Labels = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _LabelSet:
-    """The labels behind a prompt: the first token of each with its number, the branches of the further ones, and how long the longest
-    label is."""
+    """The labels behind a prompt: the first token of each with its number, the branches of the
+    further ones, and how long the longest label is."""
 
     firsts: list[tuple[int, int]]
     branches: list[Branch]
@@ -41,8 +43,9 @@ class _LabelSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Scoring:
-    """A segment of a prompt, and what is scored after its tokens, or after its last one alone if that is no branch. `first` is where
-    the scores of the prompt's labels begin among those of the pack."""
+    """A segment of a prompt, and what is scored after its tokens, or after its last one alone if
+    that is no branch. `first` is where the scores of the prompt's labels begin among those of the
+    pack."""
 
     segment: Segment
     labels: _LabelSet
@@ -102,7 +105,8 @@ class LabelScorer:
         ]
 
     def score(self, leaves: Sequence[Leaf], asked: Sequence[WalkedSequence]) -> list[torch.Tensor]:
-        """Log p(label | prompt), the sum over the label's tokens, for each prompt of one pack: [labels] float32 on the CPU."""
+        """Log p(label | prompt), the sum over the label's tokens, for each prompt of one pack:
+        [labels] float32 on the CPU."""
         sizes = [len(self._sets[self._numbers[leaf.index]].firsts) for leaf in leaves]
         total = torch.zeros(sum(sizes))
         ends = np.cumsum(sizes).tolist()
@@ -130,8 +134,9 @@ class LabelScorer:
         return _Scoring(segment=segment, labels=labels, first=first, branch=None)
 
     def _in_passes(self, prompts: list[_Scoring]) -> Iterator[list[_Scoring]]:
-        """The prompts and all their branches, or where that is too much or states stand between, the prompts and then a pass full of
-        branches at a time. Branches that have others behind them are few enough for one."""
+        """The prompts and all their branches, or where that is too much or states stand between,
+        the prompts and then a pass full of branches at a time. Branches that have others behind
+        them are few enough for one."""
         branches = self._behind(prompts)
         if not self._cache.has_states and _num_tokens(prompts) + _num_tokens(branches) <= self._budget:
             yield prompts + branches
@@ -150,7 +155,8 @@ class LabelScorer:
             yield part
 
     def _behind(self, prompts: Sequence[_Scoring]) -> list[_Scoring]:
-        """The branches of all prompts. Single tokens first where there are states, as a layout wants them."""
+        """The branches of all prompts. Single tokens first where there are states, as a layout
+        wants them."""
         found = []
         for prompt in prompts:
             segments: list[Segment] = []
@@ -171,7 +177,8 @@ class LabelScorer:
                 self._passes.release(one.segment)
 
     def _add(self, total: torch.Tensor, hidden: torch.Tensor, scorings: Sequence[_Scoring]) -> None:
-        """Adds to `total` [labels of all prompts] what is scored after the tokens of a pass, whose hidden states are [R, H]."""
+        """Adds to `total` [labels of all prompts] what is scored after the tokens of a pass, whose
+        hidden states are [R, H]."""
         places, targets, labels = [], [], []
         before = 0
         for one in scorings:

@@ -1,6 +1,8 @@
-"""The tokens of labels behind a prompt, as branches: runs of tokens that are computed once, though several labels begin with them.
+"""The tokens of labels behind a prompt, as branches: runs of tokens that are computed once, though
+several labels begin with them.
 
-The last token of a label is scored and never computed. A branch scores what labels have after each of its tokens. Integers alone.
+The last token of a label is scored and never computed. A branch scores what labels have after each
+of its tokens. Integers alone.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,8 @@ Scored = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Branch:
-    """Tokens behind branch number `parent`, which comes before, or behind the prompt if that is None."""
+    """Tokens behind branch number `parent`, which comes before, or behind the prompt if that is
+    None."""
 
     tokens: tuple[int, ...]
     parent: int | None
@@ -44,7 +47,8 @@ def shared_branches(labels: Sequence[Sequence[int]]) -> list[Branch]:
 
 
 def single_branches(labels: Sequence[Sequence[int]]) -> list[Branch]:
-    """One branch a label of more than one token, each behind the prompt; those of one token come first."""
+    """One branch a label of more than one token, each behind the prompt; those of one token come
+    first."""
     branches = [
         Branch(
             tokens=tuple(label[:-1]),

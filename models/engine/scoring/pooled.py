@@ -1,4 +1,5 @@
-"""Final hidden states of causal networks pooled: that of a sequence's last token, or the mean of its tokens."""
+"""Final hidden states of causal networks pooled: that of a sequence's last token, or the mean of
+its tokens."""
 
 from collections.abc import Sequence
 
@@ -21,8 +22,8 @@ class PooledStates:
         return self._hidden(segments, all_rows=False)
 
     def mean(self, leaves: Sequence[Leaf], asked: Sequence[WalkedSequence], num_skipped: int) -> torch.Tensor:
-        """The mean of those after the first `num_skipped` of each sequence [sequences, H]. Those of what is shared come from the
-        cache, where the walk has put them."""
+        """The mean of those after the first `num_skipped` of each sequence [sequences, H]. Those
+        of what is shared come from the cache, where the walk has put them."""
         segments = _segments(leaves, asked)
         counts = [int(segment.tokens.size) for segment in segments]
         means = []

@@ -1,8 +1,10 @@
-"""The cache of one-pass work: keys and values by token, states by sequence, and the beginnings that are kept in it for later calls.
+"""The cache of one-pass work: keys and values by token, states by sequence, and the beginnings
+that are kept in it for later calls.
 
-A token has a place and a sequence's state a slot. Each is held by whoever computes with it, and kept for a beginning that may be
-asked for again; what is neither is free. Kept beginnings go, the one that was used longest ago first, when room is needed. How much
-that is at most, follows from the budget of tokens of a pass and the longest sequence; memory is reserved when it is first used.
+A token has a place and a sequence's state a slot. Each is held by whoever computes with it, and
+kept for a beginning that may be asked for again; what is neither is free. Kept beginnings go, the
+one that was used longest ago first, when room is needed. How much that is at most, follows from
+the budget of tokens of a pass and the longest sequence; memory is reserved when it is first used.
 """
 
 from collections import OrderedDict
@@ -23,8 +25,9 @@ MAX_KEPT = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """What a beginning is known by: its tokens as bytes, where it and those within it end, which all are passes of their own, the rope
-    regime, and whether hidden states are kept with it. Equal ones have the same numbers, to the last bit."""
+    """What a beginning is known by: its tokens as bytes, where it and those within it end, which
+    all are passes of their own, the rope regime, and whether hidden states are kept with it. Equal
+    ones have the same numbers, to the last bit."""
 
     tokens: bytes
     ends: tuple[int, ...]
@@ -34,7 +37,8 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """A beginning that is kept: the places of its tokens [T], and the slot of the state behind them."""
+    """A beginning that is kept: the places of its tokens [T], and the slot of the state behind
+    them."""
 
     places: IntArray
     slot: int | None
@@ -90,16 +94,17 @@ class PrefixCache:
         return int(np.count_nonzero(self._held_slots == 0))
 
     def begin(self, longest: int) -> None:
-        """Begins a call: nothing is held, and a sequence of `longest` tokens has room with a pass beside it. Where the cache has to grow
-        for that, or an earlier call failed while it held something, what was kept is forgotten."""
+        """Begins a call: nothing is held, and a sequence of `longest` tokens has room with a pass
+        beside it. Where the cache has to grow for that, or an earlier call failed while it held
+        something, what was kept is forgotten."""
         self._limit = max(self._least, longest + self._budget)
         num_places = max(self._held_places.size, -(-self._limit // self._budget) * self._budget)
         if num_places > self._held_places.size or self._held_places.any():
             self._resize(num_places, self.num_slots)
 
     def take(self, num_tokens: int, before: IntArray | None) -> tuple[IntArray, int | None]:
-        """The places of a sequence: those `before` and `num_tokens` more, all held; and a slot, where there are states. There must be
-        room for them."""
+        """The places of a sequence: those `before` and `num_tokens` more, all held; and a slot,
+        where there are states. There must be room for them."""
         self._make_room(num_tokens)
         if not self.caches:
             self.caches = self._allocated()
@@ -140,7 +145,8 @@ class PrefixCache:
         return found
 
     def keep(self, key: Key, kept: Kept) -> None:
-        """Keeps a beginning that is held and was not kept, as the one used last; the one used longest ago goes if they are too many."""
+        """Keeps a beginning that is held and was not kept, as the one used last; the one used
+        longest ago goes if they are too many."""
         self._kept[key] = kept
         self._kept_places[kept.places] += 1
         if kept.slot is not None:

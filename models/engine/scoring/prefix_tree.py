@@ -1,6 +1,7 @@
-"""What sequences begin with in common, as a tree: which beginnings it pays to compute once for all that have them.
+"""What sequences begin with in common, as a tree: which beginnings it pays to compute once for all
+that have them.
 
-    root = prefix_tree_of(prompts)      a `PrefixNode` of no tokens, with others and whole prompts beneath it
+    root = prefix_tree_of(prompts)      of no tokens, with others and whole prompts beneath it
 
 Integers alone.
 """
@@ -14,15 +15,16 @@ import numpy as np
 from models.layers.attention.attention import IntArray
 
 GRID = 16
-"""Beginnings end at multiples of this many tokens, so that they seldom differ by what a few rows have in common by chance."""
+"""Beginnings end at multiples of this many tokens, so that they seldom differ by what a few rows
+have in common by chance."""
 MIN_SAVED = 64
 """Tokens that a beginning has to save: each is a pass of its own."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PrefixNode:
-    """The first `length` tokens of all sequences beneath it, of which `first` is one. `leaves` are the sequences that have nothing more
-    in common with others."""
+    """The first `length` tokens of all sequences beneath it, of which `first` is one. `leaves` are
+    the sequences that have nothing more in common with others."""
 
     length: int = 0
     first: int = -1
@@ -31,8 +33,9 @@ class PrefixNode:
 
 
 def prefix_tree_of(sequences: Sequence[IntArray], *, max_depth: int | None = None) -> PrefixNode:
-    """The tree over sequences of at least one token. Every sequence is a leaf once, and at least its last token is in no beginning,
-    since what follows it is asked for. At most `max_depth` beginnings lie within each other."""
+    """The tree over sequences of at least one token. Every sequence is a leaf once, and at least
+    its last token is in no beginning, since what follows it is asked for. At most `max_depth`
+    beginnings lie within each other."""
     tokens = [ids[:-1] for ids in sequences]
     order = _sorted(tokens)
     common = np.zeros(len(order), dtype=np.int64)  # [i]: of sequences i - 1 and i in that order
@@ -64,7 +67,8 @@ def num_shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _sorted(sequences: Sequence[IntArray]) -> list[int]:
-    """The order in which those that begin alike are neighbours: that of their tokens as bytes, the highest first."""
+    """The order in which those that begin alike are neighbours: that of their tokens as bytes, the
+    highest first."""
     keys = [ids.astype(">u4").tobytes() for ids in sequences]
     return sorted(range(len(keys)), key=keys.__getitem__)
 

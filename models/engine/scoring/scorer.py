@@ -1,7 +1,9 @@
-"""Single-pass heads: token ids in, logits out, packed by token budget without padding. No scheduler.
+"""Single-pass heads: token ids in, logits out, packed by token budget without padding. No
+scheduler.
 
-Equal sequences are computed once; and what sequences of a causal network begin with in common is, too, in this call or in an
-earlier one, unless something is asked about each of their tokens. A sequence's answer is then the same but for rounding.
+Equal sequences are computed once; and what sequences of a causal network begin with in common is,
+too, in this call or in an earlier one, unless something is asked about each of their tokens. A
+sequence's answer is then the same but for rounding.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +58,8 @@ class Scorer:
         self.head: Head = loaded.head
         self.max_model_len = loaded.max_model_len
         self.num_cached: IntArray = np.zeros(0, dtype=np.int64)
-        """How many tokens of each sequence of the last call were not computed for it, but for another or in an earlier call."""
+        """How many tokens of each sequence of the last call were not computed for it, but for
+        another or in an earlier call."""
         self._cache = PrefixCache(loaded, max_num_batched_tokens)
         self._passes = Passes(loaded, self._cache)
         self._walk = Walk(self._passes, self._cache, budget=max_num_batched_tokens, watchdog=self._watchdog)
@@ -122,7 +125,8 @@ class Scorer:
 
     @property
     def shares_beginnings(self) -> bool:
-        """Whether its calls compute once what sequences begin with in common; not where each of their tokens is asked about."""
+        """Whether its calls compute once what sequences begin with in common; not where each of
+        their tokens is asked about."""
         return self.config.is_causal and self.head not in ("token-classification", "question-answering")
 
     def check_idle(self) -> None:
@@ -199,7 +203,8 @@ class Scorer:
     def score_sets(
         self, prompts: Sequence[Sequence[int]], sets: Sequence[Labels], numbers: Sequence[int]
     ) -> list[torch.Tensor]:
-        """A rank's part of `score_labels` and `score_own_labels`, of arguments that were checked."""
+        """A rank's part of `score_labels` and `score_own_labels`, of arguments that were
+        checked."""
         different = Different.of(prompts, numbers)
         scorer = LabelScorer(
             self._loaded,
@@ -313,7 +318,8 @@ class Scorer:
     def _shared(
         self, different: Different, asked: Sequence[WalkedSequence], *, num_more: int = 0, **kinds: Any
     ) -> Iterator[list[Leaf]]:
-        """The packs of a walk, whose keyword arguments `kinds` are; at most `num_more` tokens follow a sequence."""
+        """The packs of a walk, whose keyword arguments `kinds` are; at most `num_more` tokens
+        follow a sequence."""
         self._cache.begin(max((one.tokens.size for one in asked), default=0) + num_more)
         yield from self._walk.packs(asked, **kinds)
         self.num_cached = different.num_cached(self._walk.num_cached)
@@ -324,8 +330,8 @@ class Scorer:
             self._loaded.tp.call(method, *arguments)
 
     def _last_place(self, ids: Sequence[int]) -> int:
-        """The token of a sequence that is classified: as in transformers its last one that is no pad token, or its first where all
-        are."""
+        """The token of a sequence that is classified: as in transformers its last one that is no
+        pad token, or its first where all are."""
         pad = self.config.pad_token_id
         return next((place for place in range(len(ids) - 1, -1, -1) if ids[place] != pad), 0)
 

@@ -1,8 +1,10 @@
-"""Passes over segments: tokens that follow others whose keys, values and states are in the cache, or in the same pass.
+"""Passes over segments: tokens that follow others whose keys, values and states are in the cache,
+or in the same pass.
 
-A segment's table lists the places of all tokens before it, wherever they lie, so that the segments of a pass may form a tree: every
-layer first writes the keys and values of all tokens of a pass, and then each segment looks at those on its own way to the root.
-A state is handed on from pass to pass: with recurrent layers a segment and the one it follows are never of one pass.
+A segment's table lists the places of all tokens before it, wherever they lie, so that the segments
+of a pass may form a tree: every layer first writes the keys and values of all tokens of a pass,
+and then each segment looks at those on its own way to the root. A state is handed on from pass to
+pass: with recurrent layers a segment and the one it follows are never of one pass.
 """
 
 from collections.abc import Sequence
@@ -22,8 +24,9 @@ SHARED_TOKENS = 256  # looked at once more for each further segment: from here i
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Segment:
-    """`tokens` that follow those of `parent`, or begin a sequence. Segments behind one `shared` stand side by side in a pass. `places`
-    [end] are those of all its tokens and the ones before, and `slot` holds its state, once it is computed or about to be."""
+    """`tokens` that follow those of `parent`, or begin a sequence. Segments behind one `shared`
+    stand side by side in a pass. `places` [end] are those of all its tokens and the ones before,
+    and `slot` holds its state, once it is computed or about to be."""
 
     tokens: IntArray
     parent: "Segment | None" = None
@@ -53,15 +56,16 @@ class Passes:
         self._loaded, self._cache = loaded, cache
 
     def fresh(self, segments: Sequence[Segment], rows: IntArray | None) -> torch.Tensor:
-        """The final hidden states of the packed tokens `rows` (None: all) [R, H] of segments that begin sequences, of which nothing is
-        kept."""
+        """The final hidden states of the packed tokens `rows` (None: all) [R, H] of segments that
+        begin sequences, of which nothing is kept."""
         counts = np.array([segment.tokens.size for segment in segments])
         layout = Layout(counts=counts, starts=np.zeros_like(counts))
         batch = batch_of(self._loaded, [segment.tokens for segment in segments], layout, rows, _regimes(segments))
         return self._loaded.model(batch)  # type: ignore[no-any-return]
 
     def kept(self, segments: Sequence[Segment], rows: IntArray | None) -> torch.Tensor:
-        """The same of any segments, each behind its parent; they get their places and slots, held until they are released."""
+        """The same of any segments, each behind its parent; they get their places and slots, held
+        until they are released."""
         for segment in segments:
             before = None if segment.parent is None else segment.parent.places
             segment.places, segment.slot = self._cache.take(int(segment.tokens.size), before)

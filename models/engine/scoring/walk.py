@@ -1,10 +1,12 @@
-"""A call's sequences in the order in which they are computed: what they begin with in common first, once, then the rest of each.
+"""A call's sequences in the order in which they are computed: what they begin with in common
+first, once, then the rest of each.
 
-    for pack in Walk(...).packs(sequences):     the sequences of the pack are computed now, behind their parents
-        ...
+    for pack in Walk(...).packs(sequences):
+        ...     the sequences of the pack are computed now, behind their parents
 
-A beginning is a pass of its own, and is kept for later calls that have it in the same place of their own tree: what a sequence gets
-depends on the call it is in, and not on those before. Sequences with nothing in common are packed as `batch.packs` does.
+A beginning is a pass of its own, and is kept for later calls that have it in the same place of
+their own tree: what a sequence gets depends on the call it is in, and not on those before.
+Sequences with nothing in common are packed as `batch.packs` does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,8 @@ from models.layers.attention.attention import IntArray
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WalkedSequence:
-    """A sequence of a call: what is computed of it, the rope regime it is in, and how many tokens follow it in its pass."""
+    """A sequence of a call: what is computed of it, the rope regime it is in, and how many tokens
+    follow it in its pass."""
 
     tokens: IntArray
     regime: int = 0
@@ -62,8 +65,9 @@ class Walk:
     def packs(
         self, asked: Sequence[WalkedSequence], *, keeps_hidden: bool = False, slots_each: int = 1
     ) -> Iterator[list[Leaf]]:
-        """Every sequence once, with what it begins with in the cache until the next pack is taken. `keeps_hidden`: that of beginnings
-        is put into the cache too. A sequence takes `slots_each` slots behind a beginning, where there are states."""
+        """Every sequence once, with what it begins with in the cache until the next pack is taken.
+        `keeps_hidden`: that of beginnings is put into the cache too. A sequence takes `slots_each`
+        slots behind a beginning, where there are states."""
         self.num_cached = np.zeros(len(asked), dtype=np.int64)
         pack = _Pack()
         for regime in sorted({one.regime for one in asked}):

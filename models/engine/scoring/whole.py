@@ -1,4 +1,5 @@
-"""Sequences computed whole, each by itself: where every token of them is asked about, or sees those after it."""
+"""Sequences computed whole, each by itself: where every token of them is asked about, or sees
+those after it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +20,8 @@ class WholeSequences:
         self._loaded, self._budget, self._watchdog = loaded, budget, watchdog
 
     def logits(self, sequences: Sequence[Sequence[int]], places: Sequence[int] | None) -> list[torch.Tensor]:
-        """The head's logits of each sequence's tokens [T, L], or of the one at its place [L]; float32 on the CPU."""
+        """The head's logits of each sequence's tokens [T, L], or of the one at its place [L];
+        float32 on the CPU."""
         found: dict[int, torch.Tensor] = {}
         for members, counts, hidden in self._passes(sequences, places):
             logits = self._loaded.model.logits(hidden).float().cpu()
@@ -28,8 +30,8 @@ class WholeSequences:
         return [found[index] for index in range(len(sequences))]
 
     def pooled(self, sequences: Sequence[Sequence[int]], pooling: Pooling, num_skipped: int) -> torch.Tensor:
-        """The final hidden state of each sequence's last token, its first after `num_skipped`, or the mean of all after those:
-        [N, H] float32 on the CPU."""
+        """The final hidden state of each sequence's last token, its first after `num_skipped`, or
+        the mean of all after those: [N, H] float32 on the CPU."""
         vectors = torch.empty(len(sequences), self._loaded.config.hidden_size)
         places = None if pooling == "mean" else [num_skipped if pooling == "cls" else len(ids) - 1 for ids in sequences]
         for members, counts, hidden in self._passes(sequences, places):
@@ -42,7 +44,8 @@ class WholeSequences:
     def _passes(
         self, sequences: Sequence[Sequence[int]], places: Sequence[int] | None
     ) -> Iterator[tuple[list[int], IntArray, torch.Tensor]]:
-        """The sequences of each pass, their lengths, and the final hidden states of their tokens, or of the one at its place."""
+        """The sequences of each pass, their lengths, and the final hidden states of their tokens,
+        or of the one at its place."""
         for members in packs([len(ids) for ids in sequences], self._budget):
             counts = np.array([len(sequences[index]) for index in members])
             layout = Layout(counts=counts, starts=np.zeros_like(counts))

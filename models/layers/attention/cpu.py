@@ -381,8 +381,9 @@ def _visit_plan(
 
 
 def _similar(layout: Layout, members: IntArray) -> list[IntArray]:
-    """Sequences, grouped so that little is padded: fresh ones apart from continued ones, then by length; continued ones by their
-    context too, of which a group gathers a bounded number of tokens."""
+    """Sequences, grouped so that little is padded: fresh ones apart from continued ones, then by
+    length; continued ones by their context too, of which a group gathers a bounded number of
+    tokens."""
     starts, counts = layout.starts, layout.counts
     is_continued = starts > 0
     sizes = np.where(is_continued, np.floor(np.log(counts) / -np.log(GROUP_RATIO)), 0)  # alike where they are equal

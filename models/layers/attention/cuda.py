@@ -1,9 +1,10 @@
 """Attention on a GPU with variable-length flash attention (Dao 2023), decodes and prefill alike.
 
-Where flash-attn is installed its kernel walks the paged cache through a block table: one call a layer. Otherwise torch's
-own variable-length kernel runs over keys and values gathered from the pages, so many sequences at a time that what is
-gathered stays bounded; and so does flash-attn's where each block is one token. Both align a sequence's last query with
-its last key. The kernels are passed in, so that everything around them runs on the CPU too.
+Where flash-attn is installed its kernel walks the paged cache through a block table: one call a
+layer. Otherwise torch's own variable-length kernel runs over keys and values gathered from the
+pages, so many sequences at a time that what is gathered stays bounded; and so does flash-attn's
+where each block is one token. Both align a sequence's last query with its last key. The kernels
+are passed in, so that everything around them runs on the CPU too.
 """
 
 import logging
@@ -91,7 +92,8 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 
 
 def _plan_paged(layout: Layout, device: torch.device, window: int | None = None) -> CudaPlan:
-    """The kernel walks blocks of `kernels.PAGE` tokens and their multiples; those of one token are gathered for it."""
+    """The kernel walks blocks of `kernels.PAGE` tokens and their multiples; those of one token are
+    gathered for it."""
     return _plan(layout, device, window, is_paged=layout.block_size > 1)
 
 
@@ -195,7 +197,8 @@ def _attend_paged(
 
 
 def _seen(cache: KvCache, piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:
-    """The keys and values of a piece: all pages where its kernel walks them, else its own [Tk, K, D]."""
+    """The keys and values of a piece: all pages where its kernel walks them, else its own [Tk, K,
+    D]."""
     if piece.keys is None:
         return cache.k, cache.v
     keys, values = (pages.flatten(0, 1).index_select(0, piece.keys) for pages in (cache.k, cache.v))

@@ -1,4 +1,5 @@
-"""What sequences begin with in common is computed once: the numbers are those of every sequence computed whole and alone."""
+"""What sequences begin with in common is computed once: the numbers are those of every sequence
+computed whole and alone."""
 
 import random
 from collections.abc import Sequence
@@ -49,7 +50,8 @@ def tree_of_prompts(rng: random.Random, num_prompts: int, longest: int = 110) ->
 
 
 def alone(loaded: LoadedModel, sequences: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Log p(label | prompt) from one forward pass a pair, over the prompt and label as one sequence without a cache."""
+    """Log p(label | prompt) from one forward pass a pair, over the prompt and label as one
+    sequence without a cache."""
     rows = []
     for ids in sequences:
         whole = [list(ids) + list(label[:-1]) for label in labels]
@@ -100,8 +102,8 @@ def test_label_scores_behind_a_shared_beginning_are_those_of_transformers(
 def test_calls_of_any_kind_in_any_order_find_what_is_found_without_a_cache(
     family_checkpoint: CheckpointMaker, name: str, data: st.DataObject
 ) -> None:
-    """One scorer with a small cache, so that what is kept goes again: each call gives the bytes of a fresh scorer, and but for rounding
-    what each of its sequences gives alone."""
+    """One scorer with a small cache, so that what is kept goes again: each call gives the bytes of
+    a fresh scorer, and but for rounding what each of its sequences gives alone."""
     loaded = loaded_with(family_checkpoint, name)
     budget = data.draw(st.sampled_from([16, 40, 200]))
     scorer = Scorer(loaded, max_num_batched_tokens=budget)
