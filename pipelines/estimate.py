@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actors.engine.core import EngineCore
-from actors.work import EngineSettings
+from actors.work import EngineSettings, OnePassAnswer
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output
 from models.engine.scoring.cache_sizes import CacheSizes
@@ -239,7 +239,9 @@ def _batches(engine: EngineCore, rows: Sequence[Sequence[ModelRequest]], load_s:
             load_s=load_s,
             prompt_tokens=sum(len(request.token_ids) for request in requests),
             completion_tokens=sum(len(answer.token_ids) for answer in answers if isinstance(answer, Output)),
-            cached_tokens=sum(answer.num_cached_tokens for answer in answers if isinstance(answer, Output)),
+            cached_tokens=sum(
+                answer.num_cached_tokens for answer in answers if isinstance(answer, Output | OnePassAnswer)
+            ),
         )
         if size == len(rows):
             return

@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from actors.engine.backend import Backend
-from actors.work import EngineAnswer, EngineWork
+from actors.work import EngineAnswer, EngineWork, OnePassAnswer
 from models import Output
 from models.engine.memory import MemoryPlan
+from models.tasks.label_tokens import LabelIds
 
-_Key = tuple[int, ...]
+_Key = tuple[tuple[int, ...], LabelIds | None]
+"""A request's tokens, and the labels of its own that are scored behind them."""
 
 
 class Dedup:
@@ -36,7 +38,7 @@ class Dedup:
         Raises:
             EngineError: the engine failed, asked by this call or by one that has equal requests in flight.
         """
-        keys = [tuple(ids) for ids in work.requests()]
+        keys = [(tuple(ids), work.own_labels.get(number)) for number, ids in enumerate(work.requests())]
         firsts: dict[_Key, int] = {}
         for index, key in enumerate(keys):
             firsts.setdefault(key, index)
@@ -87,11 +89,13 @@ def _part(work: EngineWork, indices: Sequence[int]) -> EngineWork:
     """Some of the requests."""
     ends = np.cumsum(work.lengths)
     ids = [work.token_ids[ends[n] - work.lengths[n] : ends[n]] for n in indices]
-    return EngineWork.of(work.name, ids, work.seeds[list(indices)].tolist())
+    labels = {place: work.own_labels[n] for place, n in enumerate(indices) if n in work.own_labels}
+    return EngineWork.of(work.name, ids, work.seeds[list(indices)].tolist(), labels)
 
 
 def _again(answer: EngineAnswer, key: _Key) -> EngineAnswer:
-    """The answer to one more request of these tokens, for which nothing was computed."""
-    if not isinstance(answer, Output):
-        return answer
-    return replace(answer, num_cached_tokens=len(key) + len(answer.token_ids))
+    """The answer to one more request of the kind, for which nothing was computed."""
+    num_prompt = len(key[0])
+    if isinstance(answer, Output):
+        return replace(answer, num_cached_tokens=num_prompt + len(answer.token_ids))
+    return replace(answer, num_cached_tokens=num_prompt) if isinstance(answer, OnePassAnswer) else answer

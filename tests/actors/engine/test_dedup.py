@@ -1,8 +1,8 @@
 """Equal requests are computed once while they are in flight, and each of them has its answer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 
 from actors.engine.core import EngineCore
 from actors.engine.dedup import Dedup
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, Refused
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, Refused
 from models import Output, SamplingParams
 from models.engine.memory import MemoryPlan
 from models.errors import EngineError
+from models.tasks.label_tokens import LabelIds
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True)
 
@@ -29,11 +30,13 @@ class Backend:
 
     memory: MemoryPlan = field(default_factory=lambda: MemoryPlan(num_shards=1, weights_bytes=0))
     asked: list[list[list[int]]] = field(default_factory=list)
+    own_labels: list[Mapping[int, LabelIds]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
 
     async def compute(self, work: EngineWork) -> list[EngineAnswer]:
         self.asked.append(list(work.requests()))
+        self.own_labels.append(work.own_labels)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -68,6 +71,18 @@ def test_equal_requests_of_one_call_are_computed_once_and_answered_in_their_orde
         assert backend.asked == [[[1, 2], [3], [0, 9]]]
         assert counts(answers) == [([3], 0), ([3], 0), ([3], 3), ([3], 2), ([3], 3)]
         assert [isinstance(each, Refused) for each in answers] == [False, False, False, True, False, True, False]
+
+    asyncio.run(run())
+
+
+def test_equal_prompts_with_labels_of_their_own_are_different_requests() -> None:
+    async def run() -> None:
+        backend = Backend()
+        backend.gate.set()
+        given = replace(work([[1], [1], [2], [1], [1]]), own_labels={1: ((5,),), 3: ((6,),), 4: ((5,),)})
+        assert len(await Dedup(backend).compute(given)) == 5
+        assert backend.asked == [[[1], [1], [2], [1]]]
+        assert backend.own_labels == [{1: ((5,),), 3: ((6,),)}]
 
     asyncio.run(run())
 
@@ -157,8 +172,10 @@ def test_one_pass_work_is_computed_once_too(tiny_checkpoint: Callable[..., Path]
     path = str(tiny_checkpoint("sequence-classification"))
     core = EngineCore(EngineSettings(path=path, dtype="float32", dedup=True))
     try:
-        first, other, again = asyncio.run(core.compute(work([[5, 6, 7], [8], [5, 6, 7]])))
+        answers = asyncio.run(core.compute(work([[5, 6, 7], [8], [5, 6, 7]])))
     finally:
         core.close()
-    assert np.array_equal(first, again)  # type: ignore[arg-type]
-    assert not np.array_equal(first, other)  # type: ignore[arg-type]
+    first, other, again = (answer for answer in answers if isinstance(answer, OnePassAnswer))
+    assert np.array_equal(first.values, again.values)
+    assert not np.array_equal(first.values, other.values)
+    assert [each.num_cached_tokens for each in (first, other, again)] == [0, 0, 3]
