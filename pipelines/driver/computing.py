@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
+from ray.exceptions import RayActorError
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from pipelines.cluster.connect import Room
@@ -116,7 +117,11 @@ class Computation:
             if engines.has_lost_one:
                 raise EngineError(f"an engine failed: {watch.last_cause()}")
 
-        return self.opened.job.task.found_in(answers_to_trial(fitted.trial, engines, look))
+        try:
+            answers = answers_to_trial(fitted.trial, engines, look)
+        except RayActorError as error:  # it is gone for good before `look` has heard of it
+            raise EngineError(f"an engine failed: {watch.last_cause()}") from error
+        return self.opened.job.task.found_in(answers)
 
     def compute(self, tally: Tally, cluster: Connection, engines: ReplicaOwner) -> Ending:
         """Runs the graph over what is left to do."""

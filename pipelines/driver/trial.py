@@ -7,7 +7,7 @@ import numpy as np
 import ray
 
 from actors.engine.owner import ReplicaOwner
-from actors.work import EngineAnswer
+from actors.work import OnePassAnswer
 from pipelines.errors import TaskError
 from pipelines.rows.blocks import packed, unpacked
 from pipelines.rows.rows import Answers
@@ -16,7 +16,7 @@ from pipelines.task_base.requests import ModelRequest, Piece, work_of
 WAIT_S: Final = 0.2
 
 
-def answers_to_trial(trial: Sequence[Piece], engines: ReplicaOwner, look: Callable[[], None]) -> list[EngineAnswer]:
+def answers_to_trial(trial: Sequence[Piece], engines: ReplicaOwner, look: Callable[[], None]) -> list[OnePassAnswer]:
     """The answers of the first of the engines. It may be loading still, and is asked again where it dies; `look` is called
     meanwhile, and raises what ends the run.
 
@@ -30,9 +30,9 @@ def answers_to_trial(trial: Sequence[Piece], engines: ReplicaOwner, look: Callab
     while not ray.wait([asked], timeout=WAIT_S)[0]:
         look()
     found: Answers = unpacked(ray.get(asked))
-    answers: list[EngineAnswer] = []
+    answers: list[OnePassAnswer] = []
     for answer in found.results:
-        if not isinstance(answer, np.ndarray) or not np.isfinite(answer).all():
+        if not isinstance(answer, OnePassAnswer) or not np.isfinite(answer.values).all():
             what = f"the model's answer to a text that says nothing was {answer!r}"
             raise TaskError("task.calibrate", f"{what}; try dtype: float32, or another calibration")
         answers.append(answer)

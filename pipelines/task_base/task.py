@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from actors.work import EngineAnswer, OnePassAnswer
+from actors.work import OnePassAnswer
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output, SamplingParams
 from models.text.tokenizer import Tokenizer
@@ -129,7 +129,7 @@ class Task(ABC):
             completion=sum(len(result.token_ids) for result in rows.generated),
         )
 
-    def found_in(self, answers: Sequence[EngineAnswer]) -> tuple[float, ...]:
+    def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
         """What the answers to its encoder's `trial` tell the task, as numbers that a run's record keeps."""
         raise NotImplementedError(f"{self.kind} asks nothing before all rows: {len(answers)} answers")
 

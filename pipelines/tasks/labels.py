@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from actors.work import EngineAnswer, OnePassAnswer
+from actors.work import OnePassAnswer
 from models.tasks.calibration import (
     CONTENT_FREE,
     Calibration,
@@ -126,9 +126,8 @@ class LabelsTask(Task):
         assert self.log_prior is not None, "a prior is found before any row"
         return without_bias(logprobs, np.array(self.log_prior))
 
-    def found_in(self, answers: Sequence[EngineAnswer]) -> tuple[float, ...]:
-        values = [answer.values for answer in answers if isinstance(answer, OnePassAnswer)]
-        found: list[float] = log_prior(np.stack(values)).tolist()
+    def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
+        found: list[float] = log_prior(np.stack([answer.values for answer in answers])).tolist()
         return tuple(found)
 
     def with_found(self, numbers: Sequence[float]) -> "LabelsTask":
