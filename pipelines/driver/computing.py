@@ -15,6 +15,7 @@ from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import engine_settings
 from pipelines.driver.cluster import Connection
 from pipelines.driver.ending import Ending, concluded
+from pipelines.driver.first_engine import FirstEngine
 from pipelines.driver.trial import answers_to_trial
 from pipelines.driver.unit_size import SpeedProbe
 from pipelines.errors import (
@@ -88,16 +89,10 @@ class Computation:
             ClusterLostError: the Ray cluster is gone.
             LeaseError: the lease is lost.
         """
-
-        def check() -> None:
-            cluster.watch.check()
-            self.ledger.lease.check()
-
-        read = self._read_settings(plan.schema)
+        engine = FirstEngine(engines=engines, look=partial(self._look, cluster))
+        probe = SpeedProbe(read=self._read_settings(plan.schema), read_cpus=cluster.room.read_cpus, engine=engine)
         with cluster.chatter.native_stderr():
-            return SpeedProbe(read=read, read_cpus=cluster.room.read_cpus, engines=engines, check=check).rows_per_s(
-                units
-            )
+            return probe.rows_per_s(units)
 
     def ask_trial(self, cluster: Connection, engines: ReplicaOwner) -> tuple[float, ...] | None:
         """What the task is told by what it asks before all rows; None if that is nothing.
@@ -111,14 +106,13 @@ class Computation:
             return None
 
         def look() -> None:
-            cluster.watch.check()
-            self.ledger.lease.check()
+            self._look(cluster)
             watch.look()
             if engines.has_lost_one:
                 raise EngineError(f"an engine failed: {watch.last_cause()}")
 
         try:
-            answers = answers_to_trial(fitted.trial, engines, look)
+            answers = answers_to_trial(fitted.trial, FirstEngine(engines=engines, look=look))
         except RayActorError as error:  # it is gone for good before `look` has heard of it
             raise EngineError(f"an engine failed: {watch.last_cause()}") from error
         return self.opened.job.task.found_in(answers)
@@ -157,6 +151,11 @@ class Computation:
         engines.end()
         attempts.clear()
         return concluded(job, ledger, tally, is_over=follower.is_draining)
+
+    def _look(self, cluster: Connection) -> None:
+        """Raises what ends the run whatever its engines do."""
+        cluster.watch.check()
+        self.ledger.lease.check()
 
     @property
     def _job(self) -> Job:

@@ -1,24 +1,18 @@
 """What a task asks before all rows, put to the first engine of a run: the answers are part of the run's record."""
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
-import ray
 
-from actors.engine.owner import ReplicaOwner
 from actors.work import OnePassAnswer
+from pipelines.driver.first_engine import FirstEngine
 from pipelines.errors import TaskError
-from pipelines.rows.blocks import packed, unpacked
-from pipelines.rows.rows import Answers
+from pipelines.rows.blocks import packed
 from pipelines.task_base.requests import ModelRequest, Piece, work_of
 
-WAIT_S: Final = 0.2
 
-
-def answers_to_trial(trial: Sequence[Piece], engines: ReplicaOwner, look: Callable[[], None]) -> list[OnePassAnswer]:
-    """The answers of the first of the engines. It may be loading still, and is asked again where it dies; `look` is called
-    meanwhile, and raises what ends the run.
+def answers_to_trial(trial: Sequence[Piece], engine: FirstEngine) -> list[OnePassAnswer]:
+    """The answers of an engine, which is asked again if it dies.
 
     Raises:
         TaskError: an answer is a refusal, or no number.
@@ -26,10 +20,8 @@ def answers_to_trial(trial: Sequence[Piece], engines: ReplicaOwner, look: Callab
     requests = [
         ModelRequest(row=number, token_ids=piece.token_ids, labels=piece.labels) for number, piece in enumerate(trial)
     ]
-    asked = engines.first.compute.options(max_task_retries=-1).remote(packed(work_of("trial", requests)))
-    while not ray.wait([asked], timeout=WAIT_S)[0]:
-        look()
-    found: Answers = unpacked(ray.get(asked))
+    found = engine.answers(packed(work_of("trial", requests)), retries=-1)
+    assert found is not None, "no engine is let go before the run computes"
     answers: list[OnePassAnswer] = []
     for answer in found.results:
         if not isinstance(answer, OnePassAnswer) or not np.isfinite(answer.values).all():

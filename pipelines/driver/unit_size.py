@@ -6,16 +6,16 @@ four times as many while that takes seconds. What it answers is thrown away.
 
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import ray
 from ray.exceptions import RayError
 
-from actors.engine.owner import ReplicaOwner
+from pipelines.driver.first_engine import FirstEngine
 from pipelines.graph.read_stage import ReadSettings, read_and_prepare
-from pipelines.rows.blocks import WORK, packed_in, unpacked
+from pipelines.rows.blocks import WORK, packed_in
 from pipelines.rows.unit import Unit
 
 logger = logging.getLogger(__name__)
@@ -24,17 +24,15 @@ BATCHES: Final = (8, 32, 128)
 """Rows of one batch after the other. The first one warms the engine up."""
 
 BUDGET_S: Final = 4.0
-WAIT_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeedProbe:
-    """What it takes to try rows on an engine of the run. `check` raises what ends the run meanwhile."""
+    """What it takes to try rows on an engine of the run."""
 
     read: ReadSettings
     read_cpus: float
-    engines: ReplicaOwner
-    check: Callable[[], None]
+    engine: FirstEngine
 
     def rows_per_s(self, units: Sequence[Unit]) -> float | None:
         """Rows that an engine computes in a second, from the first rows of these units; None if no row of them can be computed, or no
@@ -49,28 +47,22 @@ class SpeedProbe:
     def _prepared(self, units: Sequence[Unit]) -> list[bytes | None]:
         """The work of each unit, packed; None where there is none to do."""
         task = _prepare.options(num_cpus=self.read_cpus).remote(pickle.dumps(self.read), pickle.dumps(tuple(units)))
-        found: list[bytes | None] = self._waited_for(task)
+        found: list[bytes | None] = self.engine.waited_for(task)
         return found
 
     def _measured(self, sizes: Sequence[int], works: Sequence[bytes | None]) -> float | None:
         speed, spent_s = None, 0.0
-        for size, work in zip(sizes, works, strict=True):
+        for size, work in zip(sizes, works, strict=False):  # fewer once the run starts no new units
             if work is None or (speed is not None and spent_s + size / speed > BUDGET_S):
                 continue
-            packed = self._waited_for(self.engines.first.compute.remote(work))
-            if packed is None:  # it takes no more
+            answers = self.engine.answers(work)
+            if answers is None:
                 return speed
-            seconds = max(unpacked(packed).seconds, 1e-6)
+            seconds = max(answers.seconds, 1e-6)
             speed, spent_s = size / seconds, spent_s + seconds
         return speed
-
-    def _waited_for(self, reference: Any) -> Any:
-        while not ray.wait([reference], timeout=WAIT_S)[0]:
-            self.check()
-        return ray.get(reference)
 
 
 @ray.remote
 def _prepare(settings: bytes, units: bytes) -> list[bytes | None]:
-    count = len(pickle.loads(units))  # noqa: S301 - the driver's
-    return [packed_in(block, WORK) for block in read_and_prepare(settings, units)][:count]
+    return [packed_in(block, WORK) for block in read_and_prepare(settings, units)]
