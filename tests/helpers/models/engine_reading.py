@@ -1,13 +1,15 @@
 """Models of integers, so that a scheduler's plans can be carried out in microseconds: the next token is a digest of all
 tokens before it. A block given away too early, a slot mixed up, a token lost or computed twice changes what follows."""
 
+import random
 import zlib
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
 from models.engine.scheduling.plan import LAST_TOKEN, StepPlan
-from models.engine.scheduling.request import FinishReason
+from models.engine.scheduling.request import PRIORITIES, FinishReason, Priority, Request, SamplingParams
 from models.engine.scheduling.scheduler import Scheduler, StepResult
 from models.engine.scheduling.sequence import Sequence
 
@@ -163,3 +165,40 @@ def check_online_first(scheduler: Scheduler, plan: StepPlan | None, chunk: int) 
             is_between_chunks = chunk > 1 and sequence.num_computed % chunk == 0
             has_all = sequence.num_generated == sequence.request.params.max_tokens
             assert is_sampling.get(sequence.slot, has_all) or is_between_chunks
+
+
+def add(driver: Driver, prompt: list[int], *, max_tokens: int = 1, priority: Priority = "batch") -> Sequence:
+    """A request that is given to the driver's scheduler."""
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+    request = Request(request_id="any", token_ids=tuple(prompt), params=params, seed=0, priority=priority)
+    return driver.scheduler.add(request)
+
+
+def expected(sequence: Sequence) -> list[int]:
+    """What a sequence gives when nothing else runs."""
+    return answer_to(sequence.request.token_ids, sequence.request.params.max_tokens)
+
+
+def drive_at_random(
+    rng: random.Random, driver: Driver, *, num_steps: int, after_step: Callable[[], None] | None = None
+) -> list[Sequence]:
+    """Requests of three jobs that come and are given up at random over so many steps, of which the
+    driver checks every one. Each gave what it gives alone, as far as it came; nothing stays held."""
+    jobs = [[rng.randrange(40) for _ in range(rng.randint(1, 30))] for _ in range(3)]
+    sequences: list[Sequence] = []
+    for _ in range(num_steps):
+        if len(driver.scheduler.lanes["batch"].waiting) < 8 and rng.random() < 0.4:
+            prompt = [*rng.choice(jobs), *(rng.randrange(40) for _ in range(rng.randint(0, 20)))]
+            priority = rng.choices(PRIORITIES, [1, 6])[0]
+            sequences.append(add(driver, prompt, max_tokens=rng.randint(1, 12), priority=priority))
+        if sequences and rng.random() < 0.05:
+            driver.finish(rng.choice(sequences[-8:]))
+        driver.step()
+        if after_step is not None:
+            after_step()
+    driver.drain()
+    assert driver.scheduler.pool.num_held == 0
+    for sequence in sequences:
+        assert sequence.output_ids == expected(sequence)[: len(sequence.output_ids)]
+        assert sequence.finish_reason == "abort" or sequence.output_ids == expected(sequence)
+    return sequences

@@ -18,6 +18,7 @@ from models.tasks.label_tokens import (
 )
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import KINDS, qwen
+from tests.helpers.models.token_lists import common_prefix
 from tests.helpers.pipelines.making import word_tokenizer
 
 PIECES = [
@@ -56,7 +57,7 @@ def test_prompt_and_label_are_the_tokens_of_both_together(
     for prompt in prompts:
         wholes = [tokenizer.encode(prompt + label, add_special_tokens=False) for label in labels]
         alone = tokenizer.encode(prompt, add_special_tokens=False)
-        common = common_beginning([alone, *wholes])
+        common = common_prefix([alone, *wholes])
         if not common:
             with pytest.raises(RequestError, match="no token before the labels"):
                 tokens.behind(prompt, alone)
@@ -64,15 +65,6 @@ def test_prompt_and_label_are_the_tokens_of_both_together(
         scored = tokens.behind(prompt, alone)
         assert scored.prompt == common
         assert [[*scored.prompt, *ids] for ids in scored.labels] == wholes
-
-
-def common_beginning(lists: Sequence[Sequence[int]]) -> list[int]:
-    found: list[int] = []
-    for together in zip(*lists, strict=False):
-        if len(set(together)) > 1:
-            break
-        found.append(together[0])
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Labels' tokens behind a prompt, found behind a short end of it, are those behind all of it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from models.errors import RequestError
 from models.text.cuts import Cuts
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.tiny_tokenizers import KINDS
+from tests.helpers.models.token_lists import common_prefix
 from tests.helpers.pipelines.making import word_tokenizer
 
 PIECES = [
@@ -53,17 +54,8 @@ TEMPLATES = {
 def one_by_one(tokenizer: Tokenizer, prompt: str, labels: list[str]) -> tuple[list[int], list[list[int]]]:
     """The tokens with which the prompt and all labels behind it begin, and the rest of each label: a call for each."""
     wholes = [tokenizer.encode(prompt + label, add_special_tokens=False) for label in labels]
-    common = common_beginning([tokenizer.encode(prompt, add_special_tokens=False), *wholes])
+    common = common_prefix([tokenizer.encode(prompt, add_special_tokens=False), *wholes])
     return common, [whole[len(common) :] for whole in wholes]
-
-
-def common_beginning(lists: Sequence[Sequence[int]]) -> list[int]:
-    found: list[int] = []
-    for together in zip(*lists, strict=False):
-        if len(set(together)) > 1:
-            break
-        found.append(together[0])
-    return found
 
 
 def prompt_of(tokenizer: Tokenizer) -> str:

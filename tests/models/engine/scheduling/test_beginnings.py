@@ -7,11 +7,10 @@ import pytest
 
 from models.engine.scheduling.beginning import Beginning
 from models.engine.scheduling.block_pool import BlockPool
-from models.engine.scheduling.request import PRIORITIES, Priority, Request, SamplingParams
 from models.engine.scheduling.scheduler import Scheduler
-from models.engine.scheduling.sequence import NO_SLOT, Sequence
+from models.engine.scheduling.sequence import NO_SLOT
 from models.errors import EngineError
-from tests.helpers.models.engine_reading import Driver, PagedModel, answer_to
+from tests.helpers.models.engine_reading import Driver, PagedModel, add, drive_at_random, expected
 
 SIZE = 2
 JOB = list(range(100, 109))  # four blocks, and one token more
@@ -25,17 +24,6 @@ def make(*, blocks: int = 24, seqs: int = 8, budget: int = 64, ahead: int = 1, m
         max_model_len=128,
     )
     return Driver(scheduler, PagedModel(SIZE), ahead=ahead)
-
-
-def add(driver: Driver, prompt: list[int], *, max_tokens: int = 1, priority: Priority = "batch") -> Sequence:
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    return driver.scheduler.add(
-        Request(request_id="any", token_ids=tuple(prompt), params=params, seed=0, priority=priority)
-    )
-
-
-def expected(sequence: Sequence) -> list[int]:
-    return answer_to(sequence.request.token_ids, sequence.request.params.max_tokens)
 
 
 def crowd(driver: Driver) -> None:
@@ -161,22 +149,12 @@ def num_held_for_those_to_come(seed: int) -> int:
         ahead=rng.choice([1, 2]),
         min_density=rng.choice([0.0, 0.6]),
     )
-    jobs = [[rng.randrange(40) for _ in range(rng.randint(1, 30))] for _ in range(3)]
-    sequences: list[Sequence] = []
-    num_held = 0
-    for _ in range(500):
-        if len(driver.scheduler.lanes["batch"].waiting) < 8 and rng.random() < 0.4:
-            prompt = [*rng.choice(jobs), *(rng.randrange(40) for _ in range(rng.randint(0, 20)))]
-            priority = rng.choices(PRIORITIES, [1, 6])[0]
-            sequences.append(add(driver, prompt, max_tokens=rng.randint(1, 12), priority=priority))
-        if sequences and rng.random() < 0.05:
-            driver.finish(rng.choice(sequences[-8:]))
-        driver.step()
+    pool, num_held = driver.scheduler.pool, 0
+
+    def count() -> None:
+        nonlocal num_held
         running = {block for sequence in driver.scheduler.running for block in sequence.blocks}
-        num_held += driver.scheduler.pool.num_held - len(running)
-    driver.drain()
-    assert driver.scheduler.pool.num_held == 0
-    for sequence in sequences:
-        assert sequence.output_ids == expected(sequence)[: len(sequence.output_ids)]
-        assert sequence.finish_reason == "abort" or sequence.output_ids == expected(sequence)
+        num_held += pool.num_held - len(running)
+
+    drive_at_random(rng, driver, num_steps=500, after_step=count)
     return num_held

@@ -8,13 +8,12 @@ import pytest
 
 from models.engine.scheduling.block_pool import BlockPool
 from models.engine.scheduling.plan import StepPlan
-from models.engine.scheduling.request import PRIORITIES, Priority, Request, SamplingParams
 from models.engine.scheduling.scheduler import Scheduler
 from models.engine.scheduling.sequence import Sequence
 from models.engine.scheduling.snapshots import Snapshots
 from models.engine.scheduling.states import KeptStates
 from models.errors import EngineError
-from tests.helpers.models.engine_reading import Driver, HybridModel, answer_to
+from tests.helpers.models.engine_reading import Driver, HybridModel, add, drive_at_random, expected
 
 SIZE, CHUNK = 2, 4
 
@@ -40,20 +39,10 @@ def make(
     return Driver(scheduler, HybridModel(SIZE), ahead=ahead, chunk=CHUNK)
 
 
-def add(driver: Driver, prompt: list[int], *, max_tokens: int = 1, priority: Priority = "batch") -> Sequence:
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    request = Request(request_id="any", token_ids=tuple(prompt), params=params, seed=0, priority=priority)
-    return driver.scheduler.add(request)
-
-
 def plan_of(driver: Driver) -> StepPlan:
     plan = driver.step()
     assert plan is not None
     return plan
-
-
-def expected(sequence: Sequence) -> list[int]:
-    return answer_to(sequence.request.token_ids, sequence.request.params.max_tokens)
 
 
 def assert_answers(driver: Driver, *sequences: Sequence) -> None:
@@ -215,22 +204,5 @@ def test_whatever_comes_ends_or_gives_way_no_block_or_row_is_lost_and_answers_ar
         ahead=rng.choice([1, 2]),
         min_density=rng.choice([0.0, 0.6]),
     )
-    jobs = [[rng.randrange(40) for _ in range(rng.randint(1, 30))] for _ in range(3)]
-    sequences: list[Sequence] = []
-    num_steps = num_cached = 0
-    while num_steps < 500:
-        if len(driver.scheduler.lanes["batch"].waiting) < 8 and rng.random() < 0.4:
-            prompt = [*rng.choice(jobs), *(rng.randrange(40) for _ in range(rng.randint(0, 20)))]
-            priority = rng.choices(PRIORITIES, [1, 6])[0]
-            sequences.append(add(driver, prompt, max_tokens=rng.randint(1, 12), priority=priority))
-        if sequences and rng.random() < 0.05:
-            driver.finish(rng.choice(sequences[-8:]))
-        driver.step()
-        num_steps += 1
-    driver.drain()
-    assert driver.scheduler.pool.num_held == 0
-    for sequence in sequences:
-        assert sequence.output_ids == expected(sequence)[: len(sequence.output_ids)]
-        assert sequence.finish_reason == "abort" or sequence.output_ids == expected(sequence)
-        num_cached += sequence.num_cached or 0
-    assert num_cached > 0
+    sequences = drive_at_random(rng, driver, num_steps=500)
+    assert sum(sequence.num_cached or 0 for sequence in sequences) > 0
