@@ -10,8 +10,10 @@ from functools import partial
 import torch
 
 from models.layers.attention import cpu as attention_cpu
+from models.layers.attention import cpu_plan
 from models.layers.attention.attention import AttentionBackend, KvCache, Layout
-from models.layers.attention.cpu import Group, padded
+from models.layers.attention.cpu import padded
+from models.layers.attention.cpu_plan import Group
 from models.layers.kernels import kernels
 from models.layers.kernels.kernels import FusedAttention
 
@@ -41,7 +43,7 @@ def backend(dtype: torch.dtype, device: torch.device) -> AttentionBackend:
 def plan(layout: Layout, device: torch.device, window: int | None = None) -> TwoWayPlan:
     """The tensors of one step, the same for every layer with this window."""
     assert layout.tables is None, "two-way attention needs whole sequences"
-    groups = attention_cpu.plan(layout, device).groups
+    groups = cpu_plan.plan(layout, device).groups
     return TwoWayPlan(groups=groups, masks=tuple(_mask(group, window) for group in groups))
 
 

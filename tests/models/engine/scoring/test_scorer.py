@@ -14,7 +14,7 @@ from models import Scorer
 from models.engine import caches
 from models.engine.scoring.batch import packs
 from models.errors import CheckpointError, ConfigError, RequestError
-from models.layers.attention import cpu as attention_cpu
+from models.layers.attention import cpu_plan
 from models.loading.load import LoadedModel, load_model
 from tests.helpers.models.tiny_engine import SHARP, prompts
 
@@ -168,7 +168,7 @@ def test_labels_that_attention_looks_at_in_parts_score_the_same(
 ) -> None:
     sequences = prompts((2, 33, 64, 80))
     expected = expected_labels(heads["causal"], sequences, LABELS)
-    monkeypatch.setattr(attention_cpu, name, bound)
+    monkeypatch.setattr(cpu_plan, name, bound)
     found = Scorer(heads["causal"]).score_labels(sequences, LABELS)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 

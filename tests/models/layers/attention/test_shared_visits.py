@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.layers.attention import shared_visits
-from models.layers.attention.cpu import CpuPlan
+from models.layers.attention.cpu_plan import CpuPlan
 from models.layers.attention.shared_visits import shared_blocks
 from tests.helpers.models.paged import BACKEND, Shape, make_step
 
