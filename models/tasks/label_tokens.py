@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-from models.errors import RequestError
+from models.errors import RequestError, TemplateError
 from models.text.continuations import Continuations
 from models.text.tokenizer import Tokenizer
 
@@ -141,11 +141,7 @@ def fault_of_labels(labels: Sequence[str], label_ids: LabelIds) -> str | None:
 
 
 def stop_tokens(tokenizer: Tokenizer, eos_token_ids: Sequence[int], *, is_chat: bool) -> tuple[int, ...]:
-    """The token that the model stops with behind an answer, none if it has none.
-
-    Raises:
-        TemplateError: the chat template failed.
-    """
+    """The token that the model stops with behind an answer, none if it has none."""
     return _chat_stop(tokenizer, eos_token_ids) if is_chat else _plain_stop(tokenizer, eos_token_ids)
 
 
@@ -156,11 +152,14 @@ def _plain_stop(tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> tuple[int
 
 
 def _chat_stop(tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> tuple[int, ...]:
-    """The stop token that the chat template itself writes after an answer: of several, the first is often another one."""
+    """The stop token that the chat template itself writes after an answer: of several, the first is often another one. A template
+    that takes no answers has none of its own."""
     messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "this"}]
-    written = tokenizer.encode(
-        tokenizer.render_chat(messages, add_generation_prompt=False, enable_thinking=False), add_special_tokens=False
-    )
+    try:
+        text = tokenizer.render_chat(messages, add_generation_prompt=False, enable_thinking=False)
+    except TemplateError:
+        return _plain_stop(tokenizer, eos_token_ids)
+    written = tokenizer.encode(text, add_special_tokens=False)
     stops = [token_id for token_id in written if token_id in eos_token_ids]
     return (stops[-1],) if stops else _plain_stop(tokenizer, eos_token_ids)
 
@@ -172,12 +171,5 @@ def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int
     Raises:
         RequestError: a prompt is not Unicode.
     """
-    num_after = _num_special_after(tokenizer)
+    _, num_after = tokenizer.num_special_around
     return [ids[: len(ids) - num_after] for ids in tokenizer.encode_batch(prompts)]
-
-
-def _num_special_after(tokenizer: Tokenizer) -> int:
-    """How many special tokens the tokenizer puts behind a text."""
-    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
-    afters = range(len(whole) - len(bare) + 1)
-    return next(after for after in afters if whole[len(whole) - after - len(bare) : len(whole) - after] == bare)

@@ -8,7 +8,7 @@ import datetime as dt
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,14 @@ class Tokenizer:
     def is_special(self, token_id: int) -> bool:
         """Whether a token is a special one, as `AutoTokenizer.all_special_ids` lists them."""
         return self._backend.id_to_token(token_id) in self._skipped
+
+    @cached_property
+    def num_special_around(self) -> tuple[int, int]:
+        """How many special tokens are put before a text, and behind it."""
+        bare, whole = self.encode("a", add_special_tokens=False), self.encode("a")
+        num_special = len(whole) - len(bare)
+        before = next(start for start in range(num_special + 1) if whole[start : start + len(bare)] == bare)
+        return before, num_special - before
 
     def protect(self, text: str) -> str:
         """Marks the special strings in a row's text, so that they stay text whatever the row is put into.

@@ -80,7 +80,7 @@ class TextEncoder(TemplateEncoder):
         self._template = self.template(task.text, "task.text")
         self._size = merged_window_size(task.windows, task.window, task.stride, facts)
         self._limit = facts.model.max_model_len if self._size is None else self._size.window
-        self._num_before, self._num_after = _num_special_tokens(tokenizer)
+        self._num_before, self._num_after = tokenizer.num_special_around
         self._room = self._limit - self._num_before - self._num_after
         if self._size is not None and self._room <= self._size.stride:
             raise TaskError(
@@ -117,11 +117,3 @@ class TextEncoder(TemplateEncoder):
                 Piece(token_ids=np.concatenate([before, text[window.start : window.end], rest])) for window in windows
             )
         )
-
-
-def _num_special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
-    """How many special tokens the tokenizer puts before a text, and after it."""
-    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
-    num_special = len(whole) - len(bare)
-    before = next(start for start in range(num_special + 1) if whole[start : start + len(bare)] == bare)
-    return before, num_special - before

@@ -12,7 +12,7 @@ from pipelines.task_base.yaml import Count, TaskYaml, Text, wrong
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.examples_yaml import fault_of, read_examples
 from pipelines.tasks.labels import DEFAULT_MAX_EXAMPLES, LabelsTask
-from pipelines.tasks.messages_yaml import MessageYaml
+from pipelines.tasks.messages_yaml import MessageYaml, check_one_prompt, check_variables, plain_messages
 from pipelines.tasks.sampling_yaml import CONSTRAINED
 from pipelines.tasks.windows_yaml import Overlap, check_stride
 
@@ -101,21 +101,16 @@ class ClassifyYaml(TaskYaml):
 
     def _check_prompt(self) -> None:
         """One way of saying what is asked, and nothing that goes with another."""
-        given = [form for form in ("text", "prompt", "messages") if getattr(self, form) is not None]
-        if not given:
-            raise wrong("kind", "classify needs exactly one of text, prompt and messages; none is given")
-        if len(given) > 1:
-            raise wrong(given[1], f"stands beside {given[0]}; give exactly one of text, prompt and messages")
+        forms = ("text", "prompt", "messages")
+        given = [form for form in forms if getattr(self, form) is not None]
+        check_one_prompt("classify", forms, given)
         if self.text is None:
             for key in _OF_THE_TEXT:
                 if getattr(self, key) is not None:
                     raise wrong(key, f"goes with text; write what is asked into {given[0]}")
             if isinstance(self.labels, dict):
                 raise wrong("labels", f"has descriptions, which go with text; write them into {given[0]}")
-        if self.chat_template_kwargs and self.messages is None:
-            raise wrong(
-                "chat_template_kwargs", "only goes with messages: a prompt is not put through the chat template"
-            )
+        check_variables(self.chat_template_kwargs, has_messages=self.messages is not None)
 
     def _check_labels(self) -> None:
         labels = list(self.labels or ())
@@ -142,7 +137,7 @@ class ClassifyYaml(TaskYaml):
             **values,
             labels=tuple(self.labels),
             descriptions=self.labels if isinstance(self.labels, dict) else {},
-            messages=None if self.messages is None else tuple(message.model_dump() for message in self.messages),
+            messages=plain_messages(self.messages),
             examples=tuple(self.examples or ()),
         )
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipelines.task_base.task import Task
-from pipelines.task_base.yaml import TaskYaml, Text, wrong
+from pipelines.task_base.yaml import TaskYaml, Text
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.messages_yaml import MessageYaml
+from pipelines.tasks.messages_yaml import MessageYaml, check_one_prompt, check_variables, plain_messages
 from pipelines.tasks.sampling_yaml import CONSTRAINED, SamplingYaml
 
 
@@ -32,23 +32,14 @@ class GenerateYaml(TaskYaml):
     def _one_prompt(self) -> "GenerateYaml":
         forms = ("prompt", "messages", "prompt_token_ids")
         given = [form for form in forms if getattr(self, form) is not None]
-        if not given:
-            raise wrong("kind", "generate needs exactly one of prompt, messages and prompt_token_ids; none is given")
-        if len(given) > 1:
-            raise wrong(
-                given[1], f"stands beside {given[0]}; give exactly one of prompt, messages and prompt_token_ids"
-            )
-        if self.chat_template_kwargs and self.messages is None:
-            raise wrong(
-                "chat_template_kwargs", "only goes with messages: a prompt is not put through the chat template"
-            )
+        check_one_prompt("generate", forms, given)
+        check_variables(self.chat_template_kwargs, has_messages=self.messages is not None)
         return self
 
     def to_task(self) -> GenerateTask:
-        messages = None if self.messages is None else tuple(message.model_dump() for message in self.messages)
         return GenerateTask(
             prompt=self.prompt,
-            messages=messages,
+            messages=plain_messages(self.messages),
             prompt_token_ids=self.prompt_token_ids,
             chat_template_kwargs=self.chat_template_kwargs,
             sampling=self.sampling.to_params(),

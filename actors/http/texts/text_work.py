@@ -65,7 +65,9 @@ def encode_messages(
         name: tokenizer.protect(value) if isinstance(value, str) else value for name, value in variables.items()
     }
     prompt = tokenizer.render_chat(fitted, add_generation_prompt=add_generation_prompt, now=now, **shown)
-    return _encode_rendered(tokenizer, [prompt], max_chars)[0]
+    _check_chars([prompt], max_chars)
+    _begin(len(prompt))
+    return _encoded(tokenizer, [prompt], add_special_tokens=False)[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,14 +186,6 @@ def _begin(num_chars: int) -> None:
     """A part of the work begins that takes time by its size."""
     step(0, num_chars / CHARS_PER_S)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every thread of the library takes memory of its own
-
-
-def _encode_rendered(
-    tokenizer: Tokenizer, prompts: Sequence[str], max_chars: int, *, add_special_tokens: bool = False
-) -> list[Int32Array]:
-    _check_chars(prompts, max_chars)
-    _begin(sum(map(len, prompts)))
-    return _encoded(tokenizer, prompts, add_special_tokens=add_special_tokens)
 
 
 def _check_chars(prompts: Sequence[str], max_chars: int) -> None:
