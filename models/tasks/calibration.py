@@ -11,6 +11,7 @@ labels that a model favours for their words, or for where they stand, are not fa
 one label, `batch` takes that for a prior.
 """
 
+import math
 from typing import Final, Literal
 
 import numpy as np
@@ -37,7 +38,8 @@ def log_shares(logprobs: FloatArray) -> Float64Array:
 
 def log_prior(logprobs: FloatArray) -> Float64Array:
     """The log of the labels' mean probabilities [L] after content-free texts, from their log probabilities [N, L]."""
-    prior: Float64Array = np.log(np.exp(log_shares(logprobs)).mean(axis=0))
+    shares = log_shares(logprobs)
+    prior: Float64Array = np.logaddexp.reduce(shares, axis=0) - math.log(len(shares))
     return prior
 
 

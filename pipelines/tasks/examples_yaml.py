@@ -31,8 +31,8 @@ def read_examples(path: str) -> list[Example]:
         raise ValueError(f"{what}; give a file of JSON lines, or a list of examples") from error
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"was {path!r}, which has more than {MAX_FILE_BYTES >> 20} MB; give a smaller file")
-    lines = [line for line in content.splitlines() if line.strip()]
-    return [_example(path, number, line) for number, line in enumerate(lines, start=1)]
+    lines = enumerate(content.splitlines(), start=1)
+    return [_example(path, number, line) for number, line in lines if line.strip()]
 
 
 def fault_of(examples: Sequence[Example], labels: Sequence[str], needs_text: bool) -> tuple[int | None, str] | None:

@@ -96,7 +96,9 @@ class LabelEncoder(TemplateEncoder):
         self._task, self._tokenizer = task, tokenizer
         self._prompts: LabelPrompts[Any] = self._made_prompts()
         is_chat = not self._prompts.adds_special_tokens
-        stop = stop_tokens(tokenizer, facts.model.eos_token_ids, is_chat=is_chat)
+        stop = (
+            stop_tokens(tokenizer, facts.model.eos_token_ids, is_chat=is_chat) if task.label_stop is not False else ()
+        )
         self._label_tokens = LabelTokens(tokenizer, task.written, stop=stop, stops=_STOPS[task.label_stop])
         self._sample = self._label_tokens.always_behind(self._prompts.sample)
         _check_labels(task, self._sample.labels)
@@ -173,14 +175,10 @@ class LabelEncoder(TemplateEncoder):
     def _checked(self, asked: _Asked, token_ids: list[int], pace: Pace) -> EncodedRow:
         if not self._prompts.ends_alike:
             pace.at_more_text(len(asked.prompt) * (1 + len(self._task.labels)))
-        prompt, scored = asked.prompt, self._scored(asked.prompt, token_ids)
-        for num_shots in range(len(asked.shots) - 1, -1, -1):
-            if len(scored.prompt) <= self._limit(scored):
-                break
-            prompt = self._prompt(asked.content, asked.shots[:num_shots])
-            pace.at_more_text(len(prompt))
-            scored = self._scored(prompt, self._encode([prompt])[0])
-        if len(scored.prompt) <= self._limit(scored):
+        scored = self._scored(asked.prompt, token_ids)
+        if asked.shots and not self._fits(scored):
+            scored = self._with_fewer_shots(asked, pace)
+        if self._fits(scored):
             return EncodedRow(pieces=(self._piece(scored),))
         if self._size is None:
             longest = _longest(scored)
@@ -192,6 +190,29 @@ class LabelEncoder(TemplateEncoder):
                 REMEDY if of_text else _PROMPT_REMEDY,
             )
         return self._windowed(asked, scored, self._size.stride, pace)
+
+    def _with_fewer_shots(self, asked: _Asked, pace: Pace) -> Scored:
+        """The prompt with as many of its examples as fit, without any if none does."""
+        best = self._with_shots(asked, 0, pace)
+        if not self._fits(best):
+            return best
+        fitting, too_many = 0, len(asked.shots)
+        while too_many - fitting > 1:
+            middle = (fitting + too_many) // 2
+            found = self._with_shots(asked, middle, pace)
+            if self._fits(found):
+                fitting, best = middle, found
+            else:
+                too_many = middle
+        return best
+
+    def _with_shots(self, asked: _Asked, num_shots: int, pace: Pace) -> Scored:
+        prompt = self._prompt(asked.content, asked.shots[:num_shots])
+        pace.at_more_text(len(prompt))
+        return self._scored(prompt, self._encode([prompt])[0])
+
+    def _fits(self, scored: Scored) -> bool:
+        return len(scored.prompt) <= self._limit(scored)
 
     def _limit(self, scored: Scored) -> int:
         """How many tokens the prompt may have."""

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
+from models.errors import TemplateError
 from models.tasks.label_prompt import LabelledText, LabelPrompt
 from models.text.tokenizer import Tokenizer
+from pipelines.errors import TaskError
 from pipelines.task_base.requests import Row
 from pipelines.tasks.messages import Messages, MessageTemplates
 from pipelines.templates.templates import RowTemplate
@@ -135,7 +137,11 @@ class ChatPrompts(LabelPrompts[list[Any]]):
         self, messages: Messages, variables: Mapping[str, Any], tokenizer: Tokenizer, template: MakeTemplate
     ) -> None:
         self._templates = MessageTemplates(messages, variables, tokenizer, template)
-        self.sample = self._templates.prompt(messages)
+        written = [{**message, "role": "user"} if "{" in message["role"] else message for message in messages]
+        try:
+            self.sample = self._templates.prompt(written)
+        except TemplateError as error:
+            raise TaskError("task.messages", str(error)) from error
 
     def of(self, row: Row) -> list[Any]:
         return self._templates.of(row)

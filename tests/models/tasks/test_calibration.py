@@ -25,6 +25,15 @@ def test_contextual_calibration_divides_by_the_prior_and_normalizes() -> None:
     assert found[0] == pytest.approx([1 / 3] * 3, abs=1e-6)  # the text says no more than texts that say nothing
 
 
+def test_a_label_far_behind_the_others_has_a_prior_all_the_same() -> None:
+    """The mean of p is taken in logarithms: exp(-800) is 0 in float64."""
+    content_free = np.array([[0.0, -800.0], [0.0, -900.0]], np.float32)
+    assert log_prior(content_free) == pytest.approx([0.0, -800.0 - np.log(2)])
+    assert class_probabilities(without_bias(content_free[:1], log_prior(content_free))) == pytest.approx(
+        np.array([[1 / 3, 2 / 3]])
+    )
+
+
 def test_batch_calibration_takes_out_what_all_texts_have_in_common() -> None:
     """Zhou et al. 2023: log p - E[log p], the geometric mean of a unit is the prior; with four rows more that say nothing."""
     unit = np.array([[0.8, 0.2], [0.5, 0.5]])

@@ -31,6 +31,7 @@ def test_a_file_of_examples_is_part_of_the_task(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         ('{"text": "a"}\n{"text": ', "line 2 of .* is no JSON"),
+        ('\n \n{"text": ', "line 3 of .* is no JSON"),
         ('["a"]', "line 1 of .* is no JSON object of texts"),
         ('{"text": 3, "label": "a"}', "line 1 of .* is no JSON object of texts"),
     ],

@@ -1,6 +1,7 @@
 """How rows become prompts that labels are scored behind, and what is made of the scores."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,28 @@ class TestPrompt:
         assert prompts(task, tokenizer, {"body": ["w2"]}) == [
             "<cls> system w0 <end> <cls> user w1 w2 <end> <cls> assistant w9"
         ]
+
+    def test_a_role_may_be_a_template_where_the_chat_template_is_strict(self, tmp_path: Path) -> None:
+        strict = "{% if messages[0].role not in ['user', 'system'] %}{{ raise_exception('no such role') }}{% endif %}"
+        tokenizer = word_tokenizer(tmp_path, chat_template=strict + CHAT_TEMPLATE)
+        task = LabelsTask(messages=({"role": "{{ who }}", "content": "{{ body }}"},), labels=LABELS)
+        found = prompts(task, tokenizer, {"who": ["system", "user"], "body": ["w1", "w2"]})
+        assert found == ["<cls> system w1 <end> <cls> assistant", "<cls> user w2 <end> <cls> assistant"]
+
+    def test_a_chat_template_that_takes_no_answers_can_be_asked_for_a_label(self, tmp_path: Path) -> None:
+        one_way = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('users alone') }}{% endif %}"
+        tokenizer = word_tokenizer(tmp_path, chat_template=one_way + CHAT_TEMPLATE)
+        task = LabelsTask(messages=({"role": "user", "content": "{{ body }}"},), labels=LABELS, label_stop=True)
+        assert prompts(task, tokenizer, {"body": ["w1"]}) == ["<cls> user w1 <end> <cls> assistant"]
+        end = tokenizer.eos_token_id
+        assert [ids[-1] for ids in Preparer(make_job(task), tokenizer, CAUSAL).asked.labels] == [end, end]
+
+    def test_messages_that_the_chat_template_refuses_are_an_error_of_the_task(self, tmp_path: Path) -> None:
+        tokenizer = word_tokenizer(tmp_path, chat_template="{{ raise_exception('never') }}")
+        task = LabelsTask(messages=({"role": "user", "content": "{{ body }}"},), labels=LABELS)
+        with pytest.raises(TaskError, match="never") as caught:
+            Preparer(make_job(task), tokenizer, CAUSAL)
+        assert caught.value.place == "task.messages"
 
     def test_rows_whose_end_joins_the_labels_have_labels_of_their_own(self, bpe: Tokenizer) -> None:
         """A row that ends with a space gives it to the labels, as the template's own text does without a row."""
@@ -140,6 +163,15 @@ class TestExamples:
         task = LabelsTask(text="{{ body }}", labels=LABELS, examples=EXAMPLES, select="similar")
         found = words(prompts(task, tokenizer, {"body": ["w12 w20"]}, max_model_len=12))
         assert found == [["w12", "w13", "w8", "w12", "w20"]]
+
+    @pytest.mark.parametrize("max_model_len", range(5, 31))
+    def test_as_many_stand_there_as_fit(self, tokenizer: Tokenizer, max_model_len: int) -> None:
+        """A prompt of the text alone has 3 tokens, each example 5 more, and a label one."""
+        task = LabelsTask(text="{{ body }}", labels=LABELS, examples=EXAMPLES)
+        found = prompts(task, tokenizer, {"body": ["w20"]}, max_model_len=max_model_len)
+        num_fitting = min(len(EXAMPLES), (max_model_len - 1 - 3) // 5)
+        shown = [word for each in EXAMPLES[:num_fitting] for word in (*each["text"].split(), each["label"])]
+        assert words(found) == [[*shown, "w20"]]
 
     def test_an_example_is_a_row_of_ones_own_prompt(self, tokenizer: Tokenizer) -> None:
         task = LabelsTask(prompt="w1 {{ body }} ", labels=LABELS, examples=({"body": "w2", "label": "w8"},))
