@@ -10,7 +10,7 @@
     Category:
 
 A label is what follows, with a space before it. The checkpoint's chat template is not used, and labels without a
-description are not listed: which of several forms labels best was measured (docs/labelling.md, docs/decisions/0025), and
+description are not listed: which of several forms labels best was measured (docs/labelling.md, docs/decisions/0026), and
 nothing in this one depends on the order of labels.
 """
 

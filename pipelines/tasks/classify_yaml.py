@@ -10,8 +10,9 @@ from models.tasks.examples import Selection
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import Count, TaskYaml, Text, wrong
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.examples_yaml import fault_of, read_examples
-from pipelines.tasks.labels import DEFAULT_MAX_EXAMPLES, LabelsTask
+from pipelines.tasks.labels.examples_yaml import fault_of, read_examples
+from pipelines.tasks.labels.keys import DEFAULT_MAX_EXAMPLES
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.messages_yaml import MessageYaml, check_one_prompt, check_variables, plain_messages
 from pipelines.tasks.sampling_yaml import CONSTRAINED
 from pipelines.tasks.windows_yaml import Overlap, check_stride

@@ -30,7 +30,7 @@ from pipelines.rows.rows import UnitRows
 from pipelines.rows.unit import NO_ROW_GROUP, Unit
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import ModelRequest, Piece, work_of
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.unit_steps.prepare import Preparer
 from tests.benchmarks.labelling.texts import CLAUSES, plain_texts
 

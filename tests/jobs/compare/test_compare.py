@@ -24,7 +24,7 @@ from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.embed import EmbedTask
 from pipelines.tasks.generate import GenerateTask
 from pipelines.tasks.kinds import IMPLIED, KINDS, recorded_task
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.rerank import RerankTask
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.jobs.made_runs import MadeRun, write_rows

@@ -14,7 +14,7 @@ from pipelines.job import MaxFailed
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 
 SpecWriter = Callable[[str], Path]
 

@@ -15,7 +15,7 @@ from pipelines.errors import FingerprintError
 from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
 from pipelines.ledger.run_record import RUN, read_record
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from tests.helpers.pipelines.running import (
     FakeEngine,
     contents,

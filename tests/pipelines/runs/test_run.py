@@ -22,7 +22,7 @@ from pipelines.job import InputSpec, Job, MaxFailed, OutputSpec
 from pipelines.ledger.lease import Lease
 from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
 from tests.helpers.faulty_store import Fault, FaultyStore, refuse

@@ -24,7 +24,7 @@ from pipelines.ledger.permit import Permit
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.spans import SpansTask
 from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.making import make_facts

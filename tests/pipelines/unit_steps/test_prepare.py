@@ -22,7 +22,7 @@ from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.spans import SpansTask
 from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.models.tiny_tokenizers import qwen

@@ -23,7 +23,7 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.spans import SpansTask
 from pipelines.unit_steps.finish import finish
 from pipelines.unit_steps.prepare import Preparer

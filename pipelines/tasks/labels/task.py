@@ -3,8 +3,8 @@
 A text that is longer than the model is a bad row, unless the task puts windows of it together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -21,8 +21,7 @@ from models.tasks.calibration import (
     log_prior,
     without_bias,
 )
-from models.tasks.examples import Selection
-from models.tasks.label_prompt import FORM, written_labels
+from models.tasks.label_prompt import FORM
 from models.tasks.labels import merge_windows
 from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
@@ -31,23 +30,15 @@ from pipelines.task_base.requests import RowEncoder
 from pipelines.task_base.task import Task
 from pipelines.tasks.class_columns import COMPARED, COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
 from pipelines.tasks.encoding import check_head
-from pipelines.tasks.label_encoder import LabelEncoder
-from pipelines.tasks.messages import Messages, templates_in
-from pipelines.tasks.windows import Merging
-
-DEFAULT_MAX_EXAMPLES: Final = 5
+from pipelines.tasks.labels.encoder import LabelEncoder
+from pipelines.tasks.labels.keys import LabelKeys
+from pipelines.tasks.messages import templates_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelsTask(Task):
-    """One of `labels` with the probability of each, from a causal model. Exactly one of `text`, which the built-in prompt asks
-    about, `prompt` and `messages` is set.
-
-    `label_texts` is what of a label is scored, where that is not the label; `descriptions` are of labels, for the built-in
-    prompt. `label_stop` has the model's stop token follow each label, None where one label begins another. Of the `examples`,
-    rows with a `label`, at most `max_examples` are before a prompt. `label_mass` adds a column. `windows` says how the
-    probabilities of a text too long for the model are put together; None makes such a text a bad row. `log_prior` is what
-    `calibrate: prior` has found, once it has.
+class LabelsTask(LabelKeys, Task):
+    """One of `labels` with the probability of each, from a causal model; how they are asked for is in `LabelKeys`. `label_mass`
+    adds a column. `log_prior` is what `calibrate: prior` has found, once it has.
     """
 
     kind: ClassVar = "classify"
@@ -55,40 +46,12 @@ class LabelsTask(Task):
     judged: ClassVar = JUDGED
     compared: ClassVar = COMPARED
 
-    text: str | None = None
-    labels: tuple[str, ...]
-    question: str | None = None
-    windows: Merging | None = None
-    window: int | None = None
-    stride: int | None = None
-    allow_special_tokens: bool = False
-    prompt: str | None = None
-    messages: Messages | None = None
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    label_texts: Mapping[str, str] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    label_stop: bool | None = None
-    examples: tuple[Mapping[str, str], ...] = ()
-    select: Selection = "first"
-    max_examples: int = DEFAULT_MAX_EXAMPLES
-    calibrate: Calibration = "none"
     label_mass: bool = False
     log_prior: tuple[float, ...] | None = None
 
     @property
     def uses_chat_template(self) -> bool:
         return self.messages is not None
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """What of each label is scored."""
-        return tuple(map(self.text_of, self.labels))
-
-    def text_of(self, label: str) -> str:
-        """What of a label is scored: behind a prompt of one's own, the label itself unless it has a text."""
-        if self.text is not None:
-            return written_labels([label], self.label_texts)[0]
-        return self.label_texts.get(label, label)
 
     def templates(self) -> Iterator[tuple[str, str]]:
         for name in ("text", "question", "prompt"):

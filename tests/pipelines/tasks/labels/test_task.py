@@ -15,7 +15,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import TaskError
 from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit
 from pipelines.task_base.requests import work_of
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels.task import LabelsTask
 from pipelines.unit_steps.finish import finish, result_columns
 from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.models.tiny_tokenizers import qwen
@@ -59,6 +59,16 @@ class TestPrompt:
     def test_what_is_scored_may_differ_from_the_label(self, tokenizer: Tokenizer) -> None:
         task = LabelsTask(prompt="{{ body }}", labels=("a", "b"), label_texts={"a": " w1 w2", "b": " w3"})
         assert Preparer(make_job(task), tokenizer, CAUSAL).asked.labels == ((5, 6), (7,))
+
+    def test_a_description_is_of_what_is_scored(self, bpe: Tokenizer) -> None:
+        task = LabelsTask(
+            text="{{ body }}",
+            labels=("a", "b"),
+            label_texts={"a": " billing"},
+            descriptions={"a": "invoices", "b": "parcels"},
+        )
+        begin = "billing: invoices\nb: parcels\n\nText: "
+        assert prompts(task, bpe, {"body": ["one"]})[0].startswith(begin)
 
     def test_messages_end_where_the_assistant_answers(self, tokenizer: Tokenizer) -> None:
         messages = ({"role": "system", "content": "w0"}, {"role": "user", "content": "w1 {{ body }}"})

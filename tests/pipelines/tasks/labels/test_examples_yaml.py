@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tasks import examples_yaml
 from pipelines.tasks.classify_yaml import ClassifyYaml
-from pipelines.tasks.examples_yaml import read_examples
-from pipelines.tasks.labels import LabelsTask
+from pipelines.tasks.labels import examples_yaml
+from pipelines.tasks.labels.examples_yaml import read_examples
+from pipelines.tasks.labels.task import LabelsTask
 
 
 def test_a_file_of_examples_is_part_of_the_task(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ prompt as long as they fit. What a `calibrate: prior` is found with is the same 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from actors.work import Asked
 from models.errors import RequestError, TemplateError
-from models.tasks.calibration import CONTENT_FREE, Calibration
-from models.tasks.examples import Selection, SimilarTexts
+from models.tasks.calibration import CONTENT_FREE
+from models.tasks.examples import SimilarTexts
 from models.tasks.label_prompt import LabelPrompt
 from models.tasks.label_tokens import LabelTokens, Scored, Stops, fault_of_labels, prompt_tokens, stop_tokens
 from models.tasks.windows import cut_windows
@@ -24,55 +24,12 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Piece, Row
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, protected, too_long
-from pipelines.tasks.label_prompts import AskedText, ChatPrompts, LabelPrompts, OwnPrompts, Shot, TextPrompts
-from pipelines.tasks.messages import Messages
-from pipelines.tasks.windows import REMEDY, Merging, merged_window_size
+from pipelines.tasks.labels.keys import LabelKeys
+from pipelines.tasks.labels.prompts import AskedText, ChatPrompts, LabelPrompts, OwnPrompts, Shot, TextPrompts
+from pipelines.tasks.windows import REMEDY, merged_window_size
 
 _STOPS: Final[Mapping[bool | None, Stops]] = {None: "where needed", True: "always", False: "never"}
 _PROMPT_REMEDY = "shorten the row, or raise engine.max_model_len"
-
-
-class LabelKeys(Protocol):
-    """What a task says of how labels are asked for; see `pipelines.tasks.labels.LabelsTask`."""
-
-    @property
-    def text(self) -> str | None: ...
-    @property
-    def question(self) -> str | None: ...
-    @property
-    def prompt(self) -> str | None: ...
-    @property
-    def messages(self) -> Messages | None: ...
-    @property
-    def chat_template_kwargs(self) -> Mapping[str, Any]: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def written(self) -> tuple[str, ...]: ...
-    @property
-    def descriptions(self) -> Mapping[str, str]: ...
-    @property
-    def label_stop(self) -> bool | None: ...
-    @property
-    def examples(self) -> Sequence[Mapping[str, str]]: ...
-    @property
-    def select(self) -> Selection: ...
-    @property
-    def max_examples(self) -> int: ...
-    @property
-    def calibrate(self) -> Calibration: ...
-    @property
-    def windows(self) -> Merging | None: ...
-    @property
-    def window(self) -> int | None: ...
-    @property
-    def stride(self) -> int | None: ...
-    @property
-    def allow_special_tokens(self) -> bool: ...
-
-    def text_of(self, label: str) -> str:
-        """What of a label is scored."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +83,8 @@ class LabelEncoder(TemplateEncoder):
         if task.messages is not None:
             return ChatPrompts(task.messages, task.chat_template_kwargs, self._tokenizer, self.template)
         assert task.text is not None, "a task of labels has a text, a prompt or messages"
-        return TextPrompts(LabelPrompt(descriptions=task.descriptions), task.text, task.question, self.template)
+        written = {task.text_of(label).strip(): text for label, text in task.descriptions.items()}
+        return TextPrompts(LabelPrompt(descriptions=written), task.text, task.question, self.template)
 
     def _shown(self, row: Row) -> Row:
         return row if self._task.allow_special_tokens else protected(row, self._tokenizer)
