@@ -127,11 +127,8 @@ class LabelScorer:
         return list(total.split(sizes))
 
     def _prompt(self, leaf: Leaf, asked: WalkedSequence, first: int) -> _Scoring:
-        segment = Segment(
-            tokens=asked.tokens[leaf.num_shared :], parent=leaf.parent, shared=leaf.parent, regime=asked.regime
-        )
         labels = self._sets[self._numbers[leaf.index]]
-        return _Scoring(segment=segment, labels=labels, first=first, branch=None)
+        return _Scoring(segment=leaf.segment(asked), labels=labels, first=first, branch=None)
 
     def _in_passes(self, prompts: list[_Scoring]) -> Iterator[list[_Scoring]]:
         """The prompts and all their branches, or where that is too much or states stand between,

@@ -18,13 +18,13 @@ class PooledStates:
 
     def last(self, leaves: Sequence[Leaf], asked: Sequence[WalkedSequence]) -> torch.Tensor:
         """That of each sequence's last token [sequences, H]."""
-        segments = _segments(leaves, asked)
+        segments = [leaf.segment(asked[leaf.index]) for leaf in leaves]
         return self._hidden(segments, all_rows=False)
 
     def mean(self, leaves: Sequence[Leaf], asked: Sequence[WalkedSequence], num_skipped: int) -> torch.Tensor:
         """The mean of those after the first `num_skipped` of each sequence [sequences, H]. Those
         of what is shared come from the cache, where the walk has put them."""
-        segments = _segments(leaves, asked)
+        segments = [leaf.segment(asked[leaf.index]) for leaf in leaves]
         counts = [int(segment.tokens.size) for segment in segments]
         means = []
         for segment, own in zip(segments, self._hidden(segments, all_rows=True).split(counts), strict=True):
@@ -44,15 +44,3 @@ class PooledStates:
         for segment in segments:
             self._passes.release(segment)
         return hidden
-
-
-def _segments(leaves: Sequence[Leaf], asked: Sequence[WalkedSequence]) -> list[Segment]:
-    return [
-        Segment(
-            tokens=asked[leaf.index].tokens[leaf.num_shared :],
-            parent=leaf.parent,
-            shared=leaf.parent,
-            regime=asked[leaf.index].regime,
-        )
-        for leaf in leaves
-    ]

@@ -191,7 +191,13 @@ class PrefixCache:
             return bool(num_free < num_tokens or not has_slot)
 
         while is_short():
-            self._drop(next(key for key, kept in self._kept.items() if not self._held_places[kept.places[-1]]))
+            self._drop(next(key for key, kept in self._kept.items() if not self._is_held(kept)))
+
+    def _is_held(self, kept: Kept) -> bool:
+        """Whether something of it is needed now: its state, which nobody behind it needs any more once they have their own; or,
+        without states, its tokens."""
+        held = self._held_places[kept.places[-1]] if kept.slot is None else self._held_slots[kept.slot]
+        return bool(held)
 
     def _drop(self, key: Key) -> None:
         kept = self._kept.pop(key)

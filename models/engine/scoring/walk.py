@@ -43,6 +43,12 @@ class Leaf:
     def num_shared(self) -> int:
         return 0 if self.parent is None else self.parent.end
 
+    def segment(self, asked: WalkedSequence) -> Segment:
+        """What of its sequence is computed behind the parent."""
+        return Segment(
+            tokens=asked.tokens[self.num_shared :], parent=self.parent, shared=self.parent, regime=asked.regime
+        )
+
 
 @dataclass(kw_only=True, slots=True)
 class _Pack:
@@ -87,7 +93,8 @@ class Walk:
                 continue
             beginning, segment = node
             if beginning.length:
-                if self._is_short(beginning.length, 1, pack):
+                num_slots = tree.slots_each * len(pack.leaves) + 1  # what waits takes its own when it is computed
+                if self._is_short(pack.num_tokens + beginning.length, num_slots, pack):
                     yield from self._flushed(pack)
                 segment = self._opened(tree, beginning, segment)
                 todo.append(segment)

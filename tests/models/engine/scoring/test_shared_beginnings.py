@@ -49,6 +49,17 @@ def tree_of_prompts(rng: random.Random, num_prompts: int, longest: int = 110) ->
     return found
 
 
+def families_of_prompts(rng: random.Random, *, longest: int = 110) -> list[list[int]]:
+    """Prompts in families with long beginnings, and families in these: much waits in a pack when the next one begins."""
+    found: list[list[int]] = []
+    for family in range(rng.randint(2, 6)):
+        beginning = [3 + family] * rng.choice([16, 32, 64])
+        for branch in range(rng.randint(1, 2)):
+            inner = beginning + [20 + branch] * rng.choice([0, 16, 24])
+            found += [(inner + [30 + leaf] * rng.randint(1, 40))[:longest] for leaf in range(2)]
+    return found
+
+
 def alone(loaded: LoadedModel, sequences: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> torch.Tensor:
     """Log p(label | prompt) from one forward pass a pair, over the prompt and label as one
     sequence without a cache."""
@@ -123,6 +134,19 @@ def test_calls_of_any_kind_in_any_order_find_what_is_found_without_a_cache(
         expected = torch.cat([asked(Scorer(loaded), [ids], kind) for ids in sequences])
         torch.testing.assert_close(found, expected, **EXACT)
         assert (scorer.num_cached <= [len(ids) for ids in sequences]).all()
+        scorer.check_idle()
+
+
+@pytest.mark.parametrize("name", ["qwen3", "zamba2"])
+@pytest.mark.parametrize("budget", [40, 72])
+def test_what_waits_has_its_room_when_the_next_family_begins(
+    family_checkpoint: CheckpointMaker, name: str, budget: int
+) -> None:
+    loaded, rng = loaded_with(family_checkpoint, name), random.Random(budget)
+    scorer, whole = Scorer(loaded, max_num_batched_tokens=budget), Scorer(loaded)
+    for _ in range(8):
+        sequences = families_of_prompts(rng)
+        torch.testing.assert_close(scorer.pool(sequences, "last"), whole.pool(sequences, "last"), **EXACT)
         scorer.check_idle()
 
 
