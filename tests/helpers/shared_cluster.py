@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-SHARED_CPUS = 5
+SHARED_CPUS = 3
 
 
 class SharedCluster:

@@ -21,7 +21,9 @@ from actors.engine.sizing import Bounds
 from tests.helpers.shared_cluster import SHARED_CPUS
 
 PATIENCE_S = 60.0
-SHAPE = ReplicaShape(size=2, cpus=1, gpus=0, packing="STRICT_PACK")
+CPUS = SHARED_CPUS / 4
+"""Of a shard: two replicas of two take the whole cluster."""
+SHAPE = ReplicaShape(size=2, cpus=CPUS, gpus=0, packing="STRICT_PACK")
 ALONE = ReplicaShape(size=1, cpus=1, gpus=0, packing="STRICT_PACK")
 
 pytestmark = [
@@ -42,7 +44,7 @@ class Rank0:
         group = get_current_placement_group()
         assert group is not None
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1)
-        self._shard: Any = ray.remote(Shard).options(num_cpus=1, scheduling_strategy=strategy).remote()
+        self._shard: Any = ray.remote(Shard).options(num_cpus=CPUS, scheduling_strategy=strategy).remote()
 
     def pids(self) -> list[int]:
         return [os.getpid(), ray.get(self._shard.pid.remote())]
@@ -150,7 +152,7 @@ def test_one_that_there_is_no_work_for_is_let_go_while_others_stay() -> None:
         kept, gone = pids(first), pids(second)
         owner.size_within(Bounds(least=1, most=1, calls_each=1))
         wait_for(lambda: not any(map(is_alive, gone)), "the second is gone")
-        wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2, "its bundles are free")  # type: ignore[no-untyped-call]
+        wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2 * CPUS, "its bundles are free")  # type: ignore[no-untyped-call]
         assert pids(first) == kept
         time.sleep(2.5)  # it is looked at again
         assert not owner.has_lost_one

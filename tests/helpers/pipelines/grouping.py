@@ -18,7 +18,7 @@ from pipelines.ledger.progress import Progress
 from tests.helpers.pipelines.killing import Process, below, wait_until
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, short_folder, write_corpus
 
-NUM_ROWS, UNIT_ROWS = 320, 8
+NUM_ROWS, UNIT_ROWS = 256, 8
 SHARD, RANK_0 = "ray::ShardActor", "ray::EngineActor"
 STEP_TIMEOUT_S = 10.0
 QUICK_TO_NOTICE = {

@@ -57,6 +57,7 @@ def test_a_run_that_nobody_can_hear_ends_well(bench: Bench, model: Path) -> None
 
 
 @pytest.mark.cluster
+@pytest.mark.faults
 def test_a_terminal_that_hangs_up_ends_a_run_unless_that_is_ignored(bench: Bench, model: Path) -> None:
     """As SIGTERM does; and with SIGHUP ignored, as under nohup, a run loses nothing but its line. One that computes when its terminal
     goes, on a cluster of its own, is in `tests/faults`."""

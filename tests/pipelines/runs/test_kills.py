@@ -11,7 +11,7 @@ import ray
 from tests.helpers.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench, Run, wait_until
 from tests.helpers.pipelines.running import receipts, short_folder
 
-NUM_ROWS = 800
+NUM_ROWS = 480
 
 pytestmark = [
     pytest.mark.cluster,
@@ -42,11 +42,11 @@ def test_whatever_is_killed_nothing_is_lost(bench: Bench) -> None:
     killed engine and killed workers."""
     out = bench.out("killed")
     with bench.start("killed") as run:
-        run.wait_for_commits(15)
+        run.wait_for_commits(6)
         run.kill_driver()
     before = receipts(out)
     with bench.start("killed") as run:
-        run.wait_for_commits(len(before) + 15)
+        run.wait_for_commits(len(before) + 6)
         run.interrupt()
         assert run.wait() == 130
     assert {name: receipts(out)[name] for name in before} == before
@@ -54,9 +54,9 @@ def test_whatever_is_killed_nothing_is_lost(bench: Bench) -> None:
     assert len(before) < NUM_ROWS / UNIT_ROWS
     with bench.start("killed") as first, bench.start("killed") as second:
         run = the_other_of(first, second)
-        run.wait_for_commits(len(before) + 15)
+        run.wait_for_commits(len(before) + 6)
         assert len(run.kill_below(ENGINE)) == 1
-        run.wait_for_commits(run.num_committed + 15)
+        run.wait_for_commits(run.num_committed + 6)
         assert run.kill_below(WORKERS)
         assert run.wait() == 0, run.output
     assert {name: receipts(out)[name] for name in before} == before

@@ -76,7 +76,7 @@ def job(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., J
             corpus=corpus,
             out=tmp_path / "out",
             unit_rows=UNIT_ROWS,
-            engine=EngineSpec(num_cpus=1, **engine),
+            engine=EngineSpec(num_cpus=0.5, **engine),
         )
 
     return make
@@ -126,7 +126,7 @@ def test_an_engine_is_given_its_share_of_what_there_is(job: Callable[..., Job], 
     assert fair_calls(shared, room_on(shared.engine, [{"CPU": 8}]), num_units) == calls
 
 
-def test_no_more_engines_than_the_cluster_has_room_for(job: Callable[..., Job]) -> None:
-    engine = replace(job(1).engine, replicas=1, max_replicas=10)
+def test_no_more_engines_than_the_cluster_has_room_for() -> None:
+    engine = EngineSpec(num_cpus=1, replicas=1, max_replicas=10)
     assert room_on(engine, [{"CPU": 5}]).max_replicas == 4
     assert room_on(replace(engine, tensor_parallel_size=2), [{"CPU": 5}]).max_replicas == 2
