@@ -17,10 +17,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
 from actors.http.bodies.bounds import BodyBounds
+from actors.http.bodies.classify_schema import ClassificationList, ClassifyBody
 from actors.http.bodies.counted_json import route_class_of
 from actors.http.bodies.labelling_schema import (
-    ClassificationList,
-    ClassifyBody,
     DetokenizeBody,
     Detokenized,
     EmbeddingList,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from actors.http.errors import ApiError, api_error
 from actors.http.limits import ConcurrencyLimit, Limits
+from actors.http.priors import Priors
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
 from actors.online.model import ModelCard, OnlineModel
@@ -32,6 +33,7 @@ class ServedModel:
     texts: TextPool
     model: OnlineModel
     admission: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    priors: Priors = field(default_factory=Priors)
 
     def require_head(self, *heads: Head) -> None:
         """Refuses what this model's task head cannot do."""

@@ -29,6 +29,7 @@ from models.engine.shard_processes import SCORED_TOKENS, LocalShards, StartShard
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
 from models.tasks.embedding import EmbedOptions
+from models.tasks.label_tokens import LabelIds, num_computed
 
 Result = TypeVar("Result")
 
@@ -95,11 +96,12 @@ class LocalModel:
         parts = [await self._compute(partial(score, token_ids[turn])) for turn in self._passes(token_ids)]
         return [cast("FloatArray", logits.numpy()) for part in parts for logits in part]
 
-    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> FloatArray:
         """See `OnlineModel`."""
-        score = self._scorer.score_labels
-        parts = [await self._compute(partial(score, token_ids[turn], labels)) for turn in self._passes(token_ids)]
-        return np.concatenate([np.empty((0, len(labels)), np.float32), *(part.numpy() for part in parts)])
+        score = self._scorer.score_own_labels
+        turns = self._passes(token_ids, labels)
+        parts = [await self._compute(partial(score, token_ids[turn], labels[turn])) for turn in turns]
+        return np.stack([cast("FloatArray", logprobs.numpy()) for part in parts for logprobs in part])
 
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """See `OnlineModel`."""
@@ -120,7 +122,7 @@ class LocalModel:
         return await GeneratingBackend(self._engine, asked.sampling).compute(work)
 
     async def _scored(self, asked: Asked, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
-        turns = self._passes([request.token_ids for request in requests])
+        turns = self._passes([request.token_ids for request in requests], [request.labels for request in requests])
         parts = [await self._compute(partial(scored, self._scorer, asked, requests[turn])) for turn in turns]
         return [one for part in parts for one in part]
 
@@ -136,16 +138,17 @@ class LocalModel:
         self._thread.shutdown(cancel_futures=True)
         self._scorer.close()
 
-    def _passes(self, token_ids: Sequence[Sequence[int]]) -> Iterator[slice]:
-        """Neighbouring sequences that are computed in one turn; what one has computed once with
+    def _passes(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds] = ()) -> Iterator[slice]:
+        """Neighbouring sequences that are computed in one turn, with the labels behind each; what one has computed once with
         the one before counts once."""
         first = num_tokens = 0
         for place, ids in enumerate(token_ids):
+            num_alone = len(ids) + (num_computed(labels[place]) if labels else 0)
             is_shared = place > first and self._scorer.shares_beginnings
-            num_more = len(ids) - (num_shared(token_ids[place - 1], ids) if is_shared else 0)
+            num_more = num_alone - (num_shared(token_ids[place - 1], ids) if is_shared else 0)
             if place > first and num_tokens + num_more > self._max_pass_tokens:
                 yield slice(first, place)
-                first, num_tokens, num_more = place, 0, len(ids)
+                first, num_tokens, num_more = place, 0, num_alone
             num_tokens += num_more
         if token_ids:
             yield slice(first, len(token_ids))

@@ -20,6 +20,7 @@ from models.engine.scheduling.stats import EngineStats
 from models.errors import ConfigError
 from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
 from models.tasks.facts import ModelFacts
+from models.tasks.label_tokens import LabelIds
 from models.tasks.rerank import Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 
@@ -92,8 +93,8 @@ class OnlineModel(Protocol):
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """The task head's logits for each sequence, as `models.Scorer.score` has them."""
 
-    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
-        """Log p(label | prompt) of a causal model [prompts, labels]."""
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> FloatArray:
+        """Log p(label | prompt) of a causal model [N, L]: behind each of at least one prompt L labels, which are its own."""
 
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:
         """One vector a sequence [N, D], as `models.Scorer.embed` has them; of at least one sequence."""

@@ -33,6 +33,7 @@ from models.engine.scheduling.stats import EngineStats
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError
 from models.tasks.embedding import EmbedOptions
+from models.tasks.label_tokens import LabelIds
 from models.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class EngineReplica:
         """See `OnlineModel`."""
         return await self._model.score(token_ids)
 
-    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> FloatArray:
         """See `OnlineModel`."""
         return await self._model.score_labels(token_ids, labels)
 
@@ -161,7 +162,7 @@ class RemoteModel(OnlineModel):
         found: list[FloatArray] = await self._ask("score", token_ids)
         return found
 
-    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> FloatArray:
         found: FloatArray = await self._ask("score_labels", token_ids, labels)
         return found
 

@@ -12,6 +12,9 @@ from typing import Final, Literal
 
 Selection = Literal["first", "similar"]
 
+MAX_EXAMPLES: Final = 64
+"""Before one text."""
+
 _K1, _B = 1.2, 0.75
 _WORDS: Final = re.compile(r"\w+")
 

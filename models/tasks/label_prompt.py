@@ -46,9 +46,15 @@ class LabelPrompt:
         return f"{described}\n{shots}{_asked(text, question)}" if described else f"{shots}{_asked(text, question)}"
 
 
-def written_labels(labels: Sequence[str], label_texts: Mapping[str, str]) -> tuple[str, ...]:
-    """What of each label is scored behind the prompt: its text where it has one of its own, else the label after a space."""
-    return tuple(label_texts.get(label, f"{BEFORE_LABEL}{label}") for label in labels)
+def written_label(label: str, label_texts: Mapping[str, str], *, before: str = BEFORE_LABEL) -> str:
+    """What of a label is scored behind a prompt: its text where it has one of its own, else the label after what stands `before` it,
+    which is nothing where the prompt is one's own."""
+    return label_texts.get(label, f"{before}{label}")
+
+
+def described(descriptions: Mapping[str, str], label_texts: Mapping[str, str]) -> dict[str, str]:
+    """The descriptions of labels as they are written, from those of labels."""
+    return {written_label(label, label_texts).strip(): text for label, text in descriptions.items()}
 
 
 def _asked(text: str, question: str | None) -> str:

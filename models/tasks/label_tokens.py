@@ -10,10 +10,10 @@ never be likelier than its own: then all are compared as whole answers. Elsewher
 model that goes on with a sentence behind the label is no less sure of the label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from models.errors import RequestError, TemplateError
 from models.text.continuations import Continuations
@@ -24,6 +24,8 @@ LabelIds = tuple[tuple[int, ...], ...]
 
 Stops = Literal["always", "never", "where needed"]
 """Whether the stop token follows labels; it is needed where one label begins another."""
+
+_STOPS: Final[Mapping[bool | None, Stops]] = {None: "where needed", True: "always", False: "never"}
 
 KEPT_ENDS: Final = 16
 """Ends of prompts behind which labels' tokens are known: templates have one each, unless a row stands at their end."""
@@ -42,7 +44,8 @@ class Scored:
 
 class LabelTokens:
     """The tokens of `texts`, which is what of each label is written, behind any prompt. `stop` follows each of them,
-    `stops` says where."""
+    `stops` says where. `max_chars` bounds what is encoded behind a prompt that the tokenizer has to read again with each label, and
+    what is behind all prompts of ends that are not known, together; None: nothing does."""
 
     def __init__(
         self,
@@ -55,29 +58,59 @@ class LabelTokens:
     ) -> None:
         self._tokenizer, self._texts, self._max_chars = tokenizer, texts, max_chars
         self._stop, self._stops = stop, stops
+        self._num_chars = 0  # that were encoded for prompts whose ends were not known
         self._known: list[_KnownEnd] = []
+
+    @classmethod
+    def asked(
+        cls,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        *,
+        label_stop: bool | None,
+        eos_token_ids: Sequence[int],
+        is_chat: bool,
+        max_chars: int | None = None,
+    ) -> Self:
+        """With the stop token that `label_stop` asks for: behind each label, behind none, or (None) where one is needed."""
+        stop = () if label_stop is False else stop_tokens(tokenizer, eos_token_ids, is_chat=is_chat)
+        return cls(tokenizer, texts, stop=stop, stops=_STOPS[label_stop], max_chars=max_chars)
 
     def behind(self, prompt: str, token_ids: Sequence[int]) -> Scored:
         """The labels behind a prompt of these token ids (`prompt_tokens`).
 
         Raises:
-            RequestError: nothing of the prompt is there before the labels, or with this tokenizer more than `max_chars` would
-                have to be encoded.
+            RequestError: nothing of the prompt is there before the labels, or more than `max_chars` characters would have to
+                be encoded for this prompt, or for those before it and this one, together.
         """
         known = next((end.labels for end in self._known if end.is_of(prompt, token_ids)), None)
         return (known or self._new(prompt, token_ids)).behind(token_ids)
 
     def always_behind(self, prompt: str) -> "LabelsBehind":
-        """The labels behind every prompt that ends as this one does."""
+        """The labels behind every prompt that ends as this one does.
+
+        Raises:
+            RequestError: with this tokenizer more than `max_chars` characters would have to be encoded.
+        """
         return self._found(self._tokenizer.encode_continued(prompt, self._texts, max_chars=self._max_chars))
 
     def _new(self, prompt: str, token_ids: Sequence[int]) -> "LabelsBehind":
         continued = self._tokenizer.encode_continued(prompt, self._texts, max_chars=self._max_chars)
+        self._count(len(continued.tail) * len(self._texts) + sum(map(len, self._texts)))
         labels = self._found(continued)
         end = _KnownEnd.of(continued, token_ids, labels)
         if end.token_ids and len(end.text) <= KEPT_CHARS:
             self._known = [end, *self._known[: KEPT_ENDS - 1]]
         return labels
+
+    def _count(self, num_chars: int) -> None:
+        """Raises RequestError once all prompts that end differently have taken more than `max_chars` characters."""
+        self._num_chars += num_chars
+        if self._max_chars is not None and self._num_chars > self._max_chars:
+            raise RequestError(
+                f"{len(self._texts)} labels behind prompts that end differently are {self._num_chars} characters or more to tokenize; "
+                f"at most {self._max_chars} are possible: end the prompts alike, or give fewer of them"
+            )
 
     def _found(self, continued: Continuations) -> "LabelsBehind":
         stop = self._stop if self._is_stopped(continued.added) else ()
@@ -123,6 +156,11 @@ class _KnownEnd:
     def is_of(self, prompt: str, token_ids: Sequence[int]) -> bool:
         num_own = len(self.token_ids)
         return prompt.endswith(self.text) and tuple(token_ids[max(0, len(token_ids) - num_own) :]) == self.token_ids
+
+
+def num_computed(labels: LabelIds) -> int:
+    """How many tokens of labels are computed behind a prompt, at most: the last of each is scored alone."""
+    return sum(len(ids) - 1 for ids in labels)
 
 
 def one_begins_another(labels: LabelIds) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.tasks.calibration import Calibration
-from models.tasks.examples import Selection
+from models.tasks.examples import MAX_EXAMPLES, Selection
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import Count, TaskYaml, Text, wrong
 from pipelines.tasks.classify import ClassifyTask
@@ -50,8 +50,8 @@ class ClassifyYaml(TaskYaml):
         None, description="a list of {text: ..., label: ...}, or a file of them as JSON lines"
     )
     select: Selection = Field("first", description="first or similar: which examples a row has")
-    max_examples: Annotated[int, Field(ge=1, le=64)] = Field(
-        DEFAULT_MAX_EXAMPLES, description="a whole number from 1 to 64"
+    max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = Field(
+        DEFAULT_MAX_EXAMPLES, description=f"a whole number from 1 to {MAX_EXAMPLES}"
     )
     calibrate: Calibration = Field("none", description="none, prior or batch")
     label_mass: bool = Field(False, description="true or false: a column with the probability of all labels together")

@@ -1,4 +1,4 @@
-"""Bodies of all that is not generation: models, embeddings, classes, extractions, tokens, and
+"""Bodies of what is neither generated nor classified: models, embeddings, extractions, tokens, and
 whether the service lives."""
 
 from typing import Annotated, Any, Literal
@@ -9,9 +9,7 @@ from actors.http.bodies.schema import Messages, ResponseBody
 from actors.http.bodies.types import Body, Inputs, ModelName, Text, Texts, TokenId
 from actors.http.limits import MAX_REQUEST_TOKENS
 from models.config.limits import MAX_WIDTH as MAX_DIMENSIONS
-from models.tasks.labels import Outcome
 
-MAX_LABELS = 1024
 MAX_PROMPT_NAME = 64
 PromptName = Annotated[str, Field(max_length=MAX_PROMPT_NAME)]
 
@@ -68,37 +66,6 @@ class EmbeddingList(ResponseBody):
     object: Literal["list"] = "list"
     model: str
     data: list[Embedding]
-    usage: InputUsage
-
-
-class ClassifyBody(Body):
-    """POST /v1/classify. A causal model is asked `question` and answers one of `labels`; a classification head has classes of its own."""
-
-    model: ModelName
-    input: Texts
-    labels: Annotated[list[Text], Field(min_length=1, max_length=MAX_LABELS, fail_fast=True)] | None = None
-    question: Text | None = None
-
-
-class Classification(ResponseBody):
-    """The classes of one input. `labels` are those with a score of at least a half, where each is decided on its own. A regression has no
-    `label`, and a `score` if it has one value; it is no probability."""
-
-    index: int
-    label: str | None
-    score: float | None
-    scores: dict[str, float]
-    labels: list[str] | None
-
-
-class ClassificationList(ResponseBody):
-    """The answer to a classify request. `outcome` says what the scores mean: one class of several (softmax), each class on its own
-    (sigmoid), whether the only class holds (sigmoid), or a regression's values."""
-
-    object: Literal["list"] = "list"
-    model: str
-    outcome: Outcome
-    data: list[Classification]
     usage: InputUsage
 
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from actors.http.bodies.rule_fields import field_of, given_of
-from actors.http.bodies.types import Body, Inputs, ModelName, NoList, NoMap, NoText, Text, TokenId
+from actors.http.bodies.types import (
+    Body,
+    Inputs,
+    ModelName,
+    NoList,
+    NoMap,
+    NoText,
+    Text,
+    TokenId,
+    counted_items,
+)
 from models.engine.rules.table import PARAMETERS
 from models.engine.scheduling.request import MAX_LOGPROBS
 
@@ -105,7 +115,11 @@ class ChatMessage(Body):
 
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 VariableName = Annotated[str, Field(max_length=MAX_VARIABLE_NAME)]
-TemplateVariables = Annotated[dict[VariableName, bool | int | float | str], Field(max_length=MAX_TEMPLATE_VARIABLES)]
+TemplateVariables = Annotated[
+    dict[VariableName, bool | int | float | str],
+    Field(max_length=MAX_TEMPLATE_VARIABLES),
+    counted_items(MAX_TEMPLATE_VARIABLES),
+]
 
 
 class ChatBody(SamplingBody):

@@ -1,12 +1,13 @@
 """What request bodies are made of: strict models, and lists and maps that say how long they may be.
 
-The first wrong element ends a list's validation, and a field that takes several kinds of lists is judged by its first element: else a
-list of numbers where texts belong would be tried as every kind, with an error for every element of it.
+The first wrong element ends a list's validation, the items of a map are counted before any is looked
+at, and a field that takes several kinds of lists is judged by its first element: else a list of
+numbers where texts belong would be tried as every kind, with an error for every element of it.
 """
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from actors.http.limits import MAX_INPUTS, MAX_REQUEST_TOKENS
@@ -34,6 +35,21 @@ class Body(BaseModel):
                 {"found": len(given), "most": MAX_FIELDS},
             )
         return given
+
+
+def counted_items(most: int) -> BeforeValidator:
+    """Refuses a map of more than `most` items at once: each could be an error of its own, or several."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > most:
+            raise PydanticCustomError(
+                "too_many_items",
+                "there are {found} items; at most {most} are possible",
+                {"found": len(given), "most": most},
+            )
+        return given
+
+    return BeforeValidator(check)
 
 
 def _kind(given: Any) -> str | None:
@@ -80,5 +96,5 @@ Texts = Annotated[
 """A text or texts."""
 
 NoList = Annotated[list[str], Field(max_length=0, fail_fast=True)]
-NoMap = Annotated[dict[str, str], Field(max_length=0)]
+NoMap = Annotated[dict[str, str], Field(max_length=0), counted_items(0)]
 NoText = Annotated[str, Field(max_length=0)]

@@ -1,84 +1,200 @@
-"""Texts that a causal model is asked to label -> prompts and labels as token ids. What all texts share is looked at once, and first."""
+"""Texts, prompts or a conversation that a causal model is asked to label -> prompts and labels as token ids. What all texts share is
+looked at once, and first."""
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from actors.http.bodies.schema import ChatMessage
 from actors.http.errors import ApiError, too_long
 from actors.http.limits import Limits, max_text_chars
 from actors.http.routes.prompts import (
     Int32Array,
+    chat_work,
     check_all_chars,
     check_num_chars,
-    check_num_tokens,
     num_utf8_bytes,
     pieces,
+    too_many_chars,
 )
 from actors.http.routes.scoring import check_lengths
 from actors.http.served import ServedModel
-from actors.http.texts import text_work
+from actors.http.texts import label_work
+from actors.http.texts.label_work import AskedLabels, LabelledPrompt, LabelQuestion, OwnLabels
 from models.errors import RequestError
-from models.tasks.label_tokens import LabelIds
+from models.tasks.label_tokens import LabelIds, num_computed
+
+Result = TypeVar("Result")
 
 _JOINED_TOKENS = 64
 """Tokens that a prompt can have less than the prompt around an empty text: where the two meet, they may join."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelQuestion:
-    """What every text of a request is asked."""
-
-    question: str | None
-    labels: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedLabels:
-    """A prompt for each text, and what each label is behind it."""
+    """Prompts, and what each label is behind each of them."""
 
-    prompts: list[Int32Array]
-    label_ids: LabelIds
+    prompts: Sequence[Int32Array]
+    labels: Sequence[LabelIds]
+
+
+async def encode_labels(
+    texts: Sequence[str], question: LabelQuestion, served: ServedModel, limits: Limits
+) -> AskedLabels:
+    """The labels that are asked for behind each text, and what is around these, which are only counted.
+
+    Raises:
+        ApiError: 400, more characters than could fit, labels that cannot be told from each other, or around which no text fits, or
+            not so many.
+    """
+    most = max_text_chars(served.card.facts.max_model_len)
+    _check_chars_of_labels(question.own, most)
+    _check_chars_around(question, most)
+    check_num_chars(texts, most, limits, param="input")
+    arguments = (question, served.card.facts.eos_token_ids, most)
+    found: AskedLabels = await _run(served, "labels", label_work.encode_labels, *arguments)
+    if found.fault is not None:
+        raise ApiError(400, f"labels: {found.fault}", param="labels")
+    _check_room(question, found, len(texts), served, limits)
+    return found
 
 
 async def encode_asked(
-    texts: Sequence[str], asked: LabelQuestion, served: ServedModel, limits: Limits
+    texts: Sequence[str], question: LabelQuestion, found: AskedLabels, served: ServedModel, limits: Limits
 ) -> EncodedLabels:
-    """The prompts and labels of a request.
+    """The prompts of texts, of which `found` is what they share.
 
     Raises:
-        ApiError: 400, labels that cannot be told from each other, or more characters or tokens than could fit.
+        ApiError: 400, more tokens than could fit.
         RequestError: a text cannot be encoded.
     """
     most = max_text_chars(served.card.facts.max_model_len)
-    check_all_chars(asked.labels, most, param="labels")
-    check_num_chars([asked.question or ""], most, limits, param="question")
-    check_num_chars(texts, most, limits, param="input")
-    labels, eos_token_ids = list(asked.labels), served.card.facts.eos_token_ids
-    try:
-        found = await served.texts.run(
-            "text", text_work.encode_labels, labels, asked.question, eos_token_ids, most, param="labels"
-        )
-    except RequestError as error:
-        raise ApiError(400, f"labels: {error}", param="labels") from error
-    if found.fault is not None:
-        raise ApiError(400, f"labels: {found.fault}", param="labels")
-    _check_room(found, len(texts), served, limits)
-    room = served.card.facts.max_model_len - max(map(len, found.token_ids))
     prompts: list[Int32Array] = []
-    for piece in pieces(texts, around_bytes=num_utf8_bytes(asked.question or "")):
-        shared = (asked.question, found.num_dropped, most)
-        prompts += await served.texts.run("text", text_work.encode_label_prompts, piece, *shared, param="input")
-        check_num_tokens([*prompts, *found.token_ids], limits, param="input")
-    check_lengths(prompts, room)
-    return EncodedLabels(prompts=prompts, label_ids=found.token_ids)
+    shared = (question, found.num_dropped, most)
+    for piece in pieces(texts, around_bytes=_num_bytes_around(question)):
+        prompts += await served.texts.run("text", label_work.encode_label_prompts, piece, *shared, param="input")
+        _check_all(prompts, [found.token_ids] * len(prompts), limits, param="input")
+    check_lengths(prompts, served.card.facts.max_model_len - longest_of(found.token_ids))
+    return EncodedLabels(prompts=prompts, labels=[found.token_ids] * len(prompts))
 
 
-def _check_room(found: text_work.AskedLabels, num_texts: int, served: ServedModel, limits: Limits) -> None:
+async def encode_prompts(prompts: Sequence[str], own: OwnLabels, served: ServedModel, limits: Limits) -> EncodedLabels:
+    """Whole prompts, and the labels behind each.
+
+    Raises:
+        ApiError: 400, labels that cannot be told from each other behind one of them, or more characters or tokens than could fit.
+        RequestError: a prompt cannot be encoded, or ends where no label can be scored.
+    """
+    most = max_text_chars(served.card.facts.max_model_len)
+    _check_chars_of_labels(own, most)
+    check_num_chars(prompts, most, limits, param="prompt")
+    found: list[LabelledPrompt] = []
+    shared = (own, served.card.facts.eos_token_ids, most)
+    for piece in pieces(prompts):
+        found += await _run(served, "prompt", label_work.encode_own_prompts, piece, *shared)
+        _check_all([one.token_ids for one in found], [one.labels for one in found], limits, param="prompt")
+    return _fitting(found, served, [f"prompt[{index}]" for index in range(len(found))], param="prompt")
+
+
+async def encode_conversation(
+    messages: Sequence[ChatMessage],
+    variables: Mapping[str, Any],
+    own: OwnLabels,
+    served: ServedModel,
+    limits: Limits,
+    *,
+    now: dt.datetime,
+) -> EncodedLabels:
+    """A conversation to which a label is the answer.
+
+    Raises:
+        ApiError: as `encode_prompts` does, and what `routes.prompts.encode_chat` raises.
+        RequestError: as `encode_prompts` does.
+    """
+    _check_chars_of_labels(own, max_text_chars(served.card.facts.max_model_len))
+    arguments = (now, own, served.card.facts.eos_token_ids)
+    found = await chat_work(messages, served, variables, label_work.encode_labelled_messages, *arguments)
+    _check_all([found.token_ids], [found.labels], limits, param="messages")
+    return _fitting([found], served, ["messages"], param="messages")
+
+
+def longest_of(labels: LabelIds) -> int:
+    """Tokens of the longest label."""
+    return max(map(len, labels))
+
+
+def _fitting(
+    found: Sequence[LabelledPrompt], served: ServedModel, names: Sequence[str], *, param: str
+) -> EncodedLabels:
+    """The prompts, once none is too long for the model and all have labels that can be told apart."""
+    for name, one in zip(names, found, strict=True):
+        if one.fault is not None:
+            remedy = "end the prompt with a space or a line break"
+            raise ApiError(400, f"{name}: behind it {one.fault}; {remedy}", param=param)
+        limit = served.card.facts.max_model_len - longest_of(one.labels)
+        if len(one.token_ids) > limit:
+            raise too_long(f"{name} has", len(one.token_ids), limit, param)
+    return EncodedLabels(prompts=[one.token_ids for one in found], labels=[one.labels for one in found])
+
+
+async def _run(served: ServedModel, param: str, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What the model's processes make of what is called `param`, which their errors are about."""
+    try:
+        return await served.texts.run("text", function, *arguments, param=param)
+    except RequestError as error:
+        raise ApiError(400, f"{param}: {error}", param=param) from error
+
+
+def _check_chars_of_labels(own: OwnLabels, most: int) -> None:
+    check_all_chars(own.labels, most, param="labels")
+    check_all_chars([*own.label_texts.values()], most, param="label_texts")
+
+
+def _chars_around(question: LabelQuestion) -> dict[str, int]:
+    """Characters around each text, by the key of the request that brings them. Examples are asked the same question."""
+    num_asked = len(question.question or "")
+    return {
+        "question": num_asked,
+        "labels": sum(len(label) + len(text) for label, text in question.descriptions.items()),
+        "examples": sum(num_asked + len(each.text) + len(each.label) for each in question.examples),
+    }
+
+
+def _num_bytes_around(question: LabelQuestion) -> int:
+    texts = [question.question or "", *question.descriptions.values()]
+    examples = [question.question or "", *(text for each in question.examples for text in (each.text, each.label))]
+    return sum(map(num_utf8_bytes, [*texts, *examples]))
+
+
+def _check_chars_around(question: LabelQuestion, most: int) -> None:
+    for param, num_chars in _chars_around(question).items():
+        if num_chars > most:
+            raise too_many_chars(param, num_chars, most, param)
+
+
+def _check_all(prompts: Sequence[Int32Array], labels: Sequence[LabelIds], limits: Limits, *, param: str) -> None:
+    """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind each."""
+    total = sum(map(len, prompts)) + sum(map(num_computed, labels))
+    if total > limits.max_request_tokens:
+        raise too_long(f"all of {param} with its labels has", total, limits.max_request_tokens, param)
+
+
+def _check_room(
+    question: LabelQuestion, found: AskedLabels, num_texts: int, served: ServedModel, limits: Limits
+) -> None:
     """Refuses a question and labels around which no text fits, or not so many, before the texts are tokenized."""
-    num_longest, num_around = max(map(len, found.token_ids)), found.num_around - _JOINED_TOKENS
+    num_longest, num_around = longest_of(found.token_ids), found.num_around - _JOINED_TOKENS
     if num_around + num_longest > served.card.facts.max_model_len:
-        num_tokens = found.num_around + num_longest
-        longer = "question" if found.num_around > num_longest else "labels"
-        raise too_long("the question and the labels have", num_tokens, served.card.facts.max_model_len, longer)
-    if num_around * num_texts > limits.max_request_tokens:
-        num_tokens = found.num_around * num_texts
+        chars = _chars_around(question)
+        longer = max(chars, key=lambda param: chars[param]) if found.num_around > num_longest else "labels"
+        what = (
+            "the question, the labels and the examples have"
+            if question.examples
+            else "the question and the labels have"
+        )
+        raise too_long(what, found.num_around + num_longest, served.card.facts.max_model_len, longer)
+    num_labels = num_computed(found.token_ids)
+    if (num_around + num_labels) * num_texts > limits.max_request_tokens:
+        num_tokens = (found.num_around + num_labels) * num_texts
         raise too_long("all of input with its question and labels has", num_tokens, limits.max_request_tokens, "input")

@@ -26,6 +26,7 @@ Input = str | list[int]
 Int32Array = npt.NDArray[np.int32]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 PIECE_BYTES = 1 << 18
 """Of texts that are tokenized at a time: it takes up to 300 bytes of memory for each, and a second where a machine is busy."""
@@ -123,6 +124,26 @@ async def encode_chat(
             takes too long over them.
         RequestError: a text cannot be encoded.
     """
+    found: Int32Array = await chat_work(
+        messages, served, variables, text_work.encode_messages, add_generation_prompt, now
+    )
+    return found
+
+
+async def chat_work(
+    messages: Sequence[ChatMessage],
+    served: ServedModel,
+    variables: Mapping[str, Any],
+    function: Callable[..., Result],
+    *arguments: Any,
+) -> Result:
+    """What a function of the model's processes makes of a conversation; it is given the messages, the variables, `arguments`, and how
+    many characters the prompt may have.
+
+    Raises:
+        ApiError: as `encode_chat` does.
+        RequestError: a text cannot be encoded.
+    """
     for name in variables:
         if name in _RESERVED or not name.isidentifier():
             raise ApiError(400, f"chat_template_kwargs: {name} cannot be set", param="chat_template_kwargs")
@@ -131,9 +152,9 @@ async def encode_chat(
     check_all_chars(_texts_of(messages), most, param="messages")
     given = [text for item in variables.items() for text in item if isinstance(text, str)]
     check_all_chars(given, most, param="chat_template_kwargs")
-    arguments = (shown, dict(variables), add_generation_prompt, now, most)
+    shared = (shown, dict(variables), *arguments, most)
     try:
-        return await served.texts.run("template", text_work.encode_messages, *arguments, param="messages")
+        return await served.texts.run("template", function, *shared, param="messages")
     except TemplateError as error:
         raise ApiError(400, f"messages: {error}", param="messages") from error
 

@@ -56,11 +56,12 @@ async def relevance_of(
         reranking.check_instruction(instruction)
     except RequestError as error:
         raise ApiError(400, f"instruction: {error}", param="instruction", code="unsupported_parameter") from error
-    work = _encoded(served, reranking, pairs, instruction, service.limits, params)
-    token_ids = [ids.tolist() for ids in await admitted(served, request, work)]
+    encoding = _encoded(served, reranking, pairs, instruction, service.limits, params)
+    token_ids = [ids.tolist() for ids in await admitted(served, request, encoding)]
     model = served.model
     if reranking.label_ids:
-        values = await scored(service, request, served, model.score_labels(token_ids, reranking.label_ids), token_ids)
+        work = model.score_labels(token_ids, [reranking.label_ids] * len(token_ids))
+        values = await scored(service, request, served, work, token_ids)
     else:
         values = np.stack(await scored(service, request, served, model.score(token_ids), token_ids))  # [N, 1]
     check_finite(values)

@@ -6,7 +6,6 @@ They are given plain values and give back plain values: token ids are int32 arra
 import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from models.errors import RequestError
 from models.isolation import step
 from models.tasks.document import Document
 from models.tasks.embedding import Embedding
-from models.tasks.label_prompt import LabelPrompt, written_labels
-from models.tasks.label_tokens import LabelIds, LabelTokens, fault_of_labels, prompt_tokens, stop_tokens
 from models.tasks.rerank import Pair, Reranking
 from models.text.tokenizer import Tokenizer
 
@@ -27,9 +24,6 @@ Message = Mapping[str, Any]
 
 CHARS_PER_S = 200_000
 """Characters for which a worker has a second beside its limit: a fifth of what published tokenizers encode on one core."""
-
-MAX_LABEL_CHARS = 1 << 20
-"""Characters that are encoded for the labels of a request, where a tokenizer has to read the prompt again with each."""
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -41,7 +35,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], add_special_tokens: bool) -> list[Int32Array]:
     """Token ids of each text."""
-    _begin(sum(map(len, texts)))
+    begin(sum(map(len, texts)))
     return _encoded(tokenizer, [tokenizer.protect(text) for text in texts], add_special_tokens=add_special_tokens)
 
 
@@ -59,68 +53,33 @@ def encode_messages(
         TemplateError: there is no template, or it refuses these messages, or would lose them.
         RequestError: the prompt has more than `max_chars` characters, or is not Unicode.
     """
+    prompt = chat_prompt(tokenizer, messages, variables, add_generation_prompt, now, max_chars)
+    begin(len(prompt))
+    return _encoded(tokenizer, [prompt], add_special_tokens=False)[0]
+
+
+def chat_prompt(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any],
+    add_generation_prompt: bool,
+    now: dt.datetime,
+    max_chars: int,
+) -> str:
+    """The text of the chat template over these messages, to be encoded without special tokens.
+
+    Raises:
+        TemplateError: there is no template, or it refuses these messages, or would lose them.
+        RequestError: it has more than `max_chars` characters.
+    """
     protected = [{**message, "content": _protected(message["content"], tokenizer)} for message in messages]
     fitted = tokenizer.chat_content().fit(protected)
     shown: dict[str, Any] = {
         name: tokenizer.protect(value) if isinstance(value, str) else value for name, value in variables.items()
     }
     prompt = tokenizer.render_chat(fitted, add_generation_prompt=add_generation_prompt, now=now, **shown)
-    _check_chars([prompt], max_chars)
-    _begin(len(prompt))
-    return _encoded(tokenizer, [prompt], add_special_tokens=False)[0]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AskedLabels:
-    """A request's labels as answers: the token ids of each, how many of a prompt's last tokens they change, and how many
-    tokens a prompt has around its text."""
-
-    token_ids: LabelIds
-    num_dropped: int
-    num_around: int
-    fault: str | None
-
-
-def encode_labels(
-    tokenizer: Tokenizer, labels: Sequence[str], question: str | None, eos_token_ids: Sequence[int], max_chars: int
-) -> AskedLabels:
-    """The labels and question that all texts of a request share; `fault` says why labels cannot be told from each other.
-
-    Raises:
-        RequestError: they are too much for this tokenizer, or not Unicode.
-    """
-    _begin(sum(map(len, labels)))
-    written = written_labels([tokenizer.protect(label) for label in labels], {})
-    stop = stop_tokens(tokenizer, eos_token_ids, is_chat=False)
-    found = LabelTokens(tokenizer, written, stop=stop, max_chars=MAX_LABEL_CHARS)
-    behind = found.always_behind(_label_prompt(tokenizer, "A text.", question))
-    (around,) = encode_label_prompts(tokenizer, [""], question, behind.num_dropped, max_chars)
-    return AskedLabels(
-        token_ids=behind.labels,
-        num_dropped=behind.num_dropped,
-        num_around=len(around),
-        fault=fault_of_labels(labels, behind.labels),
-    )
-
-
-def encode_label_prompts(
-    tokenizer: Tokenizer, texts: Sequence[str], question: str | None, num_dropped: int, max_chars: int
-) -> list[Int32Array]:
-    """Token ids of the prompt after which one of the labels is the answer, for each text, without the last `num_dropped`, which are
-    others with a label behind them.
-
-    Raises:
-        RequestError: a prompt has more than `max_chars` characters, or is not Unicode.
-    """
-    prompts = [_label_prompt(tokenizer, text, question) for text in texts]
-    _check_chars(prompts, max_chars)
-    _begin(sum(map(len, prompts)))
-    return _arrays([ids[: len(ids) - num_dropped] for ids in prompt_tokens(tokenizer, prompts)])
-
-
-def _label_prompt(tokenizer: Tokenizer, text: str, question: str | None) -> str:
-    asked = None if question is None else tokenizer.protect(question)
-    return LabelPrompt().of(tokenizer.protect(text), asked)
+    check_chars([prompt], max_chars)
+    return prompt
 
 
 def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embedding, prompt: str) -> list[Int32Array]:
@@ -130,13 +89,13 @@ def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embed
         TemplateError: the chat template failed, or leaves out a text.
         RequestError: a text is not Unicode.
     """
-    _begin(sum(map(len, texts)) + len(prompt) * len(texts))
-    return _arrays(embedding.token_ids(tokenizer, texts, prompt=prompt))
+    begin(sum(map(len, texts)) + len(prompt) * len(texts))
+    return arrays(embedding.token_ids(tokenizer, texts, prompt=prompt))
 
 
 def count_skipped(tokenizer: Tokenizer, embedding: Embedding, prompt: str) -> int:
     """How many tokens of a prompt are not pooled."""
-    _begin(len(prompt))
+    begin(len(prompt))
     return embedding.num_skipped(tokenizer, prompt)
 
 
@@ -150,13 +109,13 @@ def encode_reranked(
         RequestError: a text is not Unicode.
     """
     num_around = len(instruction or reranking.prompt)
-    _begin(sum(len(pair.query) + len(pair.document) + num_around for pair in pairs))
-    return _arrays(reranking.token_ids(tokenizer, pairs, instruction=instruction))
+    begin(sum(len(pair.query) + len(pair.document) + num_around for pair in pairs))
+    return arrays(reranking.token_ids(tokenizer, pairs, instruction=instruction))
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], has_question: bool) -> list[Document]:
     """The texts as documents; where a question is asked of them, without what stands around them then (`encode_question`)."""
-    _begin(sum(map(len, texts)))
+    begin(sum(map(len, texts)))
     if not has_question:
         return [Document.of(encoding, sequence=0) for encoding in tokenizer.encode_with_offsets(texts)]
     nothing = np.empty(0, np.int32)
@@ -167,14 +126,14 @@ def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], has_question: b
 
 def encode_question(tokenizer: Tokenizer, question: str) -> Document:
     """A document of some text that the question is asked of: what stands around it stands around every other."""
-    _begin(len(question))
+    begin(len(question))
     (encoding,) = tokenizer.encode_with_offsets([question], [_ANY_TEXT])
     return Document.of(encoding, sequence=1)
 
 
 def decode(tokenizer: Tokenizer, token_ids: Int32Array) -> str:
     """The text of token ids, special tokens as their strings."""
-    _begin(len(token_ids))
+    begin(len(token_ids))
     return tokenizer.decode(token_ids.tolist(), skip_special_tokens=False)
 
 
@@ -182,23 +141,25 @@ def decode(tokenizer: Tokenizer, token_ids: Int32Array) -> str:
 _ANY_TEXT = "a"
 
 
-def _begin(num_chars: int) -> None:
-    """A part of the work begins that takes time by its size."""
+def begin(num_chars: int) -> None:
+    """A part of the work begins that takes time by its size; to be called before any of it."""
     step(0, num_chars / CHARS_PER_S)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every thread of the library takes memory of its own
 
 
-def _check_chars(prompts: Sequence[str], max_chars: int) -> None:
+def check_chars(prompts: Sequence[str], max_chars: int) -> None:
+    """Raises RequestError if a prompt is longer."""
     longest = max(map(len, prompts), default=0)
     if longest > max_chars:
         raise RequestError(f"the prompt has {longest} characters; at most {max_chars} are possible: shorten it")
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool) -> list[Int32Array]:
-    return _arrays(tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens))
+    return arrays(tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens))
 
 
-def _arrays(token_ids: Sequence[Sequence[int]]) -> list[Int32Array]:
+def arrays(token_ids: Sequence[Sequence[int]]) -> list[Int32Array]:
+    """Token ids as they are given back."""
     return [np.array(ids, np.int32) for ids in token_ids]
 
 

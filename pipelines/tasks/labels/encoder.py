@@ -6,7 +6,7 @@ prompt as long as they fit. What a `calibrate: prior` is found with is the same 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from actors.work import Asked
 from models.errors import RequestError, TemplateError
 from models.tasks.calibration import CONTENT_FREE
 from models.tasks.examples import SimilarTexts
-from models.tasks.label_prompt import LabelPrompt
-from models.tasks.label_tokens import LabelTokens, Scored, Stops, fault_of_labels, prompt_tokens, stop_tokens
+from models.tasks.label_prompt import LabelPrompt, described
+from models.tasks.label_tokens import LabelTokens, Scored, fault_of_labels, prompt_tokens
 from models.tasks.windows import cut_windows
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
@@ -28,7 +28,6 @@ from pipelines.tasks.labels.keys import LabelKeys
 from pipelines.tasks.labels.prompts import AskedText, ChatPrompts, LabelPrompts, OwnPrompts, Shot, TextPrompts
 from pipelines.tasks.windows import REMEDY, merged_window_size
 
-_STOPS: Final[Mapping[bool | None, Stops]] = {None: "where needed", True: "always", False: "never"}
 _PROMPT_REMEDY = "shorten the row, or raise engine.max_model_len"
 
 
@@ -52,11 +51,13 @@ class LabelEncoder(TemplateEncoder):
     def __init__(self, task: LabelKeys, tokenizer: Tokenizer, facts: TaskFacts) -> None:
         self._task, self._tokenizer = task, tokenizer
         self._prompts: LabelPrompts[Any] = self._made_prompts()
-        is_chat = not self._prompts.adds_special_tokens
-        stop = (
-            stop_tokens(tokenizer, facts.model.eos_token_ids, is_chat=is_chat) if task.label_stop is not False else ()
+        self._label_tokens = LabelTokens.asked(
+            tokenizer,
+            task.written,
+            label_stop=task.label_stop,
+            eos_token_ids=facts.model.eos_token_ids,
+            is_chat=not self._prompts.adds_special_tokens,
         )
-        self._label_tokens = LabelTokens(tokenizer, task.written, stop=stop, stops=_STOPS[task.label_stop])
         self._sample = self._label_tokens.always_behind(self._prompts.sample)
         _check_labels(task, self._sample.labels)
         self.asked = Asked(labels=self._sample.labels)
@@ -83,8 +84,8 @@ class LabelEncoder(TemplateEncoder):
         if task.messages is not None:
             return ChatPrompts(task.messages, task.chat_template_kwargs, self._tokenizer, self.template)
         assert task.text is not None, "a task of labels has a text, a prompt or messages"
-        written = {task.text_of(label).strip(): text for label, text in task.descriptions.items()}
-        return TextPrompts(LabelPrompt(descriptions=written), task.text, task.question, self.template)
+        prompt = LabelPrompt(descriptions=described(task.descriptions, task.label_texts))
+        return TextPrompts(prompt, task.text, task.question, self.template)
 
     def _shown(self, row: Row) -> Row:
         return row if self._task.allow_special_tokens else protected(row, self._tokenizer)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from models.tasks.calibration import Calibration
 from models.tasks.examples import Selection
-from models.tasks.label_prompt import written_labels
+from models.tasks.label_prompt import BEFORE_LABEL, written_label
 from pipelines.tasks.messages import Messages
 from pipelines.tasks.windows import Merging
 
@@ -48,6 +48,4 @@ class LabelKeys:
 
     def text_of(self, label: str) -> str:
         """What of a label is scored: behind a prompt of one's own, the label itself unless it has a text."""
-        if self.text is not None:
-            return written_labels([label], self.label_texts)[0]
-        return self.label_texts.get(label, label)
+        return written_label(label, self.label_texts, before="" if self.text is None else BEFORE_LABEL)

@@ -27,6 +27,7 @@ from models.engine.scheduling.request import Delta, SamplingParams
 from models.engine.scheduling.stats import EngineStats, PriorityStats
 from models.errors import EngineError
 from models.tasks.embedding import EmbedOptions
+from models.tasks.label_tokens import LabelIds
 from tests.helpers.actors.serving import load, served, serving
 
 PATIENCE_S = 1.0
@@ -56,7 +57,7 @@ class ScriptedModel:
     async def score(self, token_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         raise NotImplementedError
 
-    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> FloatArray:
+    async def score_labels(self, token_ids: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> FloatArray:
         raise NotImplementedError
 
     async def embed(self, token_ids: Sequence[Sequence[int]], options: EmbedOptions) -> FloatArray:

@@ -76,7 +76,7 @@ def test_a_model_over_two_shards_generates_scores_and_embeds_at_once(causal_path
 
     async def everything(model: LocalModel) -> tuple[list[list[int]], FloatArray, FloatArray]:
         texts = asyncio.gather(*(generate(model, index) for index in range(len(prompts))))
-        labels = model.score_labels(prompts, [[3], [4, 5]])
+        labels = model.score_labels(prompts, [((3,), (4, 5))] * len(prompts))
         return await asyncio.gather(texts, labels, model.embed(prompts, EmbedOptions()))
 
     found = []
@@ -123,7 +123,7 @@ def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, mo
     try:
         monkeypatch.setattr(LabelScorer, "score", lambda self, leaves, asked: is_told.wait(30) and 1 / 0)
         with pytest.raises(EngineError, match="ZeroDivisionError"):
-            asyncio.run(model.score_labels([[5, 6]], [[3]]))
+            asyncio.run(model.score_labels([[5, 6]], [((3,),)]))
     finally:
         model.close()
         watchdog.close()

@@ -1,4 +1,4 @@
-from models.tasks.label_prompt import LabelledText, LabelPrompt, written_labels
+from models.tasks.label_prompt import LabelledText, LabelPrompt, described, written_label
 
 
 def test_a_text_is_followed_by_what_is_asked_of_it() -> None:
@@ -22,4 +22,10 @@ def test_described_labels_are_listed_first() -> None:
 
 
 def test_a_label_stands_behind_a_space_unless_it_has_a_text_of_its_own() -> None:
-    assert written_labels(["a", "b"], {"b": "the letter b"}) == (" a", "the letter b")
+    texts = {"b": "the letter b"}
+    assert [written_label(label, texts) for label in ("a", "b")] == [" a", "the letter b"]
+    assert [written_label(label, texts, before="") for label in ("a", "b")] == ["a", "the letter b"]
+
+
+def test_what_is_described_is_a_label_as_it_is_written() -> None:
+    assert described({"a": "one", "b": "two"}, {"b": " the letter b"}) == {"a": "one", "the letter b": "two"}

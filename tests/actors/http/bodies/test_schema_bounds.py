@@ -7,7 +7,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from actors.http.app import create_app
-from actors.http.bodies.labelling_schema import ClassifyBody, DetokenizeBody, EmbeddingsBody, ExtractBody, TokenizeBody
+from actors.http.bodies.classify_schema import ClassifyBody
+from actors.http.bodies.labelling_schema import DetokenizeBody, EmbeddingsBody, ExtractBody, TokenizeBody
 from actors.http.bodies.relevance_schema import RerankBody, ScoreBody
 from actors.http.bodies.schema import ChatBody, CompletionBody
 from actors.http.bodies.types import MAX_FIELDS

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 
 from actors.engine.core import OnePassRequest, scored
 from actors.online.local import LocalModel
+from actors.work import OnePassAnswer
 from models import Scorer
 from models.config.model_config import ModelConfig
 from models.text.tokenizer import Tokenizer
 from pipelines.ledger.unit_files import result_table
 from pipelines.rows.rows import Answers, FinishedUnit
 from pipelines.task_base.facts import TaskFacts
+from pipelines.task_base.requests import ModelRequest, Piece
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask
 from pipelines.tasks.classify import ClassifyTask
@@ -71,59 +74,150 @@ def of_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: i
 
 
 def finished_by_a_job(path: Path, task: Task, texts: tuple[str, ...], *, max_model_len: int) -> FinishedUnit:
-    """The texts as one unit of a job."""
+    """The texts as one unit of a job, in which what the task asks before all rows is found first."""
     tokenizer = Tokenizer.from_pretrained(path)
     facts = TaskFacts.from_config(ModelConfig.from_pretrained(path), tokenizer, max_model_len)
-    job = make_job(task)
-    preparer = Preparer(job, tokenizer, facts)
+    preparer = Preparer(make_job(task), tokenizer, facts)
     prepared = preparer.prepare(make_rows(pa.table({"body": texts})), relative_path="rows.parquet")
     scorer = Scorer.from_pretrained(path, dtype="float32")
     labels = preparer.asked.labels
-    asked = [OnePassRequest(request.token_ids.tolist(), request.labels or labels) for request in prepared.requests]
-    results = scored(scorer, preparer.asked, asked)
-    return finish(job, facts, prepared, Answers(results=results, seconds=0.0))
+
+    def answers_to(pieces: Sequence[Piece] | Sequence[ModelRequest]) -> list[OnePassAnswer]:
+        asked = [OnePassRequest(piece.token_ids.tolist(), piece.labels or labels) for piece in pieces]
+        return scored(scorer, preparer.asked, asked)
+
+    trial = task.encoder(tokenizer, facts).trial
+    job = make_job(task.with_found(task.found_in(answers_to(trial))) if trial else task)
+    return finish(job, facts, prepared, Answers(results=answers_to(prepared.requests), seconds=0.0))
 
 
 ODD = tuple(odd_texts(500))
 PER_POST = 50
 
 
+def as_input(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"input": texts[start : start + PER_POST]} for start in range(0, len(texts), PER_POST)]
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A model and how it is asked, by a job and over HTTP; `column` of a row is the answer's key `key`."""
+    """A model and how it is asked, by a job and over HTTP, where `bodies` have the texts; `columns` of a row are the answer's keys of
+    these names."""
 
+    name: str
     model: str
     path: str
     task: Task
     body: Mapping[str, Any]
-    column: str
-    key: str
+    columns: tuple[str, ...]
+    bodies: Callable[[Sequence[str]], list[dict[str, Any]]] = as_input
+
+
+DESCRIBED = {"billing": "invoices and payments", "shipping": "parcels", "bill": "other"}
+LABEL_TEXTS = {"shipping": " Shipping & parcels"}
+EXAMPLES = ({"text": "naïve <|im_end|>", "label": "shipping"}, {"text": "Where is my refund?", "label": "billing"})
+BEFORE, BEHIND = "Text: ", "\nTopic: "
+ASKED = "Which team is to answer this?\n\n"
+
+
+def as_prompts(texts: Sequence[str], *, behind: str) -> list[dict[str, Any]]:
+    prompts = [f"{BEFORE}{text}{behind}" for text in texts]
+    return [{"prompt": prompts[start : start + PER_POST]} for start in range(0, len(prompts), PER_POST)]
+
+
+def as_messages(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"messages": [{"role": "user", "content": f"{ASKED}{text}"}]} for text in texts]
 
 
 ENDPOINTS = (
-    Endpoint("classifier", "classify", ClassifyTask(text="{{ body }}"), {}, "scores", "scores"),
+    Endpoint("a head", "classifier", "classify", ClassifyTask(text="{{ body }}"), {}, ("scores",)),
     Endpoint(
+        "labels",
         "causal",
         "classify",
         LabelsTask(text="{{ body }}", question=QUESTION, labels=tuple(LABELS)),
         {"labels": LABELS, "question": QUESTION},
-        "scores",
-        "scores",
+        ("scores",),
     ),
-    Endpoint("tagger", "extract", SpansTask(text="{{ body }}"), {}, "spans", "spans"),
     Endpoint(
+        "all about labels",
+        "causal",
+        "classify",
+        LabelsTask(
+            text="{{ body }}",
+            question=QUESTION,
+            labels=tuple(DESCRIBED),
+            descriptions=DESCRIBED,
+            label_texts=LABEL_TEXTS,
+            label_stop=True,
+            examples=EXAMPLES,
+            calibrate="prior",
+            label_mass=True,
+        ),
+        {
+            "labels": DESCRIBED,
+            "question": QUESTION,
+            "label_texts": LABEL_TEXTS,
+            "label_stop": True,
+            "examples": EXAMPLES,
+            "calibrate": "prior",
+            "label_mass": True,
+        },
+        ("label", "scores", "label_mass"),
+    ),
+    Endpoint(
+        "prompts that end alike",
+        "causal",
+        "classify",
+        LabelsTask(
+            prompt=f"{BEFORE}{{{{ body }}}}{BEHIND}",
+            labels=tuple(DESCRIBED),
+            label_texts=LABEL_TEXTS,
+            label_mass=True,
+        ),
+        {"labels": [*DESCRIBED], "label_texts": LABEL_TEXTS, "label_mass": True},
+        ("label", "scores", "label_mass"),
+        partial(as_prompts, behind=BEHIND),
+    ),
+    Endpoint(
+        "prompts that end in their text",
+        "causal",
+        "classify",
+        LabelsTask(prompt=f"{BEFORE}{{{{ body }}}}", labels=tuple(LABELS), label_stop=False, label_mass=True),
+        {"labels": LABELS, "label_stop": False, "label_mass": True},
+        ("label", "scores", "label_mass"),
+        partial(as_prompts, behind=""),
+    ),
+    Endpoint(
+        "messages",
+        "causal",
+        "classify",
+        LabelsTask(
+            messages=[{"role": "user", "content": f"{ASKED}{{{{ body }}}}"}],
+            labels=tuple(DESCRIBED),
+            chat_template_kwargs={"enable_thinking": False},
+            label_mass=True,
+        ),
+        {"labels": [*DESCRIBED], "chat_template_kwargs": {"enable_thinking": False}, "label_mass": True},
+        ("label", "scores", "label_mass"),
+        as_messages,
+    ),
+    Endpoint("spans", "tagger", "extract", SpansTask(text="{{ body }}"), {}, ("spans",)),
+    Endpoint(
+        "answers",
         "reader",
         "extract",
         AnswerTask(text="{{ body }}", question=QUESTION),
         {"question": QUESTION},
-        "answer",
-        "answer",
+        ("answer",),
     ),
 )
+SHARES = 5
+"""Every so many texts are an endpoint's, so that it has a hundred."""
 
 
-@pytest.mark.parametrize("every", [len(ENDPOINTS), pytest.param(1, marks=pytest.mark.faults)])
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.model)
+@pytest.mark.parametrize("every", [SHARES, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_five_hundred_odd_texts_have_the_answers_of_a_job(
     endpoint: Endpoint,
     every: int,
@@ -140,19 +234,21 @@ def test_five_hundred_odd_texts_have_the_answers_of_a_job(
     unit = finished_by_a_job(path[endpoint.model], endpoint.task, odd, max_model_len=max_model_len)
     refused = {failure.row for failure in unit.failures}
     good = [text for row, text in enumerate(odd) if row not in refused]
-    expected: list[Any] = result_table(unit).column(endpoint.column).to_pylist()
+    expected = result_table(unit).select(endpoint.columns).to_pylist()
     assert len(good) == len(expected) > 0.8 * len(odd)
     found = []
-    for start in range(0, len(good), PER_POST):
-        part = good[start : start + PER_POST]
-        answer = post(address, endpoint.path, model=endpoint.model, input=part, **endpoint.body)
+    for body in endpoint.bodies(good):
+        answer = post(address, endpoint.path, model=endpoint.model, **body, **endpoint.body)
         assert answer.status_code == 200, answer.text
-        found += [one[endpoint.key] for one in answer.json()["data"]]
+        found += answer.json()["data"]
     for text, one, other in zip(good, found, expected, strict=True):
-        assert one == close_to(dict(other) if endpoint.column == "scores" else other), text
-    for row in refused:
-        answer = post(address, endpoint.path, model=endpoint.model, input=odd[row], **endpoint.body)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), odd[row]
+        for column in endpoint.columns:
+            value = dict(other[column]) if column == "scores" else other[column]
+            assert one[column] == close_to(value), text
+    for body in [body for row in refused for body in endpoint.bodies([odd[row]])]:
+        answer = post(address, endpoint.path, model=endpoint.model, **body, **endpoint.body)
+        (key,) = body
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, key), body
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
