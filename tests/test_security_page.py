@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from actors.http import connections, readiness
+from actors.http.bodies import classify_schema
 from actors.http.bodies.types import MAX_FIELDS
 from actors.http.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, Limits
-from actors.http.texts import text_pool, text_work
+from actors.http.routes import own_prompts
+from actors.http.texts import label_work, text_pool, text_work
 from jobs.spec import yaml_reading
 from models.checkpoint import whole_files
 from models.config import limits as config_limits
 from models.parallel import channel, entrance, handshake
+from models.tasks.examples import MAX_EXAMPLES
 from models.templates import budget, sandbox
 from models.templates import source as template_source
 from pipelines.unit_steps import isolated_preparer
@@ -50,6 +53,12 @@ LIMITS: dict[str, list[str]] = {
         f"{HTTP.max_request_tokens:,} tokens",
         f"{HTTP.max_n} answers",
         f"{HTTP.max_prompt_logprobs:,} log",
+    ],
+    "labels of a request": [
+        f"{classify_schema.MAX_LABELS:,} labels",
+        f"{MAX_EXAMPLES} examples",
+        f"{own_prompts.MAX_PAIRS:,} pairs",
+        f"{label_work.MAX_LABEL_CHARS:,} characters",
     ],
     "a text": [f"{MAX_TEXT_CHARS:,}", f"{MAX_DOCUMENT_CHARS:,}"],
     "a connection": [

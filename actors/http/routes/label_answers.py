@@ -8,13 +8,8 @@ from fastapi import Request
 from actors.http.bodies.classify_schema import ClassifyBody
 from actors.http.routes.classify_body import own_labels_of, question_of, texts_of
 from actors.http.routes.label_prior import prior_of
-from actors.http.routes.label_prompts import (
-    EncodedLabels,
-    encode_asked,
-    encode_conversation,
-    encode_labels,
-    encode_prompts,
-)
+from actors.http.routes.label_prompts import EncodedLabels, encode_asked, encode_labels
+from actors.http.routes.own_prompts import encode_conversation, encode_prompts
 from actors.http.routes.scoring import check_finite, scored
 from actors.http.served import ServedModel, Service
 from actors.http.terms import terms_of

@@ -1,17 +1,14 @@
-"""Texts, prompts or a conversation that a causal model is asked to label -> prompts and labels as token ids. What all texts share is
-looked at once, and first."""
+"""Texts that a causal model is asked to label -> built-in prompts and labels as token ids. What all texts share is looked at once, and
+first."""
 
-import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.http.bodies.schema import ChatMessage
 from actors.http.errors import ApiError, too_long
 from actors.http.limits import Limits, max_text_chars
 from actors.http.routes.prompts import (
     Int32Array,
-    chat_work,
     check_all_chars,
     check_num_chars,
     num_utf8_bytes,
@@ -21,7 +18,7 @@ from actors.http.routes.prompts import (
 from actors.http.routes.scoring import check_lengths
 from actors.http.served import ServedModel
 from actors.http.texts import label_work
-from actors.http.texts.label_work import AskedLabels, LabelledPrompt, LabelQuestion, OwnLabels
+from actors.http.texts.label_work import AskedLabels, LabelQuestion, OwnLabels
 from models.errors import RequestError
 from models.tasks.label_tokens import LabelIds, num_computed
 
@@ -49,11 +46,11 @@ async def encode_labels(
             not so many.
     """
     most = max_text_chars(served.card.facts.max_model_len)
-    _check_chars_of_labels(question.own, most)
+    check_chars_of_labels(question.own, most)
     _check_chars_around(question, most)
     check_num_chars(texts, most, limits, param="input")
     arguments = (question, served.card.facts.eos_token_ids, most)
-    found: AskedLabels = await _run(served, "labels", label_work.encode_labels, *arguments)
+    found: AskedLabels = await run_about(served, "labels", label_work.encode_labels, *arguments)
     if found.fault is not None:
         raise ApiError(400, f"labels: {found.fault}", param="labels")
     _check_room(question, found, len(texts), served, limits)
@@ -74,49 +71,9 @@ async def encode_asked(
     shared = (question, found.num_dropped, most)
     for piece in pieces(texts, around_bytes=_num_bytes_around(question)):
         prompts += await served.texts.run("text", label_work.encode_label_prompts, piece, *shared, param="input")
-        _check_all(prompts, [found.token_ids] * len(prompts), limits, param="input")
+        check_all_tokens(prompts, [found.token_ids] * len(prompts), limits, param="input")
     check_lengths(prompts, served.card.facts.max_model_len - longest_of(found.token_ids))
     return EncodedLabels(prompts=prompts, labels=[found.token_ids] * len(prompts))
-
-
-async def encode_prompts(prompts: Sequence[str], own: OwnLabels, served: ServedModel, limits: Limits) -> EncodedLabels:
-    """Whole prompts, and the labels behind each.
-
-    Raises:
-        ApiError: 400, labels that cannot be told from each other behind one of them, or more characters or tokens than could fit.
-        RequestError: a prompt cannot be encoded, or ends where no label can be scored.
-    """
-    most = max_text_chars(served.card.facts.max_model_len)
-    _check_chars_of_labels(own, most)
-    check_num_chars(prompts, most, limits, param="prompt")
-    found: list[LabelledPrompt] = []
-    shared = (own, served.card.facts.eos_token_ids, most)
-    for piece in pieces(prompts):
-        found += await _run(served, "prompt", label_work.encode_own_prompts, piece, *shared)
-        _check_all([one.token_ids for one in found], [one.labels for one in found], limits, param="prompt")
-    return _fitting(found, served, [f"prompt[{index}]" for index in range(len(found))], param="prompt")
-
-
-async def encode_conversation(
-    messages: Sequence[ChatMessage],
-    variables: Mapping[str, Any],
-    own: OwnLabels,
-    served: ServedModel,
-    limits: Limits,
-    *,
-    now: dt.datetime,
-) -> EncodedLabels:
-    """A conversation to which a label is the answer.
-
-    Raises:
-        ApiError: as `encode_prompts` does, and what `routes.prompts.encode_chat` raises.
-        RequestError: as `encode_prompts` does.
-    """
-    _check_chars_of_labels(own, max_text_chars(served.card.facts.max_model_len))
-    arguments = (now, own, served.card.facts.eos_token_ids)
-    found = await chat_work(messages, served, variables, label_work.encode_labelled_messages, *arguments)
-    _check_all([found.token_ids], [found.labels], limits, param="messages")
-    return _fitting([found], served, ["messages"], param="messages")
 
 
 def longest_of(labels: LabelIds) -> int:
@@ -124,31 +81,29 @@ def longest_of(labels: LabelIds) -> int:
     return max(map(len, labels))
 
 
-def _fitting(
-    found: Sequence[LabelledPrompt], served: ServedModel, names: Sequence[str], *, param: str
-) -> EncodedLabels:
-    """The prompts, once none is too long for the model and all have labels that can be told apart."""
-    for name, one in zip(names, found, strict=True):
-        if one.fault is not None:
-            remedy = "end the prompt with a space or a line break"
-            raise ApiError(400, f"{name}: behind it {one.fault}; {remedy}", param=param)
-        limit = served.card.facts.max_model_len - longest_of(one.labels)
-        if len(one.token_ids) > limit:
-            raise too_long(f"{name} has", len(one.token_ids), limit, param)
-    return EncodedLabels(prompts=[one.token_ids for one in found], labels=[one.labels for one in found])
+async def run_about(served: ServedModel, param: str, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What the model's processes make of what is called `param`.
 
-
-async def _run(served: ServedModel, param: str, function: Callable[..., Result], *arguments: Any) -> Result:
-    """What the model's processes make of what is called `param`, which their errors are about."""
+    Raises:
+        ApiError: 400, of `param`: a text cannot be encoded, or whatever else a RequestError says.
+    """
     try:
         return await served.texts.run("text", function, *arguments, param=param)
     except RequestError as error:
         raise ApiError(400, f"{param}: {error}", param=param) from error
 
 
-def _check_chars_of_labels(own: OwnLabels, most: int) -> None:
+def check_chars_of_labels(own: OwnLabels, most: int) -> None:
+    """Refuses labels, or what is scored for them, of more than `most` characters."""
     check_all_chars(own.labels, most, param="labels")
     check_all_chars([*own.label_texts.values()], most, param="label_texts")
+
+
+def check_all_tokens(prompts: Sequence[Int32Array], labels: Sequence[LabelIds], limits: Limits, *, param: str) -> None:
+    """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind each."""
+    total = sum(map(len, prompts)) + sum(map(num_computed, labels))
+    if total > limits.max_request_tokens:
+        raise too_long(f"all of {param} with its labels has", total, limits.max_request_tokens, param)
 
 
 def _chars_around(question: LabelQuestion) -> dict[str, int]:
@@ -171,13 +126,6 @@ def _check_chars_around(question: LabelQuestion, most: int) -> None:
     for param, num_chars in _chars_around(question).items():
         if num_chars > most:
             raise too_many_chars(param, num_chars, most, param)
-
-
-def _check_all(prompts: Sequence[Int32Array], labels: Sequence[LabelIds], limits: Limits, *, param: str) -> None:
-    """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind each."""
-    total = sum(map(len, prompts)) + sum(map(num_computed, labels))
-    if total > limits.max_request_tokens:
-        raise too_long(f"all of {param} with its labels has", total, limits.max_request_tokens, param)
 
 
 def _check_room(

@@ -19,6 +19,7 @@ SHORT = 64
 FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 TEXT = {"model": "causal", "prompt": "a b", "max_tokens": 1}
 CHAT = {"model": "causal", "messages": [{"role": "user", "content": "a b"}], "max_tokens": 1}
+CHAT_TO_LABEL = {"model": "causal", "messages": CHAT["messages"], "labels": ["x", "y"]}
 BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {**TEXT, "stop": ["x"], "logprobs": 1, "echo": True, "seed": 3, "top_k": 5, "n": 2}),
     ("/v1/completions", {**TEXT, "prompt": [[5, 6], [7]], "stop_token_ids": [3], "logit_bias": {"5": 1.5}}),
@@ -37,6 +38,21 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("/v1/score", {"model": "reranker", "text_1": ["a", "b"], "text_2": ["c", "d"]}),
     ("/v1/classify", {"model": "causal", "input": ["a"], "labels": ["x", "y"], "question": "Which?"}),
+    (
+        "/v1/classify",
+        {
+            "model": "causal",
+            "input": "a",
+            "labels": {"x": "y", "z": "w"},
+            "label_texts": {"x": " v"},
+            "label_stop": True,
+            "examples": [{"text": "b", "label": "x"}],
+            "calibrate": "prior",
+            "label_mass": True,
+        },
+    ),
+    ("/v1/classify", {"model": "causal", "prompt": ["a ", "b"], "labels": ["x", "y"]}),
+    ("/v1/classify", {**CHAT_TO_LABEL, "chat_template_kwargs": {"enable_thinking": False}}),
     ("/v1/classify", {"model": "classifier", "input": "a"}),
     ("/v1/extract", {"model": "tagger", "input": ["a b", "c"]}),
     ("/tokenize", {"model": "causal", "prompt": "a", "add_special_tokens": True}),

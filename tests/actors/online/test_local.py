@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from actors.online.model import FloatArray, OnlineRequest
 from actors.work import Asked, EngineSettings, EngineWork, OnePassAnswer
 from models import SamplingParams, Scorer
 from models.engine.scoring.label_scorer import LabelScorer
+from models.engine.shard_processes import SCORED_TOKENS
 from models.engine.watchdog import Watchdog
 from models.errors import ConfigError, EngineError
 from models.tasks.embedding import EmbedOptions
+from models.tasks.label_tokens import LabelIds, num_computed
 from tests.helpers.actors.serving import load
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
@@ -108,6 +110,31 @@ def test_sequences_that_begin_alike_take_fewer_turns(causal_path: Path) -> None:
     ]
     assert len(computed) == len(prompts)
     assert sum(computed) < 2 * 300 + sum(range(1, 31)) + 30 * 16
+
+
+def test_labels_behind_a_prompt_count_in_its_turn(causal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a small request with many labels would keep the model from all others."""
+    turns: list[int] = []
+    score_own_labels = Scorer.score_own_labels
+
+    def counted(self: Scorer, prompts: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> list[torch.Tensor]:
+        turns.append(sum(map(len, prompts)) + sum(map(num_computed, labels)))
+        return score_own_labels(self, prompts, labels)
+
+    monkeypatch.setattr(Scorer, "score_own_labels", counted)
+    prompts = [[5 + number, 6] for number in range(20)]
+    labels: LabelIds = tuple((7, 8 + number, 9) for number in range(100))
+    own: list[LabelIds] = [labels if number % 3 else labels[::-1] for number in range(20)]
+    model = load(causal_path)
+    try:
+        found = asyncio.run(model.score_labels(prompts, own))
+    finally:
+        model.close()
+    assert sum(turns) == 20 * 202
+    assert max(turns) <= SCORED_TOKENS
+    expected = Scorer.from_pretrained(causal_path, dtype="float32").score_labels(prompts, labels).numpy()
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        np.testing.assert_allclose(one, other if number % 3 else other[::-1], atol=1e-5)
 
 
 def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

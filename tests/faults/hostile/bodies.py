@@ -79,6 +79,24 @@ WORK: Mapping[str, tuple[str, Body]] = {
         "/v1/classify",
         of_json(model=LONG, input="a", labels=[f"{n} {'label ' * 1300}" for n in range(1024)]),
     ),
+    "1,000 inputs to 1,000 labels": (
+        "/v1/classify",
+        of_json(model=LONG, input=[str(n) for n in range(1000)], labels=[str(n) for n in range(1000)]),
+    ),
+    "2,000 prompts that end differently, to 16 labels": (
+        "/v1/classify",
+        of_json(model=LONG, prompt=[f"{n} {n % 7}x" for n in range(2000)], labels=[str(n) for n in range(16)]),
+    ),
+    "64 examples before 1,000 inputs": (
+        "/v1/classify",
+        of_json(
+            model=LONG,
+            input=[str(n) for n in range(1000)],
+            labels=["a", "b"],
+            examples=[{"text": "why not", "label": "a"}] * 64,
+            calibrate="prior",
+        ),
+    ),
     "a question of 20 kB and 256 inputs": (
         "/v1/extract",
         of_json(model=ANSWERS, question="why not " * 2500, input=["because"] * 256),
@@ -184,6 +202,10 @@ BOUNDS: Mapping[str, tuple[str, Body]] = {
     "as many numbers as messages as there may be": (
         "/v1/chat/completions",
         counted(_chat(TEXT) + "[", "1", "]}", count=_MANY),
+    ),
+    "as many lists as template variables as there may be": (
+        "/v1/chat/completions",
+        of_json(model=TEXT, messages=[], chat_template_kwargs={f"k{n}": [] for n in range(_PARTS // 2)}),
     ),
     "4,096 messages": ("/v1/chat/completions", counted(_chat(LONG) + "[", _USER, "]}", count=4096)),
     "2,048 inputs of one token to embed": (

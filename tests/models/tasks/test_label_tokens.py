@@ -1,6 +1,7 @@
 """Labels' tokens are those that prompt and label have together."""
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from models.tasks import label_tokens
 from models.tasks.label_tokens import (
     LabelTokens,
     fault_of_labels,
+    num_computed,
     one_begins_another,
     prompt_tokens,
     stop_tokens,
@@ -122,6 +124,36 @@ def test_the_stop_token_follows_where_one_label_begins_another(tmp_path: Path) -
     assert labels([" w1", " w1 w2"], "where needed") == ((5, 3), (5, 6, 3))
     assert labels([" w1", " w1 w2"], "never") == ((5,), (5, 6))
     assert labels([" w1", " w2"], "always") == ((5, 3), (6, 3))
+
+
+def test_a_key_says_where_the_stop_token_follows(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(tmp_path)
+    one_begins_the_other, apart = ((5,), (5, 6)), ((5,), (6,))
+
+    def labels(label_stop: bool | None, *texts: str) -> label_tokens.LabelIds:
+        tokens = LabelTokens.asked(tokenizer, texts, label_stop=label_stop, eos_token_ids=(3,), is_chat=False)
+        return tokens.behind("w0", tokenizer.encode("w0")).labels
+
+    assert labels(None, " w1", " w1 w2") == labels(True, " w1", " w1 w2") == ((5, 3), (5, 6, 3))
+    assert labels(None, " w1", " w2") == apart
+    assert labels(False, " w1", " w1 w2") == one_begins_the_other
+
+
+def test_labels_behind_prompts_that_end_differently_are_bounded_together(bpe: Tokenizer) -> None:
+    """Those that end alike cost nothing more."""
+    tokens = LabelTokens(bpe, [" label" * 10, " other"], stop=(), max_chars=1000)
+    alike = [f"{number} Topic:" for number in range(100)]
+    for prompt, ids in zip(alike, prompt_tokens(bpe, alike), strict=True):
+        tokens.behind(prompt, ids)
+    differently = [f"{number} {'x' * number}:" for number in range(100)]
+    pairs = list(zip(differently, prompt_tokens(bpe, differently), strict=True))
+    with pytest.raises(RequestError, match=r"2 labels behind prompts that end differently are .* at most 1000 are"):
+        list(starmap(tokens.behind, pairs))
+
+
+def test_the_last_token_of_a_label_is_not_computed() -> None:
+    assert num_computed(((1,), (2,))) == 0
+    assert num_computed(((1, 2, 3), (4,), (5, 6))) == 3
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=2, max_size=6))

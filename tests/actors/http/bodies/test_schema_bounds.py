@@ -82,6 +82,21 @@ def test_a_list_of_what_is_wrong_is_a_few_errors(name: str, wrong: Any) -> None:
     assert raised.value.error_count() < 6 * len(body)
 
 
+@pytest.mark.parametrize("name", BODIES)
+def test_a_map_of_what_is_wrong_is_a_few_errors(name: str) -> None:
+    adapter = TypeAdapter(BODIES[name])
+    fields = {
+        field
+        for _, part in parts_of(adapter.json_schema(), _definitions(adapter), "")
+        for field in part.get("properties", ())
+    }
+    wrong: dict[str, Any] = {f"k{number}": [] for number in range(MANY)}
+    body: dict[str, Any] = dict.fromkeys(fields, wrong) | {"messages": []}
+    with pytest.raises(ValidationError) as raised:
+        adapter.validate_python(body)
+    assert raised.value.error_count() < 6 * len(body)
+
+
 def _definitions(adapter: TypeAdapter[Any]) -> dict[str, Any]:
     found: dict[str, Any] = adapter.json_schema().get("$defs", {})
     return found

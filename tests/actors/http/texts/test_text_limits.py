@@ -33,6 +33,13 @@ TOO_MUCH: list[tuple[str, dict[str, Any], str]] = [
     ("v1/classify", {**LABELS, "input": LONG}, "input"),
     ("v1/classify", {**LABELS, "question": LONG}, "question"),
     ("v1/classify", {**LABELS, "labels": [LONG[:20_000], LONG[:20_001]]}, "labels"),
+    ("v1/classify", {**LABELS, "labels": {"a": LONG[:20_000], "b": LONG[:20_001]}}, "labels"),
+    ("v1/classify", {**LABELS, "label_texts": {"a": LONG}}, "label_texts"),
+    ("v1/classify", {**LABELS, "examples": [{"text": LONG[:20_000], "label": "a"}] * 2}, "examples"),
+    ("v1/classify", {**LABELS, "question": LONG[:20_000], "examples": [{"text": "x", "label": "a"}] * 2}, "examples"),
+    ("v1/classify", {"prompt": LONG, "labels": ["a", "b"]}, "prompt"),
+    ("v1/classify", {"prompt": "x", "labels": ["a", LONG]}, "labels"),
+    ("v1/classify", {"messages": [{"role": "user", "content": LONG}], "labels": ["a", "b"]}, "messages"),
     ("tokenize", {"prompt": LONG}, "prompt"),
     ("tokenize", {"messages": [{"role": "user", "content": LONG}]}, "messages"),
 ]
@@ -112,14 +119,18 @@ def test_a_question_that_leaves_no_room_is_refused_before_its_texts_are_read(
 def test_labels_around_which_no_text_fits_are_refused_before_the_texts_are_read(
     chat_model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = {"model": "m", "input": ["a text"], "labels": ["a", "b"]}
+    body: dict[str, Any] = {"model": "m", "input": ["a text"], "labels": ["a", "b"]}
     asked = work_on(chat_model, monkeypatch)
-    bodies = ({**body, "question": "word " * 1000}, {**body, "labels": ["a", "word " * 1000]})
-    [(status, answer), (other_status, other)] = answers(chat_model, "v1/classify", *bodies)
-    assert asked == ["encode_labels"] * 2
-    assert (status, answer["error"]["param"]) == (400, "question")
-    assert (other_status, other["error"]["param"]) == (400, "labels")
-    assert "the question and the labels have" in answer["error"]["message"]
+    bodies: dict[str, dict[str, Any]] = {
+        "question": {"question": "word " * 1000},
+        "labels": {"labels": ["a", "word " * 1000]},
+        "examples": {"examples": [{"text": "word " * 1000, "label": "a"}]},
+    }
+    found = answers(chat_model, "v1/classify", *({**body, **more} for more in bodies.values()))
+    assert asked == ["encode_labels"] * 3
+    assert [(status, answer["error"]["param"]) for status, answer in found] == [(400, param) for param in bodies]
+    assert "the question and the labels have" in found[0][1]["error"]["message"]
+    assert "the question, the labels and the examples have" in found[2][1]["error"]["message"]
 
 
 def test_the_process_that_speaks_http_reads_no_text(chat_model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +151,7 @@ def test_the_process_that_speaks_http_reads_no_text(chat_model: ServedModel, mon
         "v1/completions": {"prompt": [[1, 2], [3]], "max_tokens": 0, "echo": True},
         "v1/chat/completions": {"messages": messages, "max_tokens": 1},
         "v1/embeddings": {"input": "hello"},
-        "v1/classify": LABELS,
+        "v1/classify": {**LABELS, "examples": [{"text": "x", "label": "a"}], "calibrate": "prior"},
         "tokenize": {"messages": messages},
         "detokenize": {"tokens": [1, 2, 3]},
     }
