@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.cluster_guard import STARTS_A_CLUSTER, command_line
 from tests.helpers.durations import over
-from tests.helpers.matrix import first_of_each
+from tests.helpers.matrix import first_of_each, first_quick
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = """\
@@ -101,6 +101,11 @@ def test_of_a_matrix_the_first_case_of_each_kind_is_quick() -> None:
         (("a", 2), ["slow"]),
         (("b", 3), ["slow"]),
     ]
+
+
+def test_of_an_axis_the_first_case_is_quick() -> None:
+    quick, *others = first_quick([2, 4, 8])
+    assert (quick, [case.values for case in others]) == (2, [(4,), (8,)])
 
 
 def test_what_asks_for_the_server_has_its_marker(s3_options: dict[str, Any], request: pytest.FixtureRequest) -> None:

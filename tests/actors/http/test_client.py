@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -15,6 +14,7 @@ from actors.online.local import LocalModel
 from models import Engine, Output, SamplingParams, Scorer
 from models.engine.rules.table import PARAMETERS
 from tests.actors.conftest import MAX_MODEL_LEN
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import served, serving
 
 MESSAGES: Any = [{"role": "system", "content": "Hello"}, {"role": "user", "content": "how are you today?"}]
@@ -153,7 +153,7 @@ def test_the_answers_to_one_prompt_count_it_once(client: openai.OpenAI) -> None:
 
 def test_text_that_spells_a_special_token_stays_text(client: openai.OpenAI, address: str) -> None:
     def ids(**body: Any) -> list[int]:
-        response = httpx.post(f"{address}/tokenize", json={"model": "tiny", **body})
+        response = plain_http.post(f"{address}/tokenize", json={"model": "tiny", **body})
         found: list[int] = response.json()["tokens"]
         return found
 
@@ -172,21 +172,21 @@ def _special_ids(address: str) -> list[int]:
     """The ids that the chat template alone can make."""
     messages = [{"role": "user", "content": "x"}]
     body = {"model": "tiny", "messages": messages}
-    tokens = httpx.post(f"{address}/tokenize", json=body).json()["tokens"]
+    tokens = plain_http.post(f"{address}/tokenize", json=body).json()["tokens"]
     return [
         token
         for token in tokens
-        if httpx.post(f"{address}/detokenize", json={"model": "tiny", "tokens": [token]}).json()["prompt"]
+        if plain_http.post(f"{address}/detokenize", json={"model": "tiny", "tokens": [token]}).json()["prompt"]
         in ("<|im_start|>", "<|im_end|>")
     ]
 
 
 def test_tokens_become_the_text_again(address: str) -> None:
     body = {"model": "tiny", "prompt": "Zürich 日本"}
-    found = httpx.post(f"{address}/tokenize", json=body).json()
+    found = plain_http.post(f"{address}/tokenize", json=body).json()
     assert found["count"] == len(found["tokens"])
     assert found["max_model_len"] == MAX_MODEL_LEN
-    back = httpx.post(f"{address}/detokenize", json={"model": "tiny", "tokens": found["tokens"]}).json()
+    back = plain_http.post(f"{address}/detokenize", json={"model": "tiny", "tokens": found["tokens"]}).json()
     assert back["prompt"] == "Zürich 日本"
 
 
@@ -353,7 +353,7 @@ def test_bad_words_are_not_said(client: openai.OpenAI) -> None:
 
 
 def test_rules_stand_in_the_openapi_document_as_the_rules_declare_them(address: str) -> None:
-    schemas = httpx.get(f"{address}/openapi.json").json()["components"]["schemas"]
+    schemas = plain_http.get(f"{address}/openapi.json").json()["components"]["schemas"]
     for body in ("ChatBody", "CompletionBody"):
         for name, parameter in PARAMETERS.items():
             field = schemas[body]["properties"][name]
@@ -383,21 +383,23 @@ def test_too_many_inputs_and_foreign_tokens_are_refused(client: openai.OpenAI) -
     [b"{", b"[]", b"null", b"", b'{"model": "tiny", "prompt": "\\ud800"}', b'{"model": "tiny", "\\ud800": 1}', b"\xff"],
 )
 def test_what_is_no_body_is_400(address: str, content: bytes) -> None:
-    response = httpx.post(f"{address}/v1/completions", content=content, headers={"content-type": "application/json"})
+    response = plain_http.post(
+        f"{address}/v1/completions", content=content, headers={"content-type": "application/json"}
+    )
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_paths_and_methods_that_are_not_there_are_told_in_the_same_shape(address: str) -> None:
-    assert httpx.get(f"{address}/v1/nothing").json()["error"]["type"] == "not_found_error"
-    response = httpx.get(f"{address}/v1/completions")
+    assert plain_http.get(f"{address}/v1/nothing").json()["error"]["type"] == "not_found_error"
+    response = plain_http.get(f"{address}/v1/completions")
     assert response.status_code == 405
     assert response.json()["error"]["message"]
 
 
 def test_a_stream_ends_with_done_and_is_not_cached(address: str) -> None:
     body = {"model": "tiny", "prompt": "Hello", "max_tokens": 3, "stream": True}
-    response = httpx.post(f"{address}/v1/completions", json=body)
+    response = plain_http.post(f"{address}/v1/completions", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-store"
     assert response.text.endswith("data: [DONE]\n\n")

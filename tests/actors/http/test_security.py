@@ -12,6 +12,7 @@ from actors.errors import KeyFileError, ListenError
 from actors.http.limits import Limits
 from actors.http.security import ApiKeys, check_listen
 from actors.online.local import LocalModel
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import served, serving
 
 KEY, OTHER = "one-long-key", "another-long-key"
@@ -97,19 +98,19 @@ def guarded(key_file: Path, causal_path: Path, causal: LocalModel) -> Iterator[s
 
 def test_without_a_key_nothing_is_told_but_that_the_service_lives(guarded: str) -> None:
     for path in ("/health", "/ready"):
-        assert httpx.get(guarded + path).status_code == 200
+        assert plain_http.get(guarded + path).status_code == 200
     for path in ("/metrics", "/v1/models", "/openapi.json", "/nothing", "/health/"):
-        response = httpx.get(guarded + path)
+        response = plain_http.get(guarded + path)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
-    assert httpx.post(f"{guarded}/v1/completions", content=b"{").status_code == 401
+    assert plain_http.post(f"{guarded}/v1/completions", content=b"{").status_code == 401
 
 
 def test_a_key_opens_everything(guarded: str) -> None:
     headers = {"authorization": f"Bearer {OTHER}"}
     for path in ("/metrics", "/v1/models", "/openapi.json"):
-        assert httpx.get(guarded + path, headers=headers).status_code == 200
-    document = httpx.get(f"{guarded}/openapi.json", headers=headers).json()
+        assert plain_http.get(guarded + path, headers=headers).status_code == 200
+    document = plain_http.get(f"{guarded}/openapi.json", headers=headers).json()
     assert document["paths"]["/v1/completions"]["post"]["security"] == [{"key": []}]
     assert "security" not in document["paths"]["/health"]["get"]
 
@@ -126,7 +127,7 @@ def test_the_client_gets_an_authentication_error(guarded: str) -> None:
 
 def test_a_key_file_that_breaks_while_serving_is_503(guarded: str, key_file: Path) -> None:
     key_file.chmod(0o644)
-    response = httpx.get(f"{guarded}/v1/models", headers={"authorization": f"Bearer {KEY}"})
+    response = plain_http.get(f"{guarded}/v1/models", headers={"authorization": f"Bearer {KEY}"})
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "keys_unavailable"
 
@@ -140,26 +141,26 @@ def small(causal_path: Path, causal: LocalModel) -> Iterator[str]:
 
 def test_a_body_over_the_limit_is_413_whether_it_says_so_or_not(small: str) -> None:
     content = b'{"model": "tiny", "prompt": "' + b"x" * 1000 + b'"}'
-    said = httpx.post(f"{small}/v1/completions", content=content)
-    unsaid = httpx.post(f"{small}/v1/completions", content=iter([content[:500], content[500:]]))
+    said = plain_http.post(f"{small}/v1/completions", content=content)
+    unsaid = plain_http.post(f"{small}/v1/completions", content=iter([content[:500], content[500:]]))
     for response in (said, unsaid):
         assert response.status_code == 413
         assert "1000 bytes" in response.json()["error"]["message"]
 
 
 def test_all_tokens_of_a_request_are_counted_together(small: str) -> None:
-    response = httpx.post(f"{small}/v1/embeddings", json={"model": "tiny", "input": [[5] * 20] * 3})
+    response = plain_http.post(f"{small}/v1/embeddings", json={"model": "tiny", "input": [[5] * 20] * 3})
     assert response.status_code == 400
     assert "60" in response.json()["error"]["message"]
     assert "50" in response.json()["error"]["message"]
 
 
 def test_a_service_without_keys_answers_only_to_names_of_this_machine(small: str) -> None:
-    response = httpx.get(f"{small}/v1/models", headers={"host": "attacker.example"})
+    response = plain_http.get(f"{small}/v1/models", headers={"host": "attacker.example"})
     assert response.status_code == 403
-    assert httpx.get(f"{small}/health", headers={"host": "10.0.0.1"}).status_code == 200
-    assert httpx.get(f"{small}/v1/models", headers={"host": "localhost:8000"}).status_code == 200
-    assert httpx.get(f"{small}/v1/models", headers={"host": "[::1]:8000"}).status_code == 200
+    assert plain_http.get(f"{small}/health", headers={"host": "10.0.0.1"}).status_code == 200
+    assert plain_http.get(f"{small}/v1/models", headers={"host": "localhost:8000"}).status_code == 200
+    assert plain_http.get(f"{small}/v1/models", headers={"host": "[::1]:8000"}).status_code == 200
 
 
 def test_other_origins_are_not_let_in(small: str) -> None:
@@ -167,7 +168,7 @@ def test_other_origins_are_not_let_in(small: str) -> None:
     response = httpx.options(f"{small}/v1/completions", headers=asked)
     assert response.status_code == 405
     assert not [name for name in response.headers if name.startswith("access-control")]
-    simple = httpx.post(
+    simple = plain_http.post(
         f"{small}/v1/completions", content=b'{"model": "tiny", "prompt": "x"}', headers={"content-type": "text/plain"}
     )
     assert simple.status_code == 400

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import openai
 import pytest
 
@@ -28,6 +27,7 @@ from models.engine.scheduling.stats import EngineStats, PriorityStats
 from models.errors import EngineError
 from models.tasks.embedding import EmbedOptions
 from models.tasks.label_tokens import LabelIds
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import load, served, serving
 
 PATIENCE_S = 1.0
@@ -148,8 +148,8 @@ def test_an_engine_lost_in_mid_stream_is_an_error_event_and_the_end(causal_path:
         with pytest.raises(openai.APIError, match="engine was lost"):
             texts.extend(chunk.choices[0].delta.content for chunk in stream)
         body = {"model": "tiny", "prompt": "x", "stream": True}
-        lines = httpx.post(f"{address}/v1/completions", json=body).text.split("\n\n")
-        assert 'status="503"' in httpx.get(f"{address}/metrics").text
+        lines = plain_http.post(f"{address}/v1/completions", json=body).text.split("\n\n")
+        assert 'status="503"' in plain_http.get(f"{address}/metrics").text
     assert lines[-1] == ""
     assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "engine_lost"
     assert len(lines) == 4
@@ -158,11 +158,13 @@ def test_an_engine_lost_in_mid_stream_is_an_error_event_and_the_end(causal_path:
 def test_an_engine_lost_before_the_first_token_is_503(causal_path: Path) -> None:
     with scripted(causal_path, ScriptedModel(0, error=EngineError("lost"))) as address:
         for stream in (True, False):
-            response = httpx.post(f"{address}/v1/completions", json={"model": "tiny", "prompt": "x", "stream": stream})
+            response = plain_http.post(
+                f"{address}/v1/completions", json={"model": "tiny", "prompt": "x", "stream": stream}
+            )
             assert response.status_code == 503
             assert response.json()["error"]["code"] == "engine_lost"
-        assert httpx.get(f"{address}/ready").status_code == 503
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert plain_http.get(f"{address}/ready").status_code == 503
+        assert plain_http.get(f"{address}/health").status_code == 200
 
 
 def test_a_real_engine_that_dies_leaves_nobody_waiting(causal_path: Path) -> None:
@@ -184,24 +186,24 @@ def test_what_is_too_much_at_once_is_429_with_retry_after(causal_path: Path) -> 
     model = ScriptedModel(waits=True)
     with scripted(causal_path, model, max_concurrent=2) as address:
         body = {"model": "tiny", "prompt": "x", "stream": True, "n": 2}
-        with httpx.stream("POST", f"{address}/v1/completions", json=body) as busy:
+        with plain_http.stream("POST", f"{address}/v1/completions", json=body) as busy:
             lines = busy.iter_lines()  # collected, it would close the connection
             next(lines)
             for stream in (True, False):
-                refused = httpx.post(f"{address}/v1/completions", json={**body, "stream": stream, "n": 1})
+                refused = plain_http.post(f"{address}/v1/completions", json={**body, "stream": stream, "n": 1})
                 assert refused.status_code == 429
                 assert refused.headers["retry-after"] == "1"
                 assert refused.json()["error"]["type"] == "rate_limit_error"
         assert until(lambda: model.num_open == 0)
         model.waits = False
-        assert httpx.post(f"{address}/v1/completions", json=body).status_code == 200
-        too_many = httpx.post(f"{address}/v1/completions", json={**body, "n": 3})
+        assert plain_http.post(f"{address}/v1/completions", json=body).status_code == 200
+        too_many = plain_http.post(f"{address}/v1/completions", json={**body, "n": 3})
         assert too_many.status_code == 400
 
 
 def test_a_model_that_takes_no_more_is_429(causal_path: Path) -> None:
     with scripted(causal_path, ScriptedModel(0, error=OverloadedError("full"))) as address:
-        response = httpx.post(f"{address}/v1/embeddings", json={"model": "tiny", "input": "x"})
+        response = plain_http.post(f"{address}/v1/embeddings", json={"model": "tiny", "input": "x"})
         assert response.status_code == 429
 
 
@@ -210,7 +212,7 @@ def test_what_nobody_foresaw_is_told_and_logged_without_its_text(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     with scripted(causal_path, ScriptedModel(0, error=KeyError(SECRET))) as address:
-        response = httpx.post(f"{address}/v1/completions", json={"model": "tiny", "prompt": SECRET})
+        response = plain_http.post(f"{address}/v1/completions", json={"model": "tiny", "prompt": SECRET})
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert SECRET not in response.text
@@ -224,9 +226,9 @@ def test_prompts_and_outputs_are_not_logged(
     caplog.set_level(logging.DEBUG)
     with serving([served("tiny", causal_path, causal)]) as address:
         body = {"model": "tiny", "prompt": SECRET, "max_tokens": 8}
-        text = httpx.post(f"{address}/v1/completions", json=body).json()["choices"][0]["text"]
-        httpx.post(f"{address}/v1/completions", json={**body, "stream": True})
-        httpx.post(f"{address}/v1/completions", json={**body, "model": 5})
+        text = plain_http.post(f"{address}/v1/completions", json=body).json()["choices"][0]["text"]
+        plain_http.post(f"{address}/v1/completions", json={**body, "stream": True})
+        plain_http.post(f"{address}/v1/completions", json={**body, "model": 5})
     assert "/v1/completions tiny 200" in caplog.text
     for secret in (SECRET, text):
         assert secret not in caplog.text

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.online.local import LocalModel
 from actors.online.metrics import Metrics, RequestNote
 from models.engine.scheduling.stats import EngineStats, PriorityStats
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import served, serving
 from tests.helpers.pipelines.killing import wait_until
 
@@ -31,14 +31,14 @@ def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def value(address: str, name: str, **labels: str) -> float:
-    return values(httpx.get(f"{address}/metrics").text)["millrace_" + name, tuple(sorted(labels.items()))]
+    return values(plain_http.get(f"{address}/metrics").text)["millrace_" + name, tuple(sorted(labels.items()))]
 
 
 def test_requests_and_tokens_are_counted_by_model_and_priority(address: str) -> None:
     body = {"model": "tiny", "prompt": [5, 6, 7], "max_tokens": 4, "n": 2}
-    httpx.post(f"{address}/v1/completions", json=body)
-    httpx.post(f"{address}/v1/completions", json={**body, "stream": True})
-    httpx.post(f"{address}/v1/completions", json={**body, "n": 0})
+    plain_http.post(f"{address}/v1/completions", json=body)
+    plain_http.post(f"{address}/v1/completions", json={**body, "stream": True})
+    plain_http.post(f"{address}/v1/completions", json={**body, "n": 0})
     ok = {"endpoint": "/v1/completions", "status": "200"}
     # A stream is counted when it is closed, a moment after its end.
     wait_until(lambda: value(address, "requests_total", **ok, **BY) == 2, "both requests to be counted")
@@ -53,10 +53,10 @@ def test_requests_and_tokens_are_counted_by_model_and_priority(address: str) -> 
 
 
 def test_a_label_never_holds_what_a_client_made_up(address: str) -> None:
-    httpx.post(f"{address}/v1/completions", json={"model": "made-up", "prompt": "x"})
-    httpx.get(f"{address}/made-up")
-    httpx.get(f"{address}/v1/models/made-up")
-    assert "made-up" not in httpx.get(f"{address}/metrics").text
+    plain_http.post(f"{address}/v1/completions", json={"model": "made-up", "prompt": "x"})
+    plain_http.get(f"{address}/made-up")
+    plain_http.get(f"{address}/v1/models/made-up")
+    assert "made-up" not in plain_http.get(f"{address}/metrics").text
 
 
 def test_what_engines_did_is_told_by_model_and_priority_and_stays_while_a_model_does_not_answer() -> None:

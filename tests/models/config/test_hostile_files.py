@@ -152,7 +152,7 @@ def empty_tensors(count: int) -> bytes:
         (safetensors_head(json.dumps({"a": tensor([1] * 1000, 0, 4)}).encode()) + b"0000", "a has more than 8 dimensions"),
         (safetensors_head(b'{"a":' + b"[" * 100_000), "corrupt"),
         (partial(empty_tensors, MAX_TENSORS + 1), "more than 65,536 tensors"),
-        (partial(empty_tensors, 1_000_000), "its header has 6"),
+        pytest.param(partial(empty_tensors, 1_000_000), "its header has 6", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_hostile_header_is_refused(classifier: Path, content: bytes | Callable[[], bytes], said: str) -> None:

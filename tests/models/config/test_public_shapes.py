@@ -15,6 +15,7 @@ from models.networks.families import build_decoder
 from models.networks.heads import Model
 from models.parallel.tensor_parallel import TensorParallel
 from models.weights.loadable import Loadable
+from tests.helpers.matrix import first_quick
 from tests.helpers.models.paged import BACKEND
 
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936,
@@ -119,7 +120,7 @@ def test_a_public_checkpoint_is_exactly_what_is_asked_for(name: str, tmp_path: P
     assert sum(torch.Size(shape).numel() for shape in asked.values()) == num_parameters
 
 
-@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("size", first_quick([8, 2, 4]))
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "helium-1-preview-2b"])
 def test_the_ranks_of_a_public_checkpoint_cover_every_tensor(name: str, size: int, tmp_path: Path) -> None:
     """Every channel of every tensor is some rank's, and what is split and not copied is one rank's alone."""

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from models import Engine, Output, SamplingParams
 from models.engine.options import EngineOptions
 from models.errors import RequestError
 from models.loading.load import LoadedModel
+from tests.helpers.matrix import first_of_each, first_quick
 from tests.helpers.models.tiny_engine import (
     GREEDY,
     OVERLAPS,
@@ -92,7 +94,7 @@ def online_alone(undisturbed: dict[str, list[Output]]) -> list[Output]:
     return undisturbed["greedy"][6:]
 
 
-@pytest.mark.parametrize("overlap", list(OVERLAPS))
+@pytest.mark.parametrize("overlap", first_quick(OVERLAPS))
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_requests_of_both_priorities_give_the_tokens_they_give_alone(
@@ -110,8 +112,7 @@ def test_requests_of_both_priorities_give_the_tokens_they_give_alone(
     assert tokens(outputs) == tokens(undisturbed[kind])
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("layout", list(STATE_LAYOUTS))
+@pytest.mark.parametrize(("kind", "layout"), first_of_each(product(KINDS, STATE_LAYOUTS), kind=lambda case: case[0]))
 def test_recurrent_sequences_that_gave_way_give_the_tokens_they_give_alone(
     make_engine: MakeEngine,
     hybrid: LoadedModel,

@@ -12,6 +12,7 @@ import torch
 from models import Engine, SamplingParams, Scorer
 from models.engine.shard_processes import LocalShards, StartShards
 from models.errors import ConfigError, EngineError
+from tests.helpers.matrix import first_quick
 from tests.helpers.models.quantized import METHODS, save_quantized
 from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
 from tests.helpers.models.warm_shards import WarmShards
@@ -20,7 +21,8 @@ from tests.models.conftest import CheckpointMaker
 
 OFTEN = ("qwen3", "zamba2")  # the slices of all families, for two and four: tests/models/networks/test_sharding.py
 CASES = [
-    *((family, 2) if family in OFTEN else pytest.param(family, 2, marks=pytest.mark.faults) for family in FAMILIES),
+    *first_quick((family, 2) for family in FAMILIES if family in OFTEN),
+    *(pytest.param(family, 2, marks=pytest.mark.faults) for family in FAMILIES if family not in OFTEN),
     pytest.param("qwen3", 4, marks=pytest.mark.slow),
     pytest.param("zamba2", 4, marks=pytest.mark.faults),
 ]

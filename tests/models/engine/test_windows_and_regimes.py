@@ -1,6 +1,7 @@
 """Sequences whose layers see only their last keys, or whose rotation depends on their length: what the scheduler gives
 back and computes again, and that no way of cutting the work changes a token."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from models.engine.scheduling.block_pool import BlockPool
 from models.engine.scheduling.plan import StepPlan
 from models.engine.scheduling.scheduler import Scheduler
 from models.engine.scheduling.sequence import Sequence
+from tests.helpers.matrix import first_of_each
 from tests.helpers.models.near_ties import assert_greedy
 from tests.helpers.models.tiny_engine import SHARP, prompts, tokens
 from tests.helpers.tiny_families import LONGROPE
@@ -121,8 +123,7 @@ def test_prompts_scale_a_dynamic_rotation_by_their_length() -> None:
     assert [regimes.of(prompt, total) for prompt, total in ((10, 90), (11, 11), (11, 90))] == [0, 11, 11]
 
 
-@pytest.mark.parametrize("model", list(MODELS))
-@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize(("model", "layout"), first_of_each(product(MODELS, LAYOUTS), kind=lambda case: case[0]))
 def test_tokens_do_not_depend_on_how_the_work_is_cut(
     family_checkpoint: CheckpointMaker, model: str, layout: str
 ) -> None:

@@ -34,6 +34,14 @@ ORACLES: dict[str, Any] = {
 CASES = [(family, shape) for family, row in FAMILIES.items() for shape in row.shapes]
 HEADS_WITHOUT_AN_ORACLE = {(name, head) for name in DENSE for head in FAMILIES[name].missing}
 HEAD_CASES = [(*case, head) for case in CASES for head in ORACLES if (case[0], head) not in HEADS_WITHOUT_AN_ORACLE]
+
+
+def shape_or_head(case: tuple[str, str, str]) -> tuple[str, str]:
+    """Every shape with one head, and every head with one shape."""
+    family, shape, head = case
+    return (family, shape if head == "causal" else head)
+
+
 LENGTHS = (1, 2, 7, 33, 64, 90)
 
 
@@ -87,7 +95,7 @@ def logits_of(model: Any, head: str, ids: list[int]) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize(("family", "shape", "head"), HEAD_CASES)
+@pytest.mark.parametrize(("family", "shape", "head"), first_of_each(HEAD_CASES, kind=shape_or_head))
 def test_logits_are_those_of_transformers(
     family_checkpoint: CheckpointMaker, family: str, shape: str, head: str
 ) -> None:

@@ -12,6 +12,7 @@ from models.config.option import declared
 from models.config.quantization import QuantizationConfig
 from models.layers.linear import Linear
 from models.loading.load import load_model
+from tests.helpers.matrix import first_of_each, first_quick
 from tests.helpers.models.quantized import CLASSES, METHODS, logits_of, quantized_oracle, save_quantized, saved_oracle
 from tests.helpers.tiny_families import DENSE, FAMILIES
 from tests.models.conftest import CheckpointMaker
@@ -31,7 +32,7 @@ def quiet_bitsandbytes() -> None:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@pytest.mark.parametrize("method", ["int8", "int8 with many outliers", "nf4", "fp4 twice"])
+@pytest.mark.parametrize("method", first_quick(["int8 with many outliers", "int8", "nf4", "fp4 twice"]))
 def test_every_layer_is_that_of_the_formula(family_checkpoint: CheckpointMaker, family: str, method: str) -> None:
     """Of weights in which no scale of a block lies midway between two codes: there the last bit of a mean decides."""
     folder = family_checkpoint(family, seed=FAMILIES[family].formula_seed)
@@ -44,7 +45,7 @@ def test_every_layer_is_that_of_the_formula(family_checkpoint: CheckpointMaker, 
         assert_same_layer(layer, oracle.base_model, exact.base_model)
 
 
-@pytest.mark.parametrize(("family", "head"), CASES)
+@pytest.mark.parametrize(("family", "head"), first_of_each(CASES, kind=lambda case: case[0]))
 def test_logits_in_4_bits_are_those_of_the_formula(family_checkpoint: CheckpointMaker, family: str, head: str) -> None:
     folder = family_checkpoint(family, head, num_labels=5, pad_token_id=0)
     expected = logits_of(quantized_oracle(folder, head, METHODS["nf4"]), IDS)
@@ -52,7 +53,7 @@ def test_logits_in_4_bits_are_those_of_the_formula(family_checkpoint: Checkpoint
     assert_same_logits(found, expected, "nf4")
 
 
-@pytest.mark.parametrize(("family", "head"), CASES)
+@pytest.mark.parametrize(("family", "head"), first_of_each(CASES, kind=lambda case: case[0]))
 def test_logits_in_8_bits_are_those_of_the_formula(family_checkpoint: CheckpointMaker, family: str, head: str) -> None:
     """But for inputs that are rounded to a neighbour, which noise of 1e-7 decides: a small part of what quantizing itself
     changes."""

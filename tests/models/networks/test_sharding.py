@@ -11,6 +11,7 @@ from models import Scorer
 from models.errors import ConfigError
 from models.loading.load import load_model
 from models.parallel.tensor_parallel import TensorParallel
+from tests.helpers.matrix import first_quick
 from tests.helpers.models.ranks import on_ranks
 from tests.helpers.tiny_families import DENSE, FAMILIES
 
@@ -31,7 +32,7 @@ SHAPES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", first_quick([2, 4]))
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_the_shards_of_a_model_compute_what_the_whole_computes(
     family_checkpoint: Callable[..., Path], shape: str, size: int
@@ -63,7 +64,7 @@ ZAMBA2_SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", first_quick([2, 4]))
 @pytest.mark.parametrize("shape", list(ZAMBA2_SHAPES))
 def test_the_shards_of_a_hybrid_compute_what_the_whole_computes(
     zamba2_checkpoint: Callable[..., Path], shape: str, size: int

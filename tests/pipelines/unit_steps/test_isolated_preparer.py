@@ -79,8 +79,8 @@ def resident_bytes() -> int:
     ("bomb", "said"),
     [
         ("round", "it took more than 0.5 s of computing"),
-        ("tests are not charged", "it took more than 0.5 s of computing"),
-        ("slices", "it took more than 512 MiB of memory"),
+        pytest.param("tests are not charged", "it took more than 0.5 s of computing", marks=pytest.mark.slow),
+        pytest.param("slices", "it took more than 512 MiB of memory", marks=pytest.mark.slow),
         ("list methods of long lists", "more than 4,000,000 steps"),
     ],
 )
@@ -174,9 +174,16 @@ def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "steps", "said"),
     [
-        ("explodes", [replace({"String": "@"}, "@" * 300)] * 5, "memory|process ended|s of computing"),
+        pytest.param(
+            "explodes",
+            [replace({"String": "@"}, "@" * 300)] * 5,
+            "memory|process ended|s of computing",
+            marks=pytest.mark.slow,
+        ),
         ("panics", [replace({"Regex": "(@+@+)+!"}, "x")], "its process ended with status 1: .*retry-limit"),
-        ("takes long", [replace({"String": "@"}, "@ " * 300)] * 2, "s of computing"),
+        pytest.param(
+            "takes long", [replace({"String": "@"}, "@ " * 300)] * 2, "s of computing", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_row_that_the_tokenizer_does_not_survive_is_a_dead_letter(

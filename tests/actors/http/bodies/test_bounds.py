@@ -15,6 +15,7 @@ from actors.http.bodies.bounds import BODY_PATHS, BodyBounds
 from actors.http.limits import Limits
 from actors.http.security import ApiKeys
 from actors.online.local import LocalModel
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.raw_http import PATIENCE_S, connection, error_of, head, status_of, until_closed
 from tests.helpers.actors.serving import served, serving
 
@@ -99,7 +100,7 @@ def test_the_whole_answer_reaches_a_client_that_sends_all_of_its_body_first(pati
     """Had the connection been closed under it, it would see a reset."""
     response = httpx.request("GET", f"{patient}/health", content=b"x" * MEGABYTES, timeout=60)
     assert response.json() == {"status": "ok"}
-    refused = httpx.post(f"{patient}/v1/completions", content=b"x" * MEGABYTES, timeout=60)
+    refused = plain_http.post(f"{patient}/v1/completions", content=b"x" * MEGABYTES, timeout=60)
     assert refused.json()["error"]["code"] == "missing_api_key"
 
 
@@ -184,7 +185,7 @@ def test_bodies_that_are_being_read_have_a_bound_together(causal_path: Path, cau
 
         def ask() -> httpx.Response:
             headers = {"content-type": "application/json"}
-            return httpx.post(f"{address}/v1/completions", content=PROMPT, headers=headers, timeout=60)
+            return plain_http.post(f"{address}/v1/completions", content=PROMPT, headers=headers, timeout=60)
 
         with ExitStack() as stack:
             for _ in range(20):

@@ -11,6 +11,7 @@ import torch
 from actors.http.limits import Limits
 from actors.online.local import LocalModel
 from models import Scorer
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import served, serving
 
 CONTEXT, CONTINUATION = [5, 6, 7, 8], [9, 10, 11]
@@ -23,7 +24,9 @@ def address(causal_path: Path, causal: LocalModel) -> Iterator[str]:
 
 
 def completion(address: str, **body: Any) -> dict[str, Any]:
-    response = httpx.post(f"{address}/v1/completions", json={"model": "tiny", "temperature": 0, **body}, timeout=60)
+    response = plain_http.post(
+        f"{address}/v1/completions", json={"model": "tiny", "temperature": 0, **body}, timeout=60
+    )
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -61,7 +64,7 @@ def test_a_streamed_echo_is_the_whole_one(address: str) -> None:
     body = {"prompt": "Hello world", "max_tokens": 4, "logprobs": 1, "echo": True}
     whole = completion(address, **body)["choices"][0]
     text, tokens, offsets = "", [], []
-    with httpx.stream(
+    with plain_http.stream(
         "POST", f"{address}/v1/completions", json={"model": "tiny", "temperature": 0, **body, "stream": True}
     ) as response:
         for choice in choices(response):
@@ -91,7 +94,7 @@ def test_more_log_probabilities_of_prompts_than_there_may_be_are_refused(causal_
     with serving([served("tiny", causal_path, causal)], limits=Limits(max_prompt_logprobs=24)) as address:
         body = {"model": "tiny", "prompt": [CONTEXT, CONTEXT], "echo": True, "max_tokens": 0}
         statuses = [
-            httpx.post(f"{address}/v1/completions", json={**body, "logprobs": num}, timeout=60).status_code
+            plain_http.post(f"{address}/v1/completions", json={**body, "logprobs": num}, timeout=60).status_code
             for num in (2, 3)
         ]
     assert statuses == [200, 400]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -14,6 +13,7 @@ from models import Scorer
 from models.config.model_config import ModelConfig
 from models.tasks.embedding import embedding_of
 from models.text.tokenizer import Tokenizer
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import load, served, serving
 from tests.helpers.models.sentence_checkpoints import QUERY_PROMPT, add_modules, dense, new_pooling, without_template
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
@@ -98,7 +98,7 @@ def test_dimensions_are_the_first_and_of_length_one_where_vectors_are(
 
 
 def refused(client: openai.OpenAI, **body: Any) -> dict[str, Any]:
-    response = httpx.post(f"{client.base_url}embeddings", json={"model": "dense", "input": "Hello", **body})
+    response = plain_http.post(f"{client.base_url}embeddings", json={"model": "dense", "input": "Hello", **body})
     assert response.status_code == 400, response.text
     error: dict[str, Any] = response.json()["error"]
     return error

@@ -30,6 +30,7 @@ from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.spans import SpansTask
 from pipelines.unit_steps.finish import finish
 from pipelines.unit_steps.prepare import Preparer
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import load, served, serving
 from tests.helpers.close import close_to
 from tests.helpers.odd_texts import odd_texts
@@ -252,7 +253,7 @@ def test_five_hundred_odd_texts_have_the_answers_of_a_job(
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{address}/v1/{path}", json=body, timeout=60)
+    return plain_http.post(f"{address}/v1/{path}", json=body, timeout=60)
 
 
 def test_classes_of_a_head_are_those_of_a_job(address: str, classifier_path: Path) -> None:

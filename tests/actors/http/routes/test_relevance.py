@@ -15,7 +15,9 @@ from models.config.model_config import ModelConfig
 from models.tasks.rerank import Pair, reranking_of
 from models.text.tokenizer import Tokenizer
 from tests.actors.conftest import MAX_MODEL_LEN
+from tests.helpers.actors import plain_http
 from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.matrix import first_quick
 from tests.helpers.models import tiny_tokenizers
 from tests.helpers.models.sentence_checkpoints import RERANKER_TEMPLATE, add_modules
 from tests.helpers.tiny_checkpoints import save_checkpoint
@@ -50,7 +52,7 @@ def address(folders: dict[str, Path]) -> Iterator[str]:
 
 
 def post(address: str, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{address}/{path}", json=body, timeout=60)
+    return plain_http.post(f"{address}/{path}", json=body, timeout=60)
 
 
 def expected(folder: Path, pairs: list[tuple[str, str]], instruction: str | None = None) -> list[float]:
@@ -63,7 +65,7 @@ def expected(folder: Path, pairs: list[tuple[str, str]], instruction: str | None
     return found
 
 
-@pytest.mark.parametrize("path", ["v1/rerank", "v2/rerank", "rerank"])
+@pytest.mark.parametrize("path", first_quick(["v1/rerank", "v2/rerank", "rerank"]))
 @pytest.mark.parametrize("name", ["qwen3", "pair", "chat"])
 def test_documents_come_in_the_order_of_their_scores(
     address: str, folders: dict[str, Path], name: str, path: str
@@ -121,7 +123,7 @@ def test_tokens_of_all_pairs_are_counted(address: str, folders: dict[str, Path])
     num_tokens = sum(map(len, tokenizer.encode_pairs([QUERY] * 2, ["a", "b c"])))
     usage = post(address, "v1/rerank", model="pair", query=QUERY, documents=["a", "b c"]).json()["usage"]
     assert usage == {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-    metrics = httpx.get(f"{address}/metrics").text
+    metrics = plain_http.get(f"{address}/metrics").text
     assert 'endpoint="/v1/rerank",model="pair"' in metrics
 
 

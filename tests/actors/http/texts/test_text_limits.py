@@ -52,6 +52,16 @@ def chat_model(causal_path: Path, causal: LocalModel, tmp_path: Path) -> ServedM
     return served("m", folder, causal)
 
 
+@pytest.fixture(scope="module")
+def unread(causal_path: Path, causal: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    """A model for which nothing could be read: its processes have ended."""
+    folder = shutil.copytree(causal_path, tmp_path_factory.mktemp("unread") / "chat")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    model = served("m", folder, causal)
+    model.texts.close()
+    return model
+
+
 def answers(model: ServedModel, path: str, *bodies: dict[str, Any]) -> list[tuple[int, Any]]:
     async def asked() -> list[tuple[int, Any]]:
         async with client_of([model]) as client:
@@ -70,10 +80,9 @@ async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> ht
 
 @pytest.mark.parametrize(("path", "body", "param"), TOO_MUCH)
 def test_more_characters_than_could_fit_are_refused_unread(
-    chat_model: ServedModel, path: str, body: dict[str, Any], param: str
+    unread: ServedModel, path: str, body: dict[str, Any], param: str
 ) -> None:
-    chat_model.texts.close()  # nothing could be read
-    [(status, answer)] = answers(chat_model, path, {"model": "m", **body})
+    [(status, answer)] = answers(unread, path, {"model": "m", **body})
     assert (status, answer["error"]["param"]) == (400, param)
     assert answer["error"]["code"] == "context_length_exceeded"
     assert "characters; at most 32768 are possible" in answer["error"]["message"]

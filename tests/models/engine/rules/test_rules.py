@@ -27,7 +27,7 @@ from models.engine.rules.table import PARAMETERS
 from models.engine.sampling.sampler import SamplingRow, sample
 from models.engine.scheduling.plan import Admission
 from models.errors import ParameterError
-from tests.helpers.matrix import first_of_each
+from tests.helpers.matrix import first_quick
 from tests.helpers.models.near_ties import NEAR_TIE
 from tests.helpers.models.tiny_engine import OVERLAPS, SHARP, blocks, prompts, tokens
 from tests.helpers.models.warm_shards import WarmShards
@@ -170,9 +170,7 @@ def asked() -> list[SamplingParams]:
 @pytest.mark.parametrize("overlap", list(OVERLAPS))
 @pytest.mark.parametrize(
     "options",
-    first_of_each(
-        [{}, {"max_num_batched_tokens": 16}, {"max_num_seqs": 3}, blocks(12, 16)], kind=lambda options: "any"
-    ),
+    first_quick([{}, {"max_num_batched_tokens": 16}, {"max_num_seqs": 3}, blocks(12, 16)]),
 )
 def test_greedy_tokens_of_a_batch_of_rules_are_those_of_transformers(
     folder: Path, options: dict[str, Any], overlap: str
@@ -293,6 +291,7 @@ def test_parameters_stay_through_copies_and_processes() -> None:
     assert other.changed(frequency_penalty=0.5).values()["presence_penalty"] == 1.0
 
 
+@pytest.mark.slow
 def test_rules_over_shards_are_those_over_one_rank(tiny_checkpoint: CheckpointMaker) -> None:
     """Each by itself and all together, greedy and drawn, with fewer slots than requests."""
     model = tiny_checkpoint(num_attention_heads=4, **SHARP)

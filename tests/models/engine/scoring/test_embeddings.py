@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from models import Scorer
 from models.errors import CheckpointError, RequestError
+from tests.helpers.matrix import first_quick
 from tests.helpers.tiny_families import FAMILIES
 from tests.models.conftest import CheckpointMaker
 from tests.models.networks.test_parity import ragged
@@ -33,7 +34,7 @@ def published_as_embedding(folder: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("normalize", first_quick([True, False]))
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
 def test_vectors_are_pooled_hidden_states(
     family_checkpoint: CheckpointMaker, family: str, pooling: Any, normalize: bool

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from models import Scorer
 from models.engine.scoring.prefix_tree import GRID, PrefixNode, prefix_tree_of
 from models.loading.load import LoadedModel, load_model
+from tests.helpers.matrix import first_quick
 from tests.helpers.models.tiny_engine import prompts
 from tests.helpers.tiny_families import FAMILIES, LONGROPE
 from tests.models.conftest import CheckpointMaker
@@ -75,7 +76,7 @@ def alone(loaded: LoadedModel, sequences: Sequence[Sequence[int]], labels: Seque
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *list(VARIATIONS)[:2]])
-@pytest.mark.parametrize("budget", [48, 1024])
+@pytest.mark.parametrize("budget", first_quick([48, 1024]))
 def test_label_scores_behind_shared_beginnings_are_those_of_each_pair_alone(
     family_checkpoint: CheckpointMaker, name: str, budget: int
 ) -> None:
@@ -109,7 +110,7 @@ def test_label_scores_behind_a_shared_beginning_are_those_of_transformers(
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-@pytest.mark.parametrize("name", ["qwen3", "zamba2"])
+@pytest.mark.parametrize("name", first_quick(["qwen3", "zamba2"]))
 def test_calls_of_any_kind_in_any_order_find_what_is_found_without_a_cache(
     family_checkpoint: CheckpointMaker, name: str, data: st.DataObject
 ) -> None:
@@ -151,7 +152,7 @@ def test_what_waits_has_its_room_when_the_next_family_begins(
 
 
 @pytest.mark.parametrize("name", ["qwen3", "zamba2", "a window"])
-@pytest.mark.parametrize("num_skipped", [0, 5, 70])
+@pytest.mark.parametrize("num_skipped", first_quick([5, 0, 70]))
 @pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
 def test_pooled_states_behind_shared_beginnings_are_those_of_whole_sequences(
     family_checkpoint: CheckpointMaker, name: str, num_skipped: int, pooling: Any
@@ -290,6 +291,7 @@ def test_a_common_beginning_and_those_beneath_it_are_found() -> None:
     assert lengths == [[512, 912]] * 6
 
 
+@pytest.mark.slow
 def test_shards_share_as_one_rank(family_checkpoint: CheckpointMaker) -> None:
     from tests.helpers.models.warm_shards import WarmShards
 
