@@ -169,6 +169,7 @@ def test_a_tool_is_run_where_it_is_said_to_be(name: str, file: str, words: str) 
     assert words in (ROOT / file).read_text()
 
 
+@pytest.mark.slow
 def test_no_oracle_is_loaded_by_any_module() -> None:
     """All modules of the four packages imported into one process: none brings another implementation of a network."""
     modules = [

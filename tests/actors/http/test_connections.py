@@ -92,6 +92,7 @@ def test_a_head_over_the_limit_is_closed(address: str) -> None:
     assert b"200 OK" not in answer
 
 
+@pytest.mark.slow
 def test_an_answer_and_a_body_may_take_longer_than_a_head(address: str) -> None:
     with connection(address) as found:
         found.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na")
@@ -100,6 +101,7 @@ def test_an_answer_and_a_body_may_take_longer_than_a_head(address: str) -> None:
         assert until_closed(found).endswith(b"ok")
 
 
+@pytest.mark.slow
 def test_two_requests_in_one_piece_are_both_answered(address: str) -> None:
     with connection(address) as found:
         found.sendall(REQUEST.replace(b"GET /", b"GET /slow") + REQUEST)

@@ -129,6 +129,7 @@ def test_a_job_is_not_disturbed_by_requests_that_are_given_up(
     assert_same([found[str(index)] for index in range(len(job()))], alone)
 
 
+@pytest.mark.slow
 def test_two_shards_give_what_one_gives(zamba2_checkpoint: Callable[..., Path], alone: list[Output]) -> None:
     with Engine.from_pretrained(zamba2_checkpoint(), tensor_parallel_size=2, cache_bytes=2**22) as engine:
         for _ in range(2):

@@ -66,6 +66,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_group_starts_beside_a_port_scanner_and_listens_on_the_loopback_only(
     folder: Path, expected: list[list[int]]
 ) -> None:

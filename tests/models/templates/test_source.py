@@ -51,6 +51,8 @@ LARGE = {
     "a hexadecimal number": "{{ 0x" + "f" * 10_000 + " }}",
 }
 
+LONG_TO_MAKE = ("scopes said again and again", "names said again and again", "too many words")
+
 CHAT = BudgetedEnvironment(filters={})
 
 
@@ -112,7 +114,7 @@ def test_compiling_any_template_is_harmless(source: str) -> None:
     assert peak_bytes < MAX_BYTES
 
 
-@pytest.mark.parametrize("name", first_of_each(LARGE, kind=lambda name: name.split()[-1]))
+@pytest.mark.parametrize("name", first_of_each(LARGE, kind=lambda name: name in LONG_TO_MAKE or name))
 def test_a_template_that_is_too_large_is_refused_before_it_costs_much(name: str) -> None:
     seconds, peak_bytes = taken(lambda: refused(LARGE[name]))
     assert seconds < 3 * MAX_S

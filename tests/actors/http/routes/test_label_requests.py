@@ -129,6 +129,23 @@ def test_scores_are_those_without_the_mean_after_texts_that_say_nothing(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["input", "prompt"])
+def test_a_label_that_spells_a_special_token_is_scored_as_text(
+    client: httpx.Client, causal_path: Path, form: str
+) -> None:
+    tokenizer, scorer = Tokenizer.from_pretrained(causal_path), Scorer.from_pretrained(causal_path, dtype="float32")
+    labels = [" <|im_end|>", " <|im_end|> or not"]
+    label_ids = [encoding.ids for encoding in tokenizer.encode_with_offsets(labels)]  # special strings stay text
+    prompt = "Text: Hello\nCategory:"
+    stop = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]  # one begins the other
+    found = scorer.score_labels([tokenizer.encode(prompt)], [[*ids, *stop] for ids in label_ids]).double()
+    body = {"input": "Hello"} if form == "input" else {"prompt": prompt}
+    names = [label.strip() for label in labels]
+    texts = dict(zip(names, labels, strict=True))
+    scores = ask(client, model="causal", labels=names, label_texts=texts, **body)["data"][0]["scores"]
+    np.testing.assert_allclose(list(scores.values()), found.softmax(dim=1)[0].numpy(), atol=1e-5)
+
+
 def test_a_prior_is_found_once_for_all_that_ask_the_same(client: httpx.Client, calls: list[int]) -> None:
     form = {**ASKED, "calibrate": "prior", "question": "Which of these?"}
     first = ask(client, **form, input="One.")
