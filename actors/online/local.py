@@ -142,8 +142,10 @@ class LocalModel:
         """Neighbouring sequences that are computed in one turn, with the labels behind each; what one has computed once with
         the one before counts once."""
         first = num_tokens = 0
+        different = {id(own): own for own in labels}  # most prompts have the very same
+        num_more_of = {key: num_computed(own) for key, own in different.items()}
         for place, ids in enumerate(token_ids):
-            num_alone = len(ids) + (num_computed(labels[place]) if labels else 0)
+            num_alone = len(ids) + (num_more_of[id(labels[place])] if labels else 0)
             is_shared = place > first and self._scorer.shares_beginnings
             num_more = num_alone - (num_shared(token_ids[place - 1], ids) if is_shared else 0)
             if place > first and num_tokens + num_more > self._max_pass_tokens:

@@ -71,7 +71,7 @@ async def encode_asked(
     shared = (question, found.num_dropped, most)
     for piece in pieces(texts, around_bytes=_num_bytes_around(question)):
         prompts += await served.texts.run("text", label_work.encode_label_prompts, piece, *shared, param="input")
-        check_all_tokens(prompts, [found.token_ids] * len(prompts), limits, param="input")
+        check_all_tokens(prompts, num_computed(found.token_ids) * len(prompts), limits, param="input")
     check_lengths(prompts, served.card.facts.max_model_len - longest_of(found.token_ids))
     return EncodedLabels(prompts=prompts, labels=[found.token_ids] * len(prompts))
 
@@ -99,27 +99,31 @@ def check_chars_of_labels(own: OwnLabels, most: int) -> None:
     check_all_chars([*own.label_texts.values()], most, param="label_texts")
 
 
-def check_all_tokens(prompts: Sequence[Int32Array], labels: Sequence[LabelIds], limits: Limits, *, param: str) -> None:
-    """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind each."""
-    total = sum(map(len, prompts)) + sum(map(num_computed, labels))
+def check_all_tokens(prompts: Sequence[Int32Array], num_of_labels: int, limits: Limits, *, param: str) -> None:
+    """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind all of them."""
+    total = sum(map(len, prompts)) + num_of_labels
     if total > limits.max_request_tokens:
         raise too_long(f"all of {param} with its labels has", total, limits.max_request_tokens, param)
 
 
-def _chars_around(question: LabelQuestion) -> dict[str, int]:
-    """Characters around each text, by the key of the request that brings them. Examples are asked the same question."""
-    num_asked = len(question.question or "")
+def _texts_around(question: LabelQuestion) -> dict[str, list[str]]:
+    """What stands around each text, by the key of the request that brings it. Examples are asked the same question."""
+    asked, label_texts = question.question or "", question.own.label_texts
     return {
-        "question": num_asked,
-        "labels": sum(len(label) + len(text) for label, text in question.descriptions.items()),
-        "examples": sum(num_asked + len(each.text) + len(each.label) for each in question.examples),
+        "question": [asked],
+        "labels": [text for pair in question.descriptions.items() for text in pair],
+        "examples": [
+            text for each in question.examples for text in (asked, each.text, label_texts.get(each.label, each.label))
+        ],
     }
 
 
 def _num_bytes_around(question: LabelQuestion) -> int:
-    texts = [question.question or "", *question.descriptions.values()]
-    examples = [question.question or "", *(text for each in question.examples for text in (each.text, each.label))]
-    return sum(map(num_utf8_bytes, [*texts, *examples]))
+    return sum(num_utf8_bytes(text) for texts in _texts_around(question).values() for text in texts)
+
+
+def _chars_around(question: LabelQuestion) -> dict[str, int]:
+    return {param: sum(map(len, texts)) for param, texts in _texts_around(question).items()}
 
 
 def _check_chars_around(question: LabelQuestion, most: int) -> None:

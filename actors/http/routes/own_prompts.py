@@ -20,6 +20,7 @@ from actors.http.served import ServedModel
 from actors.http.texts import label_work
 from actors.http.texts.label_work import LabelledPrompt, OwnLabels
 from models.errors import RequestError
+from models.tasks.label_tokens import num_computed
 
 MAX_PAIRS: Final = 1 << 15
 """Of a prompt and a label: prompts that end differently have the tokens of each label looked for behind each of them."""
@@ -43,7 +44,7 @@ async def encode_prompts(prompts: Sequence[str], own: OwnLabels, served: ServedM
     shared = (own, served.card.facts.eos_token_ids, most)
     for piece in pieces(prompts, around_bytes=_num_bytes_of(own)):
         found += await run_about(served, "prompt", label_work.encode_own_prompts, piece, *shared)
-        check_all_tokens([one.token_ids for one in found], [one.labels for one in found], limits, param="prompt")
+        _check_all(found, limits, param="prompt")
     return _fitting(found, served, [f"prompt[{index}]" for index in range(len(found))], param="prompt")
 
 
@@ -67,7 +68,7 @@ async def encode_conversation(
         found = await chat_work(messages, served, variables, label_work.encode_labelled_messages, *arguments)
     except RequestError as error:
         raise ApiError(400, f"messages: {error}", param="messages") from error
-    check_all_tokens([found.token_ids], [found.labels], limits, param="messages")
+    _check_all([found], limits, param="messages")
     return _fitting([found], served, ["messages"], param="messages")
 
 
@@ -75,6 +76,11 @@ def _check_num_pairs(num_prompts: int, num_labels: int) -> None:
     if num_prompts * num_labels > MAX_PAIRS:
         found = f"{num_prompts} prompts to {num_labels} labels are {num_prompts * num_labels} pairs"
         raise ApiError(400, f"prompt: {found}; at most {MAX_PAIRS} are possible: send fewer at once", param="prompt")
+
+
+def _check_all(found: Sequence[LabelledPrompt], limits: Limits, *, param: str) -> None:
+    num_of_labels = sum(num_computed(one.labels) for one in found)
+    check_all_tokens([one.token_ids for one in found], num_of_labels, limits, param=param)
 
 
 def _fitting(
