@@ -4,9 +4,11 @@
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from actors.work import ReplicaOptions
 from models.checkpoint.found import FoundCheckpoint, Parts
@@ -96,9 +98,21 @@ class MaxFailed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Escalation:
+    """A further step of a cascade: rows that the step before gave no answer, or one with a score under `below`, go to this model on
+    engines of its own. `below` None: the bound is still to be found."""
+
+    below: float | None
+    model: ModelSpec
+    engine: EngineSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One run, whole. `unit_rows` None is auto; `limit` is the most rows to take from the corpus
     (None: all).
+
+    With a `cascade` the rows go to `model` first, on the engines of `engine`, and from step to step.
 
     `date` is the one that chat templates take for today. None: the day on which the run was
     planned, which its record keeps, so that a run that goes on tomorrow goes on with the same
@@ -120,6 +134,32 @@ class Job:
     limit: int | None = None
     date: dt.date | None = None
     truth: str | None = None
+    cascade: tuple[Escalation, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Self, ...]:
+        """The job of each model alone, in the order in which rows go through them; the job itself if it has one."""
+        if not self.cascade:
+            return (self,)
+        others = (replace(self, model=each.model, engine=each.engine, cascade=()) for each in self.cascade)
+        return (replace(self, cascade=()), *others)
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The score under which rows go on from each step but the last."""
+        found = tuple(each.below for each in self.cascade if each.below is not None)
+        assert len(found) == len(self.cascade), "a spec whose bounds are still to be found is not run"
+        return found
+
+    @property
+    def engines(self) -> tuple[EngineSpec, ...]:
+        """The engines of each step."""
+        return (self.engine, *(each.engine for each in self.cascade))
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """What each step's model is called in results."""
+        return model_names([self.model.path, *(each.model.path for each in self.cascade)])
 
     @property
     def now(self) -> dt.datetime | None:
@@ -129,3 +169,14 @@ class Job:
     def dated(self, today: dt.date | None) -> Self:
         """The same job with a date: its own, or this one."""
         return self if self.date is not None else replace(self, date=today)
+
+
+def model_names(paths: Sequence[str]) -> tuple[str, ...]:
+    """The last part of each path or URL; one that another step's model has already, with the step's number (from 1) behind it."""
+    names: list[str] = []
+    for number, path in enumerate(paths, 1):
+        name = PurePosixPath(urlsplit(path).path if "://" in path else path).name or "model"
+        while name in names:
+            name = f"{name}-{number}"
+        names.append(name)
+    return tuple(names)

@@ -4,37 +4,62 @@
         ...                                                # what takes time as well
         opened = opening.finish()
 
-That is done once, by the check of a job before it runs, or by the run itself.
+That is done once, by the check of a job before it runs, or by the run itself. A cascade has several checkpoints, and a process for each.
 """
 
 import contextlib
 import datetime as dt
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from models.checkpoint.found import FoundCheckpoint
 from models.config.model_config import ModelConfig
+from pipelines.errors import TaskError
 from pipelines.job import Job
+from pipelines.unit_steps.found_model import FoundModel
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.unit_steps.isolated_work import FittedTask
+from pipelines.unit_steps.steps_alike import check_steps
 from pipelines.units.listing import Sources, find_sources
 from pipelines.units.overlap import check_apart
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedModel:
+    """A model that rows go to, and the task on it."""
+
+    found: FoundModel
+    fitted: FittedTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedJob:
     """What the driver and the workers know before anything is planned; the engines alone load the checkpoint's weights.
 
-    `job` has the version of its checkpoint, and the date that it was given, or none: that is part of what tells two runs apart.
-    `date` is what chat templates take for today all the same. `checkpoint` is where its description is, `config` what that says.
+    `job` has the versions of its checkpoints, and the date that it was given, or none: that is part of what tells two runs apart.
+    `date` is what chat templates take for today all the same. `models` has one for each step of a cascade, and one without.
     """
 
     job: Job
     date: dt.date | None
-    checkpoint: FoundCheckpoint
-    config: ModelConfig
-    fitted: FittedTask
+    models: tuple[OpenedModel, ...]
     sources: Sources
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model that all rows go to."""
+        return self.models[0].found.config
+
+    @property
+    def fitted(self) -> FittedTask:
+        """On the model that all rows go to."""
+        return self.models[0].fitted
+
+    @property
+    def checkpoints(self) -> tuple[FoundCheckpoint, ...]:
+        return tuple(model.found.checkpoint for model in self.models)
 
     @property
     def dated_job(self) -> Job:
@@ -45,9 +70,11 @@ class OpenedJob:
         """The same job on another date."""
         if date == self.date:
             return self
-        dated = replace(self.job, date=date)
-        with contextlib.closing(IsolatedPreparer(dated, self.checkpoint.folder, self.config)) as preparer:
-            return replace(self, date=date, fitted=preparer.fitted)
+        models = []
+        for step, model in zip(replace(self.job, date=date).steps, self.models, strict=True):
+            with contextlib.closing(model.found.preparer(step)) as preparer:
+                models.append(replace(model, fitted=preparer.fitted))
+        return replace(self, date=date, models=tuple(models))
 
 
 class Opening(Protocol):
@@ -68,14 +95,14 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOpening:
-    """An opening whose input is listed, and whose `preparer` reads the tokenizer; `job` and `date` are those of `OpenedJob`."""
+    """An opening whose input is listed, and whose `preparers` read the tokenizers; `job` and `date` are those of `OpenedJob`, `found` and
+    `preparers` have one for each of its models."""
 
     job: Job
     date: dt.date | None
-    checkpoint: FoundCheckpoint
-    config: ModelConfig
+    found: tuple[FoundModel, ...]
     sources: Sources
-    preparer: IsolatedPreparer
+    preparers: tuple[IsolatedPreparer, ...]
 
     @classmethod
     def of(cls, job: Job, today: dt.date | None) -> Self:
@@ -83,46 +110,54 @@ class JobOpening:
 
         Raises:
             PlanError: the output is within the input, or there is no input.
-            ModelError: the checkpoint cannot be used.
+            ModelError: a checkpoint cannot be used.
         """
         check_apart(job.input, job.output)
         sources = find_sources(job.input)
-        checkpoint = job.model.find("description")
-        config = ModelConfig.from_pretrained(checkpoint.folder)
-        pinned = pinned_to(job, checkpoint)
+        found = tuple(map(FoundModel.of, job.steps))
+        pinned = pinned_to(job, [model.checkpoint for model in found])
         dated = pinned.dated(today)
-        return cls(
-            job=pinned,
-            date=dated.date,
-            checkpoint=checkpoint,
-            config=config,
-            sources=sources,
-            preparer=IsolatedPreparer(dated, checkpoint.folder, config),
-        )
+        preparers = tuple(model.preparer(step) for step, model in zip(dated.steps, found, strict=True))
+        return cls(job=pinned, date=dated.date, found=found, sources=sources, preparers=preparers)
 
     def is_settled(self, timeout_s: float) -> bool:
-        return self.preparer.is_settled(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        return all(preparer.is_settled(max(0.0, deadline - time.monotonic())) for preparer in self.preparers)
 
     def finish(self) -> OpenedJob:
-        """Waits for the tokenizer, and fits the task to it.
+        """Waits for the tokenizers, and fits the task to each.
 
         Raises:
-            TokenizerError: the tokenizer cannot be used.
-            TaskError: the task cannot be run on this checkpoint.
+            TokenizerError: a tokenizer cannot be used.
+            TaskError: the task cannot be run on a checkpoint, or its answers on them are not alike.
         """
-        return OpenedJob(
-            job=self.job,
-            date=self.date,
-            checkpoint=self.checkpoint,
-            config=self.config,
-            fitted=self.preparer.fitted,
-            sources=self.sources,
-        )
+        models = []
+        for number, (found, preparer) in enumerate(zip(self.found, self.preparers, strict=True)):
+            with _at_step(self.job, number):
+                models.append(OpenedModel(found=found, fitted=preparer.fitted))
+        check_steps(self.job, [model.fitted.facts for model in models])
+        return OpenedJob(job=self.job, date=self.date, models=tuple(models), sources=self.sources)
 
     def close(self) -> None:
-        self.preparer.close()
+        for preparer in self.preparers:
+            preparer.close()
 
 
-def pinned_to(job: Job, checkpoint: FoundCheckpoint) -> Job:
-    """The job with the version of its checkpoint that was found."""
-    return replace(job, model=replace(job.model, version=checkpoint.version))
+@contextlib.contextmanager
+def _at_step(job: Job, number: int) -> Iterator[None]:
+    """An error at a key of `model` is at that key of the cascade's step `number`."""
+    try:
+        yield
+    except TaskError as error:
+        if not (job.cascade and error.place.startswith("model.")):
+            raise
+        raise TaskError(f"cascade[{number}].{error.place}", error.message) from error
+
+
+def pinned_to(job: Job, checkpoints: Sequence[FoundCheckpoint]) -> Job:
+    """The job with the versions of its checkpoints that were found."""
+    first, *others = (
+        replace(step.model, version=checkpoint.version) for step, checkpoint in zip(job.steps, checkpoints, strict=True)
+    )
+    cascade = tuple(replace(each, model=model) for each, model in zip(job.cascade, others, strict=True))
+    return replace(job, model=first, cascade=cascade)

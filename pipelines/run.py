@@ -94,7 +94,7 @@ class Driver:
     def run(self, address: str | None) -> RunSummary:
         """The whole run; see `run`."""
         with interrupts(self._last_resort) as take_signals:
-            cluster = RunCluster(self._job.engine, address, self._last_resort, take_signals)
+            cluster = RunCluster(self._job.engines, address, self._last_resort, take_signals)
             try:
                 with contextlib.closing(cluster):
                     ending = self._run(cluster)
@@ -111,7 +111,7 @@ class Driver:
         opened = self._open(cluster)
         self._show(Progress(phase="planning", passed_over=opened.sources.passed_over))
         opened = replace(opened, sources=replace(opened.sources, files=with_digests(opened.sources.files)))
-        fingerprint = fingerprint_of(opened.job, opened.sources.files, opened.checkpoint)
+        fingerprint = fingerprint_of(opened.job, opened.sources.files, opened.checkpoints)
         cluster.check()
         with (
             Ledger.open(opened.job, fingerprint) as ledger,
@@ -149,16 +149,16 @@ class Driver:
                 return ending
         computation = Computation(opened=opened, ledger=ledger, make_engine=self._make_engine, show=self._show)
         connection = cluster.connect()
-        with computation.engines(connection.room, tally) as engines:
+        with computation.engines(connection.rooms, tally) as fleets:
             if tally is None:
-                speed = partial(computation.rows_per_s, connection, engines)
-                ask_trial = partial(computation.ask_trial, connection, engines)
+                speed = partial(computation.rows_per_s, connection, fleets)
+                ask_trial = partial(computation.ask_trial, connection, fleets)
                 try:
-                    write_plan(opened, ledger, connection.room, speed, ask_trial, self._show)
+                    write_plan(opened, ledger, connection.rooms, speed, ask_trial, self._show)
                 except EngineError as error:
                     return Ending(exit_status=1, message=str(error))
                 tally = self._take_stock(ledger)
-            return computation.compute(tally, connection, engines)
+            return computation.compute(tally, connection, fleets)
 
     def _take_stock(self, ledger: Ledger) -> Tally:
         """Counts what earlier runs have committed."""

@@ -39,7 +39,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
         preparer=found.preparer,
         sources=found.opened.sources,
     )
-    with closing(found.preparer), placed_errors(loaded), planning_place(loaded.job.engine, address) as place:
-        estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.room)
+    with closing(found), placed_errors(loaded), planning_place(loaded.job.engines, address) as place:
+        estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.rooms[0])
     typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores, caution=found.caution_of_bits))
     return 0

@@ -141,7 +141,7 @@ def run_demo(
     open_workplace(out, marker, corpus)
     console.print(f"{len(corpus.tickets):,} made-up support tickets, with some bad rows: {out / CORPUS}", markup=False)
     outcomes = []
-    with connected(EngineSpec(), address):
+    with connected([EngineSpec()], address):
         for job in JOBS:
             console.print(f"{job.name}: {job.task} with the {job.checkpoint} checkpoint from {job.format}")
             spec = _load(job, out)

@@ -6,16 +6,25 @@ directory in which the command is started, not to the spec's own folder.
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Union
+from typing import Annotated, Any, ClassVar, Final, Union
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import SpecError, shown
 from jobs.spec.batch import batch_problems, is_batch, no_task
+from jobs.spec.cascade import (
+    StepYaml,
+    bound_problems,
+    cascade_problems,
+    engine_problems,
+    is_cascade,
+    no_model,
+    steps_of,
+)
 from jobs.spec.dedup import dedup_problems
 from jobs.spec.engine import EngineYaml
 from jobs.spec.errors import problems_of
@@ -27,7 +36,7 @@ from jobs.spec.templates import TaskTemplates
 from jobs.spec.truth import truth_columns, truth_problems
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.input_formats.table import FORMATS, format_names
-from pipelines.job import InputSpec, Job, MaxFailed, OutputFormat, OutputSpec
+from pipelines.job import EngineSpec, Escalation, InputSpec, Job, MaxFailed, ModelSpec, OutputFormat, OutputSpec
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.batch import BatchTask
 from pipelines.tasks.kinds import KINDS
@@ -47,7 +56,17 @@ class LoadedSpec:
     cluster: str | None
 
 
-def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = None) -> LoadedSpec:
+Check = Callable[[Job, Places], list[str]]
+
+EVERYWHERE: Final[tuple[Check, ...]] = (batch_problems, cascade_problems, truth_problems, dedup_problems)
+"""What is checked of a job whatever is done with it."""
+TO_RUN: Final = (*EVERYWHERE, bound_problems)
+"""What is checked of a job that is to be run, or planned."""
+
+
+def load_spec(
+    path: Path, *, overrides: Sequence[str] = (), limit: int | None = None, checks: Sequence[Check] = TO_RUN
+) -> LoadedSpec:
     """Reads a job spec, applies `--set` overrides, checks everything that needs neither the model nor the input.
 
     Raises:
@@ -55,19 +74,17 @@ def load_spec(path: Path, *, overrides: Sequence[str] = (), limit: int | None = 
     """
     document = read_document(path, overrides)
     model = for_batches(JobSpecYaml) if is_batch(document.values) else with_kinds(JobSpecYaml)
+    model = for_cascades(model) if is_cascade(document.values) else model
     try:
         spec = model.model_validate(document.values)
     except ValidationError as error:
         raise SpecError(problems_of(error, model, document)) from error
-    job = spec.to_job(limit)
-    templates = TaskTemplates.of(job.task, document.places)
     places = document.places
-    problems = [
-        *templates.problems,
-        *batch_problems(job, places),
-        *truth_problems(job, places),
-        *dedup_problems(job, places),
-    ]
+    if problems := engine_problems(spec.cascade or (), spec.engine, places):
+        raise SpecError(problems)
+    job = spec.to_job(limit)
+    templates = TaskTemplates.of(job.task, places)
+    problems = [*templates.problems, *(problem for check in checks for problem in check(job, places))]
     if job.engine.online_batched_tokens is not None:
         text = "belongs to a service spec; a job's engines have no online requests"
         problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
@@ -158,6 +175,9 @@ class JobSpecYaml(Strict):
 
     name: Name = Field(description=NAME_TEXT)
     model: ModelYaml = Field(description="a mapping with at least path")
+    cascade: Annotated[list[StepYaml], Field(min_length=2)] | None = Field(
+        None, description="a list of at least two steps, each {model: ..., until: {score: ...}}; default: model alone"
+    )
     task: TaskYaml = Field(description="a mapping with at least kind")
     input: InputYaml = Field(description="a mapping with at least paths")
     output: OutputYaml = Field(description="a mapping with at least path")
@@ -194,13 +214,14 @@ class JobSpecYaml(Strict):
             prefix=self.output.prefix,
             storage_options=self.output.storage_options,
         )
+        model, engine, further = self._models()
         return Job(
             name=self.name,
-            model=self.model.to_model(),
+            model=model,
             task=BatchTask() if self.task is None else self.task.to_task(),
             input=source,
             output=target,
-            engine=self.engine.to_engine(),
+            engine=engine,
             unit_rows=self.unit_rows,
             max_failed=self.max_failed,
             seed=self.seed,
@@ -208,7 +229,14 @@ class JobSpecYaml(Strict):
             limit=limit,
             date=self.date,
             truth=self.report.truth,
+            cascade=further,
         )
+
+    def _models(self) -> tuple[ModelSpec, EngineSpec, tuple[Escalation, ...]]:
+        """The first model, its engines, and what rows go to behind it."""
+        if self.cascade is None:
+            return self.model.to_model(), self.engine.to_engine(), ()
+        return steps_of(self.cascade, self.engine)
 
 
 def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
@@ -221,3 +249,8 @@ def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
 def for_batches(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     """The same without a task: the lines of a batch file say what is asked."""
     return create_model(model.__name__, __base__=model, task=(Annotated[Any, PlainValidator(no_task)], None))
+
+
+def for_cascades(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
+    """The same without a model: each step of the cascade has one."""
+    return create_model(model.__name__, __base__=model, model=(Annotated[Any, PlainValidator(no_model)], None))

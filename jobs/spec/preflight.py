@@ -4,13 +4,13 @@ Reads headers only, in a second or two. Every problem comes with its place in th
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from jobs.errors import SpecError
+from jobs.spec.cascade import engine_base, model_at
 from jobs.spec.job import LoadedSpec
-from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import check_model, problems_at
 from jobs.spec.output_check import check_output
 from jobs.spec.placed_errors import problems_of_input
@@ -24,20 +24,29 @@ from pipelines.opened import JobOpening, OpenedJob, pinned_to
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.finish import result_columns
+from pipelines.unit_steps.found_model import FoundModel
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.listing import SourceFile, Sources, find_sources
 from pipelines.units.overlap import check_apart
 from pipelines.units.scanning import what_is_wrong
 
-MODEL: KeyPath = ("model", "path")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """What was opened on the way, for a plan or a run to go on with; `preparer` is to be closed."""
+    """What was opened on the way, for a plan or a run to go on with; the `preparers` of its models are to be closed."""
 
     opened: OpenedJob
-    preparer: IsolatedPreparer
+    preparers: tuple[IsolatedPreparer, ...]
+
+    def close(self) -> None:
+        """Ends what prepares rows."""
+        for preparer in self.preparers:
+            preparer.close()
+
+    @property
+    def preparer(self) -> IsolatedPreparer:
+        """For the model that all rows go to."""
+        return self.preparers[0]
 
     @property
     def config(self) -> ModelConfig:
@@ -60,13 +69,18 @@ class Preflight:
 
     @property
     def caution_of_bits(self) -> str | None:
-        """What is to be expected of weights in so few bits as the spec asks for, or the checkpoint has."""
-        asked = self.opened.job.model.quantization
-        if asked is None and self.config.quantization is None:
+        """What is to be expected of weights in so few bits as the spec asks for, or a checkpoint has."""
+        asked = [step.model.quantization for step in self.opened.job.steps]
+        configs = [model.found.config for model in self.opened.models]
+        few = [
+            pair for pair in zip(configs, asked, strict=True) if pair[1] is not None or pair[0].quantization is not None
+        ]
+        if not few:
             return None
         from models.loading.small_models import caution_of_four_bits  # imports torch
 
-        return caution_of_four_bits(self.config, asked)
+        cautions = dict.fromkeys(filter(None, (caution_of_four_bits(*pair) for pair in few)))
+        return "; ".join(cautions) or None
 
 
 def check_before_run(spec: LoadedSpec, *, today: dt.date | None = None) -> Preflight:
@@ -103,38 +117,39 @@ class SpecCheck:
             SpecError: something is wrong.
         """
         self._spec, self._on_found = spec, on_found
-        config, checkpoint = check_model(spec.job.model, spec.job.engine, spec.places)
-        job = pinned_to(spec.job, checkpoint)
+        found = tuple(_found_models(spec))
+        job = pinned_to(spec.job, [model.checkpoint for model in found])
         dated = job.dated(today)
-        preparer = IsolatedPreparer(dated, checkpoint.folder, config, max_overruns=MAX_OVERRUNS)
         with ExitStack() as on_error:
-            on_error.callback(preparer.close)
+            preparers = []
+            for step, model in zip(dated.steps, found, strict=True):
+                preparers.append(model.preparer(step, max_overruns=MAX_OVERRUNS))
+                on_error.callback(preparers[-1].close)
             check_output(spec)
             sources, self._seen = _input_of(spec)
             on_error.pop_all()
-        self._opening = JobOpening(
-            job=job, date=dated.date, checkpoint=checkpoint, config=config, sources=sources, preparer=preparer
-        )
+        self._opening = JobOpening(job=job, date=dated.date, found=found, sources=sources, preparers=tuple(preparers))
 
     def is_settled(self, timeout_s: float) -> bool:
         """Waits at most so long for the tokenizer."""
         return self._opening.is_settled(timeout_s)
 
     def found(self) -> Preflight:
-        """Waits for the tokenizer, and fits the task to it.
+        """Waits for the tokenizers, and fits the task to them.
 
         Raises:
-            SpecError: the tokenizer cannot be used, the task does not fit, or two columns of the output have one name.
+            SpecError: a tokenizer cannot be used, the task does not fit, or two columns of the output have one name.
         """
-        preparer, places = self._opening.preparer, self._spec.places
-        with problems_at(places, MODEL):
-            preparer.load()
+        preparers, places = self._opening.preparers, self._spec.places
+        for number, preparer in enumerate(preparers):
+            with problems_at(places, (*model_at(number, places), "path")):
+                preparer.load()
         with problems_at(places, ("task",)):
             opened = self._opening.finish()
         check_result_names(
             self._spec, self._seen, [field.name for field in result_columns(opened.job, opened.fitted.facts)]
         )
-        found = Preflight(opened=opened, preparer=preparer)
+        found = Preflight(opened=opened, preparers=preparers)
         if self._on_found is not None:
             self._on_found(found)
         return found
@@ -150,6 +165,15 @@ class SpecCheck:
     def close(self) -> None:
         """Ends the process that reads the tokenizer."""
         self._opening.close()
+
+
+def _found_models(spec: LoadedSpec) -> Iterator[FoundModel]:
+    """The checkpoint of each step, which can be loaded as the spec says."""
+    places = spec.places
+    for number, step in enumerate(spec.job.steps):
+        base, at = engine_base(number, places), model_at(number, places)
+        config, checkpoint = check_model(step.model, step.engine, places, base=base, model_at=at)
+        yield FoundModel(checkpoint=checkpoint, config=config)
 
 
 def _input_of(spec: LoadedSpec) -> tuple[Sources, "ColumnsSeen"]:

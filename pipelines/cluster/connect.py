@@ -51,16 +51,21 @@ class Room:
     commit_cpus: float
     cluster_cpus: float
 
+    @property
+    def free_cpus(self) -> float:
+        """What the most engines leave of the cluster."""
+        return self.cluster_cpus - self.max_replicas * self.num_shards * self.engine_cpus
+
 
 @contextlib.contextmanager
-def connected(engine: EngineSpec, address: str | None) -> Iterator[Room]:
-    """Connects to a cluster as `joined` does, and finds room on it.
+def connected(engines: Sequence[EngineSpec], address: str | None) -> Iterator[tuple[Room, ...]]:
+    """Connects to a cluster as `joined` does, and finds room on it for the engines of each step.
 
     Raises:
         ClusterError: there is no such cluster, or it is too small for the engines asked for.
     """
-    with joined(address, num_cpus=local_cpus(engine, num_cores())):
-        yield room_on(engine, nodes())
+    with joined(address, num_cpus=local_cpus(engines, num_cores())):
+        yield rooms_on(engines, nodes())
 
 
 @contextlib.contextmanager
@@ -161,10 +166,47 @@ def engine_threads(engine: EngineSpec) -> int:
     return max(1, int(engine_cpus(engine)))
 
 
-def local_cpus(engine: EngineSpec, cores: int) -> int:
-    """The logical CPUs of a cluster of our own: every core, and never so few that the engines take them all."""
-    shards = (engine.max_replicas or engine.replicas) * engine.tensor_parallel_size
-    return max(cores, math.ceil(shards * engine_cpus(engine)) + LOCAL_SPARE_CPUS)
+def local_cpus(engines: Sequence[EngineSpec], cores: int) -> int:
+    """The logical CPUs of a cluster of our own: every core, and never so few that the engines of all steps take them all."""
+    taken = sum(
+        (engine.max_replicas or engine.replicas) * engine.tensor_parallel_size * engine_cpus(engine)
+        for engine in engines
+    )
+    return max(cores, math.ceil(taken) + LOCAL_SPARE_CPUS)
+
+
+def rooms_on(engines: Sequence[EngineSpec], nodes: Sequence[Mapping[str, float]]) -> tuple[Room, ...]:
+    """How the engines of several steps fit beside one another: each step has the fewest that it asks for, and what is left goes to the
+    first of them that can have more. The last room has what is left of the cluster beside all engines.
+
+    Raises:
+        ClusterError: they do not fit.
+    """
+    rooms: list[Room] = []
+    for number, engine in enumerate(engines):
+        taken = [(each, room.max_replicas) for each, room in zip(engines, rooms, strict=False)]
+        later = [(each, each.replicas) for each in engines[number + 1 :]]
+        try:
+            rooms.append(room_on(engine, _left_of(nodes, [*taken, *later])))
+        except ClusterError as error:
+            if len(engines) == 1:
+                raise
+            raise ClusterError(f"cascade[{number}], beside the engines of the other steps: {error}") from error
+    return tuple(rooms)
+
+
+def _left_of(
+    nodes: Sequence[Mapping[str, float]], taken: Sequence[tuple[EngineSpec, int]]
+) -> list[Mapping[str, float]]:
+    """The nodes without what so many engines of each kind take, shard by shard from the node with the most CPUs."""
+    left = [dict(node) for node in nodes]
+    for engine, count in taken:
+        gpus = 1.0 if engine.service is None and any(node.get("GPU", 0.0) > 0 for node in nodes) else 0.0
+        for _ in range(count * engine.tensor_parallel_size):
+            node = max(left, key=lambda each: (each.get("GPU", 0.0) >= gpus, each.get("CPU", 0.0)))
+            node["CPU"] = max(0.0, node.get("CPU", 0.0) - engine_cpus(engine))
+            node["GPU"] = max(0.0, node.get("GPU", 0.0) - gpus)
+    return [*left]
 
 
 def room_on(engine: EngineSpec, nodes: Sequence[Mapping[str, float]]) -> Room:

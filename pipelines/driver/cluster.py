@@ -6,7 +6,7 @@ What a cluster of the run's own would leave behind is part of the last resort.
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,21 +23,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
-    """A cluster that the driver is connected to: the room on it, where its chatter goes, and whether it is still there."""
+    """A cluster that the driver is connected to: the room on it for each step, where its chatter goes, and whether it is still there."""
 
-    room: Room
+    rooms: tuple[Room, ...]
     chatter: Chatter
     watch: ClusterWatch
 
 
 class RunCluster:
-    """The cluster at `address`, or one of the run's own, with room for the engines of `engine`."""
+    """The cluster at `address`, or one of the run's own, with room for the engines of each step."""
 
     def __init__(
-        self, engine: EngineSpec, address: str | None, last_resort: LastResort, take_signals: Callable[[], None]
+        self,
+        engines: Sequence[EngineSpec],
+        address: str | None,
+        last_resort: LastResort,
+        take_signals: Callable[[], None],
     ) -> None:
         """`take_signals` is called when the cluster is connected: Ray has taken SIGTERM for itself then."""
-        self._engine, self._address = engine, address
+        self._engines, self._address = engines, address
         self._last_resort, self._take_signals = last_resort, take_signals
         self._stack = contextlib.ExitStack()
         self._connection: Connection | None = None
@@ -72,9 +76,9 @@ class RunCluster:
             end_processes = partial(end_leftovers, default_temporary_folder())
             self._stack.enter_context(self._last_resort.giving_back(end_processes))
         chatter = self._stack.enter_context(quiet_ray())
-        room = self._stack.enter_context(connected(self._engine, self._address))
+        rooms = self._stack.enter_context(connected(self._engines, self._address))
         chatter.move_to_session()
         watch = self._stack.enter_context(watching_cluster(self._last_resort, is_own=is_own))
         self._take_signals()
         logger.info("Ray is up after %.1f s", time.monotonic() - began)
-        return Connection(room=room, chatter=chatter, watch=watch)
+        return Connection(rooms=rooms, chatter=chatter, watch=watch)

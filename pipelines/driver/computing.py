@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pickle
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,13 @@ import pyarrow as pa
 from ray.exceptions import RayActorError
 
 from actors.engine.owner import ReplicaOwner, ReplicaShape
+from actors.work import Asked
 from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import engine_settings
 from pipelines.driver.cluster import Connection
 from pipelines.driver.ending import Ending, concluded
 from pipelines.driver.first_engine import FirstEngine
+from pipelines.driver.fleets import Fleets
 from pipelines.driver.trial import answers_to_trial
 from pipelines.driver.unit_size import SpeedProbe
 from pipelines.errors import (
@@ -32,6 +35,7 @@ from pipelines.graph.execution import Execution
 from pipelines.graph.finish_stage import FinishAndCommit
 from pipelines.graph.follow import Follower
 from pipelines.graph.graph import Stages, build_graph, engines_for
+from pipelines.graph.hand_over_stage import HandOver
 from pipelines.graph.read_stage import ReadSettings
 from pipelines.graph.watch import EngineWatch
 from pipelines.io.inputs import Storage
@@ -59,11 +63,27 @@ class Computation:
     show: Callable[[Progress], None]
 
     @contextlib.contextmanager
-    def engines(self, room: Room, tally: Tally | None) -> Iterator[ReplicaOwner]:
-        """The run's engines, as many as it has at least. They load while the input is planned, if it is not yet (`tally` is None)."""
-        job, ledger, attempts = self._job, self.ledger, self._attempts
+    def engines(self, rooms: Sequence[Room], tally: Tally | None) -> Iterator[Fleets]:
+        """The run's engines, as many as it has at least of each step. They load while the input is planned, if it is not yet (`tally` is
+        None)."""
+        attempts = self._attempts
         attempts.clear()
-        settings = engine_settings(job.model, job.engine, self.opened.fitted.asked, dedup=job.dedup)
+        try:
+            with contextlib.ExitStack() as stack:
+                owners = []
+                for step, model, room in zip(self._job.steps, self.opened.models, rooms, strict=True):
+                    owner = stack.enter_context(self._owner(step, model.fitted.asked, room))
+                    owner.start(room.replicas if tally is None else engines_for(step, room, tally.num_pending).least)
+                    owners.append(owner)
+                yield Fleets(owners=tuple(owners))
+        finally:
+            if self.ledger.record is None:  # nothing is planned, so nothing stays
+                with contextlib.suppress(OutputError):
+                    attempts.clear()
+
+    def _owner(self, job: Job, asked: Asked, room: Room) -> ReplicaOwner:
+        """What owns the engines of a step."""
+        settings = engine_settings(job.model, job.engine, asked, dedup=job.dedup)
         make_engine = self.make_engine
         if job.engine.service is not None:
             from pipelines.graph.service_client import find_model, service_engine  # Serve takes a second to import
@@ -71,69 +91,73 @@ class Computation:
             make_engine = partial(service_engine, find_model(job.engine.service, settings))
         shape = ReplicaShape(size=room.num_shards, cpus=room.engine_cpus, gpus=room.engine_gpus, packing=room.packing)
         # the driver may have had other runs into the same folder before
-        name = f"{job.name}/{ledger.lease.token.epoch}-{secrets.token_hex(4)}"
-        arguments = (settings, attempts, make_engine)
-        try:
-            with ReplicaOwner(name, shape, EngineActor, arguments, timeout_s=job.engine.step_timeout_s) as engines:
-                engines.start(room.replicas if tally is None else engines_for(job, room, tally.num_pending).least)
-                yield engines
-        finally:
-            if ledger.record is None:  # nothing is planned, so nothing stays
-                with contextlib.suppress(OutputError):
-                    attempts.clear()
+        name = f"{job.name}/{self.ledger.lease.token.epoch}-{secrets.token_hex(4)}"
+        arguments = (settings, self._attempts, make_engine)
+        return ReplicaOwner(name, shape, EngineActor, arguments, timeout_s=job.engine.step_timeout_s)
 
-    def rows_per_s(self, cluster: Connection, engines: ReplicaOwner, plan: Plan, units: Sequence[Unit]) -> float | None:
-        """Rows of these units that an engine computes in a second, while nothing is committed yet; None if that cannot be told.
+    def rows_per_s(self, cluster: Connection, fleets: Fleets, plan: Plan, units: Sequence[Unit]) -> float | None:
+        """Rows of these units that an engine computes in a second, while nothing is committed yet; None if that cannot be told. Of a
+        cascade as if every row went all the way, one engine of each step after the other.
 
         Raises:
             ClusterLostError: the Ray cluster is gone.
             LeaseError: the lease is lost.
         """
-        engine = FirstEngine(engines=engines, look=partial(self._look, cluster))
-        probe = SpeedProbe(read=self._read_settings(plan.schema), read_cpus=cluster.room.read_cpus, engine=engine)
+        look, read = partial(self._look, cluster), self._read_settings(plan.schema)
+        row_s = 0.0
         with cluster.chatter.native_stderr():
-            return probe.rows_per_s(units)
+            for step, engines in zip(read.job.steps, fleets.owners, strict=True):
+                engine = FirstEngine(engines=engines, look=look)
+                probe = SpeedProbe(read=replace(read, job=step), read_cpus=cluster.rooms[-1].read_cpus, engine=engine)
+                speed = probe.rows_per_s(units)
+                if speed is None:
+                    return None
+                row_s += 1.0 / speed
+        return 1.0 / row_s
 
-    def ask_trial(self, cluster: Connection, engines: ReplicaOwner) -> tuple[float, ...] | None:
-        """What the task is told by what it asks before all rows; None if that is nothing.
+    def ask_trial(self, cluster: Connection, fleets: Fleets) -> tuple[float, ...] | None:
+        """What the task is told by what it asks before all rows; None if that is nothing. Of a cascade what it is told by each model, one
+        behind the other.
 
         Raises:
             TaskError: the model has no answer that is one.
             EngineError, LeaseError, ClusterLostError: whatever else ends a run.
         """
-        fitted, watch = self.opened.fitted, EngineWatch(self._attempts)
-        if not fitted.trial:
+        trials = [model.fitted.trial for model in self.opened.models]
+        watch = EngineWatch(self._attempts)
+        if not any(trials):
             return None
 
         def look() -> None:
             self._look(cluster)
             watch.look()
-            if engines.has_lost_one:
+            if fleets.has_lost_one:
                 raise EngineError(f"an engine failed: {watch.last_cause()}")
 
+        numbers: list[float] = []
         try:
-            answers = answers_to_trial(fitted.trial, FirstEngine(engines=engines, look=look))
+            for trial, engines in zip(trials, fleets.owners, strict=True):
+                answers = answers_to_trial(trial, FirstEngine(engines=engines, look=look))
+                numbers += self.opened.job.task.found_in(answers)
         except RayActorError as error:  # it is gone for good before `look` has heard of it
             raise EngineError(f"an engine failed: {watch.last_cause()}") from error
-        return self.opened.job.task.found_in(answers)
+        return tuple(numbers)
 
-    def compute(self, tally: Tally, cluster: Connection, engines: ReplicaOwner) -> Ending:
+    def compute(self, tally: Tally, cluster: Connection, fleets: Fleets) -> Ending:
         """Runs the graph over what is left to do."""
-        ledger, room = self.ledger, cluster.room
+        ledger, rooms = self.ledger, cluster.rooms
         job = self._job
         attempts = self._attempts
         watch = EngineWatch(attempts)
-        follower = Follower(ledger, tally, engines, watch, cluster.watch, max_failed=job.max_failed, show=self.show)
+        follower = Follower(ledger, tally, fleets, watch, cluster.watch, max_failed=job.max_failed, show=self.show)
         survey = tally.survey
-        bounds = engines_for(job, room, tally.num_pending)
-        engines.size_within(bounds)
+        bounds = [engines_for(step, room, tally.num_pending) for step, room in zip(job.steps, rooms, strict=True)]
         graph = build_graph(
-            room,
+            rooms[-1],
             self._stages(),
             lambda: ledger.pending_units(survey),
             num_units=tally.num_pending,
-            engines=engines.prefix,
-            bounds=bounds,
+            fleets=fleets.size_within(bounds),
         )
         try:
             with cluster.chatter.native_stderr():
@@ -148,7 +172,7 @@ class Computation:
             return Ending(exit_status=1, message=str(error) if cause is None else f"an engine failed: {cause}")
         finally:
             follower.show_now()
-        engines.end()
+        fleets.end()
         attempts.clear()
         return concluded(job, ledger, tally, is_over=follower.is_draining)
 
@@ -170,17 +194,34 @@ class Computation:
     def _stages(self) -> Stages:
         ledger = self.ledger
         assert ledger.record is not None, "stages are made once the run is planned"
+        read = self._read_settings(ledger.record.schema)
+        *earlier, last = self._informed(ledger.record.trial)
+        facts = [model.fitted.facts for model in self.opened.models]
+        packed = pickle.dumps(read)
         return Stages(
-            read=self._read_settings(ledger.record.schema),
+            read=read,
+            hand_over=tuple(
+                HandOver(read=packed, step=number, job=step, facts=of_step, until=bound)
+                for number, (step, of_step, bound) in enumerate(zip(earlier, facts, read.job.bounds, strict=False))
+            ),
             conclude=FinishAndCommit(
-                job=self._informed(ledger.record.trial), facts=self.opened.fitted.facts, committer=ledger.committer()
+                job=last,
+                facts=facts[-1],
+                committer=ledger.committer(),
+                names=read.job.step_names if read.job.cascade else (),
             ),
         )
 
-    def _informed(self, trial: Sequence[float] | None) -> Job:
-        """The job whose task knows what it was told before all rows."""
-        job = self.opened.dated_job
-        return job if trial is None else replace(job, task=job.task.with_found(trial))
+    def _informed(self, trial: Sequence[float] | None) -> list[Job]:
+        """The job of each step, whose task knows what it was told before all rows."""
+        steps = self.opened.dated_job.steps
+        if trial is None:
+            return [*steps]
+        each = len(trial) // len(steps)
+        return [
+            replace(step, task=step.task.with_found(trial[number * each : (number + 1) * each]))
+            for number, step in enumerate(steps)
+        ]
 
     def _read_settings(self, schema: pa.Schema) -> ReadSettings:
         job = self.opened.dated_job

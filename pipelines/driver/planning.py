@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 def write_plan(
-    opened: OpenedJob, ledger: Ledger, room: Room, speed: MeasureSpeed, ask_trial: AskTrial, show: ShowProgress
+    opened: OpenedJob,
+    ledger: Ledger,
+    rooms: Sequence[Room],
+    speed: MeasureSpeed,
+    ask_trial: AskTrial,
+    show: ShowProgress,
 ) -> None:
     """Plans the input of a job that is not planned yet; `show` is told how many rows are found. `speed` tries some of a plan's units on
     an engine, and gives the rows that it computes in a second, None if that cannot be told. What `ask_trial` gives is recorded.
@@ -39,23 +44,26 @@ def write_plan(
         OutputError: the plan cannot be written.
     """
     began = time.monotonic()
-    make = partial(_plan, opened, room, speed=speed, show=show)
+    make = partial(_plan, opened, rooms, speed=speed, show=show)
     record = ledger.write_plan(make, date=opened.date, ask_trial=ask_trial)
     logger.info("planned %d units in %.1f s", record.plan.num_units, time.monotonic() - began)
 
 
-def _plan(opened: OpenedJob, room: Room, writer: UnitWriter, *, speed: MeasureSpeed, show: ShowProgress) -> Plan:
+def _plan(
+    opened: OpenedJob, rooms: Sequence[Room], writer: UnitWriter, *, speed: MeasureSpeed, show: ShowProgress
+) -> Plan:
     """The plan with units of the most rows, or another with fewer in each, if they would be too much work."""
     job, unit_rows = opened.job, unit_rows_of(opened.job)
     picker = UnitPicker(num_units=len(BATCHES), seed=job.seed)
-    plan = _planned(opened, room, unit_rows, (writer, picker), show)
+    plan = _planned(opened, rooms[-1], unit_rows, (writer, picker), show)
+    config = opened.models[-1].found.config  # of a cascade the largest
     fitting = settled_unit_rows(
-        job, plan, opened.config, replicas=room.replicas, rows_per_s=lambda: speed(plan, picker.units)
+        job, plan, config, replicas=rooms[0].replicas, rows_per_s=lambda: speed(plan, picker.units)
     )
     if fitting == unit_rows:
         return plan
     writer.start_again()
-    return _planned(opened, room, fitting, (writer,), show)
+    return _planned(opened, rooms[-1], fitting, (writer,), show)
 
 
 def _planned(opened: OpenedJob, room: Room, unit_rows: int, sinks: Sequence[Sink], show: ShowProgress) -> Plan:

@@ -1,4 +1,4 @@
-"""The engine stage: what Ray Data runs between reading and committing, fed with blocks of one unit each.
+"""The engine stage: what Ray Data runs between reading and committing, fed with blocks of one unit each. A cascade has one a step.
 
 It computes nothing. One process hands the work of every unit, unopened, to an engine of the run that has room for it
 (`pipelines.graph.engine_calls`), and puts the answers in its place.
@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from pipelines.graph.engine_calls import EngineCalls
 from pipelines.graph.outcomes import LeftOut
-from pipelines.ledger.permit import Permit
-from pipelines.rows.blocks import ANSWERS, PREPARED, WORK, block_of, packed_in, with_packed
+from pipelines.ledger.permit import Permit, PermitOfBegun
+from pipelines.rows.blocks import ANSWERS, PREPARED, WORK, packed, packed_in, with_packed
 
 
 class AskEngines:
-    """One per run; one call per unit, as many at a time as all engines may have."""
+    """One per step of a run; one call per unit, as many at a time as all engines may have."""
 
-    def __init__(self, engines: str, calls_each: int, permit: Permit) -> None:
+    def __init__(self, engines: str, calls_each: int, permit: Permit | PermitOfBegun) -> None:
         """Asks the engines whose names begin with `engines`, each for up to `calls_each` units at a time."""
         self._permit = permit
         self._calls = EngineCalls(engines, calls_each, self._is_permitted)
@@ -29,7 +29,7 @@ class AskEngines:
             return with_packed(block, WORK, ANSWERS, None)
         answers = await self._calls.compute(work)
         if answers is None:
-            return block_of(**{PREPARED: LeftOut(), ANSWERS: None})
+            return with_packed(with_packed(block, PREPARED, PREPARED, packed(LeftOut())), WORK, ANSWERS, None)
         return with_packed(block, WORK, ANSWERS, answers)
 
     async def _is_permitted(self) -> bool:

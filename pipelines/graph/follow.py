@@ -5,8 +5,8 @@ Callers that asked for the state of a run are told it at most every half second.
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from actors.engine.owner import ReplicaOwner
 from pipelines.cluster.watch import ClusterWatch
 from pipelines.errors import EngineError, OutputError
 from pipelines.graph.execution import Execution
@@ -27,6 +27,15 @@ SHOW_S = 0.5
 _OVERRUN = "overrun"
 
 
+class OwnsEngines(Protocol):
+    """Who has the engines of a run."""
+
+    @property
+    def has_lost_one(self) -> bool:
+        """Whether an engine is gone that could not be made again."""
+        ...
+
+
 class Follower:
     """Follows one execution from its first block to its last."""
 
@@ -34,7 +43,7 @@ class Follower:
         self,
         ledger: Ledger,
         tally: Tally,
-        engines: ReplicaOwner,
+        engines: OwnsEngines,
         watch: EngineWatch,
         cluster: ClusterWatch,
         *,

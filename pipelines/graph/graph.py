@@ -1,8 +1,10 @@
-"""The graph of a run, put together: three operators over Ray Data; from the first to the last, a
-block is one unit.
+"""The graph of a run, put together: three operators over Ray Data, and two more for each further step of a cascade; from the first to
+the last, a block is one unit.
 
     source             tasks     read + prepare                 pipelines.graph.read_stage
     engine             one actor requests -> answers            pipelines.graph.engine_stage
+    [hand over         tasks     answers -> requests            pipelines.graph.hand_over_stage
+    engine]            one actor requests -> answers
     finish + commit    tasks     answers -> files -> outcome    pipelines.graph.finish_stage
 
 The engines are not Ray Data's actors: the driver owns them (`actors.engine.owner`), and the engine
@@ -14,8 +16,9 @@ task that reads.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionOptions, ExecutionResources
@@ -24,8 +27,10 @@ from actors.engine.sizing import Bounds
 from pipelines.cluster.connect import ASKING_CPUS, Room
 from pipelines.graph.engine_stage import AskEngines
 from pipelines.graph.finish_stage import FinishAndCommit
+from pipelines.graph.hand_over_stage import HandOver
 from pipelines.graph.read_stage import ReadSettings, UnitSource
 from pipelines.job import Job
+from pipelines.ledger.permit import Permit, PermitOfBegun
 from pipelines.rows.unit import Unit
 from pipelines.units.planning import unit_rows_of
 
@@ -40,10 +45,24 @@ small one."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """What each operator of a run is made from."""
+    """What each operator of a run is made from; `hand_over` stands between the steps of a cascade."""
 
     read: ReadSettings
     conclude: FinishAndCommit
+    hand_over: tuple[HandOver, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """The engines of a step: their names begin with `prefix`, and there are as many as `bounds` says."""
+
+    prefix: str
+    bounds: Bounds
+
+    @property
+    def max_calls(self) -> int:
+        """Units that may be on their way to all of them, or with them."""
+        return self.bounds.most * (self.bounds.calls_each + WAITING_EACH)
 
 
 def engines_for(job: Job, room: Room, num_units: int) -> Bounds:
@@ -59,31 +78,38 @@ def build_graph(
     units: Callable[[], Iterable[Unit]],
     *,
     num_units: int,
-    engines: str,
-    bounds: Bounds,
+    fleets: Sequence[Fleet],
 ) -> Dataset:
-    """The dataset whose execution computes and commits `num_units` units; `units` gives them anew at each call. The names of the
-    engines begin with `engines`, and there are as many as `bounds` says."""
+    """The dataset whose execution computes and commits `num_units` units; `units` gives them anew at each call. `fleets` are the engines
+    of each step, `room` is what they leave."""
     source = UnitSource(stages.read, units, num_units)
-    max_calls = bounds.most * (bounds.calls_each + WAITING_EACH)
-    with DataContext.current(_context(room)):
-        graph: Dataset = (
-            ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=room.read_cpus)
-            .map_batches(
-                AskEngines,
-                fn_constructor_args=(engines, bounds.calls_each, stages.read.permit),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=ASKING_CPUS,
-                compute=ActorPoolStrategy(
-                    size=1,
-                    max_concurrent_calls_per_actor=max_calls,
-                    max_tasks_in_flight_per_actor=max_calls,
-                ),
-            )
-            .map_batches(stages.conclude, batch_size=None, batch_format="pyarrow", num_cpus=room.commit_cpus)
+    committer = stages.read.permit.committer
+    with DataContext.current(_context(room, fleets)):
+        graph: Any = ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=room.read_cpus)
+        graph = _asking(graph, fleets[0], stages.read.permit)
+        for hand_over, fleet in zip(stages.hand_over, fleets[1:], strict=True):
+            graph = graph.map_batches(hand_over, batch_size=None, batch_format="pyarrow", num_cpus=room.commit_cpus)
+            graph = _asking(graph, fleet, PermitOfBegun(committer=committer))
+        whole: Dataset = graph.map_batches(
+            stages.conclude, batch_size=None, batch_format="pyarrow", num_cpus=room.commit_cpus
         )
-        return graph
+        return whole
+
+
+def _asking(graph: Any, fleet: Fleet, permit: Permit | PermitOfBegun) -> Any:
+    """The graph with the operator behind it that asks these engines."""
+    return graph.map_batches(
+        AskEngines,
+        fn_constructor_args=(fleet.prefix, fleet.bounds.calls_each, permit),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=ASKING_CPUS,
+        compute=ActorPoolStrategy(
+            size=1,
+            max_concurrent_calls_per_actor=fleet.max_calls,
+            max_tasks_in_flight_per_actor=fleet.max_calls,
+        ),
+    )
 
 
 def concurrent_calls(job: Job) -> int:
@@ -101,15 +127,14 @@ def fair_calls(job: Job, room: Room, num_units: int) -> int:
     return min(concurrent_calls(job), math.ceil(num_units / room.max_replicas))
 
 
-def _context(room: Room) -> DataContext:
-    """Settings of this dataset alone."""
+def _context(room: Room, fleets: Sequence[Fleet]) -> DataContext:
+    """Settings of this dataset alone. The engines are not its own."""
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1
     context.execution_options = ExecutionOptions(
         resource_limits=ExecutionResources.for_limits(
-            cpu=room.cluster_cpus
-            - room.max_replicas * room.num_shards * room.engine_cpus,  # the engines are not its own
-            object_store_memory=READ_AHEAD_BYTES * room.max_replicas,
+            cpu=room.free_cpus,
+            object_store_memory=READ_AHEAD_BYTES * sum(fleet.bounds.most for fleet in fleets),
         ),
         preserve_order=False,
     )

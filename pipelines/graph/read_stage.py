@@ -15,15 +15,15 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from models.config.model_config import ModelConfig
 from pipelines.errors import OverrunsError
 from pipelines.graph.outcomes import LeftOut
 from pipelines.job import Job
 from pipelines.ledger.permit import Permit
-from pipelines.rows.blocks import PREPARED, WORK, block_of
+from pipelines.rows.blocks import KEPT, PREPARED, ROWS, WORK, block_of
 from pipelines.rows.row_guard import unit_fault
 from pipelines.rows.rows import UnitRows
 from pipelines.rows.unit import Unit, UnreadableUnit
+from pipelines.unit_steps.found_model import FoundModel
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.units.reading import UnitReader, group_units
 
@@ -93,44 +93,57 @@ def read_and_prepare(settings: bytes, units: bytes) -> Iterator[pa.Table]:
         if found is None:
             return
         if isinstance(found, UnreadableUnit):
-            yield block_of(**{PREPARED: found, WORK: None})
+            yield _for_steps(known.job, block_of(**{PREPARED: found, WORK: None}), None)
         else:
-            yield _prepared_block(PREPARERS.of(settings), found)
-    yield block_of(**{PREPARED: LeftOut(), WORK: None})
+            yield _for_steps(known.job, prepared_block(PREPARERS.of(settings), found), found)
+    yield _for_steps(known.job, block_of(**{PREPARED: LeftOut(), WORK: None}), None)
 
 
-def _prepared_block(preparer: IsolatedPreparer, found: UnitRows) -> pa.Table:
-    """The block of a unit that could be read."""
+def _for_steps(job: Job, block: pa.Table, rows: UnitRows | None) -> pa.Table:
+    """A block with what the steps of a cascade need besides; the block itself without one."""
+    if not job.cascade:
+        return block
+    steps = block_of(**{ROWS: rows, KEPT: None})
+    return block.append_column(ROWS, steps.column(ROWS)).append_column(KEPT, steps.column(KEPT))
+
+
+def prepared_block(preparer: IsolatedPreparer, found: UnitRows) -> pa.Table:
+    """The block of a unit that could be read: `PREPARED` and `WORK`."""
     try:
         return preparer.block(found)
     except OverrunsError as error:
-        failed = UnreadableUnit(unit=found.unit, message=str(error), is_overrun=True)
+        return block_of(**{PREPARED: UnreadableUnit(unit=found.unit, message=str(error), is_overrun=True), WORK: None})
     except Exception as error:  # noqa: BLE001 - the unit boundary
-        failed = UnreadableUnit(unit=found.unit, message=unit_fault(error), is_fault=True)
-    return block_of(**{PREPARED: failed, WORK: None})
+        return faulty_unit(found.unit, error)
 
 
-class KeptPreparer:
-    """The preparer of the run that this process last worked for: loading a tokenizer takes up to seconds, and is done once a run."""
+def faulty_unit(unit: Unit, error: Exception) -> pa.Table:
+    """The block of a unit on which our own code failed: `PREPARED` and `WORK`."""
+    return block_of(**{PREPARED: UnreadableUnit(unit=unit, message=unit_fault(error), is_fault=True), WORK: None})
+
+
+class KeptPreparers:
+    """The preparers of the run that this process last worked for, one for each of its models: loading a tokenizer takes up to seconds, and
+    is done once a run."""
 
     def __init__(self) -> None:
         self._settings = b""
-        self._preparer: IsolatedPreparer | None = None
+        self._preparers: dict[int, IsolatedPreparer] = {}
 
-    def of(self, settings: bytes) -> IsolatedPreparer:
-        """The preparer of a run's pickled `ReadSettings`; that of another run is closed."""
-        if self._preparer is None or settings != self._settings:
+    def of(self, settings: bytes, step: int = 0) -> IsolatedPreparer:
+        """The preparer of a step, from 0, of a run's pickled `ReadSettings`; those of another run are closed."""
+        if settings != self._settings:
             self.close()
-            known: ReadSettings = pickle.loads(settings)  # noqa: S301
-            folder = known.job.model.find("description").folder
-            self._preparer = IsolatedPreparer(known.job, folder, ModelConfig.from_pretrained(folder))
             self._settings = settings
-        return self._preparer
+        if step not in self._preparers:
+            known: ReadSettings = pickle.loads(settings)  # noqa: S301
+            job = known.job.steps[step]
+            self._preparers[step] = FoundModel.of(job).preparer(job)
+        return self._preparers[step]
 
     def close(self) -> None:
-        if self._preparer is not None:
-            self._preparer.close()
-            self._preparer = None
+        while self._preparers:
+            self._preparers.popitem()[1].close()
 
 
-PREPARERS = KeptPreparer()
+PREPARERS = KeptPreparers()

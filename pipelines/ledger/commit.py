@@ -65,6 +65,7 @@ class Committer:
             seconds=finished.seconds,
             data=Shard.of(DATA, unit.index, epoch, ending_of(self.format), data),
             errors=Shard.of(ERRORS, unit.index, epoch, "jsonl", errors),
+            steps=finished.steps,
         )
         ensure_owned(self.store, self.token)
         self.store.write(receipt.data.name, data)

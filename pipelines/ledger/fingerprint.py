@@ -37,21 +37,25 @@ _SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
 _MAX_SHOWN = 200
 
 
-def fingerprint_of(job: Job, files: Sequence[SourceFile], checkpoint: FoundCheckpoint | None = None) -> dict[str, Any]:
-    """The fingerprint of `job` over the input `files`, as JSON values. `checkpoint` is where its description is; None: that is
-    looked for.
+def fingerprint_of(
+    job: Job, files: Sequence[SourceFile], checkpoints: Sequence[FoundCheckpoint] | None = None
+) -> dict[str, Any]:
+    """The fingerprint of `job` over the input `files`, as JSON values. `checkpoints` are where the descriptions of its models are;
+    None: they are looked for.
 
     Raises:
         PlanError: the model's files cannot be read.
         CheckpointError: the model's place cannot be read.
     """
-    options = asked(job.model.options)
+    found = checkpoints or [step.model.find("description") for step in job.steps]
+    models = [_of_model(step, checkpoint) for step, checkpoint in zip(job.steps, found, strict=True)]
+    further = {
+        f"step {number}": {"below": each.below, **model}
+        for number, (each, model) in enumerate(zip(job.cascade, models[1:], strict=True), 2)
+    }
     parts = {
-        "model": _model_files(checkpoint or job.model.find("description"), job.task),
-        "dtype": job.model.dtype,
-        "quantization": job.model.quantization,
-        **{name: options.get(name) for name in family_options()},  # None, as absent, where a default is asked for
-        "max_model_len": job.engine.max_model_len,
+        **models[0],
+        **({"cascade": further} if further else {}),
         "task": job.task.recorded(),
         "seed": job.seed,
         "unit_rows": job.unit_rows,
@@ -67,6 +71,18 @@ def fingerprint_of(job: Job, files: Sequence[SourceFile], checkpoint: FoundCheck
     }
     as_json: dict[str, Any] = orjson.loads(dump_json(parts))
     return as_json
+
+
+def _of_model(job: Job, checkpoint: FoundCheckpoint) -> dict[str, Any]:
+    """What answers depend on of the model of a job, and how it is loaded."""
+    options = asked(job.model.options)
+    return {
+        "model": _model_files(checkpoint, job.task),
+        "dtype": job.model.dtype,
+        "quantization": job.model.quantization,
+        **{name: options.get(name) for name in family_options()},  # None, as absent, where a default is asked for
+        "max_model_len": job.engine.max_model_len,
+    }
 
 
 def with_unit_rows(fingerprint: Fingerprint, unit_rows: int) -> Fingerprint:

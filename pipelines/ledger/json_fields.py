@@ -49,6 +49,13 @@ class Fields:
             return tuple(map(float, value))
         raise self._refusal(name, "a list of numbers")
 
+    def number(self, name: str) -> float:
+        """A number."""
+        value = self._value(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._refusal(name, "a number")
+        return float(value)
+
     def choice(self, name: str, allowed: Sequence[str]) -> str:
         """One of a few strings."""
         value = self.text(name)
@@ -83,6 +90,13 @@ class Fields:
         if not isinstance(value, dict):
             raise self._refusal(name, "an object")
         return Fields(value, f"{self.place}{name}.")
+
+    def objects(self, name: str) -> "list[Fields]":
+        """A list of objects."""
+        value = self._value(name)
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return [Fields(item, f"{self.place}{name}[{index}].") for index, item in enumerate(value)]
+        raise self._refusal(name, "a list of objects")
 
     def is_null(self, name: str) -> bool:
         """Whether the value is null; a key that is missing is an error here too."""

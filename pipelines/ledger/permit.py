@@ -24,3 +24,20 @@ class Permit:
         except OutputError as error:
             logger.warning("the lease cannot be read, going on: %s", error)
             return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PermitOfBegun:
+    """The same for a unit that is begun, and may be finished while the run is draining."""
+
+    committer: Committer
+
+    def is_given(self) -> bool:
+        """False once the run has lost its output folder."""
+        try:
+            self.committer.is_draining()
+        except LeaseError:
+            return False
+        except OutputError as error:
+            logger.warning("the lease cannot be read, going on: %s", error)
+        return True

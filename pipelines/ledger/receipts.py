@@ -24,6 +24,7 @@ from pipelines.job import OutputFormat
 from pipelines.ledger.json_fields import Fields
 from pipelines.ledger.part_names import DIGEST_DIGITS, MAX_EPOCH, PartName, ending_of
 from pipelines.ledger.sealed_json import sealed, unsealed
+from pipelines.rows.rows import StepCounts
 
 DATA, ERRORS, RECEIPTS, ATTEMPTS = "data", "errors", "receipts", "attempts"
 FOLDERS = (DATA, ERRORS, RECEIPTS, ATTEMPTS)
@@ -73,7 +74,7 @@ class Shard:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
     """A committed unit: the epoch that committed it (0: by a version before), rows in, written and failed, tokens, the seconds it took,
-    and its two files."""
+    and its two files; of a cascade what each model did."""
 
     unit: int
     epoch: int
@@ -86,9 +87,13 @@ class Receipt:
     seconds: float
     data: Shard
     errors: Shard
+    steps: tuple[StepCounts, ...] = ()
 
     def to_json(self) -> bytes:
-        return sealed(asdict(self))
+        values = asdict(self)
+        if not self.steps:
+            del values["steps"]
+        return sealed(values)
 
     @classmethod
     def from_json(cls, content: bytes, format: OutputFormat) -> "Receipt":
@@ -113,7 +118,17 @@ class Receipt:
             seconds=fields.seconds("seconds"),
             data=_shard(fields.object("data"), DATA, unit, epoch, ending_of(format)),
             errors=_shard(fields.object("errors"), ERRORS, unit, epoch, "jsonl"),
+            steps=tuple(map(_step, fields.objects("steps"))) if "steps" in fields.values else (),
         )
+
+
+def _step(fields: Fields) -> StepCounts:
+    return StepCounts(
+        num_asked=fields.count("num_asked"),
+        num_kept=fields.count("num_kept"),
+        prompt_tokens=fields.count("prompt_tokens"),
+        cached_tokens=fields.count("cached_tokens"),
+    )
 
 
 def _shard(fields: Fields, folder: str, unit: int, epoch: int, ending: str) -> Shard:

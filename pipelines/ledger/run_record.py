@@ -22,7 +22,7 @@ from models.checkpoint.url_secrets import public_url
 from pipelines.errors import DamageError
 from pipelines.formats.json_values import dump_json
 from pipelines.io.outputs import Store
-from pipelines.job import Job, OutputFormat
+from pipelines.job import Job, OutputFormat, model_names
 from pipelines.ledger.json_fields import Fields
 from pipelines.ledger.receipts import Shard
 from pipelines.ledger.sealed_json import sealed, unsealed
@@ -38,7 +38,8 @@ _PACKAGES = ("millrace", "torch", "ray", "pyarrow", "tokenizers", "safetensors")
 class RunRecord:
     """The content of `run.json`. `spec` is the job as JSON values, without storage options; `units` is the table of units, None in a folder
     of a version before; `date` is the one that chat templates take for today; `trial` is what the task was told before all rows
-    (`pipelines.task_base.task.Task.found_in`), None if it asked nothing."""
+    (`pipelines.task_base.task.Task.found_in`), None if it asked nothing; of a cascade as many numbers of each model, one model behind the
+    other."""
 
     name: str
     spec: Mapping[str, Any]
@@ -59,6 +60,17 @@ class RunRecord:
     def schema(self) -> pa.Schema:
         """The columns that units are read with."""
         return self.plan.schema
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """What each model of a cascade is called in the results; the one there is without a cascade."""
+        further = self.spec.get("cascade", ())
+        return model_names([self.spec["model"]["path"], *(step["model"]["path"] for step in further)])
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The scores under which rows go on from each model of a cascade but the last."""
+        return tuple(step["below"] for step in self.spec.get("cascade", ()))
 
     @property
     def truth(self) -> str | None:
@@ -140,6 +152,10 @@ def _check_spec(spec: Fields) -> None:
         given.object("schema")
     if not given.is_null("columns"):
         given.texts("columns")
+    if "cascade" in spec.values:
+        for step in spec.objects("cascade"):
+            step.object("model").text("path")
+            step.number("below")
     if "report" in spec.values:
         spec.object("report").text("truth")
 
@@ -192,7 +208,12 @@ def _spec(job: Job) -> dict[str, Any]:
     for place in ("model", "input", "output"):
         del fields[place]["storage_options"]
     fields["input"]["paths"] = [public_url(path) for path in job.input.paths]
-    del fields["model"]["version"]  # nobody's wish: it is in the fingerprint
+    for step in fields["cascade"]:
+        del step["model"]["storage_options"]
+    for place in (fields, *fields["cascade"]):
+        del place["model"]["version"]  # nobody's wish: it is in the fingerprint
+    if not job.cascade:
+        del fields["cascade"]
     truth = fields.pop("truth")
     if truth is not None:
         fields["report"] = {"truth": truth}

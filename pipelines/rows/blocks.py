@@ -18,6 +18,12 @@ WORK = "work"
 ANSWERS = "answers"
 """What the engine made of the work: `Answers`; null if nothing was computed."""
 
+ROWS = "rows"
+"""Of a cascade: the unit as it was read, `UnitRows`, which every step takes its rows from; null if there is nothing to compute."""
+
+KEPT = "kept"
+"""Of a cascade: what the steps so far have answered for good, a tuple of `KeptRows`; null before the first has."""
+
 OUTCOME = "outcome"
 """What became of the unit: a `pipelines.graph.outcomes.UnitOutcome`."""
 

@@ -125,9 +125,20 @@ class Answers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StepCounts:
+    """What one model of a cascade did: the rows that it was given, those of them whose answer counts, the prompt tokens that it read,
+    and those of them that were cached."""
+
+    num_asked: int
+    num_kept: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedUnit:
     """What is committed: carried columns and results of the good rows in input order, the dead letters by row number, token counts;
-    and the `prompt` that the unit is to show."""
+    the `prompt` that the unit is to show; and what each model of a cascade did, if the job is one."""
 
     unit: Unit
     carried: Rows
@@ -138,3 +149,4 @@ class FinishedUnit:
     completion_tokens: int
     seconds: float
     prompt: str | None = None
+    steps: tuple[StepCounts, ...] = ()

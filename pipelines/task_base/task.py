@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from actors.work import OnePassAnswer
+from actors.work import FloatArray, OnePassAnswer
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output, SamplingParams
 from models.text.tokenizer import Tokenizer
@@ -118,6 +118,18 @@ class Task(ABC):
     @abstractmethod
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         """The answers as one array for each of `fields`; every answer is a good one."""
+
+    def why_no_confidence(self) -> str | None:
+        """Why it cannot be said how sure the model is of an answer, whatever the checkpoint; None if `confidences` can."""
+        return f"task.kind {self.kind} has no score of an answer"
+
+    def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
+        """How sure the model is of the answer to each row, from 0 to 1 [num_rows] float32; every answer is a good one.
+
+        Raises:
+            TaskError: this checkpoint's answers have no confidence, which shows without any rows too.
+        """
+        raise NotImplementedError(f"{self.kind} has no confidences: {rows.num_rows} rows of a {facts.model.head} model")
 
     def tokens(self, rows: AnsweredRows) -> TokenCounts:
         """The tokens of all answers, bad ones too."""

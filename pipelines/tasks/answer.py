@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
+from actors.work import FloatArray
 from models.tasks.answers import find_answer
 from models.tasks.document import Document
 from models.text.tokenizer import Encoding, Tokenizer
@@ -70,8 +72,16 @@ class AnswerTask(Task):
 
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
-        answers = [_answer(rows, requests, text) for requests, text in zip(rows.by_row(), rows.texts, strict=True)]
-        return [pa.array(answers, ANSWER)]
+        return [pa.array(_answers(rows), ANSWER)]
+
+    def why_no_confidence(self) -> str | None:
+        return None
+
+    def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
+        """The answer's score; 0 where there is none, which has no score: another model is asked then."""
+        del facts
+        scores = [0.0 if answer is None else answer["score"] for answer in _answers(rows)]
+        return np.array(scores, np.float32)
 
 
 class QuestionEncoder(TemplateEncoder):
@@ -111,6 +121,10 @@ class QuestionEncoder(TemplateEncoder):
 
 def _num_chars(asked: tuple[str, str]) -> int:
     return len(asked[0]) + len(asked[1])
+
+
+def _answers(rows: AnsweredRows) -> list[dict[str, Any] | None]:
+    return [_answer(rows, requests, text) for requests, text in zip(rows.by_row(), rows.texts, strict=True)]
 
 
 def _answer(rows: AnsweredRows, requests: slice, text: str) -> dict[str, Any] | None:

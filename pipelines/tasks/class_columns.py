@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.tasks.labels import MULTI_LABEL_THRESHOLD, Outcome, class_values, merge_windows
+from pipelines.errors import TaskError
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.judged import Claim, Form, Judged
@@ -46,6 +47,23 @@ def class_columns(outcome: Outcome, names: Sequence[str], values: Float64Array) 
     label = pa.array(names, pa.string()).take(best)
     score = pa.array(np.take_along_axis(shown, best[:, None], axis=1)[:, 0], pa.float32())
     return [label, score, scores, _chosen(names, shown)] if outcome == "multi_label" else [label, score, scores]
+
+
+def class_confidences(outcome: Outcome, values: Float64Array) -> FloatArray:
+    """How sure a model is of each row's answer [N], from what is shown of each class [N, C]: the `score` of the label; where a
+    checkpoint decides on every class apart, how sure it is of the decision that it is least sure of.
+
+    Raises:
+        TaskError: they are values of a regression, which say nothing of that.
+    """
+    if outcome == "regression":
+        raise TaskError("cascade", "the checkpoint is a regression, whose values are no probabilities; give one model")
+    shown = values.astype(np.float32)
+    if outcome == "multi_label":
+        least: FloatArray = np.maximum(shown, np.float32(1) - shown).min(axis=1, initial=1)
+        return least
+    best: FloatArray = shown.max(axis=1, initial=0)
+    return best
 
 
 def row_values(

@@ -20,7 +20,18 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Int32Array, Piece, Row, RowEncoder
 from pipelines.task_base.task import Task
-from pipelines.tasks.class_columns import COMPARED, COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
+from pipelines.tasks.class_columns import (
+    COMPARED,
+    COUNTED,
+    JUDGED,
+    Float64Array,
+    FloatArray,
+    class_columns,
+    class_confidences,
+    class_fields,
+    row_values,
+    stacked,
+)
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, protected, too_long
 from pipelines.tasks.windows import REMEDY, Merging, merged_window_size
 
@@ -56,9 +67,17 @@ class ClassifyTask(Task):
         return class_fields(facts.model.outcome)
 
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-        model = facts.model
-        values = row_values(model.outcome, stacked(rows, len(model.class_names)), rows, self.windows)
-        return class_columns(model.outcome, model.class_names, values)
+        return class_columns(facts.model.outcome, facts.model.class_names, self._values(facts, rows))
+
+    def why_no_confidence(self) -> str | None:
+        return None
+
+    def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
+        return class_confidences(facts.model.outcome, self._values(facts, rows))
+
+    def _values(self, facts: TaskFacts, rows: AnsweredRows) -> Float64Array:
+        logits = stacked(rows, len(facts.model.class_names))
+        return row_values(facts.model.outcome, logits, rows, self.windows)
 
     def meaning_of_scores(self, facts: TaskFacts) -> str:
         return outcome_text(facts.model.outcome, facts.model.class_names)

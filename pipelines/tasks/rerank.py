@@ -70,6 +70,9 @@ class RerankTask(Task):
         values = np.stack(rows.logits) if rows.num_rows else np.empty((0, 2), np.float32)  # [N, 2] or [N, 1]
         return [pa.array(reranking.relevance(values), pa.float32())]
 
+    def why_no_confidence(self) -> str:
+        return "the score of rerank says how relevant a document is, and not how sure the model is of that"
+
 
 class PairEncoder(TemplateEncoder):
     """Rows to pairs of a query and a document, in the checkpoint's form.

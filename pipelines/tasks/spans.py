@@ -75,6 +75,9 @@ class SpansTask(Task):
         spans = find_spans(_tagged(rows, len(tags)), TagScheme.of(tags), rows.texts)
         return [pa.array([[_span(span) for span in of_row] for of_row in spans], SPANS)]
 
+    def why_no_confidence(self) -> str:
+        return "extract without a question gives every span a score, and a text none"
+
 
 class DocumentEncoder(TemplateEncoder):
     """Rows to the texts of a token-classification head; every token of a text is answered for by one window.

@@ -3,11 +3,11 @@
     generate   text [, logprobs]
     classify   label, score, scores [, labels]
     extract    spans, or answer
-    and then   finish_reason, prompt_tokens, completion_tokens
+    and then   finish_reason, prompt_tokens, completion_tokens [, model]
 
 The last three are there for every task, so that all outputs can be read alike: a single-pass task generates nothing, so its
 `finish_reason` is null and its `completion_tokens` 0. `prompt_tokens` counts all windows of a row, special tokens and what neighbours
-share included.
+share included. `model` is there in a cascade, where several models answer (`pipelines.unit_steps.steps`).
 
 `logprobs` is there when the task samples with `logprobs`: {token_id, logprob, rank, top: list of {token_id, logprob}} for each token.
 `labels` is there when the checkpoint decides on every class apart (multi-label): all classes with a score of 0.5 or more. Of a head with
@@ -42,24 +42,21 @@ _TOKEN_FIELDS = (
     pa.field("prompt_tokens", pa.int64()),
     pa.field("completion_tokens", pa.int64()),
 )
+MODEL_FIELD = pa.field("model", pa.string())
 
 
 def result_columns(job: Job, facts: TaskFacts) -> list["pa.Field[Any]"]:
     """The columns that finishing adds to the carried ones, in order, with the output's prefix."""
-    fields = (*job.task.fields(facts), *_TOKEN_FIELDS)
+    fields = [*job.task.fields(facts), *_TOKEN_FIELDS]
+    if job.cascade:
+        fields.append(MODEL_FIELD)
     return [field.with_name(job.output.prefix + field.name) for field in fields]
 
 
 def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers) -> FinishedUnit:
     """A unit's output table and dead letters."""
-    carried, misfits = _carried(job, prepared.rows)
-    everything = AnsweredRows(
-        num_rows=prepared.rows.num_rows,
-        rows=np.array([request.row for request in prepared.requests], np.int64),
-        requests=prepared.requests,
-        results=answers.results,
-        texts=prepared.texts,
-    )
+    carried, misfits = carried_rows(job, prepared.rows)
+    everything = answered_rows(prepared, answers)
     errors = dict(sorted((misfits | _errors(everything)).items()))
     is_bad = np.zeros(everything.num_rows, np.bool_)
     is_bad[list(errors)] = True
@@ -77,7 +74,18 @@ def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers)
     )
 
 
-def _carried(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
+def answered_rows(prepared: PreparedUnit, answers: Answers) -> AnsweredRows:
+    """The rows of a unit with their answers, good and bad ones."""
+    return AnsweredRows(
+        num_rows=prepared.rows.num_rows,
+        rows=np.array([request.row for request in prepared.requests], np.int64),
+        requests=prepared.requests,
+        results=answers.results,
+        texts=prepared.texts,
+    )
+
+
+def carried_rows(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
     """The carried columns as the output holds them, and the errors of rows that its types do not hold."""
     carried = rows.carried(job.input.columns)
     if job.output.format != "parquet":

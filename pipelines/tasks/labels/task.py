@@ -28,7 +28,16 @@ from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import RowEncoder
 from pipelines.task_base.task import Task
-from pipelines.tasks.class_columns import COMPARED, COUNTED, JUDGED, class_columns, class_fields, row_values, stacked
+from pipelines.tasks.class_columns import (
+    COMPARED,
+    COUNTED,
+    JUDGED,
+    class_columns,
+    class_confidences,
+    class_fields,
+    row_values,
+    stacked,
+)
 from pipelines.tasks.encoding import check_head
 from pipelines.tasks.labels.encoder import LabelEncoder
 from pipelines.tasks.labels.keys import LabelKeys
@@ -73,12 +82,24 @@ class LabelsTask(LabelKeys, Task):
     def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
         del facts
         logprobs = stacked(rows, len(self.labels))  # [R, L]
-        values = row_values("single_label", self._calibrated(logprobs), rows, self.windows)
-        columns = class_columns("single_label", self.labels, values)
+        columns = class_columns("single_label", self.labels, self._values(logprobs, rows))
         if not self.label_mass:
             return columns
         mass = merge_windows(label_mass(logprobs)[:, None], rows.first_requests()[:-1], "mean")[:, 0]  # [N]
         return [*columns, pa.array(mass, pa.float32())]
+
+    def why_no_confidence(self) -> str | None:
+        if self.calibrate != "batch":
+            return None
+        return "task.calibrate batch compares the rows of a unit, of which a later model is given only some; use prior or none"
+
+    def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
+        del facts
+        return class_confidences("single_label", self._values(stacked(rows, len(self.labels)), rows))
+
+    def _values(self, logprobs: FloatArray, rows: AnsweredRows) -> Float64Array:
+        """The labels' probabilities in each row [N, L] from those after each prompt [R, L]."""
+        return row_values("single_label", self._calibrated(logprobs), rows, self.windows)
 
     def _calibrated(self, logprobs: FloatArray) -> FloatArray | Float64Array:
         """What is compared of the labels after each prompt [R, L]."""

@@ -77,7 +77,7 @@ def test_what_is_no_address(address: str) -> None:
 def test_an_address_with_a_scheme_is_refused() -> None:
     with (
         pytest.raises(ClusterError, match="must be local, auto or HOST:PORT"),
-        connected(EngineSpec(), "ray://head:10001"),
+        connected([EngineSpec()], "ray://head:10001"),
     ):
         pass
 

@@ -18,7 +18,7 @@ from pipelines.job import EngineSpec
     ],
 )
 def test_a_local_cluster_keeps_two_cpus_from_the_engines(engine: EngineSpec, cores: int, cpus: int) -> None:
-    assert local_cpus(engine, cores) == cpus
+    assert local_cpus([engine], cores) == cpus
 
 
 @pytest.mark.parametrize(("num_cpus", "threads"), [(None, 1), (0.5, 1), (1, 1), (3, 3)])
@@ -105,4 +105,4 @@ def test_what_the_nodes_have_no_room_for_is_refused(
 
 
 def test_a_local_cluster_has_room_for_every_shard() -> None:
-    assert local_cpus(EngineSpec(replicas=1, max_replicas=3, tensor_parallel_size=4, num_cpus=2), 2) == 26
+    assert local_cpus([EngineSpec(replicas=1, max_replicas=3, tensor_parallel_size=4, num_cpus=2)], 2) == 26

@@ -12,9 +12,10 @@ from ray.data._internal.logical.optimizers import get_execution_plan
 from actors.engine.sizing import Bounds
 from models import SamplingParams
 from models.config.types import Head
-from pipelines.cluster.connect import room_on
+from pipelines.cluster.connect import rooms_on
 from pipelines.graph.finish_stage import FinishAndCommit
-from pipelines.graph.graph import Stages, build_graph, concurrent_calls
+from pipelines.graph.graph import Fleet, Stages, build_graph, concurrent_calls
+from pipelines.graph.hand_over_stage import HandOver
 from pipelines.graph.read_stage import ReadSettings
 from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, Job
@@ -123,24 +124,29 @@ def test_a_sampled_run_gives_the_same_rows_again(base: Base, tmp_path: Path) -> 
 
 @pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning")  # what the next Ray does not have
 @pytest.mark.parametrize("num_cpus", [None, 0.5, 1, 2])
-def test_the_graph_has_exactly_three_operators(base: Base, num_cpus: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_further", [0, 1, 2])
+def test_the_graph_has_exactly_three_operators_and_two_more_a_step(
+    base: Base, num_cpus: float | None, num_further: int, tmp_path: Path
+) -> None:
     job = replace(base.job("classify", tmp_path / "out"), engine=EngineSpec(num_cpus=num_cpus))
-    room = room_on(job.engine, [{"CPU": 4}])
+    room = rooms_on([job.engine] * (num_further + 1), [{"CPU": 8}])[-1]
     facts = make_facts("sequence-classification", names=("a", "b"))
     committer = Committer(store=open_store(job.output), format="jsonl", token=LeaseToken(owner="o", epoch=1))
     stages = Stages(
         read=ReadSettings(job=job, reader=UnitReader(schema=pa.schema([])), permit=Permit(committer=committer)),
         conclude=FinishAndCommit(job=job, facts=facts, committer=committer),
+        hand_over=(HandOver(read=b"", step=0, job=job, facts=facts, until=0.5),) * num_further,
     )
-    bounds = Bounds(least=1, most=1, calls_each=1)
-    graph = build_graph(room, stages, lambda: (), num_units=1, engines="millrace/none/", bounds=bounds)
+    fleet = Fleet(prefix="millrace/none/", bounds=Bounds(least=1, most=1, calls_each=1))
+    graph = build_graph(room, stages, lambda: (), num_units=1, fleets=[fleet] * (num_further + 1))
     plan, _ = get_execution_plan(graph._logical_plan)
     names = []
     operator = plan.dag
     while operator.input_dependencies:
         names.append(operator.name)
         (operator,) = operator.input_dependencies
-    assert names == ["MapBatches(FinishAndCommit)", "MapBatches(AskEngines)", "ReadUnitSource"]
+    further = ["MapBatches(AskEngines)", "MapBatches(HandOver)"] * num_further
+    assert names == ["MapBatches(FinishAndCommit)", *further, "MapBatches(AskEngines)", "ReadUnitSource"]
 
 
 @pytest.mark.parametrize(
