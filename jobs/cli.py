@@ -14,6 +14,7 @@ import typer
 
 from jobs.boundary import INTERRUPTED, at_boundary
 from jobs.commands.bench import bench
+from jobs.commands.calibrate import calibrate
 from jobs.commands.check import check
 from jobs.commands.compare import compare
 from jobs.commands.demo import demo
@@ -46,7 +47,7 @@ def millrace(
     """Distributed batch inference on Ray: a corpus in, labelled rows out."""
 
 
-for command in (run, submit, serve, plan, check, report, compare, bench, demo):
+for command in (run, submit, serve, plan, calibrate, check, report, compare, bench, demo):
     app.command()(at_boundary(command))
 
 

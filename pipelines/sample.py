@@ -98,7 +98,7 @@ def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: UnitPrepare
             raise SourceError(read.message)
         wanted = max(1, round(num_rows * read.unit.num_rows / total)) if total else 0
         try:
-            prepared = preparer.prepare(_thinned(read, wanted, keeps_first=prompt is None))
+            prepared = preparer.prepare(thinned(read, wanted, keeps_first=prompt is None))
         except OverrunsError as error:
             cut_short = str(error)
             break
@@ -118,7 +118,7 @@ def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: UnitPrepare
     )
 
 
-def _thinned(read: UnitRows, wanted: int, *, keeps_first: bool) -> UnitRows:
+def thinned(read: UnitRows, wanted: int, *, keeps_first: bool = False) -> UnitRows:
     """A fair draw of about `wanted` rows, those that could not be read among them; the first one is, if it is to be kept."""
     numbers = np.sort(np.concatenate([read.row_numbers, [failure.row for failure in read.failures]]).astype(np.int64))
     draw = np.random.default_rng(read.unit.index)

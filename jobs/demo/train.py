@@ -131,8 +131,8 @@ def _texts() -> Iterator[str]:
 def _train_causal(folder: Path, pad_id: int) -> tuple[Network, Trained]:
     started = time.process_time()
     network = Network(SHAPE, "causal")
-    train(network, _stream([echo_examples(folder)], seed=TRAINING_SEED), COPYING, pad_id=pad_id, seed=TRAINING_SEED)
-    answers = _stream([job_examples(job, folder) for job in JOBS["causal"]], seed=TRAINING_SEED + 1)
+    train(network, stream_of([echo_examples(folder)], seed=TRAINING_SEED), COPYING, pad_id=pad_id, seed=TRAINING_SEED)
+    answers = stream_of([job_examples(job, folder) for job in JOBS["causal"]], seed=TRAINING_SEED + 1)
     train(network, answers, ANSWERING, pad_id=pad_id, seed=TRAINING_SEED)
     return network, _finish(network, folder, pad_id, seconds=time.process_time() - started)
 
@@ -141,7 +141,7 @@ def _train_head(head: TaskHead, causal: Network, folder: Path, pad_id: int) -> T
     started = time.process_time()
     network = Network(SHAPE, head, num_labels=len(LABELS[head]))
     network.body.load_state_dict(causal.body.state_dict())
-    examples = _stream([job_examples(job, folder) for job in JOBS[head]], seed=TRAINING_SEED + 2)
+    examples = stream_of([job_examples(job, folder) for job in JOBS[head]], seed=TRAINING_SEED + 2)
     train(network, examples, HEADS[head], pad_id=pad_id, seed=TRAINING_SEED)
     return _finish(network, folder, pad_id, seconds=time.process_time() - started)
 
@@ -162,7 +162,7 @@ def _finish(network: Network, folder: Path, pad_id: int, *, seconds: float) -> T
     return Trained(head=network.head, seconds=seconds, accuracies=accuracies)
 
 
-def _stream(makers: Sequence[ExampleMaker], *, seed: int) -> Iterator[Example]:
+def stream_of(makers: Sequence[ExampleMaker], *, seed: int) -> Iterator[Example]:
     """Every maker's examples of one new ticket after the other, without end."""
     for number in count():
         ticket = make_ticket(number, seed=seed)

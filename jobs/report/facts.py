@@ -75,13 +75,26 @@ class SampleRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShare:
+    """What one model of a cascade did: the rows that it was given, those of them whose answer counts, its prompt tokens, and those of them
+    that were cached. `until` is the score from which its answers count, None for the last."""
+
+    name: str
+    until: float | None
+    rows_asked: int
+    rows_kept: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
     """A run's output, summed up.
 
     `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds;
     `num_labels` how many labels there are, of which `labels` are the most frequent. `truth` is what holding the results against a truth
-    came to, `truth_problem` why that was not possible; both None if nobody asked.
-    `prompt` is what the model has read for the first row, None where no run has kept it.
+    came to, `truth_problem` why that was not possible; both None if nobody asked. `models` is what each model of a cascade did, empty
+    without one. `prompt` is what the model has read for the first row, None where no run has kept it.
     """
 
     name: str
@@ -97,6 +110,7 @@ class ReportFacts:
     cached_tokens: int
     completion_tokens: int
     active_s: float
+    models: Sequence[ModelShare]
     counted_rows: int
     counted_failures: int
     timeline: Timeline | None

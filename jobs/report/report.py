@@ -12,7 +12,7 @@ import orjson
 import yaml
 
 from jobs.errors import UsageError
-from jobs.report.facts import ReportFacts, timeline
+from jobs.report.facts import ModelShare, ReportFacts, timeline
 from jobs.report.page import report_page
 from jobs.report.rows import (
     MAX_SAMPLE_ROWS,
@@ -33,7 +33,8 @@ from models.errors import ModelError
 from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
 from pipelines.ledger.receipts import RECEIPTS
-from pipelines.ledger.run_record import read_record
+from pipelines.ledger.run_record import RunRecord, read_record
+from pipelines.rows.rows import StepCounts
 
 PAGE, NUMBERS = "report.html", "report.json"
 
@@ -107,6 +108,7 @@ def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
         cached_tokens=_sum(receipts.cached_tokens),
         completion_tokens=_sum(receipts.completion_tokens),
         active_s=active_s,
+        models=_models(record, receipts.steps),
         counted_rows=rows.num_rows,
         timeline=throughput,
         prompt_lengths=rows.prompt_lengths,
@@ -123,6 +125,21 @@ def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
         model=_model_facts(record.spec["model"], config),
         spec=yaml.safe_dump(_set_values(record.spec), sort_keys=False, allow_unicode=True, width=100),
     )
+
+
+def _models(record: RunRecord, steps: Sequence[StepCounts]) -> list[ModelShare]:
+    """What each model of a cascade did; nothing without one."""
+    return [
+        ModelShare(
+            name=name,
+            until=until,
+            rows_asked=step.num_asked,
+            rows_kept=step.num_kept,
+            prompt_tokens=step.prompt_tokens,
+            cached_tokens=step.cached_tokens,
+        )
+        for name, until, step in zip(record.step_names, (*record.bounds, None), steps, strict=False)
+    ]
 
 
 def _sum(values: "np.ndarray[Any, np.dtype[np.float64]]") -> int:

@@ -23,6 +23,7 @@ from pipelines.ledger.planned_units import planned_units, rows_of_units, shard_o
 from pipelines.ledger.receipts import REPAIR, Receipt, Shard, iter_receipts, read_receipt, receipt_name
 from pipelines.ledger.run_record import RUN, RunRecord, read_record
 from pipelines.ledger.unreadable import read_unreadable
+from pipelines.rows.rows import StepCounts
 from pipelines.rows.unit import Unit
 from pipelines.task_base.task import Task
 from pipelines.tasks.kinds import recorded_task
@@ -36,7 +37,7 @@ MAX_SKIPPED_BYTES = 64 << 20
 class ReceiptColumns:
     """All receipts of a run, one value a unit in each array [units], in the order of the units.
 
-    `committed` is when each was committed, in seconds of some clock.
+    `committed` is when each was committed, in seconds of some clock. `steps` are the sums of what each model of a cascade did.
     """
 
     units: Floats
@@ -47,6 +48,12 @@ class ReceiptColumns:
     completion_tokens: Floats
     seconds: Floats
     committed: Floats
+    steps: Sequence[StepCounts]
+
+
+def _no_steps(record: RunRecord) -> list[StepCounts]:
+    """One for each model of a cascade; none without one."""
+    return [StepCounts() for _ in record.step_names] if record.bounds else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +119,9 @@ class RunOutput:
         Raises:
             DamageError: one is not as it was written.
         """
-        rows = [
-            (
+        rows, steps = [], _no_steps(self.record)
+        for receipt in iter_receipts(self.store, self.record.format, rows_of_units(self.store, self.record)):
+            row = (
                 receipt.unit,
                 receipt.num_written,
                 receipt.num_failed,
@@ -123,10 +131,10 @@ class RunOutput:
                 receipt.seconds,
                 times.get(receipt_name(receipt.unit).partition("/")[2], 0.0),
             )
-            for receipt in iter_receipts(self.store, self.record.format, rows_of_units(self.store, self.record))
-        ]
+            rows.append(row)
+            steps = [of_run + step for of_run, step in zip(steps, receipt.steps, strict=True)]
         columns = np.array(sorted(rows), dtype=np.float64).reshape(len(rows), 8).T
-        return ReceiptColumns(**dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=True)))
+        return ReceiptColumns(**dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=False)), steps=steps)
 
     def units(self, indices: Collection[int]) -> dict[int, Unit]:
         """The plan's units of these numbers."""

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from jobs.errors import UsageError
 from jobs.spec.engine import EngineYaml
 from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places
 from models.errors import OptionError
 from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
+from pipelines.task_base.judged import why_not_judged
 from pipelines.task_base.yaml import Strict
 
 CASCADE: KeyPath = ("cascade",)
@@ -122,3 +124,23 @@ def bound_problems(job: Job, places: Places) -> list[str]:
         for number, further in enumerate(job.cascade)
         if further.below is None
     ]
+
+
+def truth_to_calibrate_with(job: Job, given: str | None) -> str:
+    """The column that a cascade's bounds are found with: the one `given`, or the spec's own.
+
+    Raises:
+        UsageError: there is none, or nothing to find.
+    """
+    if not job.cascade:
+        raise UsageError(
+            "the spec has no cascade, so there is no bound to find; give it one: cascade: [{model: ...}, {model: ...}]"
+        )
+    if job.task.judged is None:
+        raise UsageError(why_not_judged(job.task.kind))
+    column = given or job.truth
+    if column is None:
+        raise UsageError(
+            "give --truth COLUMN, the column of the input that says what is right, or report: {truth: COLUMN} in the spec"
+        )
+    return column

@@ -1,17 +1,24 @@
 """What a task asks before all rows, put to the first engine of a run: the answers are part of the run's record."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from actors.work import OnePassAnswer
-from pipelines.driver.first_engine import FirstEngine
 from pipelines.errors import TaskError
 from pipelines.rows.blocks import packed
+from pipelines.rows.rows import Answers
 from pipelines.task_base.requests import ModelRequest, Piece, work_of
 
 
-def answers_to_trial(trial: Sequence[Piece], engine: FirstEngine) -> list[OnePassAnswer]:
+class AnswersWork(Protocol):
+    """An engine that can be asked before a run's units are settled; see `FirstEngine`."""
+
+    def answers(self, work: bytes, *, retries: int = 0) -> Answers | None: ...
+
+
+def answers_to_trial(trial: Sequence[Piece], engine: AnswersWork) -> list[OnePassAnswer]:
     """The answers of an engine, which is asked again if it dies.
 
     Raises:

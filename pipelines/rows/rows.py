@@ -129,10 +129,18 @@ class StepCounts:
     """What one model of a cascade did: the rows that it was given, those of them whose answer counts, the prompt tokens that it read,
     and those of them that were cached."""
 
-    num_asked: int
-    num_kept: int
-    prompt_tokens: int
-    cached_tokens: int
+    num_asked: int = 0
+    num_kept: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            num_asked=self.num_asked + other.num_asked,
+            num_kept=self.num_kept + other.num_kept,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

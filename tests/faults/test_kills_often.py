@@ -8,7 +8,7 @@ import pytest
 
 from models.config.types import Head
 from tests.helpers.pipelines.killing import ENGINE, GENERATE, UNIT_ROWS, WORKERS, Bench
-from tests.helpers.pipelines.running import contents, receipts, short_folder
+from tests.helpers.pipelines.running import contents, receipts, rows_in, short_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -17,6 +17,7 @@ TASKS: Mapping[str, tuple[Head, Mapping[str, object]]] = {
     "classify": ("sequence-classification", {"kind": "classify", "text": "{{ body }}"}),
     "extract": ("token-classification", {"kind": "extract", "text": "{{ body }}"}),
     "generate": ("causal", GENERATE),
+    "cascade": ("sequence-classification", {"kind": "classify", "text": "{{ body }}"}),
 }
 MOMENTS = sorted(random.Random(20261).sample(range(1, NUM_ROWS // UNIT_ROWS - 40), 3))
 
@@ -36,13 +37,18 @@ def bench(
 ) -> Bench:
     head, task = TASKS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    return Bench(folder, tiny_checkpoint(head), temp, task=task, num_rows=NUM_ROWS)
+    if request.param != "cascade":
+        return Bench(folder, tiny_checkpoint(head), temp, task=task, num_rows=NUM_ROWS)
+    small, large = (tiny_checkpoint(head, hidden_size=size, initializer_range=0.4) for size in (32, 64))
+    return Bench(folder, small, temp, task=task, num_rows=NUM_ROWS, further=large)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(bench: Bench) -> dict[str, bytes]:
     with bench.start("whole") as run:
         assert run.wait() == 0, run.output
+    models = {row.get("model") for row in rows_in(bench.out("whole"))}
+    assert len(models) == (1 if bench.further is None else 2), "both models of a cascade have something to answer"
     return contents(bench.out("whole"))
 
 

@@ -31,6 +31,7 @@ ENGINE = ("ray::EngineActor",)
 WORKERS = (
     "ray::ReadUnitSource",
     "ray::MapWorker(MapBatches(AskEngines))",
+    "ray::MapBatches(HandOver)",
     "ray::MapBatches(FinishAndCommit)",
     "ray::_map_task",
     "ray::IDLE",
@@ -185,7 +186,8 @@ def _title(folder: Path) -> str:
 
 
 class Bench:
-    """One job in float32, run into folders of its own; on this process's cluster, where `address` names it."""
+    """One job in float32, run into folders of its own; on this process's cluster, where `address` names it. Rows with a score under
+    `below` go on to the model `further`, if there is one."""
 
     def __init__(
         self,
@@ -196,8 +198,11 @@ class Bench:
         task: Mapping[str, object],
         num_rows: int,
         address: str | None = None,
+        further: Path | None = None,
+        below: float = 0.75,
     ) -> None:
         self._folder, self._model, self.temp, self._task, self._address = folder, model, temp, task, address
+        self.further, self._below = further, below
         self._corpus = write_corpus(folder / "rows.jsonl", num_rows)
 
     def start(self, name: str) -> Run:
@@ -208,7 +213,7 @@ class Bench:
         """The file that describes the job into the folder `name`."""
         spec = {
             "name": "killed",
-            "model": {"path": str(self._model), "dtype": "float32"},
+            **self._models(),
             "task": dict(self._task),
             "input": {"paths": [str(self._corpus)]},
             "output": {"path": str(self.out(name)), "format": "jsonl"},
@@ -218,6 +223,13 @@ class Bench:
         path = self._folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(spec))
         return path
+
+    def _models(self) -> dict[str, object]:
+        model = {"path": str(self._model), "dtype": "float32"}
+        if self.further is None:
+            return {"model": model}
+        further = {"path": str(self.further), "dtype": "float32"}
+        return {"cascade": [{"model": model, "until": {"score": self._below}}, {"model": further}]}
 
     def out(self, name: str) -> Path:
         """Where the job writes."""

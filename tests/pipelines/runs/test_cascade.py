@@ -1,0 +1,168 @@
+"""Cascades: a row is answered by the first model that is sure enough of it, as that model alone answers it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure
+from pipelines.errors import FingerprintError
+from pipelines.io.open_output import open_store
+from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
+from pipelines.ledger.check import check_run
+from pipelines.ledger.run_record import RUN
+from pipelines.tasks.classify import ClassifyTask
+from pipelines.tasks.labels.task import LabelsTask
+from tests.helpers.pipelines.running import FakeEngine, contents, drive, job_of, rows_in, write_corpus
+
+Checkpoint = Callable[..., Path]
+NUM_ROWS = 60
+UNIT_ROWS = 20
+CLASSIFY = ClassifyTask(text="{{ body }}")
+LONG = {"id": 7, "body": "alpha beta " * 10}
+NULL = {"id": 9, "body": None}
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of which one is too long for a model of 64 tokens, one has no text, and one is no JSON."""
+    bad = {7: json.dumps(LONG).encode(), 9: json.dumps(NULL).encode(), 11: b"{not json"}
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "rows.jsonl", NUM_ROWS, bad=bad)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Checkpoint) -> tuple[Path, Path]:
+    """A small model and a large one, of the same classes, with weights of their own that are not all unsure."""
+    found = [
+        tiny_checkpoint("sequence-classification", num_labels=2, hidden_size=size, initializer_range=0.4)
+        for size in (32, 64)
+    ]
+    return found[0], found[1]
+
+
+def cascade_of(job: Job, model: Path, *, below: float | None) -> Job:
+    """The job, whose rows go on to another model."""
+    further = Escalation(
+        below=below, model=ModelSpec(path=str(model), dtype="float32"), engine=EngineSpec(num_cpus=1, max_num_seqs=16)
+    )
+    return replace(job, cascade=(*job.cascade, further), unit_rows=UNIT_ROWS)
+
+
+def by_id(out: Path, folder: str = "data") -> dict[int, dict[str, Any]]:
+    return {row["id"]: row for row in rows_in(out, folder)}
+
+
+def test_each_row_has_the_answer_of_the_first_model_that_is_sure_enough(
+    models: tuple[Path, Path], corpus: Path, tmp_path: Path
+) -> None:
+    small, large = models
+    short = EngineSpec(num_cpus=1, max_num_seqs=16, max_model_len=64)
+    first = job_of(CLASSIFY, model=small, corpus=corpus, out=tmp_path / "small", unit_rows=UNIT_ROWS, engine=short)
+    second = job_of(CLASSIFY, model=large, corpus=corpus, out=tmp_path / "large", unit_rows=UNIT_ROWS)
+    for job in (first, second):
+        assert drive(job).exit_status == 0
+    of_small, of_large = by_id(tmp_path / "small"), by_id(tmp_path / "large")
+    bound = float(np.median([row["score"] for row in of_small.values()]))
+    out = tmp_path / "both"
+    job = cascade_of(replace(first, output=replace(first.output, path=str(out))), large, below=bound)
+    assert drive(job).exit_status == 0
+    rows = rows_in(out)
+    assert [row["id"] for row in rows] == [number for number in range(NUM_ROWS) if number not in (9, 11)]
+    names = job.step_names
+    for row in rows:
+        sure = of_small.get(row["id"])
+        is_kept = sure is not None and sure["score"] >= np.float32(bound)
+        assert row.pop("model") == names[0 if is_kept else 1]
+        expected = sure if is_kept else of_large[row["id"]]
+        assert expected is not None
+        assert row["label"] == expected["label"]
+        assert row["scores"] == pytest.approx(expected["scores"], abs=1e-5)
+        assert row.keys() == expected.keys()
+    assert 7 in of_large
+    assert 7 not in of_small, "the row is too long for the small model"
+    assert {letter["row"]: letter["kind"] for letter in rows_in(out, "errors")} == {
+        letter["row"]: letter["kind"] for letter in rows_in(tmp_path / "large", "errors")
+    }
+    counts = [json.loads(path.read_bytes()) for path in (out / "receipts").iterdir()]
+    kept = Counter(row["model"] for row in rows_in(out))
+    for number, name in enumerate(names):
+        assert sum(each["steps"][number]["num_kept"] for each in counts) == kept[name]
+    assert sum(each["steps"][0]["num_asked"] for each in counts) == NUM_ROWS - 1  # all but the one that is no JSON
+    assert sum(each["steps"][1]["num_asked"] for each in counts) == NUM_ROWS - 1 - kept[names[0]]
+    assert all(sum(step["prompt_tokens"] for step in each["steps"]) == each["prompt_tokens"] for each in counts)
+
+
+class _ByModel(FakeEngine):
+    """Answers by its tokens, another model otherwise: with a label's log probabilities, or two classes."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._salt = len(settings.path)
+        self._refuses = (Path(settings.path) / "refuses").exists()
+
+    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+        assert not self._refuses, "there is nothing left for this model"
+        answers = await super().compute(work)
+        return [
+            OnePassAnswer(values=-np.roll(answer.values, self._salt)) if isinstance(answer, OnePassAnswer) else answer
+            for answer in answers
+        ]
+
+
+def engine_by_model(settings: EngineSettings, on_failure: OnFailure) -> _ByModel:
+    del on_failure
+    return _ByModel(settings)
+
+
+def linked(folder: Path, checkpoint: Path) -> Path:
+    """The checkpoint in a folder of its own."""
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def test_a_run_that_goes_on_asks_nothing_twice_and_is_whole(
+    tiny_checkpoint: Checkpoint, corpus: Path, tmp_path: Path
+) -> None:
+    """With a prior for each model, which is in the record; a unit of which nothing is left goes past the second model."""
+    out = tmp_path / "out"
+    small, large = (linked(tmp_path / name, tiny_checkpoint()) for name in ("a", "bb"))
+    task = LabelsTask(text="{{ body }}", labels=("refund", "late"), calibrate="prior")
+    job = cascade_of(job_of(task, model=small, corpus=corpus, out=out), large, below=0.8)
+    assert drive(job, make_engine=engine_by_model).exit_status == 0
+    whole = contents(out)
+    trial = json.loads((out / RUN).read_bytes())["trial"]
+    assert len(trial) == 4
+    assert np.exp(trial[:2]).sum() == pytest.approx(1)
+    assert np.exp(trial[2:]).sum() == pytest.approx(1)
+    assert trial[:2] != trial[2:]
+    assert {row["model"] for row in rows_in(out)} == {"a", "bb"}
+    for receipt in sorted((out / "receipts").iterdir())[1:]:
+        receipt.unlink()
+    assert drive(job, make_engine=engine_by_model).exit_status == 0
+    assert contents(out) == whole
+    assert check_run(open_store(job.output)) == []
+    with pytest.raises(FingerprintError, match=r"cascade\.step 2\.below: 0\.8 -> 0\.7"):
+        drive(cascade_of(replace(job, cascade=()), large, below=0.7), make_engine=engine_by_model)
+    with pytest.raises(FingerprintError, match=r"cascade\.step 2\.below: 0\.8 -> absent"):
+        drive(replace(job, cascade=()), make_engine=engine_by_model)
+
+
+def test_units_of_which_nothing_is_left_need_no_further_engine(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    small, large = (linked(tmp_path / name, tiny_checkpoint("sequence-classification")) for name in ("a", "bb"))
+    (large / "refuses").touch()
+    corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
+    job = job_of(CLASSIFY, model=small, corpus=corpus, out=tmp_path / "out")
+    assert drive(cascade_of(job, large, below=0.5), make_engine=engine_by_model).exit_status == 0
+    assert {row["model"] for row in rows_in(tmp_path / "out")} == {"a"}
+    assert len(rows_in(tmp_path / "out")) == NUM_ROWS
