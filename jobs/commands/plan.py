@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from jobs.boundary import complain
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 from pipelines.cluster.interrupts import interrupts
 from pipelines.cluster.last_resort import LastResort
+
+if TYPE_CHECKING:
+    from jobs.spec.preflight import Preflight
+    from pipelines.estimate import Estimate
+
+LEAST_ROWS: Final = 64
+MOST_ROWS: Final = 1000
+"""Rows that tell which share of a cascade's rows goes on; between the two as many as a model answers in the time of a probe."""
 
 
 def plan(spec: SpecFile, limit: Limit = None, overrides: Overrides = None, address: Address = None) -> int:
@@ -32,14 +41,45 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
 
     loaded = load_spec(spec, overrides=overrides, limit=limit)
     found = check_before_run(loaded, today=today())
-    checkpoint = Checkpoint.open(loaded.job.model.find("whole").folder)
-    inputs = Inputs(
-        config=found.config,
-        checkpoint=checkpoint,
-        preparer=found.preparer,
-        sources=found.opened.sources,
-    )
     with closing(found), placed_errors(loaded), planning_place(loaded.job.engines, address) as place:
-        estimate = estimate_job(loaded.job, inputs, map_tasks=place.map_tasks, room=place.rooms[0])
-    typer.echo(plan_text(loaded.job, estimate, classes=found.meaning_of_scores, caution=found.caution_of_bits))
+        estimates = [
+            estimate_job(
+                step,
+                Inputs(
+                    config=model.found.config,
+                    checkpoint=Checkpoint.open(step.model.find("whole").folder),
+                    preparer=preparer,
+                    sources=found.opened.sources,
+                ),
+                map_tasks=place.map_tasks,
+                room=room,
+            )
+            for step, model, preparer, room in zip(
+                found.opened.job.steps, found.opened.models, found.preparers, place.rooms, strict=True
+            )
+        ]
+        job = loaded.job
+        text = plan_text(
+            job.steps[0],
+            estimates[0],
+            classes=found.meaning_of_scores,
+            caution=found.caution_of_bits,
+            whole=f"all rows on {job.step_names[0]}" if job.cascade else "the whole job",
+        )
+        if job.cascade:
+            text = f"{text}\n\n{_of_cascade(found, estimates)}"
+    typer.echo(text)
     return 0
+
+
+def _of_cascade(found: "Preflight", estimates: "Sequence[Estimate]") -> str:
+    """What each model of a cascade will do; rows enough to tell go through all but the last."""
+    from jobs.show.cascade_plan import cascade_text
+    from pipelines.cascade.shares import reaches
+    from pipelines.estimate import PROBE_S
+
+    opened = found.opened
+    speeds = [estimate.probe.rows_per_s for estimate in estimates[:-1] if estimate.probe is not None]
+    num_rows = round(min(MOST_ROWS, max(LEAST_ROWS, PROBE_S * min(speeds, default=0.0))))
+    found_reaches = reaches(opened.dated_job, found.preparers, opened.sources, num_rows=num_rows)
+    return cascade_text(opened.job.step_names, estimates, found_reaches)

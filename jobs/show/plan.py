@@ -18,9 +18,16 @@ HISTOGRAM_ROWS = 10
 MAX_NAMED = 20
 
 
-def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None, caution: str | None = None) -> str:
+def plan_text(
+    job: Job,
+    estimate: Estimate,
+    *,
+    classes: str | None = None,
+    caution: str | None = None,
+    whole: str = "the whole job",
+) -> str:
     """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean, `caution` what to expect
-    of the job's few bits a weight."""
+    of the job's few bits a weight, `whole` what the cost is of."""
     plan = estimate.plan
     beside = [("passed over", str(plan.passed_over))] if plan.passed_over.num_files else []
     sections = [
@@ -44,7 +51,7 @@ def plan_text(job: Job, estimate: Estimate, *, classes: str | None = None, cauti
     ]
     if estimate.probe is not None and estimate.cost is not None:
         sections.append(_lines("probe, one engine in this process", _probe_lines(job, estimate.probe)))
-        sections.append(_lines("the whole job, at the probe's speed", _cost_lines(job, estimate.cost, estimate.probe)))
+        sections.append(_lines(f"{whole}, at the probe's speed", _cost_lines(job, estimate.cost, estimate.probe)))
     elif job.task.calls_api:
         sections.append(["Lines of a batch ask for what they like, so there is no estimate of tokens, caches or time."])
     else:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.cascade.bounds import BoolArray, FloatArray, Search, find_bound
 from pipelines.cascade.model_here import ModelHere
-from pipelines.cascade.sample import LabelledRows, RowAt, Truths, draw_rows, only, truths_of
+from pipelines.cascade.sample import LabelledRows, RowAt, Truths, draw_places, labelled, only, truths_of
 from pipelines.errors import PlanError, TaskError
 from pipelines.formats.json_values import json_rows
 from pipelines.job import Job, OutputSpec
@@ -93,7 +93,9 @@ def calibrate(
         ModelError: a model cannot be loaded, or fails.
     """
     job = replace(job, output=OutputSpec(path=job.output.path))  # results by their own names
-    rows = draw_rows(job, sources, preparers[0].fitted.columns, truth, num_rows=num_rows)
+    columns = preparers[0].fitted.columns
+    with_truth = replace(columns, required=columns.required | {truth})
+    rows = labelled(draw_places(job, sources, with_truth, num_rows=num_rows), truth)
     truths: Truths | None = None
     left: Collection[RowAt] = ()
     steps: list[StepFound] = []

@@ -1,10 +1,10 @@
-"""Labelled rows of a job's input: a fair draw from all of it, whole, with what their column of truths says.
+"""Rows of a job's input, labelled or not: a fair draw from all of it, whole, with what their column of truths says.
 
 Rows are drawn from as many places as there are rows wanted, each of a few neighbours, so that a sorted file does no harm.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipelines.rows.unit import UnreadableUnit
 from pipelines.sample import UnitPicker, thinned
 from pipelines.task_base.judged import Form, Item, truth_of
 from pipelines.units.listing import Sources
-from pipelines.units.planning import MapTasks, map_here, plan_units
+from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
 
 NEIGHBOURS = 32
@@ -53,20 +53,15 @@ class Truths:
     unusable: str
 
 
-def draw_rows(
-    job: Job, sources: Sources, columns: Columns, truth: str, *, num_rows: int, map_tasks: MapTasks = map_here
-) -> LabelledRows:
-    """Draws about `num_rows` rows of the input with its column `truth`, and those that the task needs.
+def draw_places(job: Job, sources: Sources, columns: Columns, *, num_rows: int) -> tuple[UnitRows, ...]:
+    """Draws about `num_rows` rows of the input with these columns.
 
     Raises:
-        PlanError: the input cannot be planned, or has no such column.
+        PlanError: the input cannot be planned, or lacks a column.
         SourceError: it cannot be read.
     """
-    wanted = replace(columns, required=columns.required | {truth})
     picker = UnitPicker(num_units=num_rows, seed=job.seed)
-    plan = plan_units(
-        sources.files, job.input, wanted, unit_rows=NEIGHBOURS, limit=job.limit, map_tasks=map_tasks, sink=picker
-    )
+    plan = plan_units(sources.files, job.input, columns, unit_rows=NEIGHBOURS, limit=job.limit, sink=picker)
     reader = UnitReader(schema=plan.schema, declared=frozenset(job.input.schema or ()), storage=Storage.of(job.input))
     units = picker.units
     total = sum(unit.num_rows for unit in units)
@@ -75,6 +70,11 @@ def draw_rows(
         if isinstance(read, UnreadableUnit):
             raise SourceError(read.message)
         places.append(thinned(read, max(1, round(num_rows * read.unit.num_rows / total))))
+    return tuple(places)
+
+
+def labelled(places: Sequence[UnitRows], truth: str) -> LabelledRows:
+    """Rows that were drawn with the values of their column `truth`."""
     values = {
         (index, number): row.get(truth)
         for index, place in enumerate(places)

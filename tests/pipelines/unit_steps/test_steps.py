@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,13 +104,18 @@ def test_each_row_has_the_first_answer_that_is_sure_enough_in_the_order_of_the_i
 
 
 def test_what_a_model_cannot_answer_goes_on_and_only_the_last_error_counts(tokenizer: Tokenizer) -> None:
-    bad = {
+    bad: dict[str, EngineAnswer | RowError] = {
         "w1": says(9.0),
         "w2": Refused(error="not by me"),
         "w3": OnePassAnswer(values=np.array([np.nan, 0], np.float32)),
         "w4": RowError(INTERNAL_ERROR, "a fault of ours"),
     }
-    large = {"w2": says(1.0), "w3": Refused(error="nor by me"), "w4": says(2.0), " ".join(["w9"] * 10): says(3.0)}
+    large: dict[str, EngineAnswer | RowError] = {
+        "w2": says(1.0),
+        "w3": Refused(error="nor by me"),
+        "w4": says(2.0),
+        " ".join(["w9"] * 10): says(3.0),
+    }
     rows = rows_of("w1", "w2", "w3", "w4", None, " ".join(["w9"] * 10), " ".join(["w8"] * 80))
     unit = through(rows, job_with(0.9), tokenizer, [bad.__getitem__, large.__getitem__], [SHORT, FACTS])
     answers = {
@@ -190,7 +196,7 @@ def test_no_answer_is_as_unsure_as_can_be(tokenizer: Tokenizer) -> None:
 
     prepared, answers = answered(rows_of("w1 w3", "w2 w3"), job, facts, tokenizer, model)
     sure = sure_rows(job, facts, prepared, answers)
-    found = sure.finished.results["answer"].to_pylist()
+    found: list[Any] = sure.finished.results["answer"].to_pylist()
     assert found[0] is None
     assert sure.confidences.tolist() == pytest.approx([0.0, found[1]["score"]])
     assert found[1]["score"] > 0.9

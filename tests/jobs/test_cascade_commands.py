@@ -1,8 +1,10 @@
-"""`millrace calibrate` on the demo's classifier: against what transformers says of the same tickets, and what it says where it cannot."""
+"""`millrace calibrate` and `plan` of a cascade, on the demo's classifier: against what transformers says of the same tickets; and what is
+said where there is nothing to find."""
 
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,14 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.demo import CHECKPOINTS
 from jobs.demo.corpus import make_tickets
+from jobs.spec.job import load_spec
+from jobs.spec.preflight import check_before_run
 from models.config.model_config import ModelConfig
+from pipelines.cascade.shares import reaches
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
 
 SpecWriter = Callable[[str], Path]
-NUM_TICKETS = 500
+NUM_TICKETS = 300
 MODEL = CHECKPOINTS / "sequence-classification"
 SPEC = """\
 name: j
@@ -155,3 +160,31 @@ def test_a_truth_that_says_nothing_is_refused(spec: Path, corpus: Path, tmp_path
     result = invoke("calibrate", spec, "--accuracy", "0.95", "--truth", "category", "--set", f"input.paths=[{empty}]")
     assert result.exit_code == 2
     assert "can be held against the column 'category': it is null, empty or missing in every row" in result.output
+
+
+@pytest.fixture
+def bounded(spec: Path, said: tuple[list[str], npt.NDArray[np.float32]]) -> tuple[Path, float]:
+    """The spec with a bound, under which transformers has a third of the scores."""
+    bound = float(np.quantile(said[1], 0.3))
+    old, new = "dtype: float32}}, {model", f"dtype: float32}}, until: {{score: {bound}}}}}, {{model"
+    spec.write_text(spec.read_text().replace(old, new))
+    return spec, bound
+
+
+def test_what_reaches_a_model_is_what_the_one_before_is_not_sure_of(
+    bounded: tuple[Path, float], said: tuple[list[str], npt.NDArray[np.float32]]
+) -> None:
+    loaded = load_spec(bounded[0])
+    with closing(check_before_run(loaded)) as found:
+        first, second = reaches(loaded.job, found.preparers, found.opened.sources, num_rows=NUM_TICKETS)
+    assert (first.num_sampled, first.rows, first.tokens) == (NUM_TICKETS, 1.0, 1.0)
+    assert second.rows == pytest.approx((said[1] < np.float32(bounded[1])).mean(), abs=0.005)
+    assert 0 < second.tokens < 1
+
+
+def test_a_plan_says_what_reaches_each_model(bounded: tuple[Path, float]) -> None:
+    result = invoke("plan", bounded[0])
+    assert result.exit_code == 0, result.output
+    assert "all rows on sequence-classification, at the probe's speed" in result.output
+    assert re.search(r"cascade\[1\], sequence-classification-2\n +rows +[\d.]+% of all", result.output)
+    assert re.search(r"the whole cascade\n +tokens +[\d,]+ of prompts\n +time ", result.output)
