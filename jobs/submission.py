@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from jobs.errors import FailedError, UsageError
+from jobs.spec.cascade import is_cascade
 from jobs.spec.fields import absolute
 from jobs.spec.job import load_spec
 from jobs.spec.secrets import secret_keys
@@ -132,10 +133,21 @@ def _anchored(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Relative paths start from the current directory, as in `millrace run`; on the cluster that is another one."""
     return {
         **spec,
-        "model": {**spec["model"], "path": _checkpoint(spec["model"]["path"])},
+        **_anchored_models(spec),
         "input": {**spec["input"], "paths": [absolute(path) for path in spec["input"]["paths"]]},
         "output": {**spec["output"], "path": absolute(spec["output"]["path"])},
     }
+
+
+def _anchored_models(spec: Mapping[str, Any]) -> dict[str, Any]:
+    if not is_cascade(spec):
+        return {"model": _anchored_model(spec["model"])}
+    return {"cascade": [{**step, "model": _anchored_model(step["model"])} for step in spec["cascade"]]}
+
+
+def _anchored_model(model: Any) -> Any:
+    """A step of a cascade may have a path in the place of a mapping."""
+    return _checkpoint(model) if isinstance(model, str) else {**model, "path": _checkpoint(model["path"])}
 
 
 def _checkpoint(path: str) -> str:

@@ -26,5 +26,5 @@ def _found(value: Any, path: KeyPath) -> Iterator[KeyPath]:
             yield from _found(item, here)
         elif isinstance(item, str) and item:
             is_option = SECRETS in path and isinstance(key, str) and _SECRET_NAME.search(key) is not None
-            if is_option or (len(path) <= 2 and has_secret(item)):
+            if is_option or ((len(path) <= 2 or path[0] == "cascade") and has_secret(item)):
                 yield here

@@ -182,6 +182,13 @@ def rooms_on(engines: Sequence[EngineSpec], nodes: Sequence[Mapping[str, float]]
     Raises:
         ClusterError: they do not fit.
     """
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    shards = sum(engine.replicas * engine.tensor_parallel_size for engine in engines)
+    if len(engines) > 1 and 0 < gpus < shards:
+        raise ClusterError(
+            f"cascade: the engines of its {len(engines)} steps need a GPU for each of {shards} shards, and the cluster has {gpus:g}: "
+            "lower engine.replicas, take a step out or add GPUs"
+        )
     rooms: list[Room] = []
     for number, engine in enumerate(engines):
         taken = [(each, room.max_replicas) for each, room in zip(engines, rooms, strict=False)]

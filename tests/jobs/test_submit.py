@@ -164,3 +164,17 @@ def test_relative_paths_start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.spec["output"]["path"] == f"{tmp_path}/out"
     assert found.spec["model"]["path"] == "Org/model"
     assert found.entrypoint == "python -m jobs run spec.yaml --address auto --limit 3"
+
+
+def test_models_of_a_cascade_start_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    spec = write_spec(tmp_path)
+    values = yaml.safe_load(spec.read_text())
+    del values["model"]
+    steps = [{"model": "./small", "until": {"score": 0.9}}, {"model": {"path": "./large", "dtype": "float32"}}]
+    spec.write_text(yaml.safe_dump(values | {"cascade": steps}))
+    found = Submission.of(spec).spec
+    assert "model" not in found
+    assert found["cascade"][0] == {"model": f"{tmp_path}/small", "until": {"score": 0.9}}
+    assert found["cascade"][1]["model"] == {"path": f"{tmp_path}/large", "dtype": "float32"}

@@ -105,6 +105,13 @@ def test_the_keys_of_secrets_are_named_before_a_spec_travels(spec: Path) -> None
         "storage_options": {"key": "k", "client_kwargs": {"endpoint_url": "http://h", "aws_session_token": HUSH}},
     }
     values["input"]["paths"] = [f"https://host/t.jsonl?sig={HUSH}", "s3://bucket/in/*.jsonl"]
+    signed = f"https://host/model?sig={HUSH}"
+    steps = [{"model": signed}, {"model": {"path": signed, "storage_options": {"secret": HUSH}}}]
+    assert secret_keys({"cascade": steps}) == [
+        "cascade[0].model",
+        "cascade[1].model.path",
+        "cascade[1].model.storage_options.secret",
+    ]
     assert secret_keys(values) == [
         "input.paths[0]",
         "output.storage_options.key",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.cluster.connect import ASKING_CPUS, engine_threads, local_cpus, packing_on, room_on
+from pipelines.cluster.connect import ASKING_CPUS, engine_threads, local_cpus, packing_on, room_on, rooms_on
 from pipelines.errors import ClusterError
 from pipelines.job import EngineSpec
 
@@ -106,3 +106,54 @@ def test_what_the_nodes_have_no_room_for_is_refused(
 
 def test_a_local_cluster_has_room_for_every_shard() -> None:
     assert local_cpus([EngineSpec(replicas=1, max_replicas=3, tensor_parallel_size=4, num_cpus=2)], 2) == 26
+
+
+CPU1 = EngineSpec(num_cpus=1)
+
+
+def test_a_local_cluster_has_room_for_the_engines_of_every_step() -> None:
+    """Two cores are enough for two models, whose engines take turns on them."""
+    assert local_cpus([CPU1, EngineSpec(num_cpus=1, replicas=2)], 2) == 5
+    rooms = rooms_on([CPU1, CPU1], [{"CPU": float(local_cpus([CPU1, CPU1], 2))}])
+    assert [room.replicas for room in rooms] == [1, 1]
+    assert rooms[-1].free_cpus == 2
+
+
+def test_steps_share_what_is_left_of_a_cluster() -> None:
+    """Each has its fewest engines; the first takes what more there is, but for the CPU that reads and commits."""
+    growing = EngineSpec(num_cpus=1, replicas=1, max_replicas=4)
+    rooms = rooms_on([growing, growing], [{"CPU": 5}])
+    assert [(room.replicas, room.max_replicas) for room in rooms] == [(1, 3), (1, 1)]
+    assert rooms[-1].free_cpus == 1
+    assert [room.max_replicas for room in rooms_on([growing, growing], [{"CPU": 64}])] == [4, 4]
+
+
+def test_one_step_has_the_room_that_a_job_has() -> None:
+    nodes = [{"CPU": 3}, {"CPU": 5, "GPU": 2}]
+    engine = EngineSpec(num_cpus=1, max_replicas=3)
+    assert rooms_on([engine], nodes) == (room_on(engine, nodes),)
+
+
+@pytest.mark.parametrize(
+    ("engines", "nodes", "said"),
+    [
+        (
+            [CPU1, CPU1],
+            [{"CPU": 2}],
+            r"cascade\[0\], beside the engines of the other steps: 1 engines of 1 CPUs take 1",
+        ),
+        ([CPU1, CPU1], [{"CPU": 8, "GPU": 1}], "a GPU for each of 2 shards, and the cluster has 1"),
+        ([CPU1, EngineSpec(num_cpus=4)], [{"CPU": 3}, {"CPU": 3}], r"cascade\[1\], .* do not fit"),
+        ([CPU1, EngineSpec(num_cpus=1, replicas=3)], [{"CPU": 9, "GPU": 3}], "a GPU for each of 4 shards"),
+    ],
+)
+def test_steps_that_do_not_fit_beside_one_another_are_refused(
+    engines: list[EngineSpec], nodes: list[dict[str, float]], said: str
+) -> None:
+    with pytest.raises(ClusterError, match=said):
+        rooms_on(engines, nodes)
+
+
+def test_every_engine_of_every_step_gets_a_gpu() -> None:
+    rooms = rooms_on([CPU1, EngineSpec(num_cpus=1, replicas=2)], [{"CPU": 8, "GPU": 3}])
+    assert [room.engine_gpus for room in rooms] == [1, 1]

@@ -16,7 +16,7 @@ from models.config.families import family_options
 from models.config.quantization import QuantizationConfig
 from models.engine.scheduling.request import SamplingParams
 from pipelines.errors import PlanError
-from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import EngineSpec, Escalation, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger import fingerprint as fingerprint_module
 from pipelines.ledger.fingerprint import differences, fingerprint_of
 from pipelines.tasks.generate import GenerateTask
@@ -251,3 +251,25 @@ def test_further_chat_templates_count(job: Job, tmp_path: Path) -> None:
 
 def test_a_date_that_the_job_gives_counts(job: Job) -> None:
     assert changed(fingerprint(job), dataclasses.replace(job, date=dt.date(2024, 2, 9))) == ["date"]
+
+
+def cascade_of(job: Job, *, below: float = 0.9, **model: Any) -> Job:
+    """The job, whose rows go on to the same checkpoint."""
+    further = Escalation(below=below, model=dataclasses.replace(job.model, **model), engine=EngineSpec())
+    return dataclasses.replace(job, cascade=(further,))
+
+
+def test_every_step_of_a_cascade_counts(job: Job) -> None:
+    before = fingerprint(cascade_of(job))
+    assert changed(before, cascade_of(job)) == []
+    assert changed(before, cascade_of(job, below=0.8)) == ["cascade.step 2.below"]
+    assert changed(before, cascade_of(job, dtype="float32")) == ["cascade.step 2.dtype"]
+    assert changed(before, cascade_of(job, storage_options={"secret": "changed"})) == []
+    two = dataclasses.replace(job, cascade=cascade_of(job).cascade * 2)
+    assert {name.rpartition(".")[0].split(".model")[0] for name in changed(before, two)} == {"cascade.step 3"}
+
+
+def test_a_job_of_one_model_has_no_word_of_cascades(job: Job) -> None:
+    """Runs that were begun before there were any go on."""
+    assert "cascade" not in fingerprint(job)
+    assert {**fingerprint(cascade_of(job)), "cascade": None} == {**fingerprint(job), "cascade": None}

@@ -19,12 +19,13 @@ from pipelines.io.inputs import Storage
 from pipelines.io.local import LocalStore
 from pipelines.io.open_output import open_store
 from pipelines.io.outputs import Store
-from pipelines.job import InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.job import EngineSpec, Escalation, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.ledger.check import check_run
 from pipelines.ledger.commit import Committer
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.ledger.lease import LEASE, LeaseState, read_lease
 from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.permit import Permit, PermitOfBegun
 from pipelines.ledger.planned_units import UNITS, rows_of_units
 from pipelines.ledger.receipts import Receipt, Totals, iter_receipts, receipt_name, totals_with
 from pipelines.ledger.repair import Repaired, repair_run
@@ -356,6 +357,20 @@ def test_draining_reaches_workers(job: Job) -> None:
         assert ledger.committer().is_draining()
 
 
+def test_what_is_begun_goes_on_while_the_run_drains_until_the_folder_is_lost(job: Job) -> None:
+    with open_ledger(job) as ledger:
+        committer = ledger.committer()
+        permits = Permit(committer=committer), PermitOfBegun(committer=committer)
+        assert [permit.is_given() for permit in permits] == [True, True]
+        ledger.lease.set_draining()
+        assert [permit.is_given() for permit in permits] == [False, True]
+        lost = dataclasses.replace(
+            committer, token=dataclasses.replace(committer.token, epoch=committer.token.epoch + 1)
+        )
+        assert not Permit(committer=lost).is_given()
+        assert not PermitOfBegun(committer=lost).is_given()
+
+
 def test_unfinished_files_are_swept_at_the_start(job: Job) -> None:
     store = open_store(job.output)
     store.prepare(())
@@ -537,6 +552,20 @@ def test_the_record_says_what_the_run_is_without_its_secrets(local_job: Job) -> 
     assert record.spec["task"]["kind"] == "generate"
     assert set(record.versions) >= {"python", "torch", "ray", "millrace"}
     assert "hush" not in "".join(path.read_bytes().decode("latin-1") for path in Path(job.output.path).rglob("*.*"))
+
+
+def test_the_record_of_a_cascade_names_its_models_and_bounds_without_secrets(local_job: Job) -> None:
+    model = dataclasses.replace(local_job.model, storage_options={"secret": "hush"})
+    further = Escalation(below=0.75, model=model, engine=EngineSpec())
+    job = dataclasses.replace(local_job, cascade=(further,))
+    run(job)
+    store = open_store(job.output)
+    assert b"hush" not in (store.read(RUN) or b"")
+    record = read_record(store)
+    assert record is not None
+    assert record.step_names == job.step_names
+    assert record.bounds == (0.75,)
+    assert "cascade" not in json.loads(store.read(RUN) or b"")["spec"]["model"]
 
 
 def test_a_damaged_record_is_named(local_job: Job) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from actors.work import EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure
+from jobs.compare.compare import compare_runs
+from jobs.compare.sides import Sides
+from jobs.report.report import write_report
 from pipelines.errors import FingerprintError
 from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
@@ -100,6 +103,33 @@ def test_each_row_has_the_answer_of_the_first_model_that_is_sure_enough(
     assert sum(each["steps"][0]["num_asked"] for each in counts) == NUM_ROWS - 1  # all but the one that is no JSON
     assert sum(each["steps"][1]["num_asked"] for each in counts) == NUM_ROWS - 1 - kept[names[0]]
     assert all(sum(step["prompt_tokens"] for step in each["steps"]) == each["prompt_tokens"] for each in counts)
+    assert check_run(open_store(job.output)) == []
+    check_report(job, counts, bound)
+    check_comparison(job, second)
+
+
+def check_report(job: Job, counts: list[dict[str, Any]], bound: float) -> None:
+    """The report has the sums of the receipts, in numbers and on its page."""
+    write_report(job.output)
+    folder = Path(job.output.path)
+    models = json.loads((folder / "report.json").read_bytes())["models"]
+    assert [(model["name"], model["until"]) for model in models] == list(
+        zip(job.step_names, (bound, None), strict=True)
+    )
+    for number, model in enumerate(models):
+        assert model["rows_kept"] == sum(each["steps"][number]["num_kept"] for each in counts)
+        assert model["prompt_tokens"] == sum(each["steps"][number]["prompt_tokens"] for each in counts)
+    page = (folder / "report.html").read_text()
+    assert f"<td>{job.step_names[0]}</td>" in page
+    assert f'<td class="number">{models[0]["rows_kept"]}</td>' in page
+
+
+def check_comparison(job: Job, large: Job) -> None:
+    """A cascade is compared with a run of one of its models, by label."""
+    found = compare_runs(Sides.open(job.output, large.output), on_difference=lambda row: None)
+    rows, others = by_id(Path(job.output.path)), by_id(Path(large.output.path))
+    same = sum(rows[number]["label"] == others[number]["label"] for number in rows)
+    assert found.tally.num_equal == same
 
 
 class _ByModel(FakeEngine):
