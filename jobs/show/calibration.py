@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.cascade.bounds import Search, Tested
+from pipelines.cascade.bounds import Search, Tried
 from pipelines.cascade.calibrate import Calibration, StepFound, Wanted
 
 
@@ -32,7 +32,7 @@ def _step(number: int, step: StepFound, wanted: Wanted) -> Iterator[str]:
     elif step.search.passed is None:
         yield f"{place}: no bound is proven to keep answers of which {_percent(wanted.accuracy)} are right"
     else:
-        yield f"{place}: score {step.search.passed.bound:g} and above"
+        yield f"{place}: score {_score(step.search.passed.bound)} and above"
     yield f"  rows      {step.num_asked:,} asked, {step.num_answered:,} answered, {step.prompt_tokens:,} prompt tokens"
     if step.num_kept:
         share = step.num_kept / step.num_asked
@@ -44,13 +44,13 @@ def _step(number: int, step: StepFound, wanted: Wanted) -> Iterator[str]:
 
 def _proof(search: Search, wanted: Wanted) -> Iterator[str]:
     if search.passed is not None:
-        yield f"  proven    {_tested(search.passed)}, on {search.num_rows:,} rows that had no say in what was tried"
+        yield f"  proven    {_tried(search.passed)}, on {search.num_rows:,} rows that had no say in what was tried"
     if search.failed is not None:
-        yield f"  not any more from {search.failed.bound:g} on: {_tested(search.failed)}"
+        yield f"  not any more from {_score(search.failed.bound)} on: {_tried(search.failed)}"
     yield f"  with all bounds of the cascade together {_percent(wanted.confidence)} sure"
 
 
-def _tested(tested: Tested) -> str:
+def _tried(tested: Tried) -> str:
     counts = f"{tested.num_right:,} of {tested.num_kept:,} right"
     return f"{counts}, {_percent(tested.accuracy)}; at least {_percent(tested.least)}"
 
@@ -59,7 +59,8 @@ def _whole(found: Calibration) -> Iterator[str]:
     yield f"the whole cascade: {_percent(found.accuracy)} right, an estimate from the same rows"
     yield "write into the spec:"
     for number, step in enumerate(found.steps[:-1]):
-        yield f"  cascade[{number}].until.score: {step.bound:g}"
+        assert step.bound is not None, "it is complete"
+        yield f"  cascade[{number}].until.score: {_score(step.bound)}"
 
 
 def _help(found: Calibration) -> Iterator[str]:
@@ -68,6 +69,11 @@ def _help(found: Calibration) -> Iterator[str]:
     yield "  more rows with a truth (--rows); a lower --accuracy or --confidence; a better model in this place"
     if search is not None and search.failed is None:
         yield f"  {search.num_rows:,} rows are too few to try anything"
+
+
+def _score(bound: float) -> str:
+    """A bound as a spec holds it: YAML reads 1e-05 as text."""
+    return f"{bound:.6f}".rstrip("0").rstrip(".")
 
 
 def _percent(share: float) -> str:

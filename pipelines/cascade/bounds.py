@@ -28,7 +28,7 @@ _BISECTIONS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tested:
+class Tried:
     """A bound that was tested: of `num_kept` rows with a score of at least `bound`, `num_right` were right; `least` is what share of all
     such rows is right at least, with the confidence asked."""
 
@@ -48,8 +48,8 @@ class Search:
     all did, or there were no rows to settle what to try."""
 
     num_rows: int
-    passed: Tested | None
-    failed: Tested | None
+    passed: Tried | None
+    failed: Tried | None
 
 
 def find_bound(scores: FloatArray, is_right: BoolArray, *, accuracy: float, confidence: float, seed: int = 0) -> Search:
@@ -68,14 +68,14 @@ def find_bound(scores: FloatArray, is_right: BoolArray, *, accuracy: float, conf
         passed = counts
     return Search(
         num_rows=len(rest),
-        passed=None if passed is None else _tested(*passed, confidence),
-        failed=None if failed is None else _tested(*failed, confidence),
+        passed=None if passed is None else _tried(*passed, confidence),
+        failed=None if failed is None else _tried(*failed, confidence),
     )
 
 
-def _tested(bound: float, num_kept: int, num_right: int, confidence: float) -> Tested:
+def _tried(bound: float, num_kept: int, num_right: int, confidence: float) -> Tried:
     least = lower_end(num_right, num_kept, confidence)
-    return Tested(bound=bound, num_kept=num_kept, num_right=num_right, least=least)
+    return Tried(bound=bound, num_kept=num_kept, num_right=num_right, least=least)
 
 
 def _candidates(
@@ -96,7 +96,8 @@ def _candidates(
 
 
 def _spread(scores: FloatArray) -> list[float]:
-    """At most `MAX_CANDIDATES` of the scores over 0, descending, in digits that a spec can hold: none is above its score."""
+    """At most `MAX_CANDIDATES` of the scores over 0, descending, in six decimals, down: a bound keeps the score it was
+    made from, unless that is under the least number of six decimals."""
     kept = np.unique(scores[scores > 0])[::-1]
     if len(kept) > MAX_CANDIDATES:
         kept = kept[np.linspace(0, len(kept) - 1, MAX_CANDIDATES).round().astype(np.int64)]

@@ -54,6 +54,9 @@ class BatchTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         return iter(())
 
+    def why_no_confidence(self) -> str:
+        return "the lines of a batch file ask for what they like"
+
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         del facts
         return BatchEncoder(tokenizer)

@@ -95,7 +95,7 @@ def test_what_is_wrong_is_told_at_its_key(write_spec: SpecWriter, text: str, pro
 
 def test_a_batch_file_has_no_cascade(write_spec: SpecWriter) -> None:
     text = "name: j\ninput: {paths: [a.jsonl], format: openai-batch}\noutput: {path: o, format: openai-batch}\n" + TWO
-    assert problems(write_spec, text)[0].startswith("cascade: goes with tasks that say how sure they are")
+    assert problems(write_spec, text)[0].startswith(f"{UNSURE}: the lines of a batch file")
 
 
 def test_bounds_may_be_missing_where_they_are_to_be_found(write_spec: SpecWriter) -> None:
