@@ -63,12 +63,13 @@ class AskedOfApi:
 class Asked:
     """What every request of a job asks of an engine: an answer of the HTTP API, with `api`; text, with `sampling`; else what one pass says
     of it - the log probability of each of `labels` (token ids) after it where there are some, a vector with `embed`, or the
-    logits of the task head."""
+    logits of the task head. Requests of several tasks are each of one of `several`, by its number (`EngineWork.tasks`)."""
 
     sampling: SamplingParams | None = None
     labels: LabelIds = ()
     embed: EmbedOptions | None = None
     api: AskedOfApi | None = None
+    several: "tuple[Asked, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,13 +112,15 @@ class EngineSettings(ReplicaOptions):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineWork:
     """Requests that are computed together: all token ids in a row [sum of T], each request's number of tokens [N], and its seed [N].
-    `own_labels` are those of single requests, by their number, that are scored in the place of `Asked.labels`."""
+    `own_labels` are those of single requests, by their number, that are scored in the place of `Asked.labels`. `tasks` [N] is which
+    of `Asked.several` each request is of, None where all are of the first."""
 
     name: str
     token_ids: Int32Array
     lengths: Int64Array
     seeds: Int64Array
     own_labels: Mapping[int, LabelIds] = field(default_factory=dict)
+    tasks: Int32Array | None = None
 
     @classmethod
     def of(
@@ -126,6 +129,7 @@ class EngineWork:
         token_ids: Sequence[Int32Array],
         seeds: Sequence[int],
         own_labels: Mapping[int, LabelIds] | None = None,
+        tasks: Sequence[int] | None = None,
     ) -> "EngineWork":
         """Packs one array of token ids and one seed a request; `name` tells this work from any other that is in flight."""
         return cls(
@@ -134,11 +138,17 @@ class EngineWork:
             lengths=np.array([len(ids) for ids in token_ids], np.int64),
             seeds=np.array(seeds, np.int64),
             own_labels=own_labels or {},
+            tasks=None if tasks is None else np.array(tasks, np.int32),
         )
 
     @property
     def num_requests(self) -> int:
         return len(self.lengths)
+
+    @property
+    def task_numbers(self) -> Int32Array:
+        """Which task each request is of [N]."""
+        return np.zeros(self.num_requests, np.int32) if self.tasks is None else self.tasks
 
     def halves(self) -> tuple["EngineWork", "EngineWork"]:
         """The first and the second half of the requests, under names of their own."""
@@ -154,6 +164,18 @@ class EngineWork:
             lengths=self.lengths[start:end],
             seeds=self.seeds[start:end],
             own_labels={number - start: ids for number, ids in self.own_labels.items() if start <= number < end},
+            tasks=None if self.tasks is None else self.tasks[start:end],
+        )
+
+    def picked(self, numbers: Sequence[int]) -> "EngineWork":
+        """The requests of these numbers, in their order."""
+        ends = np.cumsum(self.lengths)
+        return EngineWork.of(
+            self.name,
+            [self.token_ids[ends[number] - self.lengths[number] : ends[number]] for number in numbers],
+            self.seeds[list(numbers)].tolist(),
+            {place: self.own_labels[number] for place, number in enumerate(numbers) if number in self.own_labels},
+            None if self.tasks is None else self.tasks[list(numbers)].tolist(),
         )
 
     def labels(self, labels: LabelIds) -> list[LabelIds]:

@@ -34,16 +34,20 @@ class PipelineError(Exception):
 
 class RowError(PipelineError):
     """One row cannot be processed. `kind` is a short stable word for reports (`too_long`), the text says what to do. `answer` is
-    the answer of the HTTP API that says so, as JSON, if it was that."""
+    the answer of the HTTP API that says so, as JSON, if it was that; `tasks` are the names of those that cannot process it, of
+    several."""
 
-    def __init__(self, kind: str, message: str, answer: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, kind: str, message: str, answer: Mapping[str, Any] | None = None, tasks: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.answer = answer
+        self.tasks = tuple(tasks)
 
-    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, Mapping[str, Any] | None]]:
-        return RowError, (self.kind, self.message, self.answer)
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, Mapping[str, Any] | None, Sequence[str]]]:
+        return RowError, (self.kind, self.message, self.answer, self.tasks)
 
 
 class SourceError(PipelineError):

@@ -174,8 +174,9 @@ def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample:
         quantization=job.model.quantization,
         num_shards=job.engine.tensor_parallel_size,
     )
-    sampling = job.task.sampling
-    if sampling is None:
+    tasks = job.task.parts().values()
+    max_tokens = max((task.sampling.max_tokens for task in tasks if task.sampling is not None), default=None)
+    if max_tokens is None:
         sizes = CacheSizes.of(
             budget=job.engine.max_num_batched_tokens or SCORED_TOKENS,
             token_bytes=takes.token,
@@ -185,7 +186,7 @@ def memory_needed(job: Job, config: ModelConfig, checkpoint: Checkpoint, sample:
         kept = sizes.num_bytes if config.is_causal else 0
         return Memory(weights_bytes=takes.weights, typical_cache_bytes=kept, full_cache_bytes=kept)
     longest = job.engine.max_model_len or config.max_position_embeddings
-    typical = min(longest, int(sample.mean_prompt_tokens) + sampling.max_tokens)
+    typical = min(longest, int(sample.mean_prompt_tokens) + max_tokens)
     return Memory(
         weights_bytes=takes.weights,
         typical_cache_bytes=(typical * takes.token + takes.sequence) * job.engine.max_num_seqs,

@@ -5,10 +5,8 @@ Whoever makes one sees to that.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-
-import numpy as np
 
 from actors.engine.backend import Backend
 from actors.work import EngineAnswer, EngineWork, OnePassAnswer
@@ -16,8 +14,8 @@ from models import Output
 from models.engine.memory import MemoryPlan
 from models.tasks.label_tokens import LabelIds
 
-_Key = tuple[tuple[int, ...], LabelIds | None]
-"""A request's tokens, and the labels of its own that are scored behind them."""
+_Key = tuple[tuple[int, ...], LabelIds | None, int]
+"""A request's tokens, the labels of its own that are scored behind them, and the number of its task."""
 
 
 class Dedup:
@@ -38,7 +36,8 @@ class Dedup:
         Raises:
             EngineError: the engine failed, asked by this call or by one that has equal requests in flight.
         """
-        keys = [(tuple(ids), work.own_labels.get(number)) for number, ids in enumerate(work.requests())]
+        tasks = work.task_numbers.tolist()
+        keys = [(tuple(ids), work.own_labels.get(number), tasks[number]) for number, ids in enumerate(work.requests())]
         firsts: dict[_Key, int] = {}
         for index, key in enumerate(keys):
             firsts.setdefault(key, index)
@@ -68,7 +67,7 @@ class Dedup:
         futures = {key: asyncio.get_running_loop().create_future() for key in mine}
         self._in_flight |= futures
         try:
-            answers = await self._backend.compute(_part(work, list(mine.values())))
+            answers = await self._backend.compute(work.picked(list(mine.values())))
         except BaseException as error:
             for future in futures.values():
                 if isinstance(error, Exception):
@@ -83,14 +82,6 @@ class Dedup:
         for future, answer in zip(futures.values(), answers, strict=True):
             future.set_result(answer)
         return dict(zip(mine, answers, strict=True))
-
-
-def _part(work: EngineWork, indices: Sequence[int]) -> EngineWork:
-    """Some of the requests."""
-    ends = np.cumsum(work.lengths)
-    ids = [work.token_ids[ends[n] - work.lengths[n] : ends[n]] for n in indices]
-    labels = {place: work.own_labels[n] for place, n in enumerate(indices) if n in work.own_labels}
-    return EngineWork.of(work.name, ids, work.seeds[list(indices)].tolist(), labels)
 
 
 def _again(answer: EngineAnswer, key: _Key) -> EngineAnswer:

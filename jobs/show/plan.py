@@ -132,7 +132,7 @@ def _of_one(num_shards: int) -> str:
 
 def _memory_lines(job: Job, memory: Memory) -> list[tuple[str, str]]:
     lines = [("weights", byte_text(memory.weights_bytes))]
-    if job.task.generates:
+    if _generates(job):
         seqs = f"{job.engine.max_num_seqs:,} sequences"
         lines.append(
             ("cache", f"{byte_text(memory.typical_cache_bytes)} for {seqs} of the sampled length and max_tokens")
@@ -151,14 +151,14 @@ def _probe_lines(job: Job, probe: Probe) -> list[tuple[str, str]]:
         ("load", duration(probe.load_s)),
         ("speed", f"{probe.rows_per_s:,.1f} rows/s, {tokens} ({probe.num_rows:,} rows at once)"),
     ]
-    if job.task.generates:
+    if _generates(job):
         lines.append(("completion", f"{probe.completion_tokens_per_row:,.1f} tokens a row"))
     return lines
 
 
 def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
     lines = [("prompt tokens", f"{cost.prompt_tokens:,}")]
-    if job.task.generates:
+    if _generates(job):
         lines.append(("completion tokens", f"{cost.completion_tokens:,}"))
     lines.append(
         (
@@ -171,3 +171,7 @@ def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
         lines.append(("", f"{duration(cost.seconds / most)} with {most} engines on machines of their own"))
     lines.append(("after a kill", f"at most about {cost.tokens_at_risk:,} tokens would be computed again"))
     return lines
+
+
+def _generates(job: Job) -> bool:
+    return any(task.generates for task in job.task.parts().values())

@@ -15,13 +15,14 @@ def dedup_problems(job: Job, places: Places) -> list[str]:
 
 
 def _reasons(job: Job) -> Iterator[str]:
-    sampling = job.task.sampling
     if job.task.calls_api:
         yield "was true; it has no meaning for a batch file, whose lines each say how they are answered: leave it out"
-    if sampling is not None and sampling.temperature > 0:
-        yield (
-            f"was true; rows of equal prompts are to have answers of their own at task.sampling.temperature {sampling.temperature:g}: "
-            "leave it out, or set the temperature to 0"
-        )
+    for name, task in job.task.parts().items():
+        sampling, key = task.sampling, f"tasks.{name}" if name else "task"
+        if sampling is not None and sampling.temperature > 0:
+            yield (
+                f"was true; rows of equal prompts are to have answers of their own at {key}.sampling.temperature {sampling.temperature:g}: "
+                "leave it out, or set the temperature to 0"
+            )
     if job.engine.service is not None:
         yield "was true; it is for engines of the job's own, and this job's rows go to engine.service: leave it out"

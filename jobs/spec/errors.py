@@ -60,12 +60,15 @@ def _resolve(detail: ErrorDetails, model: type[BaseModel]) -> _Problem:
     path: list[str | int] = []
     owner, members, allowed = model, [model], ""
     choice: KeyPath | None = None
-    is_type_next = False
+    is_type_next = is_name_next = False
     for part in detail["loc"]:
         if is_type_next:
             choice, is_type_next = tuple(path), False
         elif isinstance(part, int):
             path.append(part)
+        elif is_name_next:
+            path.append(part)
+            is_name_next = False
         elif len(members) > 1:
             members = [member for member in members if part in _tags(member)]
         else:
@@ -76,6 +79,7 @@ def _resolve(detail: ErrorDetails, model: type[BaseModel]) -> _Problem:
             allowed = (field.description if field else None) or allowed
             members = _models_in(field.annotation) if field else []
             is_type_next = field is not None and len(members) <= 1 and _num_types(field.annotation) > 1
+            is_name_next = field is not None and bool(members) and _is_mapping(field.annotation)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append("kind")
         *most, last = [tag for member in members for tag in _tags(member)]
@@ -126,6 +130,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 def _num_types(annotation: Any) -> int:
     """How many types a value may be of, beside null."""
     return len([part for part in get_args(annotation) if part is not NoneType]) if _is_union(annotation) else 1
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Whether a value's own keys are names of the writer's, and its values of the members."""
+    inner = [part for part in get_args(annotation) if part is not NoneType] if _is_union(annotation) else [annotation]
+    return [get_origin(part) for part in inner] == [dict]
 
 
 def _is_union(annotation: Any) -> bool:

@@ -7,7 +7,7 @@ directory in which the command is started, not to the spec's own folder.
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Union
 
@@ -32,15 +32,20 @@ from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
 from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places, read_document
+from jobs.spec.several import TaskName, is_several, no_single_task, several_of, several_problems
 from jobs.spec.templates import TaskTemplates
 from jobs.spec.truth import truth_columns, truth_problems
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.input_formats.table import FORMATS, format_names
 from pipelines.job import EngineSpec, Escalation, InputSpec, Job, MaxFailed, ModelSpec, OutputFormat, OutputSpec
+from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.batch import BatchTask
 from pipelines.tasks.kinds import KINDS
+from pipelines.tasks.several.partial import DROP, Partial
+from pipelines.tasks.several.task import SeveralTask
 
+_ANY_KIND: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
 _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 
@@ -58,7 +63,13 @@ class LoadedSpec:
 
 Check = Callable[[Job, Places], list[str]]
 
-EVERYWHERE: Final[tuple[Check, ...]] = (batch_problems, cascade_problems, truth_problems, dedup_problems)
+EVERYWHERE: Final[tuple[Check, ...]] = (
+    batch_problems,
+    several_problems,
+    cascade_problems,
+    truth_problems,
+    dedup_problems,
+)
 """What is checked of a job whatever is done with it."""
 TO_RUN: Final = (*EVERYWHERE, bound_problems)
 """What is checked of a job that is to be run, or planned."""
@@ -73,7 +84,7 @@ def load_spec(
         SpecError: with every problem found, one per line.
     """
     document = read_document(path, overrides)
-    model = for_batches(JobSpecYaml) if is_batch(document.values) else with_kinds(JobSpecYaml)
+    model = _form_of(document.values)
     model = for_cascades(model) if is_cascade(document.values) else model
     try:
         spec = model.model_validate(document.values)
@@ -98,6 +109,13 @@ def load_spec(
         named_columns=(*templates.required_columns, *carried, *truth_columns(job)),
         cluster=spec.cluster,
     )
+
+
+def _form_of(values: Mapping[str, Any]) -> type["JobSpecYaml"]:
+    """The document as its input and its tasks have it."""
+    if is_batch(values):
+        return for_batches(JobSpecYaml)
+    return for_several(JobSpecYaml) if is_several(values) else with_kinds(JobSpecYaml)
 
 
 def _known_format(name: str) -> str:
@@ -179,6 +197,10 @@ class JobSpecYaml(Strict):
         None, description="a list of at least two steps, each {model: ..., until: {score: ...}}; default: model alone"
     )
     task: TaskYaml = Field(description="a mapping with at least kind")
+    tasks: dict[str, TaskYaml] | None = Field(
+        None, description="a mapping of at least two names to a task each, all for every row; default: task alone"
+    )
+    partial: Partial = Field(DROP, description="drop or keep: what becomes of a row that some of its tasks fail on")
     input: InputYaml = Field(description="a mapping with at least paths")
     output: OutputYaml = Field(description="a mapping with at least path")
     engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")
@@ -218,7 +240,7 @@ class JobSpecYaml(Strict):
         return Job(
             name=self.name,
             model=model,
-            task=BatchTask() if self.task is None else self.task.to_task(),
+            task=self._task(),
             input=source,
             output=target,
             engine=engine,
@@ -232,6 +254,14 @@ class JobSpecYaml(Strict):
             cascade=further,
         )
 
+    def _task(self) -> Task:
+        if self.tasks is not None:
+            return several_of(self.tasks, self.partial)
+        if self.task is None:
+            return BatchTask()
+        task = self.task.to_task()
+        return replace(task, partial=self.partial) if isinstance(task, SeveralTask) else task
+
     def _models(self) -> tuple[ModelSpec, EngineSpec, tuple[Escalation, ...]]:
         """The first model, its engines, and what rows go to behind it."""
         if self.cascade is None:
@@ -241,9 +271,18 @@ class JobSpecYaml(Strict):
 
 def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     """The same with a task of one of the kinds there are."""
-    kinds: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
-    field: Any = Annotated[kinds, Field(discriminator="kind", description=model.model_fields["task"].description)]
+    field: Any = Annotated[_ANY_KIND, Field(discriminator="kind", description=model.model_fields["task"].description)]
     return create_model(model.__name__, __base__=model, task=field)
+
+
+def for_several(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
+    """The same with several tasks in the place of one."""
+    one: Any = Annotated[_ANY_KIND, Field(discriminator="kind")]
+    tasks: Any = Annotated[
+        dict[TaskName, one], Field(min_length=2, description=model.model_fields["tasks"].description)
+    ]
+    no_one: Any = (Annotated[Any, PlainValidator(no_single_task)], None)
+    return create_model(model.__name__, __base__=model, task=no_one, tasks=tasks)
 
 
 def for_batches(model: type[JobSpecYaml]) -> type[JobSpecYaml]:

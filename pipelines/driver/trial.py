@@ -25,7 +25,8 @@ def answers_to_trial(trial: Sequence[Piece], engine: AnswersWork) -> list[OnePas
         TaskError: an answer is a refusal, or no number.
     """
     requests = [
-        ModelRequest(row=number, token_ids=piece.token_ids, labels=piece.labels) for number, piece in enumerate(trial)
+        ModelRequest(row=number, token_ids=piece.token_ids, labels=piece.labels, task=piece.task)
+        for number, piece in enumerate(trial)
     ]
     found = engine.answers(packed(work_of("trial", requests)), retries=-1)
     assert found is not None, "no engine is let go before the run computes"

@@ -116,7 +116,7 @@ def concurrent_calls(job: Job) -> int:
     """Units in one engine at a time. A generating engine is given twice as many rows as it has
     sequences, so that no sequence is idle while a unit ends; an engine that scores computes one
     unit while the next are taken in."""
-    if job.task.generates or job.task.calls_api:
+    if job.task.calls_api or any(task.generates for task in job.task.parts().values()):
         return math.ceil(2 * job.engine.max_num_seqs / unit_rows_of(job)) + 2
     return 3
 

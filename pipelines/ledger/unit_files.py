@@ -76,6 +76,8 @@ def _letter(unit: Unit, failure: RowFailure) -> dict[str, Any]:
         "attempts": 0,
         "input": failure.input,
     }
+    if failure.tasks:
+        letter["tasks"] = list(failure.tasks)
     return letter if failure.answer is None else letter | {"answer": failure.answer}
 
 

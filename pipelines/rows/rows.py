@@ -15,7 +15,7 @@ from actors.work import EngineAnswer
 from pipelines.errors import RowError
 from pipelines.formats.json_values import JsonText
 from pipelines.rows.unit import Unit
-from pipelines.task_base.requests import ModelRequest
+from pipelines.task_base.requests import ModelRequest, SeveralAsked
 
 Int64Array = npt.NDArray[np.int64]
 SHOWN_UNIT = 0
@@ -68,13 +68,14 @@ class Rows(Protocol):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFailure:
     """A row that became a dead letter: its number in its file, the kind and text of the error, the original input as JSON values;
-    and the answer of the HTTP API, if it was that."""
+    the answer of the HTTP API, if it was that; and which of several tasks failed."""
 
     row: int
     kind: str
     message: str
     input: JsonRow
     answer: Mapping[str, Any] | None = None
+    tasks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, unit: Unit, position: int, error: RowError, given: JsonRow) -> Self:
@@ -102,7 +103,8 @@ class UnitRows:
 class PreparedUnit:
     """A unit ready for the engine: good rows with their requests, in row order, and every failure so far.
 
-    `texts` holds the rendered text of each good row where the task keeps them, as extraction does, whose offsets count its characters.
+    `texts` holds the rendered text of each good row where the task keeps them, as extraction does, whose offsets count its characters;
+    `several` what several tasks have of each in its place.
     `prompt` is what the model reads for the first of them, special tokens included, of a unit that is to be shown.
     """
 
@@ -112,6 +114,7 @@ class PreparedUnit:
     failures: tuple[RowFailure, ...]
     requests: tuple[ModelRequest, ...]
     texts: tuple[str, ...] = ()
+    several: tuple[SeveralAsked, ...] = ()
     prompt: str | None = None
 
 

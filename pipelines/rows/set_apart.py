@@ -38,6 +38,7 @@ def kept_answers_of(prepared: PreparedUnit, answers: Answers, keep: BoolArray) -
         failures=(),
         requests=tuple(replace(request, row=int(positions[request.row])) for request in requests),
         texts=tuple(compress(prepared.texts, keep.tolist())),  # of all rows, or of none
+        several=tuple(compress(prepared.several, keep.tolist())),
     )
     results = [result for result, is_in in zip(answers.results, is_kept, strict=True) if is_in]
     return kept, replace(answers, results=results)

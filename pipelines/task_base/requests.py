@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,33 @@ Int32Array = npt.NDArray[np.int32]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
     """One request of a row: token ids [T], and for extraction their character offsets [T, 2] as `ModelRequest` has them; or a `call`
-    of the HTTP API, without any. `labels` are those behind it, where they have other tokens than elsewhere."""
+    of the HTTP API, without any. `labels` are those behind it, where they have other tokens than elsewhere. `task` is its number
+    among several tasks."""
 
     token_ids: Int32Array
     offsets: Int32Array | None = None
     call: ApiCall | None = None
     labels: LabelIds | None = None
+    task: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeveralAsked:
+    """What several tasks have of a row beside its requests: the text of each, None where it has none, and by their numbers the
+    errors of those that can ask nothing of it."""
+
+    texts: tuple[str | None, ...]
+    errors: Mapping[int, RowError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedRow:
-    """A row's requests, and its rendered text where the answers are parts of it."""
+    """A row's requests, and its rendered text where the answers are parts of it; `several` is what several tasks have in the place
+    of the text."""
 
     pieces: tuple[Piece, ...]
     text: str | None = None
+    several: SeveralAsked | None = None
 
     @classmethod
     def of_call(cls, call: ApiCall, text: str) -> "EncodedRow":
@@ -72,7 +85,7 @@ class ModelRequest:
     of the tokens in the row's text [T, 2] for extraction, with (-1, -1) on tokens that are not the text's; in windows that tag tokens
     also on tokens that a neighbouring window answers for, so that every token of the text is answered for once. `seed` keys a
     sampled row's draws. A `call` of the HTTP API has no token ids here: they are found where it is answered. `labels` are those of
-    this request alone, None where they are the job's (`Asked.labels`).
+    this request alone, None where they are the job's (`Asked.labels`). `task` is its number among several tasks.
     """
 
     row: int
@@ -81,13 +94,16 @@ class ModelRequest:
     seed: int = 0
     call: ApiCall | None = None
     labels: LabelIds | None = None
+    task: int = 0
 
 
 def work_of(name: str, requests: Sequence[ModelRequest]) -> EngineWork:
     """Requests that are no calls of the API, as an engine takes them."""
+    tasks = [request.task for request in requests]
     return EngineWork.of(
         name,
         [request.token_ids for request in requests],
         [request.seed for request in requests],
         {number: request.labels for number, request in enumerate(requests) if request.labels is not None},
+        tasks if any(tasks) else None,
     )

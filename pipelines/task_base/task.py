@@ -16,6 +16,7 @@ from actors.work import FloatArray, OnePassAnswer
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Output, SamplingParams
 from models.text.tokenizer import Tokenizer
+from pipelines.errors import RowError
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.compared import Compared
 from pipelines.task_base.facts import TaskFacts
@@ -52,6 +53,14 @@ class Counted:
     known: Callable[[Mapping[str, Any], Sequence[str]], Sequence[str]] = _none_known
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """How many requests a task makes before all rows, and how many numbers it is told by the answers."""
+
+    num_asked: int = 0
+    num_told: int = 0
+
+
 class Task(ABC):
     """What is asked of every row: a frozen dataclass with the task's own keys, and how its rows become requests, and answers columns.
 
@@ -79,6 +88,10 @@ class Task(ABC):
     @property
     def uses_chat_template(self) -> bool:
         return False
+
+    def parts(self) -> Mapping[str, "Task"]:
+        """The tasks that it is made of, by name: this one alone, without a name, unless it is several."""
+        return {"": self}
 
     @abstractmethod
     def templates(self) -> Iterator[tuple[str, str]]:
@@ -131,6 +144,17 @@ class Task(ABC):
         """
         raise NotImplementedError(f"{self.kind} has no confidences: {rows.num_rows} rows of a {facts.model.head} model")
 
+    def row_errors(self, rows: AnsweredRows) -> dict[int, RowError]:
+        """The errors of the rows that become dead letters, by row."""
+        errors: dict[int, RowError] = {}
+        for (row, _), error in rows.errors.items():
+            errors.setdefault(row, error)
+        return errors
+
+    def finish_reasons(self, rows: AnsweredRows) -> "pa.Array[Any]":
+        """Why each row's text ended; null for what is no text."""
+        return pa.nulls(rows.num_rows, pa.string())
+
     def tokens(self, rows: AnsweredRows) -> TokenCounts:
         """The tokens of all answers, bad ones too."""
         return TokenCounts(
@@ -140,6 +164,11 @@ class Task(ABC):
             ),
             completion=sum(len(result.token_ids) for result in rows.generated),
         )
+
+    @property
+    def tried(self) -> Tried:
+        """What its encoder's `trial` asks, and `found_in` makes of the answers."""
+        return Tried()
 
     def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
         """What the answers to its encoder's `trial` tell the task, as numbers that a run's record keeps."""

@@ -11,6 +11,9 @@ from pipelines.task_base.task import Task
 
 MAX_COUNT = 2**31 - 1
 
+TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+"""What a task or a question is called among several: it begins the names of its columns."""
+
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 

@@ -104,6 +104,9 @@ class GenerateTask(Task):
         logprobs = [[_token(token) for token in result.logprobs or ()] for result in rows.generated]
         return [text, pa.array(logprobs, LOGPROBS)]
 
+    def finish_reasons(self, rows: AnsweredRows) -> "pa.Array[Any]":
+        return pa.array([result.finish_reason for result in rows.generated], pa.string())
+
     def recorded(self) -> dict[str, Any]:
         values = super(GenerateTask, self).recorded()
         if not self.strip:  # runs that were begun before there was this key go on

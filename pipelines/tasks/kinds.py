@@ -11,6 +11,7 @@ from pipelines.tasks.embed import EmbedYaml
 from pipelines.tasks.extract_yaml import ExtractYaml
 from pipelines.tasks.generate_yaml import GenerateYaml
 from pipelines.tasks.rerank import RerankYaml
+from pipelines.tasks.several.task import SeveralTask
 
 KINDS: Final[dict[str, type[TaskYaml]]] = {
     "generate": GenerateYaml,
@@ -20,8 +21,8 @@ KINDS: Final[dict[str, type[TaskYaml]]] = {
     "rerank": RerankYaml,
 }
 
-IMPLIED: Final[dict[str, type[Task]]] = {"batch": BatchTask}
-"""Kinds that no spec writes: what is read says that it is one."""
+IMPLIED: Final[dict[str, type[Task]]] = {"batch": BatchTask, "several": SeveralTask}
+"""Kinds that no spec writes as such: what is read, or how many are asked, says that it is one."""
 
 
 def recorded_task(values: Mapping[str, Any]) -> type[Task]:
@@ -29,3 +30,10 @@ def recorded_task(values: Mapping[str, Any]) -> type[Task]:
     if values["kind"] in IMPLIED:
         return IMPLIED[values["kind"]]
     return KINDS[values["kind"]].recorded_as(values)
+
+
+def recorded_parts(values: Mapping[str, Any]) -> dict[str, type[Task]]:
+    """The classes of the tasks that one is made of, by name (`Task.parts`), by what a run's record has of it."""
+    if values["kind"] == SeveralTask.kind:
+        return {name: recorded_task(one) for name, one in values["tasks"].items()}
+    return {"": recorded_task(values)}

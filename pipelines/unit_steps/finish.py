@@ -16,7 +16,7 @@ one class `label` is that class and `score` its probability (sigmoid). Of a regr
 mean or maximum of the probabilities, of a regression the values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from pipelines.rows.arrow_rows import ArrowRows
 from pipelines.rows.rows import Answers, FinishedUnit, PreparedUnit, RowFailure, Rows
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
+from pipelines.task_base.requests import ModelRequest
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -57,7 +58,7 @@ def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers)
     """A unit's output table and dead letters."""
     carried, misfits = carried_rows(job, prepared.rows)
     everything = answered_rows(prepared, answers)
-    errors = dict(sorted((misfits | _errors(everything)).items()))
+    errors = dict(sorted((misfits | job.task.row_errors(everything)).items()))
     is_bad = np.zeros(everything.num_rows, np.bool_)
     is_bad[list(errors)] = True
     tokens = job.task.tokens(everything)
@@ -76,12 +77,15 @@ def finish(job: Job, facts: TaskFacts, prepared: PreparedUnit, answers: Answers)
 
 def answered_rows(prepared: PreparedUnit, answers: Answers) -> AnsweredRows:
     """The rows of a unit with their answers, good and bad ones."""
+    before = {(row, number): error for row, one in enumerate(prepared.several) for number, error in one.errors.items()}
     return AnsweredRows(
         num_rows=prepared.rows.num_rows,
         rows=np.array([request.row for request in prepared.requests], np.int64),
         requests=prepared.requests,
         results=answers.results,
         texts=prepared.texts,
+        several=prepared.several,
+        errors=before | _errors(prepared.requests, answers.results),
     )
 
 
@@ -94,13 +98,15 @@ def carried_rows(job: Job, rows: Rows) -> tuple[Rows, dict[int, RowError]]:
     return ArrowRows(table=columns.table), dict(columns.misfits)
 
 
-def _errors(rows: AnsweredRows) -> dict[int, RowError]:
-    """What went wrong in the engine, by row, in row order."""
-    errors: dict[int, RowError] = {}
-    for row, result in zip(rows.rows.tolist(), rows.results, strict=True):
+def _errors(
+    requests: Sequence[ModelRequest], results: Sequence[EngineAnswer | RowError]
+) -> dict[tuple[int, int], RowError]:
+    """What went wrong in the engine, by row and task, the first of each."""
+    errors: dict[tuple[int, int], RowError] = {}
+    for request, result in zip(requests, results, strict=True):
         error = _error(result)
         if error is not None:
-            errors.setdefault(row, error)
+            errors.setdefault((request.row, request.task), error)
     return errors
 
 
@@ -135,6 +141,7 @@ def _failures(prepared: PreparedUnit, is_bad: BoolArray, errors: Mapping[int, Ro
             message=error.message,
             input=values,
             answer=error.answer,
+            tasks=error.tasks,
         )
         for (row, error), values in zip(errors.items(), inputs, strict=True)
     ]
@@ -149,8 +156,5 @@ def _results(job: Job, facts: TaskFacts, rows: AnsweredRows) -> pa.Table:
 
 def _token_columns(job: Job, rows: AnsweredRows) -> list["pa.Array[Any]"]:
     """Why the text ended, and how many tokens were read and written."""
-    read = pa.array(rows.prompt_tokens, pa.int64())
-    if not job.task.generates:
-        return [pa.nulls(rows.num_rows, pa.string()), read, pa.array(np.zeros(rows.num_rows), pa.int64())]
-    reasons = pa.array([result.finish_reason for result in rows.generated], pa.string())
-    return [reasons, read, pa.array([len(result.token_ids) for result in rows.generated], pa.int64())]
+    read, written = pa.array(rows.prompt_tokens, pa.int64()), pa.array(rows.completion_tokens, pa.int64())
+    return [job.task.finish_reasons(rows), read, written]

@@ -71,7 +71,7 @@ class Plan:
 def unit_rows_of(job: Job) -> int:
     """The most rows per unit of this job; units of a run that settles their size itself may have
     fewer (`pipelines.units.unit_rows`)."""
-    return job.task.unit_rows if job.unit_rows is None else job.unit_rows
+    return min(task.unit_rows for task in job.task.parts().values()) if job.unit_rows is None else job.unit_rows
 
 
 def plan_units(

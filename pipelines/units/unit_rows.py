@@ -62,9 +62,11 @@ def is_little_work(job: Job, plan: Plan, config: ModelConfig, *, replicas: int) 
     of weights and from the lengths that the input's bytes suggest."""
     if job.task.calls_api:
         return True  # what a call asks for, the API finds out
-    sampling, most = job.task.sampling, unit_rows_of(job)
-    tokens = plan.num_bytes / plan.num_rows / BYTES_PER_TOKEN + PROMPT_TOKENS
-    row_s = (tokens + (sampling.max_tokens if sampling else 0)) * 2 * _rough_weights(config) / ANY_FLOPS
+    most = unit_rows_of(job)
+    read = plan.num_bytes / plan.num_rows / BYTES_PER_TOKEN + PROMPT_TOKENS
+    tasks = job.task.parts().values()
+    tokens = sum(read + (task.sampling.max_tokens if task.sampling else 0) for task in tasks)
+    row_s = tokens * 2 * _rough_weights(config) / ANY_FLOPS
     units = UNITS_EACH * replicas
     return plan.num_rows * row_s < units * LEAST_UNIT_S or (plan.num_rows >= units * most and most * row_s < UNIT_S)
 

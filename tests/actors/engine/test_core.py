@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine.core import EngineCore, GeneratingBackend, ScoringBackend
+from actors.engine.backends import GeneratingBackend, ScoringBackend
+from actors.engine.core import EngineCore
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnePassAnswer, Refused
 from models import Engine, Output, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from actors.engine.core import OnePassRequest, scored
+from actors.engine.backends import OnePassRequest, scored
 from actors.online.local import LocalModel
 from actors.work import OnePassAnswer
 from jobs.errors import SpecError

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.engine.core import OnePassRequest, scored
+from actors.engine.backends import OnePassRequest, scored
 from actors.online.local import LocalModel
 from actors.work import OnePassAnswer
 from models import Scorer
