@@ -15,6 +15,7 @@ from models.checkpoint.found import FoundCheckpoint, Parts
 from models.checkpoint.place import find_checkpoint
 from models.config.option import Option
 from models.config.quantization import QuantizationConfig
+from pipelines.task_base.judged import Truth
 from pipelines.task_base.task import Task
 
 OutputFormat = Literal["parquet", "jsonl", "openai-batch"]
@@ -133,7 +134,7 @@ class Job:
     dedup: bool = False
     limit: int | None = None
     date: dt.date | None = None
-    truth: str | None = None
+    truth: Truth | None = None
     cascade: tuple[Escalation, ...] = ()
 
     @property

@@ -63,18 +63,22 @@ def compare(
     given, remote = storage_options or (), [out for out in (out_a, out_b) if "://" in out]
     places = [output_place(out, spec, given if out in remote or not remote else ()).output for out in (out_a, out_b)]
     sides = Sides.open(*places)
-    shown: list[Differing] = []
+    texts: list[str] = []
     with ExitStack() as stack:
         file = None if diff is None else stack.enter_context(_written(diff))
 
-        def take(row: "Differing") -> None:
-            if len(shown) < show:
-                shown.append(row)
-            if file is not None:
-                file.write(dump_json(row.as_json()) + b"\n")
+        for part in sides.parts().values():
+            shown: list[Differing] = []
 
-        found = compare_runs(sides, by=by, tolerance=tolerance, on_difference=take)
-    typer.echo(comparison_text(found, shown, None if diff is None else str(diff)))
+            def take(row: "Differing", shown: "list[Differing]" = shown) -> None:
+                if len(shown) < show:
+                    shown.append(row)
+                if file is not None:
+                    file.write(dump_json(row.as_json()) + b"\n")
+
+            found = compare_runs(part, by=by, tolerance=tolerance, on_difference=take)
+            texts.append(comparison_text(found, shown, None if diff is None else str(diff)))
+    typer.echo("\n\n".join(texts))
     return 0
 
 

@@ -8,11 +8,12 @@ from jobs.boundary import WRONG, complain
 from jobs.commands.options import OutputFolder, SpecOfStorage, StorageOptions
 
 Truth = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--truth",
         metavar="COLUMN",
-        help="Hold the labels of the results against this column of the input, carried or not; goes before the spec's report.truth.",
+        help="Hold the labels of the results against this column of the input, carried or not; goes before the spec's report.truth. "
+        "NAME=COLUMN for one of several tasks; may be given for each.",
     ),
 ]
 
@@ -28,9 +29,8 @@ def report(
     from jobs.spec.output_place import output_place
 
     place = output_place(out, spec, storage_options or ())
-    written = write_report(place.output, input_options=place.input_options, truth=truth or place.truth)
+    written = write_report(place.output, input_options=place.input_options, truth=place.truth, given=truth or ())
     typer.echo(written.page)
-    if written.truth_problem is not None:
-        complain(written.truth_problem)
-        return WRONG
-    return 0
+    for problem in written.truth_problems:
+        complain(problem)
+    return WRONG if written.truth_problems else 0

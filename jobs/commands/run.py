@@ -74,8 +74,8 @@ def _report(job: "Job") -> None:
         if is_planned(job.output):
             written = write_report(job.output, input_options=job.input.storage_options, truth=job.truth)
             complain(f"report: {written.page}")
-            if written.truth_problem is not None:
-                complain(written.truth_problem)
+            for problem in written.truth_problems:
+                complain(problem)
     except Exception as error:
         logger.debug("the report failed", exc_info=True)
         complain(

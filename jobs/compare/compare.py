@@ -13,10 +13,13 @@ OnDifference = Callable[["Differing"], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Differing:
-    """A row whose results differ (`differs` is answers or numbers), or that one run alone has a result of (`only in a`, `only in b`)."""
+    """A row whose results differ (`differs` is answers or numbers), or that one run alone has a result of (`only in a`,
+    `only in b`); by which of
+    several tasks."""
 
     differs: str
     pair: RowPair
+    task: str = ""
 
     @property
     def place(self) -> SideRow:
@@ -29,6 +32,7 @@ class Differing:
         """The row with both results, null where there is none."""
         a, b = self.pair.a, self.pair.b
         return {
+            **({"task": self.task} if self.task else {}),
             "path": self.place.path,
             "row": self.place.number,
             **self.place.carried,
@@ -74,7 +78,7 @@ def compare_runs(
     for pair in pairs_by_place(sides) if by is None else pairs_by_column(sides, by):
         differs = _add(found, pair)
         if differs is not None:
-            on_difference(Differing(differs=differs, pair=pair))
+            on_difference(Differing(differs=differs, pair=pair, task=sides.a.output.part))
     return found
 
 

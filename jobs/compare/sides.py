@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from jobs.errors import UsageError
@@ -57,9 +57,15 @@ class Side:
                 yield SideRow(
                     path=unit.relative_path,
                     number=number,
-                    result=None if row is None else {written[name]: row[name] for name in written if name in row},
+                    result=None if row is None else self._result(row, written),
                     carried={} if row is None or by is None or by not in row else {by: row[by]},
                 )
+
+    def _result(self, row: JsonRow, written: Mapping[str, str]) -> JsonRow | None:
+        """A row's result by the task's own names of columns; None if only others of several tasks have answered it."""
+        found = {own: row[name] for name, own in written.items() if name in row}
+        is_unanswered = bool(self.output.part) and all(value is None for value in found.values())
+        return None if is_unanswered else found
 
     def said(self, row: JsonRow) -> Said:
         """A result as what is compared."""
@@ -91,6 +97,11 @@ class Sides:
         )
         return cls(a=first, b=second)
 
+    def parts(self) -> "dict[str, Sides]":
+        """Both runs of each of several tasks, by name; of one task these, without a name."""
+        a, b = self.a.output.parts(), self.b.output.parts()
+        return {name: Sides(a=replace(self.a, output=a[name]), b=replace(self.b, output=b[name])) for name in a}
+
     def check_files(self) -> None:
         """Raises:
         UsageError: the runs have no file in common, or one that both have has another content.
@@ -119,7 +130,13 @@ def _check_complete(output: RunOutput) -> None:
 
 
 def _check_tasks(a: RunOutput, b: RunOutput) -> None:
-    first, second = (f"{output.task.kind} ({output.task.compared.what})" for output in (a, b))
+    first, second = (
+        ", ".join(
+            f"{name}: {part.task.kind} ({part.task.compared.what})".removeprefix(": ")
+            for name, part in sorted(output.parts().items())
+        )
+        for output in (a, b)
+    )
     if first != second:
         raise UsageError(
             f"{a.store.location} is a run of {first} and {b.store.location} one of {second}; give two runs of one kind of task"

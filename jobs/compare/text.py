@@ -16,9 +16,10 @@ _MAX_LABEL_CHARS, _MAX_RESULT_CHARS = 24, 100
 def comparison_text(found: Comparison, shown: Sequence[Differing], diff: str | None) -> str:
     """All of it; `shown` are the first rows that differ, `diff` is the file that has them all."""
     tally, a, b = found.tally, found.sides.a.name, found.sides.b.name
-    compared = found.sides.a.output.task.compared
+    part, compared = found.sides.a.output.part, found.sides.a.output.task.compared
     by = "file and row number" if found.by is None else f"the value of {found.by}"
     sections = [
+        [f"task  {part}"] if part else [],
         [
             f"a  {a}",
             f"b  {b}",

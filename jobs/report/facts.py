@@ -88,13 +88,31 @@ class ModelShare:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelTable:
+    """Labels of rows, under the heading `labels_of`: `num_labels` how many there are, of which `labels` are the most frequent."""
+
+    labels_of: str
+    num_labels: int
+    labels: Sequence[LabelCount]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskFigures(LabelTable):
+    """What one task gave rows; `name` is its own among several. `truth` is what holding the results against a truth came to,
+    `truth_problem` why that was not possible; both None if nobody asked."""
+
+    name: str
+    truth: TruthFacts | None
+    truth_problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
     """A run's output, summed up.
 
     `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds;
-    `num_labels` how many labels there are, of which `labels` are the most frequent. `truth` is what holding the results against a truth
-    came to, `truth_problem` why that was not possible; both None if nobody asked. `models` is what each model of a cascade did, empty
-    without one. `prompt` is what the model has read for the first row, None where no run has kept it.
+    `tasks` is what each task gave them. `models` is what each model of a cascade did, empty without one. `prompt` is
+    what the model has read for the first row, None where no run has kept it.
     """
 
     name: str
@@ -116,11 +134,7 @@ class ReportFacts:
     timeline: Timeline | None
     prompt_lengths: Histogram | None
     completion_lengths: Histogram | None
-    labels_of: str
-    num_labels: int
-    labels: Sequence[LabelCount]
-    truth: TruthFacts | None
-    truth_problem: str | None
+    tasks: Sequence[TaskFigures]
     failures: Sequence[FailureKind]
     sample: Sequence[SampleRow]
     prompt: str | None

@@ -24,7 +24,11 @@ def report_page(facts: ReportFacts) -> str:
         and Markup(histogram_svg(facts.prompt_lengths, name="prompt-lengths", unit="prompt tokens")),
         "completion_lengths": facts.completion_lengths
         and Markup(histogram_svg(facts.completion_lengths, name="completion-lengths", unit="completion tokens")),
-        "reliability": facts.truth and facts.truth.reliability and Markup(reliability_svg(facts.truth.reliability)),
+        "reliability": {
+            task.name: Markup(reliability_svg(task.truth.reliability))
+            for task in facts.tasks
+            if task.truth is not None and task.truth.reliability is not None
+        },
     }
     return environment.get_template("report.html").render(facts=facts, plots=plots)
 

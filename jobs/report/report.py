@@ -12,7 +12,7 @@ import orjson
 import yaml
 
 from jobs.errors import UsageError
-from jobs.report.facts import ModelShare, ReportFacts, timeline
+from jobs.report.facts import LabelTable, ModelShare, ReportFacts, TaskFigures, timeline
 from jobs.report.page import report_page
 from jobs.report.rows import (
     MAX_SAMPLE_ROWS,
@@ -24,8 +24,7 @@ from jobs.report.rows import (
     spread,
 )
 from jobs.report.source import RunOutput
-from jobs.report.truth import held_against
-from jobs.report.truth_facts import TruthFacts
+from jobs.report.truth import given_truth, held_against
 from models.checkpoint.place import is_local, local_folder
 from models.checkpoint.stored_tensors import stored_tensors
 from models.config.model_config import ModelConfig
@@ -35,20 +34,26 @@ from pipelines.job import OutputSpec
 from pipelines.ledger.receipts import RECEIPTS
 from pipelines.ledger.run_record import RunRecord, read_record
 from pipelines.rows.rows import StepCounts
+from pipelines.task_base.judged import Truth, truth_column
 
 PAGE, NUMBERS = "report.html", "report.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """Where the page is, and why the results could not be held against the truth, if that was asked for and they could not."""
+    """Where the page is, and why the results could not be held against the truth, if that was asked for and they could not: a text
+    for each task."""
 
     page: str
-    truth_problem: str | None
+    truth_problems: Sequence[str]
 
 
 def write_report(
-    spec: OutputSpec, *, input_options: Mapping[str, Any] | None = None, truth: str | None = None
+    spec: OutputSpec,
+    *,
+    input_options: Mapping[str, Any] | None = None,
+    truth: Truth | None = None,
+    given: Sequence[str] = (),
 ) -> Written:
     """Writes both files. `input_options` are the storage options of the run's input, `truth` is the column of the input that
     results are held against (None: the one that the run was planned with, if any).
@@ -59,16 +64,27 @@ def write_report(
         OutputError: the folder cannot be read or written.
     """
     output = RunOutput.open(spec, input_options=input_options or {})
-    facts = gather(output, truth=truth or output.record.truth)
+    facts = gather(output, truth=given_truth(output, given) or truth or output.record.truth)
     numbers = asdict(facts) | {"rows_per_s": facts.rows_per_s, "tokens_per_s": facts.tokens_per_s}
-    if facts.truth is not None:
-        numbers["truth"]["labels"] = [
-            asdict(label) | {"precision": label.precision, "recall": label.recall, "f1": label.f1}
-            for label in facts.truth.labels
-        ]
+    numbers["tasks"] = [_task_numbers(task) for task in facts.tasks]
+    if not facts.tasks[0].name:  # of one task they stand among the others
+        numbers |= numbers.pop("tasks")[0]
     output.store.write(NUMBERS, orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
     output.store.write(PAGE, report_page(facts).encode(errors="replace"))
-    return Written(page=f"{output.store.location}/{PAGE}", truth_problem=facts.truth_problem)
+    problems = [task.truth_problem for task in facts.tasks if task.truth_problem is not None]
+    return Written(page=f"{output.store.location}/{PAGE}", truth_problems=problems)
+
+
+def _task_numbers(task: TaskFigures) -> dict[str, Any]:
+    numbers = asdict(task)
+    if not task.name:
+        del numbers["name"]
+    if task.truth is not None:
+        numbers["truth"]["labels"] = [
+            asdict(label) | {"precision": label.precision, "recall": label.recall, "f1": label.f1}
+            for label in task.truth.labels
+        ]
+    return numbers
 
 
 def is_planned(spec: OutputSpec) -> bool:
@@ -76,8 +92,8 @@ def is_planned(spec: OutputSpec) -> bool:
     return read_record(open_store(spec)) is not None
 
 
-def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
-    """Everything a report says; `truth` is the column that results are held against."""
+def gather(output: RunOutput, *, truth: Truth | None = None) -> ReportFacts:
+    """Everything a report says; `truth` is what results are held against."""
     record = output.record
     receipts = output.receipts(output.store.times(RECEIPTS))
     computed = receipts.prompt_tokens + receipts.completion_tokens - receipts.cached_tokens
@@ -91,9 +107,9 @@ def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
     with_failures = spread(receipts.units[receipts.failed > 0], MAX_UNITS)
     counted = spread(with_rows, MAX_UNITS)
     config = _config(record.spec["model"])
-    known = known_labels(output, counted, () if config is None else tuple(config.id2label.values()))
+    class_names = () if config is None else tuple(config.id2label.values())
+    known = {name: known_labels(part, counted, class_names) for name, part in output.parts().items()}
     rows = row_facts(output, counted, known)
-    held, problem = _held(output, truth, counted, known)
     return ReportFacts(
         name=record.name,
         output=output.store.location,
@@ -113,11 +129,7 @@ def gather(output: RunOutput, *, truth: str | None = None) -> ReportFacts:
         timeline=throughput,
         prompt_lengths=rows.prompt_lengths,
         completion_lengths=rows.completion_lengths,
-        labels_of=rows.labels_of,
-        num_labels=rows.num_labels,
-        labels=rows.labels,
-        truth=held,
-        truth_problem=problem,
+        tasks=_tasks(output, truth, counted, known, rows.labels),
         counted_failures=_sum(receipts.failed[np.isin(receipts.units, with_failures)]),
         failures=failure_kinds(output, with_failures),
         sample=sample_of(output, output.units(spread(with_rows, MAX_SAMPLE_ROWS))),
@@ -146,16 +158,33 @@ def _sum(values: "np.ndarray[Any, np.dtype[np.float64]]") -> int:
     return int(values.sum())
 
 
-def _held(
-    output: RunOutput, truth: str | None, units: Sequence[int], known: Sequence[str]
-) -> tuple[TruthFacts | None, str | None]:
-    """The results of `units` against the column `truth`, or why that cannot be: a report has more to say."""
-    if truth is None:
-        return None, None
-    try:
-        return held_against(output, truth, units, known), None
-    except UsageError as error:
-        return None, f"report.truth: {error}"
+def _tasks(
+    output: RunOutput,
+    truth: Truth | None,
+    units: Sequence[int],
+    known: Mapping[str, Sequence[str]],
+    tables: Mapping[str, LabelTable],
+) -> list[TaskFigures]:
+    """What each task gave the rows of `units`, held against its truth: a report that cannot do that has more to say."""
+    figures = []
+    for name, part in output.parts().items():
+        table, held, problem = tables[name], None, None
+        try:
+            if (column := truth_column(truth, name)) is not None:
+                held = held_against(part, column, units, known[name])
+        except UsageError as error:
+            problem = f"report.truth{f'.{name}' if name else ''}: {error}"
+        figures.append(
+            TaskFigures(
+                name=name,
+                labels_of=table.labels_of,
+                num_labels=table.num_labels,
+                labels=table.labels,
+                truth=held,
+                truth_problem=problem,
+            )
+        )
+    return figures
 
 
 def _config(model: Mapping[str, Any]) -> ModelConfig | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount, SampleRow, histogram
+from jobs.report.facts import FailureExample, FailureKind, Histogram, LabelCount, LabelTable, SampleRow, histogram
 from jobs.report.source import JsonRow, RunOutput
 from pipelines.formats.json_values import RAW_KEY, dump_json
 from pipelines.rows.unit import Unit
@@ -26,14 +26,12 @@ MAX_MESSAGE_CHARS = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFacts:
-    """Lengths and labels of `num_rows` rows; `num_labels` is how many labels there are, of which the most frequent are in `labels`."""
+    """Lengths of `num_rows` rows, and what each task gave them, by the task's name."""
 
     num_rows: int
     prompt_lengths: Histogram | None
     completion_lengths: Histogram | None
-    labels_of: str
-    num_labels: int
-    labels: Sequence[LabelCount]
+    labels: Mapping[str, LabelTable]
 
 
 def spread(units: npt.NDArray[Any], count: int) -> list[int]:
@@ -53,31 +51,51 @@ def known_labels(output: RunOutput, units: Sequence[int], class_names: Sequence[
     return counted.known({written[name]: value for name, value in first.items()}, class_names)
 
 
-def row_facts(output: RunOutput, units: Sequence[int], known: Sequence[str]) -> RowFacts:
-    """Counts over the results of `units`; `known` labels that none of them has are counted as 0."""
-    counted = output.task.counted
-    written = output.written(("prompt_tokens", "completion_tokens", *(() if counted is None else counted.columns)))
+def row_facts(output: RunOutput, units: Sequence[int], known: Mapping[str, Sequence[str]]) -> RowFacts:
+    """Counts over the results of `units`; `known` labels of a task that none of them has are counted as 0."""
+    counters = {name: _TaskCounter(part, known[name]) for name, part in output.parts().items()}
+    wanted = output.written(("prompt_tokens", "completion_tokens"))
+    columns = [*wanted, *(column for counter in counters.values() for column in counter.columns)]
     num_rows = 0
     lengths: dict[str, list[int]] = {"prompt_tokens": [], "completion_tokens": []}
-    counter = _LabelCounter()
     for unit in units:
-        for row in output.results(unit, list(written)):
-            result = {written[name]: value for name, value in row.items()}
+        for row in output.results(unit, columns):
             num_rows += 1
-            for name, values in lengths.items():
-                values.append(result[name])
-            if counted is not None:
-                counter.add(counted.labels_in(result))
+            for column, name in wanted.items():
+                lengths[name].append(row[column])
+            for counter in counters.values():
+                counter.add(row)
+    tasks = [part.task for part in output.parts().values()]
     return RowFacts(
         num_rows=num_rows,
         prompt_lengths=histogram(np.array(lengths["prompt_tokens"], np.int64)),
         completion_lengths=histogram(np.array(lengths["completion_tokens"], np.int64))
-        if output.task.generates or output.task.calls_api
+        if any(task.generates or task.calls_api for task in tasks)
         else None,
-        labels_of="" if counted is None else counted.title,
-        num_labels=len(counter.num.keys() | set(known)),
-        labels=counter.counts(known),
+        labels={name: counter.table() for name, counter in counters.items()},
     )
+
+
+class _TaskCounter:
+    """Counts what one task gave rows."""
+
+    def __init__(self, output: RunOutput, known: Sequence[str]) -> None:
+        self._counted, self._known, self._counter = output.task.counted, known, _LabelCounter()
+        self.columns = output.written(() if self._counted is None else self._counted.columns)
+        self._is_part = bool(output.part)
+
+    def add(self, row: JsonRow) -> None:
+        result = {own: row[column] for column, own in self.columns.items() if column in row}
+        if self._counted is None or (self._is_part and all(value is None for value in result.values())):
+            return  # a row that only others of several tasks have answered
+        self._counter.add(self._counted.labels_in(result))
+
+    def table(self) -> LabelTable:
+        return LabelTable(
+            labels_of="" if self._counted is None else self._counted.title,
+            num_labels=len(self._counter.num.keys() | set(self._known)),
+            labels=self._counter.counts(self._known),
+        )
 
 
 class _LabelCounter:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,7 +26,7 @@ from pipelines.ledger.unreadable import read_unreadable
 from pipelines.rows.rows import StepCounts
 from pipelines.rows.unit import Unit
 from pipelines.task_base.task import Task
-from pipelines.tasks.kinds import recorded_task
+from pipelines.tasks.kinds import recorded_parts
 from pipelines.units.reading import UnitReader
 
 JsonRow = dict[str, Any]
@@ -59,12 +59,13 @@ def _no_steps(record: RunRecord) -> list[StepCounts]:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutput:
     """An output folder with a run in it. `source` reads where the run's input is; without the job's storage options that may fail, and then
-    a report does without.
+    a report does without. `part` is the name of one of several tasks, whose columns alone are then looked at.
     """
 
     store: Store
     record: RunRecord
     source: Storage
+    part: str = ""
 
     @classmethod
     def open(cls, spec: OutputSpec, *, input_options: Mapping[str, Any]) -> "RunOutput":
@@ -79,7 +80,13 @@ class RunOutput:
 
     @property
     def prefix(self) -> str:
-        return str(self.record.spec["output"]["prefix"])
+        """What stands before the task's own names of its columns."""
+        prefix = str(self.record.spec["output"]["prefix"])
+        return f"{prefix}{self.part}_" if self.part else prefix
+
+    def parts(self) -> dict[str, "RunOutput"]:
+        """The results of each of several tasks, by name; of one task these, without a name."""
+        return {name: replace(self, part=name) for name in self._tasks()}
 
     @property
     def task(self) -> type[Task]:
@@ -88,8 +95,11 @@ class RunOutput:
         Raises:
             DamageError: there is no such kind.
         """
+        return self._tasks()[self.part]
+
+    def _tasks(self) -> Mapping[str, type[Task]]:
         try:
-            return recorded_task(self.record.spec["task"])
+            return recorded_parts(self.record.spec["task"])
         except KeyError as error:
             raise DamageError(
                 f"{self.store.location}/{RUN} names a task of the unknown kind {error}; use the version of Millrace that ran it"

@@ -15,8 +15,30 @@ from jobs.report.truth_facts import Confusion, Disagreement, TruthFacts
 from pipelines.errors import PlanError, SourceError
 from pipelines.formats.schema import shown_names
 from pipelines.rows.unit import Unit
-from pipelines.task_base.judged import Claim, Form, Item, Judged, truth_of, why_not_judged
+from pipelines.task_base.judged import Claim, Form, Item, Judged, Truth, truth_of, why_not_judged
 from pipelines.units.one_column import Values, read_column
+
+
+def given_truth(output: RunOutput, given: Sequence[str]) -> Truth | None:
+    """A truth as options give it: the column, or NAME=COLUMN for each of several tasks; None if none does.
+
+    Raises:
+        UsageError: it is no truth of this run's tasks.
+    """
+    names = [*output.parts()]
+    if not given:
+        return None
+    if names == [""]:
+        if len(given) > 1:
+            raise UsageError(f"--truth was given {len(given)} times; a row has one task here, which has one truth")
+        return given[0]
+    pairs = [each.partition("=") for each in given]
+    for name, _, column in pairs:
+        if name not in names or not column:
+            raise UsageError(
+                f"--truth was {name!r}; a row has several tasks here: give NAME=COLUMN, where NAME is one of {', '.join(names)}"
+            )
+    return {name: column for name, _, column in pairs}
 
 
 def held_against(output: RunOutput, column: str, units: Sequence[int], known: Sequence[str]) -> TruthFacts:

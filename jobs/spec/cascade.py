@@ -12,7 +12,7 @@ from jobs.spec.model import ModelYaml
 from jobs.spec.places import Places
 from models.errors import OptionError
 from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
-from pipelines.task_base.judged import why_not_judged
+from pipelines.task_base.judged import truth_column, why_not_judged
 from pipelines.task_base.yaml import Strict
 
 CASCADE: KeyPath = ("cascade",)
@@ -138,7 +138,7 @@ def truth_to_calibrate_with(job: Job, given: str | None) -> str:
         )
     if job.task.judged is None:
         raise UsageError(why_not_judged(job.task.kind))
-    column = given or job.truth
+    column = given or truth_column(job.truth, "")
     if column is None:
         raise UsageError(
             "give --truth COLUMN, the column of the input that says what is right, or report: {truth: COLUMN} in the spec"

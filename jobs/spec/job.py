@@ -153,8 +153,10 @@ class OutputYaml(Strict):
 class ReportYaml(Strict):
     """`report`."""
 
-    truth: Text | None = Field(
-        None, description="the name of a column of the input that says what is right, for tasks that label"
+    truth: Text | dict[str, Text] | None = Field(
+        None,
+        description="the name of a column of the input that says what is right, for tasks that label; "
+        "of several tasks a mapping of their names to one each",
     )
 
 
@@ -200,7 +202,7 @@ class JobSpecYaml(Strict):
     tasks: dict[str, TaskYaml] | None = Field(
         None, description="a mapping of at least two names to a task each, all for every row; default: task alone"
     )
-    partial: Partial = Field(DROP, description="drop or keep: what becomes of a row that some of its tasks fail on")
+    partial: Partial = Field(DROP, description="drop or keep")
     input: InputYaml = Field(description="a mapping with at least paths")
     output: OutputYaml = Field(description="a mapping with at least path")
     engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")

@@ -12,6 +12,7 @@ from jobs.errors import SpecError, UsageError
 from jobs.spec.job import load_spec
 from jobs.spec.places import document_of
 from pipelines.job import OutputSpec
+from pipelines.task_base.judged import Truth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +22,7 @@ class OutputPlace:
 
     output: OutputSpec
     input_options: Mapping[str, Any]
-    truth: str | None = None
+    truth: Truth | None = None
 
 
 def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPlace:
@@ -33,7 +34,7 @@ def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPla
     """
     options: Mapping[str, Any] = {}
     input_options: Mapping[str, Any] = {}
-    truth = None
+    truth: Truth | None = None
     if spec is not None:
         job = load_spec(spec).job
         options, input_options = job.output.storage_options, job.input.storage_options

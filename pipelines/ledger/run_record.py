@@ -26,6 +26,7 @@ from pipelines.job import Job, OutputFormat, model_names
 from pipelines.ledger.json_fields import Fields
 from pipelines.ledger.receipts import Shard
 from pipelines.ledger.sealed_json import sealed, unsealed
+from pipelines.task_base.judged import Truth
 from pipelines.units.listing import PassedOver
 from pipelines.units.planning import Plan
 
@@ -73,9 +74,9 @@ class RunRecord:
         return tuple(step["below"] for step in self.spec.get("cascade", ()))
 
     @property
-    def truth(self) -> str | None:
+    def truth(self) -> Truth | None:
         """The column of the input that reports hold the results against."""
-        found: str | None = self.spec["report"]["truth"] if "report" in self.spec else None
+        found: Truth | None = self.spec["report"]["truth"] if "report" in self.spec else None
         return found
 
     @classmethod
@@ -157,7 +158,11 @@ def _check_spec(spec: Fields) -> None:
             step.object("model").text("path")
             step.number("below")
     if "report" in spec.values:
-        spec.object("report").text("truth")
+        report = spec.object("report")
+        if isinstance(report.values.get("truth"), Mapping):
+            report.object("truth")
+        else:
+            report.text("truth")
 
 
 def _units(fields: Fields) -> Shard | None:

@@ -16,6 +16,17 @@ Item = tuple[tuple[int, int] | None, str]
 """A label, and the characters start to end (exclusive) that it is of; None: the whole row."""
 
 
+Truth = str | Mapping[str, str]
+"""The column of the input that says what is right; of several tasks one for each, by name."""
+
+
+def truth_column(truth: Truth | None, name: str) -> str | None:
+    """The column for the task of this name, which is empty where there is one task; None if it has none."""
+    if isinstance(truth, Mapping):
+        return truth.get(name)
+    return None if name else truth
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """What a result says of one item: that it holds (`is_made`), or that it does not, and the score that it holds."""

@@ -52,6 +52,9 @@ class SeveralTask(Task):
     def uses_chat_template(self) -> bool:
         return any(task.uses_chat_template for task in self.tasks.values())
 
+    def why_no_confidence(self) -> str | None:
+        return "tasks have no one score; a cascade is for a row of one task"
+
     def parts(self) -> Mapping[str, Task]:
         return self.tasks
 

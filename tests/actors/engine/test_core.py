@@ -14,6 +14,7 @@ from actors.engine.core import EngineCore
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, FloatArray, OnePassAnswer, Refused
 from models import Engine, Output, SamplingParams, Scorer
 from models.errors import EngineError, ModelError, RequestError
+from models.tasks.embedding import EmbedOptions
 
 PROMPTS = ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16])
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0)
@@ -195,3 +196,57 @@ def test_one_call_is_scored_at_a_time() -> None:
 
     assert len(asyncio.run(ask())) == 8
     assert scorer.most == 1
+
+
+SEVERAL = (
+    Asked(labels=((20, 2), (21, 22, 2))),
+    Asked(labels=((23,), (24, 25), (26,))),
+    Asked(sampling=GREEDY),
+    Asked(sampling=replace(GREEDY, max_tokens=3, logprobs=1)),
+    Asked(embed=EmbedOptions(pooling="mean")),
+)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "zamba2"])
+def test_several_tasks_are_answered_as_each_is_alone(tiny_checkpoint: Callable[..., Path], family: str) -> None:
+    """Whatever order their requests come in, and with labels that single requests have of their own."""
+    settings = EngineSettings(path=str(tiny_checkpoint(family=family)), dtype="float32", max_num_seqs=4)
+    tasks = [place % len(SEVERAL) for place in range(3 * len(SEVERAL))]
+    prompts = [[3 + place // 5, *range(5, 9 + place % 4)] for place in range(len(tasks))]
+    own = {5: ((30,), (31, 32))}
+    together = replace(work(prompts), tasks=np.array(tasks, np.int32), own_labels=own)
+    (got,) = answers(replace(settings, asked=Asked(several=SEVERAL)), together)
+    for number, asked in enumerate(SEVERAL):
+        places = [place for place, task in enumerate(tasks) if task == number]
+        (expected,) = answers(replace(settings, asked=asked), replace(together.picked(places), tasks=None))
+        for mine, theirs in zip((got[place] for place in places), expected, strict=True):
+            if isinstance(mine, Output):
+                assert isinstance(theirs, Output)
+                assert mine.token_ids == theirs.token_ids
+                assert (mine.logprobs is None) == (asked.sampling == GREEDY)
+            else:
+                np.testing.assert_allclose(logits([mine]), logits([theirs]), atol=1e-5)
+
+
+def test_questions_over_one_document_are_computed_in_one_tree(tiny_checkpoint: Callable[..., Path]) -> None:
+    """Five questions cost little more than one, though each is a task of its own."""
+    document = [3 + place % 40 for place in range(400)]
+    several = tuple(Asked(labels=((20 + 2 * number,), (21 + 2 * number,))) for number in range(5))
+    prompts = [[*document, *range(60, 66), 40 + number] for number in range(5)]
+    asked = replace(work(prompts), tasks=np.arange(5, dtype=np.int32))
+    settings = EngineSettings(path=str(tiny_checkpoint(max_position_embeddings=512)), asked=Asked(several=several))
+    (got,) = answers(settings, asked)
+    cached = [answer.num_cached_tokens for answer in got if isinstance(answer, OnePassAnswer)]
+    assert len(cached) == len(prompts)
+    computed = sum(map(len, prompts)) - sum(cached)
+    assert computed <= 1.35 * len(prompts[0])
+
+
+def test_several_tasks_of_a_head_share_its_weights(tiny_checkpoint: Callable[..., Path]) -> None:
+    settings = EngineSettings(path=str(tiny_checkpoint("sequence-classification")), dtype="float32")
+    both = (Asked(), Asked(embed=EmbedOptions(pooling="last")))
+    asked = replace(work([*PROMPTS, *PROMPTS]), tasks=np.array([0, 0, 0, 1, 1, 1], np.int32))
+    (got,) = answers(replace(settings, asked=Asked(several=both)), asked)
+    for number, one in enumerate(both):
+        (expected,) = answers(replace(settings, asked=one), work())
+        np.testing.assert_allclose(logits(got[3 * number : 3 * number + 3]), logits(expected), atol=1e-5)

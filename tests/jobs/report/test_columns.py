@@ -114,7 +114,7 @@ def test_the_inputs_own_columns_are_not_counted(
     if prefix:  # what another run with the same prefix has left, as far as this one does not write it
         own |= {prefix + name: value for name, value in OWN.items() if name not in names}
     facts = gather(RunOutput.open(run_with(tmp_path, written, own, format, prefix), input_options={}))
-    assert [(label.label, label.count) for label in facts.labels] == WRITTEN[written][2]
+    assert [(label.label, label.count) for label in facts.tasks[0].labels] == WRITTEN[written][2]
     assert facts.prompt_lengths is not None
     assert (facts.prompt_lengths.median, facts.prompt_lengths.longest) == (11, 12)
     assert set(facts.sample[0].inputs) == {"id", *own}

@@ -132,11 +132,11 @@ def test_cached_tokens_stand_beside_those_that_were_computed(classified: Made) -
 
 def test_labels_and_lengths_are_counted(classified: Made) -> None:
     facts = gather(RunOutput.open(classified.output, input_options={}))
-    assert [(label.label, label.count, label.mean_score) for label in facts.labels] == [
+    assert [(label.label, label.count, label.mean_score) for label in facts.tasks[0].labels] == [
         ("shipping", 16, 0.75),
         ("billing", 2, 0.5),
     ]
-    assert facts.labels[0].share == pytest.approx(16 / 18)
+    assert facts.tasks[0].labels[0].share == pytest.approx(16 / 18)
     assert facts.prompt_lengths is not None
     assert (sum(facts.prompt_lengths.counts), facts.prompt_lengths.longest) == (18, 119)
     assert facts.completion_lengths is None
@@ -172,8 +172,8 @@ def test_sample_without_the_input_shows_the_carried_columns(classified: Made) ->
 def test_jsonl_output_with_a_prefix_is_counted_alike(tmp_path: Path) -> None:
     made = make_run(tmp_path, GenerateTask(prompt="{{ body }}"), format="jsonl", prefix="out_")
     facts = gather(RunOutput.open(made.output, input_options={}))
-    assert facts.labels_of == "How texts ended"
-    assert [(label.label, label.count) for label in facts.labels] == [("stop", 18)]
+    assert facts.tasks[0].labels_of == "How texts ended"
+    assert [(label.label, label.count) for label in facts.tasks[0].labels] == [("stop", 18)]
     assert facts.completion_lengths is not None
     assert facts.completion_lengths.counts == [18]
     assert facts.sample[0].outputs["out_text"].startswith("about ")
@@ -182,8 +182,8 @@ def test_jsonl_output_with_a_prefix_is_counted_alike(tmp_path: Path) -> None:
 def test_labels_in_jsonl_output_are_counted(tmp_path: Path) -> None:
     made = make_run(tmp_path, ClassifyTask(text="{{ body }}"), format="jsonl")
     facts = gather(RunOutput.open(made.output, input_options={}))
-    assert facts.labels_of == "Labels of rows"
-    assert sum(label.count for label in facts.labels) == 18
+    assert facts.tasks[0].labels_of == "Labels of rows"
+    assert sum(label.count for label in facts.tasks[0].labels) == 18
 
 
 def test_output_in_a_bucket_is_read_and_written_there(tmp_path: Path, s3_options: dict[str, Any]) -> None:

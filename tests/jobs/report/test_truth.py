@@ -57,16 +57,16 @@ def classified(folder: Path, truths: Sequence[Any] = TRUTH, *, ending: str = ".j
 
 def truth_facts(output: OutputSpec, column: str = "truth") -> TruthFacts:
     facts = gather(RunOutput.open(output, input_options={}), truth=column)
-    assert facts.truth_problem is None
-    assert facts.truth is not None
-    return facts.truth
+    assert facts.tasks[0].truth_problem is None
+    assert facts.tasks[0].truth is not None
+    return facts.tasks[0].truth
 
 
 def problem(output: OutputSpec, column: str = "truth") -> str:
     facts = gather(RunOutput.open(output, input_options={}), truth=column)
-    assert facts.truth is None
-    assert facts.truth_problem is not None
-    return facts.truth_problem
+    assert facts.tasks[0].truth is None
+    assert facts.tasks[0].truth_problem is not None
+    return facts.tasks[0].truth_problem
 
 
 def figures(found: TruthFacts) -> dict[str, tuple[float, float, float, int]]:
@@ -361,11 +361,11 @@ def test_tables_and_plots_of_the_page_can_be_read_without_seeing_them(tmp_path: 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
 def test_labels_that_no_row_got_stand_in_the_table_with_0(tmp_path: Path, format: OutputFormat) -> None:
     facts = gather(RunOutput.open(classified(tmp_path, format=format, prefix="out_"), input_options={}))
-    assert [(one.label, one.count, one.share) for one in facts.labels] == [
+    assert [(one.label, one.count, one.share) for one in facts.tasks[0].labels] == [
         ("a", 5, pytest.approx(5 / 12)), ("c", 4, pytest.approx(4 / 12)), ("b", 3, pytest.approx(3 / 12)), ("never", 0, 0),
     ]  # fmt: skip
-    assert facts.num_labels == 4
-    assert facts.labels[-1].mean_score is None
+    assert facts.tasks[0].num_labels == 4
+    assert facts.tasks[0].labels[-1].mean_score is None
 
 
 def test_only_the_most_frequent_labels_are_shown_and_all_are_counted(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_only_the_most_frequent_labels_are_shown_and_all_are_counted(tmp_path: P
     results = {"label": ["n7"] * 12, "score": [0.5] * 12, "scores": [scores] * 12}
     output = classified(tmp_path, results=results)
     facts = gather(RunOutput.open(output, input_options={}))
-    assert (len(facts.labels), facts.num_labels, facts.labels[0].label) == (50, 80, "n7")
+    assert (len(facts.tasks[0].labels), facts.tasks[0].num_labels, facts.tasks[0].labels[0].label) == (50, 80, "n7")
     write_report(output)
     assert "The 50 most frequent of 80." in (tmp_path / "out/report.html").read_text()
 
@@ -388,7 +388,7 @@ def test_tags_that_no_span_got_stand_in_the_table_with_0(tmp_path: Path, tiny_ch
         tmp_path, task=SpansTask(text="{{ body }}"), results={"spans": [[span]] * 12}, model=str(folder)
     )
     facts = gather(RunOutput.open(output, input_options={}))
-    assert [(one.label, one.count) for one in facts.labels] == [("PER", 12), ("LOC", 0)]
+    assert [(one.label, one.count) for one in facts.tasks[0].labels] == [("PER", 12), ("LOC", 0)]
 
 
 def test_a_report_without_a_truth_says_nothing_of_one(tmp_path: Path) -> None:

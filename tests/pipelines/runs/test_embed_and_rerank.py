@@ -87,7 +87,7 @@ def test_vectors_are_those_of_the_checkpoints_files(embedder: Path, tmp_path: Pa
     np.testing.assert_allclose(found, expected, atol=1e-5)
     [letter] = rows_in(tmp_path / "out", "errors")
     assert (letter["row"], letter["kind"]) == (5, "too_long")
-    assert gather(RunOutput.open(spec.job.output, input_options={})).labels == []
+    assert gather(RunOutput.open(spec.job.output, input_options={})).tasks[0].labels == []
 
 
 QWEN3_RERANKER = (

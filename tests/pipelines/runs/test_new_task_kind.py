@@ -124,9 +124,9 @@ def test_a_kind_of_ones_own_runs_from_its_spec_to_its_report(spec: Path, tmp_pat
         assert row["margin"] == pytest.approx(best - second, abs=1e-5)
 
     facts = gather(RunOutput.open(job.output, input_options={}))
-    assert facts.labels_of == "Sureness"
+    assert facts.tasks[0].labels_of == "Sureness"
     num_sure = sum(row["margin"] > SURE for row in rows)
-    assert {label.label: label.count for label in facts.labels} == {
+    assert {label.label: label.count for label in facts.tasks[0].labels} == {
         label: count for label, count in (("sure", num_sure), ("unsure", 30 - num_sure)) if count
     }
 
