@@ -54,7 +54,7 @@ class Counted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
+class TrialSize:
     """How many requests a task makes before all rows, and how many numbers it is told by the answers."""
 
     num_asked: int = 0
@@ -166,9 +166,9 @@ class Task(ABC):
         )
 
     @property
-    def tried(self) -> Tried:
+    def tried(self) -> TrialSize:
         """What its encoder's `trial` asks, and `found_in` makes of the answers."""
-        return Tried()
+        return TrialSize()
 
     def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
         """What the answers to its encoder's `trial` tell the task, as numbers that a run's record keeps."""

@@ -27,7 +27,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import RowEncoder
-from pipelines.task_base.task import Task, Tried
+from pipelines.task_base.task import Task, TrialSize
 from pipelines.tasks.class_columns import (
     COMPARED,
     COUNTED,
@@ -111,9 +111,9 @@ class LabelsTask(LabelKeys, Task):
         return without_bias(logprobs, np.array(self.log_prior))
 
     @property
-    def tried(self) -> Tried:
+    def tried(self) -> TrialSize:
         is_trying = self.calibrate == "prior"
-        return Tried(num_asked=len(CONTENT_FREE), num_told=len(self.labels)) if is_trying else Tried()
+        return TrialSize(num_asked=len(CONTENT_FREE), num_told=len(self.labels)) if is_trying else TrialSize()
 
     def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
         found: list[float] = log_prior(np.stack([answer.values for answer in answers])).tolist()

@@ -24,7 +24,7 @@ from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import RowEncoder
-from pipelines.task_base.task import Task, Tried
+from pipelines.task_base.task import Task, TrialSize
 from pipelines.tasks.several.encoder import SeveralEncoder
 from pipelines.tasks.several.partial import DROP, Partial, row_error
 
@@ -112,9 +112,9 @@ class SeveralTask(Task):
         return {row: error for row, error in found.items() if error is not None}
 
     @property
-    def tried(self) -> Tried:
+    def tried(self) -> TrialSize:
         each = [task.tried for task in self.tasks.values()]
-        return Tried(num_asked=sum(one.num_asked for one in each), num_told=sum(one.num_told for one in each))
+        return TrialSize(num_asked=sum(one.num_asked for one in each), num_told=sum(one.num_told for one in each))
 
     def found_in(self, answers: Sequence[OnePassAnswer]) -> tuple[float, ...]:
         left = iter(answers)

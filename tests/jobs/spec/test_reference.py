@@ -7,16 +7,21 @@ from jobs.spec.engine import EngineYaml
 from jobs.spec.job import JobSpecYaml, with_kinds
 from jobs.spec.model import ModelYaml
 from models.engine.rules.table import PARAMETERS
+from pipelines.tasks.labels.labels_yaml import AskedLabelsYaml
 from tests.helpers.jobs.spec_keys import Row, faults, keys_of, part_of_readme, rows_of
 
 JOB, SERVICE = keys_of(with_kinds(JobSpecYaml)), keys_of(ServiceSpecYaml)
 
 
 def test_every_key_of_a_job_stands_in_the_reference_as_it_is() -> None:
-    """But for those of `model` and `engine`, which a step of `cascade` has too."""
-    of_steps = {*keys_of(ModelYaml, "cascade[].model."), *keys_of(EngineYaml, "cascade[].engine.")}
-    assert of_steps <= JOB.keys()
-    own = {name: key for name, key in JOB.items() if name not in of_steps}
+    """But for those of `model` and `engine`, which a step of `cascade` has too, and of labels, which a question has."""
+    shared = {
+        *keys_of(ModelYaml, "cascade[].model."),
+        *keys_of(EngineYaml, "cascade[].engine."),
+        *keys_of(AskedLabelsYaml, "task.questions."),
+    }
+    assert shared <= JOB.keys()
+    own = {name: key for name, key in JOB.items() if name not in shared}
     assert faults(own, rows_of(part_of_readme("The job spec"))) == []
 
 
