@@ -167,11 +167,11 @@ class EngineWork:
             tasks=None if self.tasks is None else self.tasks[start:end],
         )
 
-    def picked(self, numbers: Sequence[int]) -> "EngineWork":
-        """The requests of these numbers, in their order."""
+    def picked(self, numbers: Sequence[int], *, name: str | None = None) -> "EngineWork":
+        """The requests of these numbers, in their order; works of one origin that are in flight together each need a `name`."""
         ends = np.cumsum(self.lengths)
         return EngineWork.of(
-            self.name,
+            self.name if name is None else name,
             [self.token_ids[ends[number] - self.lengths[number] : ends[number]] for number in numbers],
             self.seeds[list(numbers)].tolist(),
             {place: self.own_labels[number] for place, number in enumerate(numbers) if number in self.own_labels},

@@ -118,22 +118,24 @@ class OneCopy:
 
     async def _answers_of_several(self, work: EngineWork, several: Sequence[Asked]) -> list[EngineAnswer]:
         """Each request as its task asks; those with labels together, so that what they begin with in common is computed once."""
+        numbers = work.task_numbers.tolist()
         own = {
             number: work.own_labels.get(number, several[task].labels)
-            for number, task in enumerate(work.task_numbers.tolist())
+            for number, task in enumerate(numbers)
             if several[task].labels
         }
-        groups = [(Asked(), list(own))]
+        groups = [("labels", Asked(), list(own))]
         for task, asked in enumerate(several):
             if not asked.labels:
-                groups.append((asked, [n for n, of in enumerate(work.task_numbers.tolist()) if of == task]))
+                groups.append((str(task), asked, [number for number, of in enumerate(numbers) if of == task]))
+        groups = [group for group in groups if group[2]]
         labelled = replace(work, own_labels=own)
-        calls = [self.answers(labelled.picked(numbers), asked) for asked, numbers in groups if numbers]
+        calls = [
+            self.answers(labelled.picked(picked, name=f"{work.name}/{name}"), asked) for name, asked, picked in groups
+        ]
         found: dict[int, EngineAnswer] = {}
-        for (_, numbers), answers in zip(
-            (group for group in groups if group[1]), await asyncio.gather(*calls), strict=True
-        ):
-            found |= zip(numbers, answers, strict=True)
+        for (_, _, picked), answers in zip(groups, await asyncio.gather(*calls), strict=True):
+            found |= zip(picked, answers, strict=True)
         return [found[number] for number in range(work.num_requests)]
 
 
