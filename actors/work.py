@@ -28,6 +28,9 @@ FloatArray = npt.NDArray[np.float32]
 OnFailure = Callable[[str], None]
 """Takes why an engine is of no more use, from whatever thread finds out."""
 
+OnAnswered = Callable[[int], None]
+"""Takes how many more requests of a work have their answers, from whatever thread computes them."""
+
 ENGINE_FAILED = 70
 """The exit status of an engine's process that ends itself."""
 
@@ -249,6 +252,11 @@ class ApiAnswer:
 def digits_of(seed: int) -> str:
     """What ids are made from: 32 hexadecimal digits that tell a row from any other of its job."""
     return hashlib.blake2b(seed.to_bytes(8), digest_size=16).hexdigest()
+
+
+def unheard(count: int) -> None:
+    """An `OnAnswered` of a caller who waits for all answers."""
+    del count
 
 
 Work = EngineWork | ApiWork

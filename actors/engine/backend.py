@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from actors.work import EngineAnswer, EngineWork
+from actors.work import EngineAnswer, EngineWork, OnAnswered
 from models.engine.memory import MemoryPlan
 
 
@@ -12,6 +12,6 @@ class Backend(Protocol):
     @property
     def memory(self) -> MemoryPlan: ...
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]: ...
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]: ...
 
     def close(self) -> None: ...

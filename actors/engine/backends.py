@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 
-from actors.work import Asked, EngineAnswer, EngineWork, OnePassAnswer, Refused
+from actors.work import Asked, EngineAnswer, EngineWork, OnAnswered, OnePassAnswer, Refused, unheard
 from models import AsyncEngine, Output, SamplingParams, Scorer
 from models.engine.memory import MemoryPlan
 from models.errors import RequestError
@@ -33,16 +34,23 @@ class GeneratingBackend:
     def memory(self) -> MemoryPlan:
         return self._engine.memory
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
         seeds = work.seeds.tolist()
-        calls = [self._generate(f"{work.name}/{n}", ids, seeds[n]) for n, ids in enumerate(work.requests())]
+        calls = [
+            self._generate(f"{work.name}/{n}", ids, seeds[n], on_answered) for n, ids in enumerate(work.requests())
+        ]
         return list(await asyncio.gather(*calls))
 
-    async def _generate(self, request_id: str, token_ids: list[int], seed: int) -> Output | Refused:
+    async def _generate(
+        self, request_id: str, token_ids: list[int], seed: int, on_answered: OnAnswered
+    ) -> Output | Refused:
+        answer: Output | Refused
         try:
-            return await self._engine.generate(request_id, token_ids, self._sampling, seed=seed)
+            answer = await self._engine.generate(request_id, token_ids, self._sampling, seed=seed)
         except RequestError as error:
-            return Refused(error=str(error))
+            answer = Refused(error=str(error))
+        on_answered(1)
+        return answer
 
     def close(self) -> None:
         self._engine.close()
@@ -66,12 +74,12 @@ class ScoringBackend:
     def memory(self) -> MemoryPlan:
         return self._scorer.memory
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        return await answers_in_one_pass(self._scored, work, self._asked)
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
+        return await answers_in_one_pass(partial(self._scored, on_answered), work, self._asked)
 
-    async def _scored(self, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
+    async def _scored(self, on_answered: OnAnswered, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, scored, self._scorer, self._asked, requests
+            self._thread, scored, self._scorer, self._asked, requests, on_answered
         )
 
     def close(self) -> None:
@@ -79,13 +87,16 @@ class ScoringBackend:
         self._scorer.close()
 
 
-def scored(scorer: Scorer, asked: Asked, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
-    """What one pass says of each request; to be called in the thread that computes.
+def scored(
+    scorer: Scorer, asked: Asked, requests: Sequence[OnePassRequest], on_answered: OnAnswered = unheard
+) -> list[OnePassAnswer]:
+    """What one pass says of each request; to be called in the thread that computes. `on_answered` is told of every pack.
 
     Raises:
         RequestError: one of them cannot be served.
     """
     token_ids = [request.token_ids for request in requests]
+    scorer.on_computed = on_answered
     values: Iterable[torch.Tensor]
     if any(request.labels for request in requests):
         values = scorer.score_own_labels(token_ids, [request.labels for request in requests])

@@ -53,8 +53,9 @@ class EngineCore:
         """What a shard of this engine takes, and what fits in."""
         return self._backend.memory
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        """Answers each request of `work`, in its order. Any number of calls may run at once.
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
+        """Answers each request of `work`, in its order. Any number of calls may run at once. `on_answered` is told of answers as
+        they come; those to equal requests may be known to it at the end alone.
 
         Raises:
             EngineError: the engine failed; every call in flight is lost.
@@ -62,7 +63,7 @@ class EngineCore:
         if not work.num_requests:
             return []
         try:
-            return await self._backend.compute(work)
+            return await self._backend.compute(work, on_answered)
         except EngineError:
             if not self._is_alone:  # whoever watches the shards may know why, and end this process with it
                 await asyncio.sleep(LAST_WORDS_S)

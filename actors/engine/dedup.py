@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from actors.engine.backend import Backend
-from actors.work import EngineAnswer, EngineWork, OnePassAnswer
+from actors.work import EngineAnswer, EngineWork, OnAnswered, OnePassAnswer, unheard
 from models import Output
 from models.engine.memory import MemoryPlan
 from models.tasks.label_tokens import LabelIds
@@ -29,7 +29,7 @@ class Dedup:
     def memory(self) -> MemoryPlan:
         return self._backend.memory
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
         """Answers each request of `work`, in its order. What another call has in flight is waited
         for; if that call is given up, it is computed here.
 
@@ -47,7 +47,7 @@ class Dedup:
             theirs = {key: self._in_flight[key] for key in missing if key in self._in_flight}
             mine = {key: firsts[key] for key in missing if key not in theirs}
             if mine:
-                answers |= await self._ask(work, mine)
+                answers |= await self._ask(work, mine, on_answered)
                 own.update(mine)
             if theirs:
                 await asyncio.wait(theirs.values())
@@ -61,13 +61,15 @@ class Dedup:
     def close(self) -> None:
         self._backend.close()
 
-    async def _ask(self, work: EngineWork, mine: Mapping[_Key, int]) -> dict[_Key, EngineAnswer]:
+    async def _ask(
+        self, work: EngineWork, mine: Mapping[_Key, int], on_answered: OnAnswered
+    ) -> dict[_Key, EngineAnswer]:
         """Has these computed, which are `work`'s requests of these numbers, for whoever waits for
         them too."""
         futures = {key: asyncio.get_running_loop().create_future() for key in mine}
         self._in_flight |= futures
         try:
-            answers = await self._backend.compute(work.picked(list(mine.values())))
+            answers = await self._backend.compute(work.picked(list(mine.values())), on_answered)
         except BaseException as error:
             for future in futures.values():
                 if isinstance(error, Exception):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from actors.engine.backends import GeneratingBackend, OnePassRequest, answers_in_one_pass, scored
 from actors.engine.loading import engine_of, scorer_of
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnePassAnswer
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, unheard
 from models import AsyncEngine, Scorer
 from models.engine.memory import MemoryPlan
 from models.engine.scoring.prefix_tree import num_shared
@@ -60,19 +60,19 @@ class OneCopy:
         """What a shard of it takes, and what fits in."""
         return self.scorer.memory if self.engine is None else self.engine.memory
 
-    async def answers(self, work: EngineWork, asked: Asked) -> list[EngineAnswer]:
+    async def answers(self, work: EngineWork, asked: Asked, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
         """The answers to rows of a job, at batch priority. A request that cannot be served is an answer that says so.
 
         Raises:
             EngineError: the engine failed; what it had is lost.
         """
         if asked.several:
-            return await self._answers_of_several(work, asked.several)
+            return await self._answers_of_several(work, asked.several, on_answered)
         if asked.sampling is None:
-            return await answers_in_one_pass(partial(self._scored, asked), work, asked)
+            return await answers_in_one_pass(partial(self._scored, asked, on_answered), work, asked)
         if self.engine is None:
             raise RequestError("this model has no causal head; it makes no text")
-        return await GeneratingBackend(self.engine, asked.sampling).compute(work)
+        return await GeneratingBackend(self.engine, asked.sampling).compute(work, on_answered)
 
     async def turn(self, call: Callable[[], Result]) -> Result:
         """What `call` returns, in the thread that computes.
@@ -111,12 +111,16 @@ class OneCopy:
         self._thread.shutdown(cancel_futures=True)
         self.scorer.close()
 
-    async def _scored(self, asked: Asked, requests: Sequence[OnePassRequest]) -> list[OnePassAnswer]:
+    async def _scored(
+        self, asked: Asked, on_answered: OnAnswered, requests: Sequence[OnePassRequest]
+    ) -> list[OnePassAnswer]:
         turns = self.passes([request.token_ids for request in requests], [request.labels for request in requests])
-        parts = [await self.turn(partial(scored, self.scorer, asked, requests[turn])) for turn in turns]
+        parts = [await self.turn(partial(scored, self.scorer, asked, requests[turn], on_answered)) for turn in turns]
         return [one for part in parts for one in part]
 
-    async def _answers_of_several(self, work: EngineWork, several: Sequence[Asked]) -> list[EngineAnswer]:
+    async def _answers_of_several(
+        self, work: EngineWork, several: Sequence[Asked], on_answered: OnAnswered
+    ) -> list[EngineAnswer]:
         """Each request as its task asks; those with labels together, so that what they begin with in common is computed once."""
         numbers = work.task_numbers.tolist()
         own = {
@@ -131,7 +135,8 @@ class OneCopy:
         groups = [group for group in groups if group[2]]
         labelled = replace(work, own_labels=own)
         calls = [
-            self.answers(labelled.picked(picked, name=f"{work.name}/{name}"), asked) for name, asked, picked in groups
+            self.answers(labelled.picked(picked, name=f"{work.name}/{name}"), asked, on_answered)
+            for name, asked, picked in groups
         ]
         found: dict[int, EngineAnswer] = {}
         for (_, _, picked), answers in zip(groups, await asyncio.gather(*calls), strict=True):
@@ -149,8 +154,8 @@ class SeveralBackend:
     def memory(self) -> MemoryPlan:
         return self._model.memory
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
-        return await self._model.answers(work, self._asked)
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
+        return await self._model.answers(work, self._asked, on_answered)
 
     def close(self) -> None:
         self._model.close()

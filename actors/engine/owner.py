@@ -19,6 +19,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.engine.load import EngineLoad
 from actors.engine.sizing import Bounds, Sizing
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ Packing = Literal["STRICT_PACK", "PACK"]
 class Replica(Protocol):
     """What the class of an actor needs that is rank 0 of a replica."""
 
-    def num_calls(self) -> int:
-        """How many calls it is at work on."""
+    def load(self) -> EngineLoad:
+        """The calls that it is at work on."""
         ...
 
     def retire(self) -> None:
@@ -61,14 +62,19 @@ class _Owned:
 
     def __init__(self, name: str, actor: Any, group: PlacementGroup | None) -> None:
         self.name, self.actor, self.group = name, actor, group
-        self.num_calls: int | None = None  # what it last answered, since it last started
+        self.load: EngineLoad | None = None  # what it last answered, since it last started
         self.is_retired = False
         self.is_gone = False
-        self.question: ray.ObjectRef[int] | None = None
+        self.question: ray.ObjectRef[EngineLoad] | None = None
         self.asked_at = 0.0
 
+    @property
+    def num_calls(self) -> int | None:
+        """How many calls it has, None if it has not answered since it last started."""
+        return None if self.load is None else len(self.load.calls)
+
     def ask(self) -> None:
-        self.question = self.actor.num_calls.options(max_task_retries=0).remote()
+        self.question = self.actor.load.options(max_task_retries=0).remote()
         self.asked_at = time.monotonic()
 
     def take_answer(self) -> bool:
@@ -80,9 +86,9 @@ class _Owned:
         if not answered:
             return False
         try:
-            self.num_calls = ray.get(self.question)
+            self.load = ray.get(self.question)
         except ray.exceptions.RayActorError as error:
-            self.num_calls, self.is_gone = None, isinstance(error, ray.exceptions.ActorDiedError)
+            self.load, self.is_gone = None, isinstance(error, ray.exceptions.ActorDiedError)
         return True
 
     def retire(self) -> None:
@@ -147,6 +153,12 @@ class ReplicaOwner:
         """Whether a replica is gone that Ray will not restart: it could not be made."""
         return bool(self._lost)
 
+    @property
+    def loads(self) -> Sequence[EngineLoad]:
+        """What each replica that is there last said of its calls, at most some seconds ago."""
+        with self._lock:
+            return [replica.load for replica in self._replicas if replica.load is not None]
+
     def start(self, count: int) -> None:
         """Starts `count` more replicas."""
         for _ in range(count):
@@ -192,7 +204,7 @@ class ReplicaOwner:
             if replica.num_calls is None or waited < self._timeout_s:
                 return
             logger.warning("%s has not answered for %.0f s and is restarted", replica.name, waited)
-            replica.num_calls = None
+            replica.load = None
             ray.kill(replica.actor, no_restart=False)
         if replica.is_gone and not replica.is_retired:
             self._lost.append(replica.name)

@@ -24,8 +24,10 @@ from actors.work import (
     AskedOfApi,
     EngineAnswer,
     EngineSettings,
+    OnAnswered,
     OnFailure,
     digits_of,
+    unheard,
 )
 from models.checkpoint.url_secrets import public_url
 from models.engine.memory import MemoryPlan
@@ -74,25 +76,30 @@ class ApiEngine:
         """What a shard of this engine takes, and what fits in."""
         return self._model.memory
 
-    async def compute(self, work: ApiWork) -> list[EngineAnswer]:
+    async def compute(self, work: ApiWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
         """The answer to each call of `work`, in its order. Any number of these may run at once.
 
         Raises:
             EngineError: the engine failed; whatever is in flight is lost.
         """
         try:
-            return list(await asyncio.gather(*map(self._answer, work.calls, work.seeds)))
+            return list(
+                await asyncio.gather(
+                    *(self._answer(*each, on_answered) for each in zip(work.calls, work.seeds, strict=True))
+                )
+            )
         except EngineError:
             if not self._is_alone:  # the watcher of the shards may know why, and end this process with it
                 await asyncio.sleep(LAST_WORDS_S)
             raise
 
-    async def _answer(self, call: ApiCall, seed: int) -> ApiAnswer:
+    async def _answer(self, call: ApiCall, seed: int, on_answered: OnAnswered) -> ApiAnswer:
         terms = Terms(priority="batch", answer_id=digits_of(seed), seed=seed, now=self._asked.now, may_stream=False)
         async with self._places:
             answer = await asked_of(self._app, call, terms)
         if answer.status == ENGINE_LOST:
             raise EngineError(f"a call of {call.path} was lost with its engine: {answer.body.decode()}")
+        on_answered(1)
         return answer
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ def live_line(progress: Progress, *, width: int) -> Text:
     line = Text("", no_wrap=True, overflow="ellipsis")
     bar = min(MAX_BAR, width - len(said) - 3)
     if progress.rows_total and bar >= MIN_BAR:
-        filled = bar * progress.rows_done // progress.rows_total
+        filled = bar * (progress.rows_done + progress.rows_in_flight) // progress.rows_total
         line.append("━" * filled, style="cyan").append("━" * (bar - filled), style="bright_black").append("  ")
     line.append(said)
     if progress.rows_failed:
@@ -104,6 +104,8 @@ def plain_line(progress: Progress) -> str:
         rows += " rows"
     if progress.phase == "starting":
         return f"starting engines, {rows} committed so far"
+    if progress.rows_in_flight:
+        rows += f" + {progress.rows_in_flight:,} in flight"
     tokens = token_speed(progress.tokens_per_s, progress.cached_tokens_per_s)
     parts = [rows, tokens, f"{progress.rows_failed:,} failed"]
     if progress.units_failed:

@@ -8,11 +8,13 @@ import itertools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
-from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, OnFailure, Work
+from actors.engine.load import CallLoad, EngineLoad
+from actors.work import ENGINE_FAILED, EngineAnswer, EngineSettings, OnAnswered, OnFailure, Work
 from models.engine.memory import MemoryPlan
 from pipelines.errors import RowError
 from pipelines.ledger.attempts import Attempts
@@ -32,7 +34,7 @@ class AnswersRequests(Protocol[Asking_contra]):
     @property
     def memory(self) -> MemoryPlan | None: ...
 
-    async def compute(self, work: Asking_contra) -> list[EngineAnswer]: ...
+    async def compute(self, work: Asking_contra, on_answered: OnAnswered) -> list[EngineAnswer]: ...
 
 
 MakeEngine = Callable[[EngineSettings, OnFailure], AnswersRequests[Any]]
@@ -63,14 +65,34 @@ OF_A_REQUEST: Final = (
 """What an engine raises over a request that it is not prepared for. All else - no memory, a lost device or shard - is the engine's end."""
 
 
+@dataclass(kw_only=True, slots=True)
+class _Call:
+    """A unit that the engine has, and how many of its requests are answered so far."""
+
+    name: str
+    num_requests: int
+    num_answered: int = 0
+
+    def count(self, count: int) -> None:
+        """An `OnAnswered`."""
+        self.num_answered += count
+
+    @property
+    def load(self) -> CallLoad:
+        """Requests of a try that was given up may still be answered: there are never more than there are."""
+        answered = min(self.num_answered, self.num_requests)
+        return CallLoad(name=self.name, num_requests=self.num_requests, num_answered=answered)
+
+
 class EngineActor:
     """One engine, loaded once; one call per unit, any number at a time. An
     `actors.engine.owner.Replica`."""
 
     def __init__(self, settings: EngineSettings, attempts: Attempts, make_engine: MakeEngine) -> None:
         self._attempt = attempts.begin()
-        self._calls = itertools.count()
-        self._num_calls, self._is_retired = 0, False
+        self._calls, self._process = itertools.count(), uuid.uuid4().hex
+        self._in_work: dict[int, _Call] = {}
+        self._is_retired = False
         try:
             self._engine = make_engine(settings, self._end)
         except Exception as error:
@@ -78,9 +100,9 @@ class EngineActor:
             raise
         self._attempt.ready(self._engine.memory)
 
-    def num_calls(self) -> int:
-        """How many units it has."""
-        return self._num_calls
+    def load(self) -> EngineLoad:
+        """The units that it has, and how far each is."""
+        return EngineLoad(process=self._process, calls=tuple(call.load for call in self._in_work.values()))
 
     def retire(self) -> None:
         """Has it take no more units; those it has are computed."""
@@ -90,30 +112,33 @@ class EngineActor:
         """The `Answers` to a `Work`, both packed as in a block; None once it is retired."""
         if self._is_retired:
             return None
-        self._num_calls += 1
+        number = next(self._calls)
         try:
-            return packed(await self._answers(unpacked(work)))
+            return packed(await self._answers(number, unpacked(work)))
         except Exception as error:
             logger.error("the engine failed", exc_info=error)
             self._end(_with_type(error))
         finally:
-            self._num_calls -= 1
+            self._in_work.pop(number, None)
 
-    async def _answers(self, work: Work) -> Answers:
+    async def _answers(self, number: int, work: Work) -> Answers:
         started = time.perf_counter()
-        name = f"{work.name}/{next(self._calls)}"  # a unit may be tried again while its first attempt still runs
-        results = await self._computed(replace(work, name=name))
+        call = self._in_work[number] = _Call(name=work.name, num_requests=work.num_requests)
+        name = f"{work.name}/{number}"  # a unit may be tried again while its first attempt still runs
+        results = await self._computed(replace(work, name=name), call)
         return Answers(results=results, seconds=time.perf_counter() - started)
 
-    async def _computed(self, work: Work) -> Sequence[EngineAnswer | RowError]:
+    async def _computed(self, work: Work, call: _Call) -> Sequence[EngineAnswer | RowError]:
         """An answer to each request; where the engine fails on some, those are found by halving."""
+        before = call.num_answered
         try:
-            return await self._engine.compute(work)
+            return await self._engine.compute(work, call.count)
         except OF_A_REQUEST as error:
             if work.num_requests == 1:
                 logger.error("a request failed", exc_info=error)
                 return [row_error(error)]
-        first, second = [await self._computed(half) for half in work.halves()]
+        call.num_answered = before
+        first, second = [await self._computed(half, call) for half in work.halves()]
         return [*first, *second]
 
     def _end(self, cause: str) -> NoReturn:

@@ -101,7 +101,7 @@ async def _is_ready(engine: Any) -> bool:
     """Waits until the engine has loaded, also again after a death. False if it is gone for good."""
     while True:
         try:
-            await engine.num_calls.options(max_task_retries=-1).remote()
+            await engine.load.options(max_task_retries=-1).remote()
         except ActorDiedError:
             return False
         except LOST:

@@ -10,6 +10,7 @@ from typing import Protocol
 from pipelines.cluster.watch import ClusterWatch
 from pipelines.errors import EngineError, OutputError
 from pipelines.graph.execution import Execution
+from pipelines.graph.in_flight import RowsInFlight
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, UnitOutcome
 from pipelines.graph.watch import EngineWatch
 from pipelines.job import MaxFailed
@@ -53,6 +54,7 @@ class Follower:
         self._ledger, self._tally, self._cluster = ledger, tally, cluster
         self._engines, self._watch = engines, watch
         self._max_failed, self._show = max_failed, show
+        self._in_flight = RowsInFlight(tally.unit_rows, tally.is_committed)
         self._next_show = 0.0
         self._streak = FaultStreak()
         self.is_draining = False
@@ -89,7 +91,14 @@ class Follower:
     def show_now(self) -> None:
         """Tells the state of the run."""
         self._next_show = time.monotonic() + SHOW_S
-        self._show(self._tally.progress(self._phase, engine_restarts=self._watch.num_deaths, memory=self._watch.memory))
+        self._in_flight.look(self._engines.loads)
+        progress = self._tally.progress(
+            self._phase,
+            rows_in_flight=self._in_flight.num_rows,
+            engine_restarts=self._watch.num_deaths,
+            memory=self._watch.memory,
+        )
+        self._show(progress)
 
     @property
     def _phase(self) -> Phase:

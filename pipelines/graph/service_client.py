@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import CHUNK_ROWS, INGRESS, EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure, unheard
 from models.config.families import asked
 from models.errors import EngineError, ModelError
 from pipelines.errors import ClusterError
@@ -108,16 +108,16 @@ class ServiceEngine:
         self._handle, self._settings = handle, settings
         self._slots = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered = unheard) -> list[EngineAnswer]:
         """Answers each request of `work`, in its order.
 
         Raises:
             EngineError: no replica has answered for `PATIENCE_S`.
         """
-        answers = await asyncio.gather(*map(self._answer, chunks(work, CHUNK_ROWS)))
+        answers = await asyncio.gather(*(self._answer(chunk, on_answered) for chunk in chunks(work, CHUNK_ROWS)))
         return [answer for chunk in answers for answer in chunk]
 
-    async def _answer(self, chunk: EngineWork) -> list[EngineAnswer]:
+    async def _answer(self, chunk: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         async with self._slots:
             give_up = asyncio.get_running_loop().time() + PATIENCE_S
             for attempt in itertools.count():
@@ -130,6 +130,7 @@ class ServiceEngine:
                     logger.info("%s is sent again: %s", chunk.name, type(error).__name__)
                     await asyncio.sleep(RETRY_S)
                 else:
+                    on_answered(len(found))
                     return found
             raise AssertionError("the attempts are without end")
 

@@ -27,11 +27,15 @@ class Progress:
     was computed for), and so are the `seconds`, which count from when the first engine was at
     work. `memory` is what an engine has done with its memory, once one has loaded. `passed_over`
     are the input's files that do not count for their endings, while it is being planned.
+
+    `rows_in_flight` are answered, in units that are not committed: they are not done, and a kill
+    loses them. Where rows have several requests each, they are about as many.
     """
 
     phase: Phase
     rows_done: int = 0
     rows_total: int | None = None
+    rows_in_flight: int = 0
     rows_failed: int = 0
     rows_resumed: int = 0
     units_done: int = 0
@@ -65,10 +69,13 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the average speed so far; None while there is no speed or no total."""
-        if self.rows_total is None or self.rows_per_s is None:
+        """Seconds left at the average speed so far, that of rows in flight included; None while
+        there is no speed or no total."""
+        answered = self.rows_done + self.rows_in_flight
+        speed = self._per_s(answered - self.rows_resumed)
+        if self.rows_total is None or speed is None:
             return None
-        return (self.rows_total - self.rows_done) / self.rows_per_s
+        return (self.rows_total - answered) / speed
 
     def _per_s(self, count: int) -> float | None:
         """What a second brings, told from a window that is long enough to say."""

@@ -28,6 +28,11 @@ class Tally:
         self.unreadable: list[UnreadableUnit] = []
 
     @property
+    def unit_rows(self) -> int:
+        """The rows that a unit has at most."""
+        return self._plan.unit_rows
+
+    @property
     def num_pending(self) -> int:
         """Units that are not committed."""
         return self._plan.num_units - self._all.num_units
@@ -50,6 +55,10 @@ class Tally:
         self._clock_since(self._clock() - receipt.seconds)  # that an engine is ready is known up to a second late
         self._all, self._own = totals_with(self._all, receipt), totals_with(self._own, receipt)
 
+    def is_committed(self, unit: int) -> bool:
+        """Whether the unit of this number is."""
+        return bool(self._is_committed[unit])
+
     def is_over(self, allowed: MaxFailed | None) -> bool:
         """Whether more rows have failed than are allowed; a fraction is one of the rows seen, and counts once these are enough."""
         if allowed is None:
@@ -59,12 +68,15 @@ class Tally:
         seen, fraction = self._all.num_rows, allowed.fraction or 0.0
         return seen >= MIN_ROWS_OF_A_FRACTION and self._all.num_failed > fraction * seen
 
-    def progress(self, phase: Phase, *, engine_restarts: int = 0, memory: MemoryPlan | None = None) -> Progress:
+    def progress(
+        self, phase: Phase, *, rows_in_flight: int = 0, engine_restarts: int = 0, memory: MemoryPlan | None = None
+    ) -> Progress:
         """The run at this moment."""
         return Progress(
             phase=phase,
             rows_done=self._all.num_rows,
             rows_total=self._plan.num_rows,
+            rows_in_flight=min(rows_in_flight, self._plan.num_rows - self._all.num_rows),
             rows_failed=self._all.num_failed,
             rows_resumed=self._resumed.num_rows,
             units_done=self._all.num_units,

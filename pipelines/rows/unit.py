@@ -9,6 +9,19 @@ from dataclasses import dataclass
 
 NO_ROW_GROUP = -1
 
+_WORK_PREFIX = "unit-"
+
+
+def work_name(index: int) -> str:
+    """What an engine calls the work of the unit of this number."""
+    return f"{_WORK_PREFIX}{index}"
+
+
+def unit_of_work(name: str) -> int | None:
+    """The number of the unit whose work has this name; None for work that is no unit's."""
+    number = name.removeprefix(_WORK_PREFIX)
+    return int(number) if number != name else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:

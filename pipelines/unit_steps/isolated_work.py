@@ -19,7 +19,7 @@ from pipelines.rows.blocks import PREPARED, WORK, block_of
 from pipelines.rows.row_guard import guarded, unit_fault
 from pipelines.rows.rows import SHOWN_UNIT, PreparedUnit, UnitRows
 from pipelines.rows.set_apart import kept_rows_of, with_failed_rows
-from pipelines.rows.unit import UnreadableUnit
+from pipelines.rows.unit import UnreadableUnit, work_name
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.requests import Piece, work_of
 from pipelines.unit_steps.prepare import Preparer
@@ -92,7 +92,7 @@ def prepare_block(bench: Workbench, rows: UnitRows, slice_chars: int) -> pa.Tabl
 
 def _engine_work(prepared: PreparedUnit, asked: Asked) -> Work:
     """A prepared unit's requests as an engine takes them."""
-    name = f"unit-{prepared.unit.index}"
+    name = work_name(prepared.unit.index)
     if asked.api is not None:
         seeds = [request.seed for request in prepared.requests]
         calls = [request.call for request in prepared.requests if request.call is not None]

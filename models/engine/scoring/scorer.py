@@ -30,7 +30,7 @@ from models.engine.scoring.prefix_cache import PrefixCache
 from models.engine.scoring.segments import Passes
 from models.engine.scoring.vectors import Vectors
 from models.engine.scoring.walk import Leaf, Walk, WalkedSequence
-from models.engine.scoring.whole import WholeSequences
+from models.engine.scoring.whole import OnComputed, WholeSequences
 from models.engine.shard_processes import SCORED_TOKENS, LocalShards, Shards, ShardWork, StartShards, start_shards
 from models.errors import RequestError
 from models.layers.attention.attention import IntArray
@@ -60,6 +60,8 @@ class Scorer:
         self.num_cached: IntArray = np.zeros(0, dtype=np.int64)
         """How many tokens of each sequence of the last call were not computed for it, but for
         another or in an earlier call."""
+        self.on_computed: OnComputed = _unheard
+        """Told of the sequences that a pack of the call in progress has computed; equal ones count once."""
         self._cache = PrefixCache(loaded, max_num_batched_tokens)
         self._passes = Passes(loaded, self._cache)
         self._walk = Walk(self._passes, self._cache, budget=max_num_batched_tokens, watchdog=self._watchdog)
@@ -155,7 +157,7 @@ class Scorer:
         is_one_place = self.head == "sequence-classification"
         places = [self._last_place(ids) for ids in different.sequences] if is_one_place else None
         self.num_cached = different.num_cached(np.zeros(len(different.sequences), dtype=np.int64))
-        return different.to_each(self._whole.logits(different.sequences, places))
+        return different.to_each(self._whole.logits(different.sequences, places, self.on_computed))
 
     def _classes(self, different: Different) -> list[torch.Tensor]:
         """The logits of a head on each sequence's last token; those behind it are not computed."""
@@ -298,7 +300,8 @@ class Scorer:
         if self.config.is_causal:
             return self._pool_causal(different, pooling, num_skipped)[different.numbers]
         self.num_cached = different.num_cached(np.zeros(len(different.sequences), dtype=np.int64))
-        return self._whole.pooled(different.sequences, pooling, num_skipped)[different.numbers]
+        vectors = self._whole.pooled(different.sequences, pooling, num_skipped, self.on_computed)
+        return vectors[different.numbers]
 
     def _pool_causal(self, different: Different, pooling: Pooling, num_skipped: int) -> torch.Tensor:
         is_mean = pooling == "mean"
@@ -321,7 +324,9 @@ class Scorer:
         """The packs of a walk, whose keyword arguments `kinds` are; at most `num_more` tokens
         follow a sequence."""
         self._cache.begin(max((one.tokens.size for one in asked), default=0) + num_more)
-        yield from self._walk.packs(asked, **kinds)
+        for leaves in self._walk.packs(asked, **kinds):
+            yield leaves
+            self.on_computed(len(leaves))
         self.num_cached = different.num_cached(self._walk.num_cached)
 
     def _call(self, method: str, *arguments: object) -> None:
@@ -349,6 +354,11 @@ class Scorer:
                 raise RequestError(
                     f"{what} {index} holds token ids from {min(ids)} to {max(ids)}; the vocabulary has 0 to {limit - 1}"
                 )
+
+
+def _unheard(count: int) -> None:
+    """Of a caller who waits for all answers."""
+    del count
 
 
 def _check_pooled(token_ids: Sequence[Sequence[int]], num_skipped: int) -> None:

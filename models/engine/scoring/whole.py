@@ -1,7 +1,7 @@
 """Sequences computed whole, each by itself: where every token of them is asked about, or sees
 those after it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -12,6 +12,9 @@ from models.layers.attention.attention import IntArray, Layout
 from models.loading.load import LoadedModel
 from models.tasks.embedding import Pooling
 
+OnComputed = Callable[[int], None]
+"""Takes how many more sequences are computed."""
+
 
 class WholeSequences:
     """Passes of one model over whole sequences, packed by a budget of tokens."""
@@ -19,7 +22,9 @@ class WholeSequences:
     def __init__(self, loaded: LoadedModel, *, budget: int, watchdog: AbstractContextManager[None]) -> None:
         self._loaded, self._budget, self._watchdog = loaded, budget, watchdog
 
-    def logits(self, sequences: Sequence[Sequence[int]], places: Sequence[int] | None) -> list[torch.Tensor]:
+    def logits(
+        self, sequences: Sequence[Sequence[int]], places: Sequence[int] | None, on_computed: OnComputed
+    ) -> list[torch.Tensor]:
         """The head's logits of each sequence's tokens [T, L], or of the one at its place [L];
         float32 on the CPU."""
         found: dict[int, torch.Tensor] = {}
@@ -27,9 +32,12 @@ class WholeSequences:
             logits = self._loaded.model.logits(hidden).float().cpu()
             parts = logits.split(counts.tolist()) if places is None else logits
             found.update(zip(members, parts, strict=True))
+            on_computed(len(members))
         return [found[index] for index in range(len(sequences))]
 
-    def pooled(self, sequences: Sequence[Sequence[int]], pooling: Pooling, num_skipped: int) -> torch.Tensor:
+    def pooled(
+        self, sequences: Sequence[Sequence[int]], pooling: Pooling, num_skipped: int, on_computed: OnComputed
+    ) -> torch.Tensor:
         """The final hidden state of each sequence's last token, its first after `num_skipped`, or
         the mean of all after those: [N, H] float32 on the CPU."""
         vectors = torch.empty(len(sequences), self._loaded.config.hidden_size)
@@ -39,6 +47,7 @@ class WholeSequences:
             if places is None:
                 states = torch.stack([part[num_skipped:].mean(dim=0) for part in states.split(counts.tolist())])
             vectors[members] = states.cpu()
+            on_computed(len(members))
         return vectors
 
     def _passes(

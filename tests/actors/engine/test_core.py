@@ -142,6 +142,31 @@ def test_no_requests_are_answered_without_the_engine(tiny_checkpoint: Callable[.
     assert answers(EngineSettings(path=str(tiny_checkpoint("causal")), asked=Asked(sampling=GREEDY)), work([])) == [[]]
 
 
+@pytest.mark.parametrize(
+    ("head", "asked"),
+    [
+        ("sequence-classification", Asked()),
+        ("token-classification", Asked()),
+        ("causal", Asked(labels=((3,), (4, 5)))),
+        ("causal", Asked(sampling=GREEDY)),
+    ],
+    ids=["classes", "tokens", "labels", "text"],
+)
+def test_answers_are_told_of_while_others_are_computed(
+    tiny_checkpoint: Callable[..., Path], head: str, asked: Asked
+) -> None:
+    """Steps of one prompt or two: they come in parts, and are all told of."""
+    told: list[int] = []
+    core = EngineCore(EngineSettings(path=str(tiny_checkpoint(head)), asked=asked, max_num_batched_tokens=16))
+    prompts = [np.arange(start, start + 12, dtype=np.int32) for start in range(1, 7)]
+    try:
+        asyncio.run(core.compute(EngineWork.of("parts", prompts, range(6)), told.append))
+    finally:
+        core.close()
+    assert sum(told) == 6
+    assert len(told) > 1
+
+
 def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         EngineCore(EngineSettings(path=str(tmp_path)))

@@ -10,7 +10,7 @@ import pytest
 
 from actors.engine.core import EngineCore
 from actors.engine.dedup import Dedup
-from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, Refused
+from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, Refused
 from models import Output, SamplingParams
 from models.engine.memory import MemoryPlan
 from models.errors import EngineError
@@ -34,7 +34,8 @@ class Backend:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
+        del on_answered
         self.asked.append(list(work.requests()))
         self.own_labels.append(work.own_labels)
         await self.gate.wait()

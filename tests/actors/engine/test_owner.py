@@ -16,6 +16,7 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.engine import sizing
+from actors.engine.load import CallLoad, EngineLoad
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.engine.sizing import Bounds
 from tests.helpers.shared_cluster import SHARED_CPUS
@@ -52,8 +53,8 @@ class Rank0:
     async def work(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    def num_calls(self) -> int:
-        return 0
+    def load(self) -> EngineLoad:
+        return EngineLoad(process=str(os.getpid()))
 
     def retire(self) -> None:
         raise AssertionError("nobody asks for fewer")
@@ -69,8 +70,9 @@ class Loaded:
     def pid(self) -> int:
         return os.getpid()
 
-    def num_calls(self) -> int:
-        return int((self._folder / "calls").read_text())
+    def load(self) -> EngineLoad:
+        call = CallLoad(name="call", num_requests=1, num_answered=0)
+        return EngineLoad(process=str(os.getpid()), calls=(call,) * int((self._folder / "calls").read_text()))
 
     def retire(self) -> None:
         (self._folder / f"retired-{os.getpid()}").touch()
@@ -80,7 +82,7 @@ class Unmakeable:
     def __init__(self) -> None:
         raise RuntimeError("no room for the weights")
 
-    def num_calls(self) -> int:
+    def load(self) -> EngineLoad:
         raise AssertionError("it was never made")
 
     def retire(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray.util import get_node_ip_address
 
+from actors.engine.load import EngineLoad
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.engine.shard_group import group_shards
 from actors.work import EngineSettings
@@ -30,8 +31,8 @@ class Rank0:
     def pid(self) -> int:
         return os.getpid()
 
-    def num_calls(self) -> int:
-        return 0
+    def load(self) -> EngineLoad:
+        return EngineLoad(process="one")
 
     def retire(self) -> None:
         raise AssertionError("nobody asks for fewer")

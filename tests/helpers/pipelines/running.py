@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, OnFailure
 from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
 from pipelines.graph.engine_actor import MakeEngine, load_engine
@@ -145,8 +145,9 @@ class FakeEngine:
 
     memory = None
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         await asyncio.sleep(0)
+        on_answered(work.num_requests)
         return [OnePassAnswer(values=logits(token_ids)) for token_ids in work.requests()]
 
 
@@ -166,7 +167,7 @@ class _Patient(FakeEngine):
     def __init__(self, out: Path) -> None:
         self._store, self._calls = open_store(OutputSpec(path=str(out))), 0
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         self._calls += 1
         end = time.monotonic() + 30
         while self._calls > 10 and time.monotonic() < end:
@@ -174,7 +175,7 @@ class _Patient(FakeEngine):
             if lease is not None and lease.is_draining:
                 break
             await asyncio.sleep(0.1)
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def patient_engine(out: Path, settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
@@ -195,9 +196,9 @@ def engine_that_dies_loading(settings: EngineSettings, on_failure: OnFailure) ->
 class _Slow(FakeEngine):
     """Takes a twentieth of a second for every row."""
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         await asyncio.sleep(0.05 * work.num_requests)
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def slow_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
@@ -206,7 +207,8 @@ def slow_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
 
 
 class _Failing(FakeEngine):
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
+        del on_answered
         raise RuntimeError(f"out of memory at {work.name}")
 
 
@@ -218,9 +220,9 @@ def failing_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngin
 class _Tripping(FakeEngine):
     """Fails on texts of more than 100 tokens, whatever else is computed with them."""
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         assert work.lengths.max() <= 100
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def tripping_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
@@ -229,7 +231,8 @@ def tripping_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngi
 
 
 class _Helpless(FakeEngine):
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
+        del on_answered
         raise TypeError("not prepared for anything")
 
 
@@ -239,7 +242,7 @@ def helpless_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngi
 
 
 class _Killed(FakeEngine):
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         os.kill(os.getpid(), signal.SIGKILL)
         return []
 
@@ -255,12 +258,12 @@ class _DyingOnce(FakeEngine):
     def __init__(self, mark: Path) -> None:
         self._mark, self._calls = mark, 0
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         self._calls += 1
         if self._calls == 3 and not self._mark.exists():
             self._mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def engine_that_dies_once(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:

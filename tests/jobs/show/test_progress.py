@@ -47,6 +47,16 @@ def test_what_was_cached_is_told_beside_what_was_computed() -> None:
     assert line == "1,500/6,000 rows (25%)  1,070 tokens/s + 930 cached  12 failed  ETA 1 min 30 s"
 
 
+def test_rows_in_flight_stand_apart_from_those_that_are_done_and_count_for_the_time_left() -> None:
+    """In 20 s this run has committed 1,000 rows of its own and answered 500 more; 4,000 are left."""
+    progress = replace(RUNNING, rows_in_flight=500)
+    assert plain_line(progress).startswith("1,500/6,000 rows (25%) + 500 in flight  ")
+    assert progress.eta_s == pytest.approx(4000 / (1500 / 20))
+    assert progress.rows_per_s == RUNNING.rows_per_s
+    assert replace(progress, rows_done=0, rows_resumed=0).eta_s == pytest.approx(5500 / (500 / 20))
+    assert live_line(progress, width=140).plain.startswith("━" * 24)
+
+
 def test_states_that_are_kept_are_part_of_the_memory() -> None:
     memory = MemoryPlan(num_shards=1, weights_bytes=8_000, cache_bytes=2_000, num_tokens=640, num_seqs=4)
     assert memory_line(memory).endswith("which holds 640 tokens of 4 sequences")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 
+from actors.engine.load import EngineLoad
 from pipelines.graph.engine_calls import EngineCalls
 from tests.helpers.pipelines.killing import wait_until
 
@@ -27,8 +28,8 @@ class Engine:
         self._name, self._folder, self._is_retired = name, folder, False
         self._num_calls = 0
 
-    def num_calls(self) -> int:
-        return self._num_calls
+    def load(self) -> EngineLoad:
+        return EngineLoad(process=self._name)
 
     def retire(self) -> None:
         self._is_retired = True

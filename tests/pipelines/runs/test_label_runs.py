@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure
 from models import Scorer
 from pipelines.errors import FingerprintError
 from pipelines.io.open_output import open_store
@@ -42,9 +42,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _WithoutTrial(FakeEngine):
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         assert not work.name.startswith("trial"), "what a run was told before all rows is in its record"
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def engine_without_trial(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:

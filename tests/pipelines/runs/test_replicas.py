@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure
 from pipelines.cluster.connect import room_on
 from pipelines.graph.graph import fair_calls
 from pipelines.job import EngineSpec, Job
@@ -34,7 +34,7 @@ class Signing(FakeEngine):
         self._folder, self._patience, self._held = folder, patience, 0
         (folder / f"started-{os.getpid()}").touch()
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         self._held += 1
         (self._folder / f"held-{self._held}").touch()
         await asyncio.sleep(0.05)
@@ -42,7 +42,7 @@ class Signing(FakeEngine):
             await asyncio.sleep(0.05)
         self._held -= 1
         (self._folder / f"answered-{os.getpid()}-{work.name.replace('/', '-')}").touch()
-        return await super().compute(work)
+        return await super().compute(work, on_answered)
 
 
 def signing_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
