@@ -103,7 +103,7 @@ def sample_rows(units: Sequence[Unit], reader: UnitReader, preparer: UnitPrepare
             cut_short = str(error)
             break
         failures.update(failure.kind for failure in prepared.failures)
-        rows += _by_row(prepared)
+        rows += rows_of(prepared)
         prompt = prompt or prepared.prompt
         if preparer.num_overruns >= MAX_OVERRUNS:
             cut_short = f"{preparer.num_overruns} rows went over the limits of preparing one"
@@ -134,7 +134,7 @@ def thinned(read: UnitRows, wanted: int, *, keeps_first: bool = False) -> UnitRo
     )
 
 
-def _by_row(prepared: PreparedUnit) -> Iterable[Sequence[ModelRequest]]:
+def rows_of(prepared: PreparedUnit) -> Iterable[Sequence[ModelRequest]]:
     """The requests of each good row; an extraction from an empty text has none."""
     rows: list[list[ModelRequest]] = [[] for _ in range(prepared.rows.num_rows)]
     for request in prepared.requests:

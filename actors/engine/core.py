@@ -16,7 +16,7 @@ from actors.engine.backends import GeneratingBackend, ScoringBackend
 from actors.engine.dedup import Dedup
 from actors.engine.loading import engine_of, scorer_of
 from actors.engine.one_copy import OneCopy, SeveralBackend
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure, unheard
 from models import AsyncEngine
 from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import LocalShards, StartShards

@@ -25,7 +25,9 @@ def _step(number: int, name: str, estimate: Estimate, reach: Reach) -> list[str]
     if estimate.probe is not None and estimate.cost is not None:
         lines.append(f"  speed    {estimate.probe.rows_per_s:,.1f} rows/s, {duration(estimate.probe.load_s)} to load")
         lines.append(f"  tokens   {round(reach.tokens * estimate.cost.prompt_tokens):,} of prompts")
-        lines.append(f"  time     {duration(reach.tokens * estimate.cost.seconds)} with one engine like the one probed")
+        lines.append(
+            f"  time     {duration(reach.tokens * estimate.cost.compute_s)} with one engine like the one probed"
+        )
     return lines
 
 
@@ -34,8 +36,9 @@ def _whole(steps: Sequence[tuple[str, Estimate, Reach]]) -> list[str]:
     if any(cost is None for cost, _ in costs):
         return ["No sampled row can be computed by every model, so there is no estimate of time."]
     tokens = sum(share * cost.prompt_tokens for cost, share in costs if cost is not None)
-    seconds = [share * cost.seconds for cost, share in costs if cost is not None]
-    most, together = duration(max(seconds)), duration(sum(seconds))
+    start_s = max(cost.start_s for cost, _ in costs if cost is not None)
+    seconds = [share * cost.compute_s for cost, share in costs if cost is not None]
+    most, together = duration(start_s + max(seconds)), duration(start_s + sum(seconds))
     return [
         "the whole cascade",
         f"  tokens   {round(tokens):,} of prompts",

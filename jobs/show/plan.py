@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from jobs.show.progress import duration, token_speed
 from models.checkpoint.byte_text import byte_text
-from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.cost import Cost
+from pipelines.estimate import Estimate, Memory
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import Job
+from pipelines.probe import Probe
 from pipelines.sample import Sample
 
 BAR_WIDTH = 40
@@ -51,7 +53,7 @@ def plan_text(
     ]
     if estimate.probe is not None and estimate.cost is not None:
         sections.append(_lines("probe, one engine in this process", _probe_lines(job, estimate.probe)))
-        sections.append(_lines(f"{whole}, at the probe's speed", _cost_lines(job, estimate.cost, estimate.probe)))
+        sections.append(_lines(f"{whole}, by what the probe cost", _cost_lines(job, estimate.cost, estimate.probe)))
     elif job.task.calls_api:
         sections.append(["Lines of a batch ask for what they like, so there is no estimate of tokens, caches or time."])
     else:
@@ -149,26 +151,40 @@ def _probe_lines(job: Job, probe: Probe) -> list[tuple[str, str]]:
     tokens = token_speed(probe.tokens_per_s, probe.cached_tokens_per_s or None)
     lines = [
         ("load", duration(probe.load_s)),
-        ("speed", f"{probe.rows_per_s:,.1f} rows/s, {tokens} ({probe.num_rows:,} rows at once)"),
+        ("speed", f"{probe.rows_per_s:,.1f} rows/s, {tokens} ({probe.last.num_rows:,} rows at once)"),
     ]
     if _generates(job):
         lines.append(("completion", f"{probe.completion_tokens_per_row:,.1f} tokens a row"))
     return lines
 
 
+def _cached(cost: Cost) -> str:
+    """What of the prompts is not computed, in words behind their number."""
+    if not cost.cached_tokens:
+        return ""
+    share = cost.cached_tokens / cost.prompt_tokens
+    return f", of which {cost.cached_tokens:,} ({share:.0%}) are shared with other rows and not computed"
+
+
 def _cost_lines(job: Job, cost: Cost, probe: Probe) -> list[tuple[str, str]]:
-    lines = [("prompt tokens", f"{cost.prompt_tokens:,}")]
+    lines = [("prompt tokens", f"{cost.prompt_tokens:,}{_cached(cost)}")]
     if _generates(job):
         lines.append(("completion tokens", f"{cost.completion_tokens:,}"))
     lines.append(
         (
             "time",
-            f"{duration(cost.seconds)} with one engine like the one probed, plus {duration(probe.load_s)} to load it",
+            f"{duration(cost.seconds)} with one engine like the one probed, on a machine that is as busy then as it is now",
         )
     )
+    lines.append(("", f"{duration(cost.start_s)} of it to start and end, loading included ({duration(probe.load_s)})"))
+    if cost.is_uncertain:
+        rate = duration(cost.start_s + cost.other_compute_s)
+        lines.append(("", f"{rate} if more rows at once make it no faster than {probe.last.num_rows:,} did"))
     most = job.engine.max_replicas or job.engine.replicas
     if most > 1:
-        lines.append(("", f"{duration(cost.seconds / most)} with {most} engines on machines of their own"))
+        lines.append(
+            ("", f"{duration(cost.start_s + cost.compute_s / most)} with {most} engines on machines of their own")
+        )
     lines.append(("after a kill", f"at most about {cost.tokens_at_risk:,} tokens would be computed again"))
     return lines
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.engine.load import EngineLoad
 from actors.engine.owner import ReplicaOwner
 from actors.engine.sizing import Bounds
 from pipelines.graph.graph import Fleet
@@ -18,6 +19,11 @@ class Fleets:
     def has_lost_one(self) -> bool:
         """Whether an engine is gone that Ray will not restart: it could not be made."""
         return any(owner.has_lost_one for owner in self.owners)
+
+    @property
+    def loads(self) -> Sequence[EngineLoad]:
+        """What the engines last said of their calls; of a cascade those of the last step, whose answers are for good."""
+        return self.owners[-1].loads
 
     def size_within(self, bounds: Sequence[Bounds]) -> tuple[Fleet, ...]:
         """Has each step's engines, from now on, as many as have something to do within its bounds."""

@@ -4,9 +4,10 @@ Callers that asked for the state of a run are told it at most every half second.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from actors.engine.load import EngineLoad
 from pipelines.cluster.watch import ClusterWatch
 from pipelines.errors import EngineError, OutputError
 from pipelines.graph.execution import Execution
@@ -34,6 +35,11 @@ class OwnsEngines(Protocol):
     @property
     def has_lost_one(self) -> bool:
         """Whether an engine is gone that could not be made again."""
+        ...
+
+    @property
+    def loads(self) -> Sequence[EngineLoad]:
+        """What the engines whose answers are for good last said of their calls."""
         ...
 
 

@@ -185,6 +185,6 @@ def test_what_reaches_a_model_is_what_the_one_before_is_not_sure_of(
 def test_a_plan_says_what_reaches_each_model(bounded: tuple[Path, float]) -> None:
     result = invoke("plan", bounded[0])
     assert result.exit_code == 0, result.output
-    assert "all rows on sequence-classification, at the probe's speed" in result.output
+    assert "all rows on sequence-classification, by what the probe cost" in result.output
     assert re.search(r"cascade\[1\], sequence-classification-2\n +rows +[\d.]+% of all", result.output)
     assert re.search(r"the whole cascade\n +tokens +[\d,]+ of prompts\n +time ", result.output)

@@ -1,26 +1,23 @@
 """What a job would cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from actors.work import Asked, EngineSettings
 from models import SamplingParams, Scorer
 from models.config.model_config import ModelConfig
 from models.weights.weights import Checkpoint
-from pipelines.estimate import Probe, _last_of, cost_of, memory_needed, probe_engine
+from pipelines.estimate import memory_needed
 from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.sample import Sample
 from pipelines.task_base.requests import ModelRequest
 from pipelines.task_base.task import Task
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
-from pipelines.units.planning import Plan
 
 CheckpointMaker = Callable[..., Path]
 
@@ -45,11 +42,6 @@ def sample_of(lengths: list[int], *, num_failed: int = 0) -> Sample:
         failures={"bad": num_failed} if num_failed else {},
         rows=[[ModelRequest(row=0, token_ids=np.arange(length, dtype=np.int32) + 1)] for length in lengths],
     )
-
-
-def probes(*seconds: float) -> Iterator[Probe]:
-    for number, each in enumerate(seconds):
-        yield Probe(num_rows=4**number, seconds=each, load_s=0.0, prompt_tokens=1, completion_tokens=0)
 
 
 def test_memory_is_the_tensors_and_the_keys_and_values_of_all_sequences(tiny_checkpoint: CheckpointMaker) -> None:
@@ -105,39 +97,3 @@ def test_a_single_pass_task_needs_what_its_scorer_may_keep(
     kept = Scorer.from_pretrained(folder).memory.cache_bytes
     assert (memory.typical_cache_bytes, memory.full_cache_bytes) == (kept, kept)
     assert (kept > 0) == (fields == {})
-
-
-def test_cost_is_the_samples_mean_times_all_rows_at_the_probes_speed() -> None:
-    plan = Plan(schema=pa.schema([]), unit_rows=256, num_files=1, num_units=4, num_rows=1000, num_bytes=1)
-    probe = Probe(num_rows=2, seconds=2.0, load_s=1.0, prompt_tokens=40, completion_tokens=10)
-    cost = cost_of(plan, sample_of([30, 10], num_failed=2), probe, units_in_flight=2)
-    assert cost.prompt_tokens == 10_000  # 10 a row, failed ones included
-    assert cost.completion_tokens == 2_500  # 5 a good row, half of them are
-    assert cost.seconds == pytest.approx(500.0)  # 12,500 tokens at 25 a second
-    assert cost.tokens_at_risk == 6_400  # 2 units of 256 rows
-
-
-def test_probe_stops_before_a_batch_that_would_take_too_long() -> None:
-    assert _last_of(probes(0.1, 0.2, 1.0, 3.0), budget_s=5.0).num_rows == 16
-    assert _last_of(probes(30.0, 1.0), budget_s=5.0).num_rows == 1
-    assert _last_of(probes(0.1, 0.1), budget_s=5.0).num_rows == 4
-
-
-def test_probe_generates_with_the_engine_of_a_run(tiny_checkpoint: CheckpointMaker) -> None:
-    sampling = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
-    settings = EngineSettings(path=str(tiny_checkpoint()), asked=Asked(sampling=sampling), max_num_seqs=8)
-    probe = probe_engine(settings, sample_of([5, 7, 9, 11, 13, 15]).rows, budget_s=60.0)
-    assert probe is not None
-    assert (probe.num_rows, probe.prompt_tokens, probe.completion_tokens) == (6, 60, 48)
-    assert probe.tokens_per_s > 0
-
-
-def test_probe_of_a_single_pass_head_counts_prompts_alone(tiny_checkpoint: CheckpointMaker) -> None:
-    settings = EngineSettings(path=str(tiny_checkpoint("sequence-classification")))
-    probe = probe_engine(settings, sample_of([5, 7]).rows, budget_s=60.0)
-    assert probe is not None
-    assert (probe.num_rows, probe.prompt_tokens, probe.completion_tokens) == (2, 12, 0)
-
-
-def test_without_a_good_row_there_is_no_probe() -> None:
-    assert probe_engine(EngineSettings(path="nowhere"), [], budget_s=1.0) is None

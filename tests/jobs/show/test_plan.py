@@ -8,9 +8,11 @@ import pyarrow as pa
 from jobs.show.plan import plan_text
 from models import SamplingParams
 from models.tasks.labels import outcome_text
-from pipelines.estimate import Cost, Estimate, Memory, Probe
+from pipelines.cost import Cost
+from pipelines.estimate import Estimate, Memory
 from pipelines.formats.schema import json_field
 from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
+from pipelines.probe import Probe, ProbedBatch
 from pipelines.sample import Sample
 from pipelines.task_base.requests import ModelRequest
 from pipelines.tasks.batch import BatchTask
@@ -28,12 +30,21 @@ JOB = Job(
     output=OutputSpec(path="o"),
     engine=EngineSpec(replicas=2),
 )
+BATCH = ProbedBatch(num_rows=64, seconds=4.0, prompt_tokens=6000, lengths=(31,) * 48 + (32,) * 16)
 ESTIMATE = Estimate(
     plan=Plan(schema=pa.schema([]), unit_rows=4096, num_files=3, num_units=10, num_rows=25_000, num_bytes=12_345_678),
     sample=Sample(prompt_tokens=np.array([10, 12, 12, 15]), failures={"too_long": 1, "null_value": 3}, rows=[[]] * 4),
     memory=Memory(weights_bytes=8_000_000_000, typical_cache_bytes=1_500_000_000, full_cache_bytes=90_000_000_000),
-    probe=Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000),
-    cost=Cost(prompt_tokens=2_500_000, completion_tokens=800_000, seconds=7300.0, tokens_at_risk=54_321),
+    probe=Probe(batches=(BATCH,), load_s=75.0),
+    cost=Cost(
+        prompt_tokens=2_500_000,
+        cached_tokens=500_000,
+        completion_tokens=800_000,
+        start_s=100.0,
+        compute_s=7200.0,
+        other_compute_s=7300.0,
+        tokens_at_risk=54_321,
+    ),
 )
 
 
@@ -57,19 +68,30 @@ def test_everything_estimated_is_on_the_page() -> None:
         "3 of the sampled rows would fail: null_value\n  1 of the sampled rows would fail: too_long",
         "weights  8 GB",
         "1.5 GB for 256 sequences of the sampled length",
+        "prompt tokens      2,500,000, of which 500,000 (20%) are shared with other rows and not computed",
         "16.0 rows/s, 2,000 tokens/s (64 rows at once)",
         "31.2 tokens a row",
-        "2 h 01 min with one engine like the one probed, plus 1 min 15 s to load it",
-        "1 h 00 min with 2 engines",
+        "2 h 01 min with one engine like the one probed",
+        "1 min 40 s of it to start and end, loading included (1 min 15 s)",
+        "1 h 01 min with 2 engines",
         "at most about 54,321 tokens would be computed again",
     ):
         assert part in text
 
 
 def test_what_the_probe_found_in_the_cache_is_told_beside_what_it_computed() -> None:
-    probe = Probe(num_rows=64, seconds=4.0, load_s=75.0, prompt_tokens=6000, completion_tokens=2000, cached_tokens=4800)
+    probe = Probe(batches=(replace(BATCH, cached_tokens=4800),), load_s=75.0)
     assert "16.0 rows/s, 800 tokens/s + 1,200 cached (64 rows at once)" in plan_text(
         JOB, replace(ESTIMATE, probe=probe)
+    )
+
+
+def test_two_speeds_that_differ_are_told_apart() -> None:
+    assert ESTIMATE.cost is not None
+    assert "no faster" not in plan_text(JOB, ESTIMATE)
+    cost = replace(ESTIMATE.cost, other_compute_s=10_700.0)
+    assert "3 h 00 min if more rows at once make it no faster than 64 did" in plan_text(
+        JOB, replace(ESTIMATE, cost=cost)
     )
 
 

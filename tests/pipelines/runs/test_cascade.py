@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnePassAnswer, OnFailure
+from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, OnFailure
 from jobs.compare.compare import compare_runs
 from jobs.compare.sides import Sides
 from jobs.report.report import write_report
@@ -139,9 +139,9 @@ class _ByModel(FakeEngine):
         self._salt = len(settings.path)
         self._refuses = (Path(settings.path) / "refuses").exists()
 
-    async def compute(self, work: EngineWork) -> list[EngineAnswer]:
+    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
         assert not self._refuses, "there is nothing left for this model"
-        answers = await super().compute(work)
+        answers = await super().compute(work, on_answered)
         return [
             OnePassAnswer(values=-np.roll(answer.values, self._salt)) if isinstance(answer, OnePassAnswer) else answer
             for answer in answers
