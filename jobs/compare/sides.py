@@ -57,15 +57,9 @@ class Side:
                 yield SideRow(
                     path=unit.relative_path,
                     number=number,
-                    result=None if row is None else self._result(row, written),
+                    result=None if row is None else self.output.result_of(row, written),
                     carried={} if row is None or by is None or by not in row else {by: row[by]},
                 )
-
-    def _result(self, row: JsonRow, written: Mapping[str, str]) -> JsonRow | None:
-        """A row's result by the task's own names of columns; None if only others of several tasks have answered it."""
-        found = {own: row[name] for name, own in written.items() if name in row}
-        is_unanswered = bool(self.output.part) and all(value is None for value in found.values())
-        return None if is_unanswered else found
 
     def said(self, row: JsonRow) -> Said:
         """A result as what is compared."""

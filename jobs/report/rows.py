@@ -46,9 +46,8 @@ def known_labels(output: RunOutput, units: Sequence[int], class_names: Sequence[
     counted = output.task.counted
     if counted is None or not units:
         return ()
-    written = output.written(counted.known_columns)
-    first = output.results(units[0], [*written])[0] if written else {}
-    return counted.known({written[name]: value for name, value in first.items()}, class_names)
+    first = output.first_result(units, counted.known_columns) if output.written(counted.known_columns) else {}
+    return () if first is None else counted.known(first, class_names)
 
 
 def row_facts(output: RunOutput, units: Sequence[int], known: Mapping[str, Sequence[str]]) -> RowFacts:
@@ -82,13 +81,12 @@ class _TaskCounter:
     def __init__(self, output: RunOutput, known: Sequence[str]) -> None:
         self._counted, self._known, self._counter = output.task.counted, known, _LabelCounter()
         self.columns = output.written(() if self._counted is None else self._counted.columns)
-        self._is_part = bool(output.part)
+        self._output = output
 
     def add(self, row: JsonRow) -> None:
-        result = {own: row[column] for column, own in self.columns.items() if column in row}
-        if self._counted is None or (self._is_part and all(value is None for value in result.values())):
-            return  # a row that only others of several tasks have answered
-        self._counter.add(self._counted.labels_in(result))
+        result = self._output.result_of(row, self.columns)
+        if self._counted is not None and result is not None:
+            self._counter.add(self._counted.labels_in(result))
 
     def table(self) -> LabelTable:
         return LabelTable(

@@ -123,6 +123,23 @@ class RunOutput:
         named = {self.prefix + name: name for name in names}
         return {name: own for name, own in named.items() if name not in self.carried}
 
+    def result_of(self, row: JsonRow, written: Mapping[str, str]) -> JsonRow | None:
+        """A row's result by the task's own names (`written`); None if only others of several tasks have answered it, for then
+        all its columns are null."""
+        found = {own: row[name] for name, own in written.items() if name in row}
+        is_unanswered = bool(self.part) and all(value is None for value in found.values())
+        return None if is_unanswered else found
+
+    def first_result(self, units: Iterable[int], names: Iterable[str]) -> JsonRow | None:
+        """What the columns `names` of the task hold in the first row of `units` that it has answered; None if there is none.
+
+        Raises:
+            DamageError: a file of the output is not what was committed.
+        """
+        written = self.written(names)
+        rows = (self.result_of(row, written) for unit in units for row in self.results(unit, [*written]))
+        return next((row for row in rows if row is not None), None)
+
     def receipts(self, times: Mapping[str, float]) -> ReceiptColumns:
         """All receipts; `times` is when each receipt's file was written, by its name.
 

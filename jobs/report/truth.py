@@ -53,18 +53,19 @@ def held_against(output: RunOutput, column: str, units: Sequence[int], known: Se
         raise UsageError(why_not_judged(output.task.kind))
     if not units:
         raise UsageError("no row has a result yet")
-    form = _form(output, judged, units[0])
+    form = _form(output, judged, units)
     rows = _TruthRows(form, column)
     for unit, truths in _truths(output, column, units):
         rows.add_unit(output, judged, unit, truths)
     return rows.facts(output, known)
 
 
-def _form(output: RunOutput, judged: Judged, unit: int) -> Form:
-    written = output.written(judged.all_columns)
-    first = output.results(unit, [*written])[0]
+def _form(output: RunOutput, judged: Judged, units: Sequence[int]) -> Form:
+    first = output.first_result(units, judged.all_columns)
+    if first is None:
+        raise UsageError("the task has answered no row; the column errors of the results says why")
     try:
-        return judged.form_in({written[name]: value for name, value in first.items()})
+        return judged.form_in(first)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -105,11 +106,13 @@ class _TruthRows:
         own = output.written(judged.columns_of(self._judge.form))
         wanted = [*own, self._column] if truths is None else [*own]
         for number, row in output.numbered_results(unit, wanted):
+            result = output.result_of(row, own)
+            if result is None:
+                continue
             value = row.get(self._column) if truths is None else truths.get(number)
             at = RowAt(unit=unit, number=number)
             truth = self._truth(at, value)
             if truth is not None:
-                result = {own[name]: value for name, value in row.items() if name in own}
                 self._judge.add(at, judged.claims_in(result), truth)
 
     def _truth(self, at: RowAt, value: Any) -> frozenset[Item] | None:

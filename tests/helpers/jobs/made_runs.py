@@ -121,10 +121,11 @@ class MadeRun:
 
 
 def _array(name: str, values: list[Any]) -> "pa.Array[Any]":
-    """As tasks write them."""
-    if name == "scores":
-        return pa.array([list(scores.items()) for scores in values], SCORES)
+    """As tasks write them, under the name of one of several tasks too."""
+    own = name.rpartition("_")[2]
+    if own == "scores":
+        return pa.array([scores and list(scores.items()) for scores in values], SCORES)
     types: Mapping[str, pa.DataType] = {
         "score": pa.float32(), "label": pa.string(), "labels": pa.list_(pa.string()), "text": pa.string(),
     }  # fmt: skip
-    return pa.array(values, types.get(name))
+    return pa.array(values, types.get(own))

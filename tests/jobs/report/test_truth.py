@@ -22,6 +22,7 @@ from jobs.report.truth_facts import TruthFacts
 from pipelines.job import OutputFormat, OutputSpec
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
+from pipelines.tasks.several.task import SeveralTask
 from pipelines.tasks.spans import SpansTask
 from tests.helpers.jobs.made_runs import MadeRun, write_rows
 
@@ -389,6 +390,35 @@ def test_tags_that_no_span_got_stand_in_the_table_with_0(tmp_path: Path, tiny_ch
     )
     facts = gather(RunOutput.open(output, input_options={}))
     assert [(one.label, one.count) for one in facts.tasks[0].labels] == [("PER", 12), ("LOC", 0)]
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_rows_that_another_task_alone_answered_are_not_judged(tmp_path: Path, format: OutputFormat) -> None:
+    """The first row is one of them: what the others hold tells what the labels are."""
+    alone = truth_facts(classified(tmp_path / "alone", [None, *TRUTH[1:]]))
+    task = ClassifyTask(text="{{ body }}")
+    results = {
+        "team_label": [None, *GIVEN[1:]],
+        "team_score": [None, *SCORES[1:]],
+        "team_scores": [None, *(scores_of(*pair) for pair in list(zip(GIVEN, SCORES, strict=True))[1:])],
+        "other_label": GIVEN,
+        "other_score": SCORES,
+        "other_scores": [scores_of(*pair) for pair in zip(GIVEN, SCORES, strict=True)],
+        "silent_label": [None] * 12,
+        "silent_score": [None] * 12,
+        "silent_scores": [None] * 12,
+    }
+    tasks = SeveralTask(tasks={"team": task, "other": task, "silent": task}, partial="keep")
+    output = classified(tmp_path / "several", task=tasks, results=results, format=format)
+    facts = gather(RunOutput.open(output, input_options={}), truth={"team": "truth", "silent": "truth"})
+    team, _, silent = facts.tasks
+    assert team.truth is not None
+    assert team.truth.num_rows == alone.num_rows == 11
+    assert (team.truth.accuracy, figures(team.truth)) == (alone.accuracy, figures(alone))
+    assert [(one.label, one.count) for one in team.labels] == [("a", 4), ("c", 4), ("b", 3), ("never", 0)]
+    assert (silent.truth, silent.labels) == (None, [])
+    assert silent.truth_problem is not None
+    assert "has answered no row" in silent.truth_problem
 
 
 def test_a_report_without_a_truth_says_nothing_of_one(tmp_path: Path) -> None:
