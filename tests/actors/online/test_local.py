@@ -12,7 +12,7 @@ import torch
 from actors.online.local import LocalModel
 from actors.online.model import FloatArray, OnlineRequest
 from actors.work import Asked, EngineSettings, EngineWork, OnePassAnswer
-from models import SamplingParams, Scorer
+from models import Output, SamplingParams, Scorer
 from models.engine.scoring.label_scorer import LabelScorer
 from models.engine.shard_processes import SCORED_TOKENS
 from models.engine.watchdog import Watchdog
@@ -135,6 +135,33 @@ def test_labels_behind_a_prompt_count_in_its_turn(causal_path: Path, monkeypatch
     expected = Scorer.from_pretrained(causal_path, dtype="float32").score_labels(prompts, labels).numpy()
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         np.testing.assert_allclose(one, other if number % 3 else other[::-1], atol=1e-5)
+
+
+def test_rows_of_a_job_with_several_tasks_are_answered_as_each_task_asks(causal_path: Path) -> None:
+    """Two of them generate at the same time, from equal prompts."""
+    asked = [
+        Asked(sampling=SamplingParams(max_tokens=4, temperature=0.0)),
+        Asked(labels=((3,), (4, 5))),
+        Asked(sampling=SamplingParams(max_tokens=2, temperature=0.0)),
+    ]
+    prompts = [np.array(ids, np.int32) for ids in PROMPTS]
+    alone = EngineWork.of("w", prompts, [0] * len(prompts))
+    numbers = [task for task in range(3) for _ in prompts]
+    work = EngineWork.of("w", prompts * 3, [0] * len(numbers), tasks=numbers)
+    model = LocalModel.load(EngineSettings(path=str(causal_path), dtype="float32"))
+    try:
+        got = asyncio.run(model.compute(work, Asked(several=tuple(asked))))
+        expected = [answer for one in asked for answer in asyncio.run(model.compute(alone, one))]
+    finally:
+        model.close()
+    for mine, theirs in zip(got, expected, strict=True):
+        if isinstance(theirs, OnePassAnswer):
+            assert isinstance(mine, OnePassAnswer)
+            np.testing.assert_allclose(mine.values, theirs.values, atol=1e-5)
+        else:
+            assert isinstance(mine, Output)
+            assert isinstance(theirs, Output)
+            assert mine.token_ids == theirs.token_ids
 
 
 def test_a_pass_of_the_scorer_that_does_not_end_is_noticed(causal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

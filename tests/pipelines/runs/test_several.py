@@ -44,6 +44,8 @@ tasks:
   team: {{kind: classify, text: "{{{{ body }}}}", question: "Which team?", labels: [billing, shipping]}}
   urgent: {{kind: classify, text: "{{{{ body }}}}", labels: [now, later]}}
   reply: {{kind: generate, prompt: "{{{{ reply_to }}}}", sampling: {{max_tokens: 5, temperature: 0}}}}
+  short: {{kind: generate, prompt: "{{{{ body }}}}", sampling: {{max_tokens: 2, temperature: 0}}}}
+  vector: {{kind: embed, text: "{{{{ body }}}}", pooling: mean, normalize: false}}
 partial: keep
 input: {{paths: [{folder}/rows.jsonl], columns: [id, body]}}
 output: {{path: {folder}/out, format: jsonl}}
@@ -69,10 +71,11 @@ def test_each_task_answers_as_transformers_does(spec: Path) -> None:
             )
             expected = torch.softmax(scores, dim=0).tolist()
             assert list(row[f"{name}_scores"].values()) == pytest.approx(expected, abs=1e-5)
-    ids = tokenizer("order 3", return_tensors="pt")
+    assert rows[3]["reply_text"] == written_after(model, tokenizer, "order 3", 5)
+    assert rows[3]["short_text"] == written_after(model, tokenizer, rows[3]["body"], 2)
     with torch.no_grad():
-        written = model.generate(**ids, max_new_tokens=5, do_sample=False)[0, ids.input_ids.shape[1] :]
-    assert rows[3]["reply_text"] == tokenizer.decode(written, skip_special_tokens=True)
+        hidden = model.model(**tokenizer(rows[3]["body"], return_tensors="pt")).last_hidden_state
+    assert rows[3]["vector_embedding"] == pytest.approx(hidden[0].mean(dim=0).tolist(), abs=1e-5)
     assert [row["id"] for row in rows if row["errors"]] == [5]
     assert rows[5]["reply_text"] is None
     assert rows[5]["errors"].keys() == {"reply"}
@@ -82,6 +85,14 @@ def test_each_task_answers_as_transformers_does(spec: Path) -> None:
         receipt.unlink()
     assert drive(job).exit_status == 0
     assert contents(Path(job.output.path)) == whole
+
+
+def written_after(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> str:
+    ids = tokenizer(prompt, return_tensors="pt")
+    with torch.no_grad():
+        written = model.generate(**ids, max_new_tokens=max_tokens, do_sample=False)[0, ids.input_ids.shape[1] :]
+    text: str = tokenizer.decode(written, skip_special_tokens=True)
+    return text
 
 
 def score_of(model: Any, tokenizer: Any, prompt: str, label: str) -> float:
@@ -102,6 +113,8 @@ def test_a_report_and_a_comparison_look_at_each_task(spec: Path) -> None:
         ("team", "Labels of rows"),
         ("urgent", "Labels of rows"),
         ("reply", "How texts ended"),
+        ("short", "How texts ended"),
+        ("vector", ""),
     ]
     assert sum(label.count for label in facts.tasks[0].labels) == NUM_ROWS
     urgent = facts.tasks[1]
@@ -116,6 +129,7 @@ def test_a_report_and_a_comparison_look_at_each_task(spec: Path) -> None:
     assert "[team]\nText: order 0 is late\nWhich team?" in page.replace("&#10;", "\n")
     result = CliRunner().invoke(app, ["compare", job.output.path, other.output.path])
     assert result.exit_code == 0, result.output
-    assert result.output.count("agreement      1.0000") == 3
-    for name in ("team", "urgent", "reply"):
+    assert result.output.count("agreement      1.0000") == 4  # vectors have none
+    assert result.output.count("no row differs") == 5
+    for name in ("team", "urgent", "reply", "short", "vector"):
         assert f"task  {name}" in result.output
