@@ -100,8 +100,10 @@ def encode_labels(
             something is not Unicode.
     """
     labels = question.own.labels
-    begin(sum(map(len, labels)) + sum(map(len, question.own.label_texts.values())))
-    (sample,) = question.prompts(tokenizer, ["A text."])
+    sample, around_it = question.prompts(tokenizer, ["A text.", ""])
+    check_chars([around_it], max_chars)
+    again = min(len(sample) * len(labels), MAX_LABEL_CHARS)  # a tokenizer may have to read it with each label
+    begin(sum(map(len, labels)) + sum(map(len, question.own.label_texts.values())) + len(sample) + again)
     behind = question.own.tokens(tokenizer, eos_token_ids).always_behind(sample)
     (around,) = encode_label_prompts(tokenizer, [""], question, behind.num_dropped, max_chars)
     return AskedLabels(

@@ -134,7 +134,7 @@ class Scheduler:
             is_admitting = is_admitting and priority not in step.preempted
             passed: list[Sequence] = []
             while is_admitting and lane.waiting and step.budget > 0:
-                if self._can_wait(lane.waiting[0]) and len(passed) < MAX_PASSED_OVER:
+                if len(passed) < MAX_PASSED_OVER and self._can_wait(lane.waiting[0]):
                     passed.append(lane.waiting.popleft())
                 else:
                     is_admitting = self._admit(lane, step)
