@@ -6,6 +6,7 @@ that says so, anything else is raised and means that this engine is of no more u
 """
 
 import asyncio
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from models.engine.memory import MemoryPlan
 from models.engine.shard_processes import LocalShards, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError
+
+ALL_AT_ONCE = sys.maxsize
+"""Tokens that a job with an engine of its own scores in one turn: nobody else waits, and a turn that ends within a document has
+the next one read it again."""
 
 LAST_WORDS_S = 2.0
 """How long the failure of an engine of several shards waits for a better reason than a broken connection."""
@@ -86,7 +91,8 @@ def _backend(settings: EngineSettings, folder: Path, start: StartShards, watchdo
     asked = settings.asked
     if asked.several:
         generates = any(one.sampling is not None for one in asked.several)
-        return SeveralBackend(OneCopy.load(settings, folder, start, watchdog, generates=generates), asked)
+        model = OneCopy.load(settings, folder, start, watchdog, generates=generates, max_pass_tokens=ALL_AT_ONCE)
+        return SeveralBackend(model, asked)
     if asked.sampling is None:
         return ScoringBackend(partial(scorer_of, settings, folder, start, watchdog), asked=asked)
     return GeneratingBackend(AsyncEngine(engine_of(settings, folder, start), watchdog), asked.sampling)

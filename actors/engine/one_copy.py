@@ -41,9 +41,17 @@ class OneCopy:
 
     @classmethod
     def load(
-        cls, settings: EngineSettings, folder: Path, start: StartShards, watchdog: Watchdog | None, *, generates: bool
+        cls,
+        settings: EngineSettings,
+        folder: Path,
+        start: StartShards,
+        watchdog: Watchdog | None,
+        *,
+        generates: bool,
+        max_pass_tokens: int = SCORED_TOKENS,
     ) -> "OneCopy":
-        """Loads a checkpoint; `generates` says whether it is to have an engine. Blocks until it is loaded.
+        """Loads a checkpoint; `generates` says whether it is to have an engine, `max_pass_tokens` is as `OneCopy` has it.
+        Blocks until it is loaded.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
@@ -51,9 +59,10 @@ class OneCopy:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-step")
         if generates:
             engine = engine_of(settings, folder, start, thread)
-            return cls(engine=AsyncEngine(engine, watchdog), scorer=engine.scorer(watchdog), thread=thread)
+            scorer, generating = engine.scorer(watchdog), AsyncEngine(engine, watchdog)
+            return cls(engine=generating, scorer=scorer, thread=thread, max_pass_tokens=max_pass_tokens)
         scorer = thread.submit(scorer_of, settings, folder, start, watchdog).result()
-        return cls(engine=None, scorer=scorer, thread=thread)
+        return cls(engine=None, scorer=scorer, thread=thread, max_pass_tokens=max_pass_tokens)
 
     @property
     def memory(self) -> MemoryPlan:
