@@ -45,7 +45,6 @@ from pipelines.tasks.kinds import KINDS
 from pipelines.tasks.several.partial import DROP, Partial
 from pipelines.tasks.several.task import SeveralTask
 
-_ANY_KIND: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of as many as the table has
 _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 
@@ -271,15 +270,20 @@ class JobSpecYaml(Strict):
         return steps_of(self.cascade, self.engine)
 
 
+def any_kind() -> Any:
+    """The kinds of tasks that there are now: of as many as the table has."""
+    return Union[tuple(KINDS.values())]  # noqa: UP007
+
+
 def with_kinds(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     """The same with a task of one of the kinds there are."""
-    field: Any = Annotated[_ANY_KIND, Field(discriminator="kind", description=model.model_fields["task"].description)]
+    field: Any = Annotated[any_kind(), Field(discriminator="kind", description=model.model_fields["task"].description)]
     return create_model(model.__name__, __base__=model, task=field)
 
 
 def for_several(model: type[JobSpecYaml]) -> type[JobSpecYaml]:
     """The same with several tasks in the place of one."""
-    one: Any = Annotated[_ANY_KIND, Field(discriminator="kind")]
+    one: Any = Annotated[any_kind(), Field(discriminator="kind")]
     tasks: Any = Annotated[
         dict[TaskName, one], Field(min_length=2, description=model.model_fields["tasks"].description)
     ]
