@@ -55,8 +55,8 @@ def write_report(
     truth: Truth | None = None,
     given: Sequence[str] = (),
 ) -> Written:
-    """Writes both files. `input_options` are the storage options of the run's input, `truth` is the column of the input that
-    results are held against (None: the one that the run was planned with, if any).
+    """Writes both files. `input_options` are the storage options of the run's input, `truth` is what results are held
+    against (None: what the run was planned with, if anything); of that, `given` options go before (`given_truth`).
 
     Raises:
         UsageError: there is no run.
@@ -64,7 +64,7 @@ def write_report(
         OutputError: the folder cannot be read or written.
     """
     output = RunOutput.open(spec, input_options=input_options or {})
-    facts = gather(output, truth=given_truth(output, given) or truth or output.record.truth)
+    facts = gather(output, truth=given_truth(output, given, truth or output.record.truth))
     numbers = asdict(facts) | {"rows_per_s": facts.rows_per_s, "tokens_per_s": facts.tokens_per_s}
     numbers["tasks"] = [_task_numbers(task) for task in facts.tasks]
     if not facts.tasks[0].name:  # of one task they stand among the others

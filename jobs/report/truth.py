@@ -3,7 +3,7 @@
 The column is taken from the results where it was carried, and else read from the input again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +19,16 @@ from pipelines.task_base.judged import Claim, Form, Item, Judged, Truth, truth_o
 from pipelines.units.one_column import Values, read_column
 
 
-def given_truth(output: RunOutput, given: Sequence[str]) -> Truth | None:
-    """A truth as options give it: the column, or NAME=COLUMN for each of several tasks; None if none does.
+def given_truth(output: RunOutput, given: Sequence[str], planned: Truth | None) -> Truth | None:
+    """A truth as options give it: the column, or NAME=COLUMN for some of several tasks; of the others, and without options, the one
+    that is `planned`.
 
     Raises:
         UsageError: it is no truth of this run's tasks.
     """
     names = [*output.parts()]
     if not given:
-        return None
+        return planned
     if names == [""]:
         if len(given) > 1:
             raise UsageError(f"--truth was given {len(given)} times; a row has one task here, which has one truth")
@@ -38,7 +39,8 @@ def given_truth(output: RunOutput, given: Sequence[str]) -> Truth | None:
             raise UsageError(
                 f"--truth was {name!r}; a row has several tasks here: give NAME=COLUMN, where NAME is one of {', '.join(names)}"
             )
-    return {name: column for name, _, column in pairs}
+    others = planned if isinstance(planned, Mapping) else {}
+    return {**others, **{name: column for name, _, column in pairs}}
 
 
 def held_against(output: RunOutput, column: str, units: Sequence[int], known: Sequence[str]) -> TruthFacts:

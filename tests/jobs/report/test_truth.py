@@ -419,6 +419,9 @@ def test_rows_that_another_task_alone_answered_are_not_judged(tmp_path: Path, fo
     assert (silent.truth, silent.labels) == (None, [])
     assert silent.truth_problem is not None
     assert "has answered no row" in silent.truth_problem
+    write_report(output, truth={"team": "truth", "other": "truth"}, given=["other=id"])
+    found = json.loads((tmp_path / "several/out/report.json").read_bytes())["tasks"]
+    assert [task["truth"] and task["truth"]["column"] for task in found] == ["truth", "id", None]
 
 
 def test_a_report_without_a_truth_says_nothing_of_one(tmp_path: Path) -> None:
