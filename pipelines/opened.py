@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from models.checkpoint.found import FoundCheckpoint
-from models.config.model_config import ModelConfig
 from pipelines.errors import TaskError
 from pipelines.job import Job
 from pipelines.unit_steps.found_model import FoundModel
@@ -46,11 +45,6 @@ class OpenedJob:
     date: dt.date | None
     models: tuple[OpenedModel, ...]
     sources: Sources
-
-    @property
-    def config(self) -> ModelConfig:
-        """Of the model that all rows go to."""
-        return self.models[0].found.config
 
     @property
     def fitted(self) -> FittedTask:
@@ -117,8 +111,13 @@ class JobOpening:
         found = tuple(map(FoundModel.of, job.steps))
         pinned = pinned_to(job, [model.checkpoint for model in found])
         dated = pinned.dated(today)
-        preparers = tuple(model.preparer(step) for step, model in zip(dated.steps, found, strict=True))
-        return cls(job=pinned, date=dated.date, found=found, sources=sources, preparers=preparers)
+        with contextlib.ExitStack() as unless_all:
+            preparers = []
+            for step, model in zip(dated.steps, found, strict=True):
+                preparers.append(model.preparer(step))
+                unless_all.callback(preparers[-1].close)
+            unless_all.pop_all()
+        return cls(job=pinned, date=dated.date, found=found, sources=sources, preparers=tuple(preparers))
 
     def is_settled(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

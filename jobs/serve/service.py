@@ -21,6 +21,7 @@ from jobs.errors import FailedError, SpecError, UsageError
 from jobs.serve.app import application
 from jobs.serve.record import ServiceRecord
 from jobs.serve.spec import LoadedService, ServiceSpec
+from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import check_model, problems_at
 from pipelines.cluster.connect import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
 from pipelines.cluster.interrupts import Grace, interrupts
@@ -89,11 +90,17 @@ def _ending_processes(last_resort: LastResort, address: str | None) -> Iterator[
         yield
 
 
+def _engine_key(index: int, option: str) -> KeyPath:
+    """Where an option of a model's engines stands."""
+    return ("models", index, "engine", option)
+
+
 def _check_models(service: LoadedService) -> None:
     """Opens every model, before anything starts."""
     for index, model in enumerate(service.spec.models):
         at = ("models", index)
-        _, found = check_model(model.model, model.engine, service.places, base=at, model_at=at)
+        engine_at = partial(_engine_key, index)
+        _, found = check_model(model.model, model.engine, service.places, model_at=at, engine_at=engine_at)
         with problems_at(service.places, (*at, "path")):
             check_tokenizer(found.folder)
 

@@ -23,10 +23,10 @@ def model_at(step: int, places: Places) -> KeyPath:
     return (*CASCADE, step, "model") if places.has(CASCADE) else ("model",)
 
 
-def engine_base(step: int, places: Places) -> KeyPath:
-    """What stands before `engine` where the engines of a step have keys of their own; nothing where they have not."""
-    own = (*CASCADE, step)
-    return own if places.has((*own, "engine")) else ()
+def engine_key(step: int, option: str, places: Places) -> KeyPath:
+    """Where an option of a step's engines (from 0) stands: at the step, or in the spec's own `engine`."""
+    own = (*CASCADE, step, "engine", option)
+    return own if places.has(own) else ("engine", option)
 
 
 class UntilYaml(Strict):
@@ -107,13 +107,23 @@ def _problems(job: Job, places: Places) -> Iterator[tuple[KeyPath, str]]:
     reason = job.task.why_no_confidence()
     if reason is not None:
         yield CASCADE, f"goes with tasks that say how sure they are of an answer: {reason}; give one model"
-    for number, engine in enumerate(job.engines):
-        if engine.service is not None:
-            path = (*engine_base(number, places), "engine", "service")
-            yield path, "a cascade is computed by engines of the job's own; leave it out"
+    for path in _keys_of_engines(job, "service", places):
+        yield path, "a cascade is computed by engines of the job's own; leave it out"
     last = (*CASCADE, len(job.cascade), "until")
     if places.has(last):
         yield last, "stands at the last step, whose answers are kept whatever their score; leave it out"
+
+
+def online_problems(job: Job, places: Places) -> list[str]:
+    """One line for each key of engines that only a service has a use for."""
+    text = "belongs to a service spec; a job's engines have no online requests"
+    return [places.problem(path, text) for path in _keys_of_engines(job, "online_batched_tokens", places)]
+
+
+def _keys_of_engines(job: Job, option: str, places: Places) -> Sequence[KeyPath]:
+    """The keys that give the engines of a step, or of several, this option."""
+    given = (number for number, engine in enumerate(job.engines) if getattr(engine, option) is not None)
+    return [*dict.fromkeys(engine_key(number, option, places) for number in given)]
 
 
 def bound_problems(job: Job, places: Places) -> list[str]:

@@ -23,6 +23,7 @@ from jobs.spec.cascade import (
     engine_problems,
     is_cascade,
     no_model,
+    online_problems,
     steps_of,
 )
 from jobs.spec.dedup import dedup_problems
@@ -68,6 +69,7 @@ EVERYWHERE: Final[tuple[Check, ...]] = (
     cascade_problems,
     truth_problems,
     dedup_problems,
+    online_problems,
 )
 """What is checked of a job whatever is done with it."""
 TO_RUN: Final = (*EVERYWHERE, bound_problems)
@@ -95,9 +97,6 @@ def load_spec(
     job = spec.to_job(limit)
     templates = TaskTemplates.of(job.task, places)
     problems = [*templates.problems, *(problem for check in checks for problem in check(job, places))]
-    if job.engine.online_batched_tokens is not None:
-        text = "belongs to a service spec; a job's engines have no online requests"
-        problems.append(document.places.problem(("engine", "online_batched_tokens"), text))
     if problems:
         raise SpecError(problems)
     carried = ((("input", "columns", index), name) for index, name in enumerate(job.input.columns or ()))

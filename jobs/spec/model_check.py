@@ -3,7 +3,7 @@
 Reads headers only. Of a checkpoint that is elsewhere only the description is brought here, and its weights are looked for by their names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from pipelines.job import EngineSpec, ModelSpec
 
 
 def check_model(
-    model: ModelSpec, engine: EngineSpec, places: Places, *, base: KeyPath = (), model_at: KeyPath = ("model",)
+    model: ModelSpec, engine: EngineSpec, places: Places, *, model_at: KeyPath, engine_at: Callable[[str], KeyPath]
 ) -> tuple[ModelConfig, FoundCheckpoint]:
     """The configuration of a checkpoint that can be loaded as the spec says, and where its description is. Its keys stand under
-    `model_at`, the engine's under `base`.
+    `model_at`, an option of the engine at the key that `engine_at` gives.
 
     Raises:
         SpecError: it cannot be loaded so.
@@ -42,12 +42,12 @@ def check_model(
         FAMILIES[config.model_type].choose(model.options)
     except OptionError as error:
         raise SpecError([places.problem(_option_at(error.option, places, model_at), error.problem)]) from error
-    with problems_at(places, (*base, "engine", "tensor_parallel_size")):
+    with problems_at(places, engine_at("tensor_parallel_size")):
         check_size(config, engine.tensor_parallel_size)
     given, longest = engine.max_model_len, config.max_position_embeddings
     if given is not None and given > longest:
         text = f"was {given:,}; it must be at most {longest:,}, the longest sequence that the checkpoint was made for"
-        raise SpecError([places.problem((*base, "engine", "max_model_len"), text)])
+        raise SpecError([places.problem(engine_at("max_model_len"), text)])
     return config, found
 
 

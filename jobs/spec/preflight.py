@@ -7,14 +7,14 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from jobs.errors import SpecError
-from jobs.spec.cascade import engine_base, model_at
+from jobs.spec.cascade import engine_key, model_at
 from jobs.spec.job import LoadedSpec
 from jobs.spec.model_check import check_model, problems_at
 from jobs.spec.output_check import check_output
 from jobs.spec.placed_errors import problems_of_input
-from models.config.model_config import ModelConfig
 from pipelines.errors import PlanError, SourceError, errors_of_file
 from pipelines.formats.hive import folder_values
 from pipelines.formats.schema import column_hint, parse_types, shown_names
@@ -42,15 +42,6 @@ class Preflight:
         """Ends what prepares rows."""
         for preparer in self.preparers:
             preparer.close()
-
-    @property
-    def preparer(self) -> IsolatedPreparer:
-        """For the model that all rows go to."""
-        return self.preparers[0]
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.opened.config
 
     @property
     def facts(self) -> TaskFacts:
@@ -171,8 +162,9 @@ def _found_models(spec: LoadedSpec) -> Iterator[FoundModel]:
     """The checkpoint of each step, which can be loaded as the spec says."""
     places = spec.places
     for number, step in enumerate(spec.job.steps):
-        base, at = engine_base(number, places), model_at(number, places)
-        config, checkpoint = check_model(step.model, step.engine, places, base=base, model_at=at)
+        engine_at = partial(engine_key, number, places=places)
+        at = model_at(number, places)
+        config, checkpoint = check_model(step.model, step.engine, places, model_at=at, engine_at=engine_at)
         yield FoundModel(checkpoint=checkpoint, config=config)
 
 

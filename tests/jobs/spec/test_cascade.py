@@ -14,6 +14,7 @@ SpecWriter = Callable[[str], Path]
 HEAD = "name: j\ninput: {paths: [a.jsonl]}\noutput: {path: o}\n"
 CLASSIFY = "task: {kind: classify, text: '{{ body }}'}\n"
 UNSURE = "cascade: goes with tasks that say how sure they are of an answer"
+STEP_WITH = "cascade: [{{model: small, until: {{score: 0.9}}}}, {{model: large, engine: {{{0}}}}}]\n"
 TWO = "cascade: [{model: small, until: {score: 0.9}}, {model: {path: large, dtype: float32}}]\n"
 
 
@@ -78,6 +79,10 @@ def test_every_model_has_a_name_of_its_own(paths: list[str], names: tuple[str, .
             "cascade[1].until: stands at the last step, whose answers are kept whatever their score",
         ),
         (CLASSIFY + TWO + "engine: {service: support}\n", "engine.service: a cascade is computed by engines of the job's own"),
+        (CLASSIFY + STEP_WITH.format("num_cpus: 2") + "engine: {service: support}\n", "engine.service: a cascade is computed by"),
+        (CLASSIFY + STEP_WITH.format("service: support"), "cascade[1].engine.service: a cascade is computed by engines"),
+        (CLASSIFY + STEP_WITH.format("online_batched_tokens: 64"), "cascade[1].engine.online_batched_tokens: belongs to a service"),
+        (CLASSIFY + TWO + "engine: {online_batched_tokens: 64}\n", "engine.online_batched_tokens: belongs to a service spec"),
         ("task: {kind: generate, prompt: a}\n" + TWO, f"{UNSURE}: task.kind generate"),
         ("task: {kind: embed, text: a}\n" + TWO, f"{UNSURE}: task.kind embed"),
         ("task: {kind: rerank, query: a, document: b}\n" + TWO, f"{UNSURE}: the score"),

@@ -124,7 +124,7 @@ def run(spec: LoadedSpec) -> Rows:
 def opened(spec: LoadedSpec) -> Iterator[Preflight]:
     """A spec that is as it should be, with what was opened on the way."""
     found = check_before_run(spec)
-    with closing(found.preparer):
+    with closing(found):
         yield found
 
 
@@ -132,7 +132,7 @@ def _run(spec: LoadedSpec, found: Preflight) -> Rows:
     job = spec.job
     rows: Rows = []
     for unit in Corpus(*map(Path, job.input.paths)).read():
-        prepared = found.preparer.prepare(unit)
+        prepared = found.preparers[0].prepare(unit)
         results = compute(spec, found, [request.token_ids.tolist() for request in prepared.requests])
         finished = finish(job, found.facts, prepared, Answers(results=results, seconds=0.0))
         assert finished.failures == ()
@@ -142,9 +142,9 @@ def _run(spec: LoadedSpec, found: Preflight) -> Rows:
 
 def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[OnePassAnswer]:
     assert not isinstance(spec.job.task, GenerateTask)
-    assert not found.preparer.fitted.asked.labels
+    assert not found.preparers[0].fitted.asked.labels
     scorer = Scorer.from_pretrained(spec.job.model.path, dtype="float32")
-    return scored(scorer, found.preparer.fitted.asked, [OnePassRequest(ids, ()) for ids in token_ids])
+    return scored(scorer, found.preparers[0].fitted.asked, [OnePassRequest(ids, ()) for ids in token_ids])
 
 
 def inputs(case: str) -> list[dict[str, Any]]:
@@ -238,7 +238,7 @@ def test_parts_give_the_prompts_that_text_gives(tmp_path: Path) -> None:
     spec = loaded("qwen3-content-parts", model, tmp_path)
     [unit] = Corpus(*map(Path, spec.job.input.paths)).read()
     with opened(spec) as found:
-        prepared = found.preparer.prepare(unit)
+        prepared = found.preparers[0].prepare(unit)
     for request, row in zip(prepared.requests, inputs("qwen3-content-parts"), strict=True):
         messages = [{"role": "user", "content": row["body"]}]
         assert request.token_ids.tolist() == theirs.apply_chat_template(messages, add_generation_prompt=True).input_ids

@@ -68,7 +68,7 @@ def check(write_spec: SpecWriter, corpus: Path) -> Iterator[Checker]:
 
     yield run
     for one in found:
-        one.preparer.close()
+        one.close()
 
 
 def test_good_job_passes(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
@@ -85,7 +85,7 @@ def test_what_a_check_opens_is_what_a_run_would_open(
     text = SPEC.format(model=tiny_checkpoint("causal"), task=task, corpus=corpus, extra="", engine="{}")
     spec, today = load_spec(write_spec(text)), dt.date(2026, 2, 28)
     found = check_before_run(spec, today=today)
-    found.preparer.close()
+    found.close()
     with closing(JobOpening.of(spec.job, today)) as opening:
         assert found.opened == opening.finish()
     assert found.opened.dated_job == replace(spec.job, date=today)
