@@ -43,16 +43,14 @@ class Fields:
     def numbers(self, name: str) -> tuple[float, ...]:
         """A list of numbers."""
         value = self._value(name)
-        if isinstance(value, list) and all(
-            isinstance(item, int | float) and not isinstance(item, bool) for item in value
-        ):
+        if isinstance(value, list) and all(map(_is_number, value)):
             return tuple(map(float, value))
         raise self._refusal(name, "a list of numbers")
 
     def number(self, name: str) -> float:
         """A number."""
         value = self._value(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not _is_number(value):
             raise self._refusal(name, "a number")
         return float(value)
 
@@ -110,3 +108,7 @@ class Fields:
     def _refusal(self, name: str, wanted: str) -> ValueError:
         shown = repr(self.values[name])
         return ValueError(f"its {self.place}{name} is {shown[:40]}{'…' * (len(shown) > 40)}, which is not {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,11 +2,15 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Literal
 
 from pipelines.errors import LeaseError, OutputError
 from pipelines.ledger.commit import Committer
 
 logger = logging.getLogger(__name__)
+
+
+Standing = Literal["going on", "draining", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,14 +20,8 @@ class Permit:
     committer: Committer
 
     def is_given(self) -> bool:
-        """False once the run is draining or has lost its output folder. Where the lease cannot be read, committing will tell."""
-        try:
-            return not self.committer.is_draining()
-        except LeaseError:
-            return False
-        except OutputError as error:
-            logger.warning("the lease cannot be read, going on: %s", error)
-            return True
+        """False once the run is draining or has lost its output folder."""
+        return _standing(self.committer) == "going on"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,10 +32,15 @@ class PermitOfBegun:
 
     def is_given(self) -> bool:
         """False once the run has lost its output folder."""
-        try:
-            self.committer.is_draining()
-        except LeaseError:
-            return False
-        except OutputError as error:
-            logger.warning("the lease cannot be read, going on: %s", error)
-        return True
+        return _standing(self.committer) != "lost"
+
+
+def _standing(committer: Committer) -> Standing:
+    """How the run stands by its lease. Where that cannot be read, committing will tell."""
+    try:
+        return "draining" if committer.is_draining() else "going on"
+    except LeaseError:
+        return "lost"
+    except OutputError as error:
+        logger.warning("the lease cannot be read, going on: %s", error)
+        return "going on"

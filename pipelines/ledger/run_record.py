@@ -160,7 +160,9 @@ def _check_spec(spec: Fields) -> None:
     if "report" in spec.values:
         report = spec.object("report")
         if isinstance(report.values.get("truth"), Mapping):
-            report.object("truth")
+            truth = report.object("truth")
+            for name in truth.values:
+                truth.text(name)
         else:
             report.text("truth")
 
