@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,15 +33,12 @@ from pipelines.task_base.requests import work_of
 from pipelines.tasks.labels.task import LabelsTask
 from pipelines.unit_steps.prepare import Preparer
 
-INSTRUCTION: Final = "Read the text with care. " * 40 + "\n\nText: {{ body }}\nTopic: "
-"""A prompt that begins alike in every row, some 240 tokens."""
-
 
 def tasks(labels: tuple[str, ...]) -> dict[str, LabelsTask]:
-    """The jobs that are measured: what rows share grows from nothing."""
+    """The jobs that are measured; rows of the second have no beginning in common."""
     return {
         "built-in prompt": LabelsTask(text="{{ body }}", labels=labels),
-        "long instruction": LabelsTask(prompt=INSTRUCTION, labels=labels),
+        "nothing shared": LabelsTask(prompt="{{ body }}\nTopic: ", labels=labels),
     }
 
 
