@@ -1,6 +1,6 @@
 """What a job would cost: how much there is, the tokens of a sample, the memory it needs, and its time from a short probe.
 
-    estimate = estimate_job(job, inputs, map_tasks=map_here, room=room)
+    estimates = estimate_job(job, opened_steps, sources, map_tasks=map_here)
 
 The probe runs rows of some units through the engine a run would use, in this process (`pipelines.probe`). Nothing is written.
 """
@@ -56,19 +56,19 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
-    """What an estimate is made from, opened already: the checkpoint, the task on it, the input's files."""
+class OpenedStep:
+    """What a model of the job is estimated from, opened already: its checkpoint, the task on it, and the room of its engines."""
 
     config: ModelConfig
     checkpoint: Checkpoint
     preparer: IsolatedPreparer
-    sources: Sources
+    room: Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """All of it. `probe` and `cost` are None if no sampled row can be computed, or rows are calls of the HTTP API, which find
-    out what they ask for where they are answered."""
+    """All of it for one model. `probe` and `cost` are None if no sampled row can be computed, or rows are calls of the HTTP API, which
+    find out what they ask for where they are answered."""
 
     plan: Plan
     sample: Sample
@@ -77,53 +77,66 @@ class Estimate:
     cost: Cost | None
 
 
-def estimate_job(job: Job, inputs: Inputs, *, map_tasks: MapTasks, room: Room) -> Estimate:
-    """Plans the input as a run would, samples it, and probes an engine of `room`.
+def estimate_job(job: Job, steps: Sequence[OpenedStep], sources: Sources, *, map_tasks: MapTasks) -> list[Estimate]:
+    """Plans the input as a run would, samples it, and probes an engine of each model, as if that was given all rows.
 
     Raises:
         PlanError: the input cannot be planned.
         SourceError: the input cannot be read.
-        ModelError: the checkpoint cannot be loaded.
+        ModelError: a checkpoint cannot be loaded.
     """
-    preparer = inputs.preparer
     picker = UnitPicker(num_units=SAMPLE_UNITS, seed=job.seed)
     plan_with = partial(
         plan_units,
-        inputs.sources.files,
+        sources.files,
         job.input,
-        preparer.fitted.columns,
+        steps[0].preparer.fitted.columns,
         limit=job.limit,
         map_tasks=map_tasks,
     )
     plan = plan_with(unit_rows=unit_rows_of(job), sink=picker)
     storage, declared = Storage.of(job.input), frozenset(job.input.schema or ())
     reader = UnitReader(schema=plan.schema, declared=declared, storage=storage)
-    sample = sample_rows(picker.units, reader, preparer, num_rows=SAMPLE_ROWS)
-    rows: Sequence[Sequence[ModelRequest]] = []
-    if not job.task.calls_api:  # what a call asks for, the API finds out
-        rows = neighbouring_rows(picker.units, reader, preparer)
-    probe = probe_engine(
-        engine_settings(job.model, job.engine, preparer.fitted.asked, dedup=job.dedup), rows, budget_s=PROBE_S
-    )
+    tried = [_tried(*pair, picker.units, reader) for pair in zip(job.steps, steps, strict=True)]
     unit_rows = settled_unit_rows(
         job,
         plan,
-        inputs.config,
-        replicas=room.replicas,
-        rows_per_s=lambda: None if probe is None else probe.rows_per_s,
+        steps[-1].config,  # of a cascade the largest
+        replicas=steps[0].room.replicas,
+        rows_per_s=lambda: _rows_per_s([probe for _, probe in tried]),
     )
     if unit_rows != plan.unit_rows:
         plan = plan_with(unit_rows=unit_rows, sink=_forget)
-    in_flight = room.max_replicas * concurrent_calls(replace(job, unit_rows=plan.unit_rows))
-    return Estimate(
-        plan=replace(plan, passed_over=inputs.sources.passed_over),
-        sample=sample,
-        memory=memory_needed(job, inputs.config, inputs.checkpoint, sample),
-        probe=probe,
-        cost=None
-        if probe is None
-        else cost_of(plan, sample, probe, max_num_seqs=job.engine.max_num_seqs, units_in_flight=in_flight),
-    )
+    plan = replace(plan, passed_over=sources.passed_over)
+    return [
+        _estimate(*pair, plan, *found) for pair, found in zip(zip(job.steps, steps, strict=True), tried, strict=True)
+    ]
+
+
+def _tried(step: Job, opened: OpenedStep, units: Sequence[Unit], reader: UnitReader) -> tuple[Sample, Probe | None]:
+    """Some rows as a model's engines would get them, and what a few cost one."""
+    preparer = opened.preparer
+    sample = sample_rows(units, reader, preparer, num_rows=SAMPLE_ROWS)
+    rows: Sequence[Sequence[ModelRequest]] = []
+    if not step.task.calls_api:  # what a call asks for, the API finds out
+        rows = neighbouring_rows(units, reader, preparer)
+    settings = engine_settings(step.model, step.engine, preparer.fitted.asked, dedup=step.dedup)
+    return sample, probe_engine(settings, rows, budget_s=PROBE_S)
+
+
+def _rows_per_s(probes: Sequence[Probe | None]) -> float | None:
+    """Of a cascade as if every row went all the way, one engine of each step after the other."""
+    speeds = [probe.rows_per_s for probe in probes if probe is not None]
+    return None if len(speeds) < len(probes) else 1.0 / sum(1.0 / speed for speed in speeds)
+
+
+def _estimate(step: Job, opened: OpenedStep, plan: Plan, sample: Sample, probe: Probe | None) -> Estimate:
+    cost = None
+    if probe is not None:
+        in_flight = opened.room.max_replicas * concurrent_calls(replace(step, unit_rows=plan.unit_rows))
+        cost = cost_of(plan, sample, probe, max_num_seqs=step.engine.max_num_seqs, units_in_flight=in_flight)
+    memory = memory_needed(step, opened.config, opened.checkpoint, sample)
+    return Estimate(plan=plan, sample=sample, memory=memory, probe=probe, cost=cost)
 
 
 def neighbouring_rows(

@@ -36,28 +36,25 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
     from jobs.spec.placed_errors import placed_errors
     from jobs.spec.preflight import check_before_run
     from models.weights.weights import Checkpoint
-    from pipelines.estimate import Inputs, estimate_job
+    from pipelines.estimate import OpenedStep, estimate_job
     from pipelines.units.planning_place import planning_place
 
     loaded = load_spec(spec, overrides=overrides, limit=limit)
     found = check_before_run(loaded, today=today())
     with closing(found), placed_errors(loaded), planning_place(loaded.job.engines, address) as place:
-        estimates = [
-            estimate_job(
-                step,
-                Inputs(
-                    config=model.found.config,
-                    checkpoint=Checkpoint.open(step.model.find("whole").folder),
-                    preparer=preparer,
-                    sources=found.opened.sources,
-                ),
-                map_tasks=place.map_tasks,
+        opened = found.opened
+        steps = [
+            OpenedStep(
+                config=model.found.config,
+                checkpoint=Checkpoint.open(step.model.find("whole").folder),
+                preparer=preparer,
                 room=room,
             )
             for step, model, preparer, room in zip(
-                found.opened.job.steps, found.opened.models, found.preparers, place.rooms, strict=True
+                opened.job.steps, opened.models, found.preparers, place.rooms, strict=True
             )
         ]
+        estimates = estimate_job(opened.job, steps, opened.sources, map_tasks=place.map_tasks)
         job = loaded.job
         text = plan_text(
             job.steps[0],

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from jobs.spec.job import load_spec
 from jobs.spec.preflight import check_before_run
 from models.config.model_config import ModelConfig
 from pipelines.cascade.shares import reaches
+from pipelines.units.planning import plan_units
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
 
 SpecWriter = Callable[[str], Path]
@@ -182,8 +184,10 @@ def test_what_reaches_a_model_is_what_the_one_before_is_not_sure_of(
     assert 0 < second.tokens < 1
 
 
-def test_a_plan_says_what_reaches_each_model(bounded: tuple[Path, float]) -> None:
-    result = invoke("plan", bounded[0])
+def test_a_plan_counts_the_input_once_and_says_what_reaches_each_model(bounded: tuple[Path, float]) -> None:
+    with patch("pipelines.estimate.plan_units", wraps=plan_units) as counted:
+        result = invoke("plan", bounded[0])
+    assert counted.call_count == 1
     assert result.exit_code == 0, result.output
     assert "all rows on sequence-classification, by what the probe cost" in result.output
     assert re.search(r"cascade\[1\], sequence-classification-2\n +rows +[\d.]+% of all", result.output)
