@@ -8,7 +8,7 @@ PipelineError
 ├── SourceError           a unit cannot be read: retried, then listed
 │   └── LastingSourceError  trying again would find the same: listed at once
 │       └── SourceChangedError  its file is no longer the one that was planned
-├── EngineError           an engine died: its units are tried again on a fresh one
+├── FleetError            an engine died: its units are tried again on a fresh one
 ├── OutputError           results cannot be written: the run stops
 │   └── DamageError         what the output folder says of its run is not what was written
 ├── PlanError             the inputs cannot be planned: wrong path, unknown format, missing column
@@ -62,7 +62,7 @@ class SourceChangedError(LastingSourceError):
     """A source file is no longer the file that was planned."""
 
 
-class EngineError(PipelineError):
+class FleetError(PipelineError):
     """Engines keep dying; the text carries the last cause."""
 
 

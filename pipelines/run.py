@@ -23,7 +23,7 @@ from pipelines.driver.cluster import RunCluster
 from pipelines.driver.computing import Computation
 from pipelines.driver.ending import Ending, without_computing
 from pipelines.driver.planning import write_plan
-from pipelines.errors import EngineError, OutputError
+from pipelines.errors import FleetError, OutputError
 from pipelines.graph.engine_actor import MakeEngine, load_engine
 from pipelines.io.open_output import open_store
 from pipelines.job import Job
@@ -155,7 +155,7 @@ class Driver:
                 ask_trial = partial(computation.ask_trial, connection, fleets)
                 try:
                     write_plan(opened, ledger, connection.rooms, speed, ask_trial, self._show)
-                except EngineError as error:
+                except FleetError as error:
                     return Ending(exit_status=1, message=str(error))
                 tally = self._take_stock(ledger)
             return computation.compute(tally, connection, fleets)

@@ -7,7 +7,7 @@ import pytest
 from actors.http import connections, readiness
 from actors.http.bodies import classify_schema
 from actors.http.bodies.types import MAX_FIELDS
-from actors.http.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, Limits
+from actors.http.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, RequestLimits
 from actors.http.routes import own_prompts
 from actors.http.texts import label_work, text_pool, text_work
 from jobs.spec import yaml_reading
@@ -22,7 +22,7 @@ from tests.faults.hostile.attacks import attacks
 
 PAGE = Path("docs/security.md").read_text()
 ROWS = {line.split("|")[1].strip(): line for line in PAGE.splitlines() if line.startswith("|")}
-HTTP = Limits()
+HTTP = RequestLimits()
 
 
 def test_every_attack_has_its_figures_on_the_page() -> None:

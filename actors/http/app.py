@@ -37,7 +37,7 @@ from actors.http.bodies.relevance_schema import Ranking, RerankBody, ScoreBody, 
 from actors.http.bodies.schema import ChatBody, ChatCompletion, Completion, CompletionBody
 from actors.http.errors import ErrorBody, install_error_answers
 from actors.http.gate import OPEN_PATHS, Accounting, KeyCheck, is_trusted, note_of
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.readiness import ReadinessCheck
 from actors.http.responses import json_response
 from actors.http.routes.chat import answer_chat
@@ -61,13 +61,13 @@ def create_app(
     models: Sequence[ServedModel],
     *,
     keys: ApiKeys | None = None,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     fallback: ServedModel | None = None,
 ) -> FastAPI:
     """The ASGI app of these models. Without `keys` it asks for none, so call
     `security.check_listen` before serving it. `fallback` is the one of them that answers to every
     other name, if there is one."""
-    chosen = limits or Limits()
+    chosen = limits or RequestLimits()
     service = Service.of(models, chosen, fallback)
     app = FastAPI(
         title=TITLE, docs_url=None, redoc_url=None, lifespan=_closing(service)

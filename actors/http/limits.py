@@ -23,7 +23,7 @@ sequence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RequestLimits:
     """How much of a body is read, and what may be in it.
 
     A body has at most `max_body_bytes`; all that are being read have together at most `max_bodies_bytes`. It comes within `body_s`

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.http.errors import ApiError, api_error
-from actors.http.limits import ConcurrencyLimit, Limits
+from actors.http.limits import ConcurrencyLimit, RequestLimits
 from actors.http.priors import Priors
 from actors.http.texts.text_pool import TextPool
 from actors.online.metrics import Metrics, RequestNote
@@ -14,7 +14,7 @@ from actors.online.model import ModelCard, OnlineModel
 from models.config.model_config import NO_HEAD
 from models.config.types import Head
 from models.engine.scheduling.stats import EngineStats
-from models.tasks.embedding import Embedding
+from models.tasks.embedding import EmbeddingConfig
 from models.tasks.rerank import Reranking
 from models.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class ServedModel:
                 code="model_not_supported",
             )
 
-    def require_embedding(self) -> Embedding:
+    def require_embedding(self) -> EmbeddingConfig:
         """How this model makes vectors; refuses one whose files do not say so in a way that is known here."""
         if self.card.embedding is None:
             raise ApiError(
@@ -75,13 +75,13 @@ class ServedModel:
 class Service:
     """All that routes share."""
 
-    limits: Limits
+    limits: RequestLimits
     metrics: Metrics
     models: Mapping[str, ServedModel]
     fallback: ServedModel | None = None
 
     @classmethod
-    def of(cls, models: Iterable[ServedModel], limits: Limits, fallback: ServedModel | None = None) -> "Service":
+    def of(cls, models: Iterable[ServedModel], limits: RequestLimits, fallback: ServedModel | None = None) -> "Service":
         """A service of these models; `fallback` answers to every other name, if there is one."""
         named = {one.card.name: one for one in models}
         return cls(limits=limits, metrics=Metrics(), models=named, fallback=fallback)

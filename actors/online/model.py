@@ -18,7 +18,7 @@ from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import Delta, Priority, SamplingParams
 from models.engine.scheduling.stats import EngineStats
 from models.errors import ConfigError
-from models.tasks.embedding import Embedding, EmbedOptions, embedding_of
+from models.tasks.embedding import EmbeddingConfig, EmbedOptions, embedding_of
 from models.tasks.facts import ModelFacts
 from models.tasks.label_tokens import LabelIds
 from models.tasks.rerank import Reranking, reranking_of
@@ -37,7 +37,7 @@ class ModelCard:
 
     name: str
     facts: ModelFacts
-    embedding: Embedding | None = None
+    embedding: EmbeddingConfig | None = None
     reranking: Reranking | None = None
     created: int = 0
 

@@ -8,11 +8,11 @@ from starlette.middleware import Middleware
 from uvicorn.config import HTTP_PROTOCOLS
 
 from actors.http.bodies.bounds import BodyBounds
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 
 
 def middlewares() -> list[Middleware]:
     """The middlewares of Serve's proxy. Called in its process, this also has its server use our connections: it runs uvicorn with the
     protocol that uvicorn chooses by itself, and has no setting for another."""
     HTTP_PROTOCOLS["auto"] = "actors.http.connections:BoundedConnection"
-    return [Middleware(BodyBounds, limits=Limits())]
+    return [Middleware(BodyBounds, limits=RequestLimits())]

@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.engine.owner import Packing
 from actors.engine.shard_group import group_shards
 from actors.errors import OverloadedError
-from actors.http.limits import ConcurrencyLimit, Limits
+from actors.http.limits import ConcurrencyLimit, RequestLimits
 from actors.online.coalesce import coalesced
 from actors.online.local import LocalModel
 from actors.online.model import FloatArray, ModelCard, OnlineModel, OnlineRequest
@@ -228,7 +228,7 @@ class Ingress:
             online = RemoteModel(handle)
             served.append(ServedModel(card=card, tokenizer=tokenizer, texts=texts, model=online, admission=admission))
         keys = None if self._keys_file is None else ApiKeys(self._keys_file)
-        return create_app(served, keys=keys, limits=Limits())
+        return create_app(served, keys=keys, limits=RequestLimits())
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds, on the event loop that requests are served on: it answers if that does. A process that

@@ -25,7 +25,7 @@ from models.engine.options import EngineKeywords, EngineOptions
 from models.engine.runner import LaunchedStep, Runner
 from models.engine.scheduler_of import scheduler_of
 from models.engine.scheduling.request import Output, Priority, SamplingParams
-from models.engine.scheduling.scheduler import Progress, StepResult
+from models.engine.scheduling.scheduler import SequenceProgress, StepResult
 from models.engine.scheduling.stats import EngineStats
 from models.engine.scoring.scorer import Scorer
 from models.engine.shard_processes import LocalShards, Shards, ShardWork, StartShards, start_shards
@@ -273,7 +273,7 @@ class Engine:
         """Waits for the oldest step."""
         self._result = self._launched.popleft().result().result()
 
-    def _commit(self) -> list[Progress]:
+    def _commit(self) -> list[SequenceProgress]:
         """Brings the sequences up to the oldest step, if it is done."""
         if self._result is None:
             return []
@@ -284,7 +284,7 @@ class Engine:
         if self._failure is not None:
             raise EngineError(f"the engine cannot be used any more: {self._failure}; load the model again")
 
-    def _advance(self, entry: Progress) -> list[Delivery]:
+    def _advance(self, entry: SequenceProgress) -> list[Delivery]:
         """What a sequence's new tokens bring; ends it where a stop string appears."""
         sequence = entry.sequence
         live = self._live[sequence.request.request_id]

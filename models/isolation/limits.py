@@ -6,7 +6,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class ProcessLimits:
     """Of one worker: `memory_bytes` beyond what it shares with its server; `step_s` seconds on the clock and
     `step_cpu_s` seconds of computing in one step, which is the whole call where the work names no steps (see `step`).
     A limit in seconds that is None does not hold. Of the server: `setup_s` and `setup_memory_bytes` for making the

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from models.errors import EngineError, OverrunError
-from models.isolation.limits import Limits
+from models.isolation.limits import ProcessLimits
 from models.isolation.processes import Server, Worker, death
 from models.isolation.worker import Reply
 
@@ -29,7 +29,7 @@ class IsolatedPool:
     background; the first call waits for it.
     """
 
-    def __init__(self, setup: Callable[[], Any], *, limits: Limits, num_workers: int = 1) -> None:
+    def __init__(self, setup: Callable[[], Any], *, limits: ProcessLimits, num_workers: int = 1) -> None:
         self._limits = limits
         self._team = _Team(setup, limits)
         self._free: list[Worker | None] = [None] * num_workers
@@ -163,7 +163,7 @@ class _Call:
 class _Watch:
     """Whether a worker is over its time; it is looked at every `look_s`."""
 
-    def __init__(self, worker: Worker, limits: Limits) -> None:
+    def __init__(self, worker: Worker, limits: ProcessLimits) -> None:
         self._worker, self._limits = worker, limits
         shortest = min(limit for limit in (limits.step_s, limits.step_cpu_s) if limit is not None)
         self.look_s = min(_LOOK_S, shortest / 4)
@@ -188,7 +188,7 @@ class _Team:
     """The server and all its workers, whether they are in use or not. Safe to use from several
     threads."""
 
-    def __init__(self, setup: Callable[[], Any], limits: Limits) -> None:
+    def __init__(self, setup: Callable[[], Any], limits: ProcessLimits) -> None:
         self._setup, self._limits = setup, limits
         self._lock = threading.Lock()
         self._workers: set[Worker] = set()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.errors import OverrunError
-from models.isolation.limits import MIB, Limits
+from models.isolation.limits import MIB, ProcessLimits
 from models.isolation.server import FORK, REAP, ServerWork
 from models.isolation.steps import SharedSteps
 from models.isolation.worker import OUT_OF_MEMORY, STDERR_BYTES, Reply
@@ -33,7 +33,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 class Server:
     """The server process. It begins to make the context at once. Not safe to use from several threads."""
 
-    def __init__(self, setup: Callable[[], Any], limits: Limits) -> None:
+    def __init__(self, setup: Callable[[], Any], limits: ProcessLimits) -> None:
         self._limits = limits
         ours, theirs = socket.socketpair()
         self._errors = os.memfd_create("millrace-server-errors")

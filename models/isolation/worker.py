@@ -38,7 +38,7 @@ def serve_calls(channel: Connection, steps: int, context: Any, memory_bytes: int
 
 
 def limit_memory(beyond: int) -> None:
-    """Limits this process to this many bytes of memory beyond what it has."""
+    """ProcessLimits this process to this many bytes of memory beyond what it has."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     most = _data_bytes() + beyond
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)

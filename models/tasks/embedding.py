@@ -54,7 +54,7 @@ _INSTRUCT, _QUERY = "Instruct: ", "\nQuery:"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedOptions:
     """What is asked of vectors; what is "auto" or None is as the checkpoint has it. `num_skipped` tokens of each sequence, those of a
-    prompt, are left out where tokens are pooled (`Embedding.num_skipped`)."""
+    prompt, are left out where tokens are pooled (`EmbeddingConfig.num_skipped`)."""
 
     pooling: AskedPooling = "auto"
     normalize: bool | None = None
@@ -77,7 +77,7 @@ Step = Projection | Literal["normalize"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Embedding:
+class EmbeddingConfig:
     """How a checkpoint makes a vector of `size` numbers from a text.
 
     `steps` follow the pooling; `normalizes` says whether the vector has length 1 in the end. `pools_prompt` is False where the tokens
@@ -161,7 +161,7 @@ class Embedding:
         return f"{before}{instruction}{after}"
 
 
-def embedding_of(folder: Path, config: ModelConfig) -> Embedding:
+def embedding_of(folder: Path, config: ModelConfig) -> EmbeddingConfig:
     """How the checkpoint in `folder` makes vectors.
 
     Raises:
@@ -170,7 +170,7 @@ def embedding_of(folder: Path, config: ModelConfig) -> Embedding:
     files = SentenceFiles.read(folder)
     default = files.default_prompt_name
     made = _from_modules(files, config) if files.has_modules else _from_network(config)
-    return Embedding(
+    return EmbeddingConfig(
         pooling=made.pooling,
         size=made.size,
         normalizes=made.normalizes,
@@ -185,11 +185,11 @@ def embedding_of(folder: Path, config: ModelConfig) -> Embedding:
     )
 
 
-def _from_network(config: ModelConfig) -> Embedding:
-    return Embedding(pooling="last" if config.is_causal else "mean", size=config.hidden_size, normalizes=True)
+def _from_network(config: ModelConfig) -> EmbeddingConfig:
+    return EmbeddingConfig(pooling="last" if config.is_causal else "mean", size=config.hidden_size, normalizes=True)
 
 
-def _from_modules(files: SentenceFiles, config: ModelConfig) -> Embedding:
+def _from_modules(files: SentenceFiles, config: ModelConfig) -> EmbeddingConfig:
     """The chain as the checkpoint has it. A length that is made 1 at its end is `normalizes`, since `dimensions` come before it."""
     if not files.modules or files.modules[0].kind != "Pooling":
         kinds = ["Transformer", *(module.kind for module in files.modules)]
@@ -213,7 +213,7 @@ def _from_modules(files: SentenceFiles, config: ModelConfig) -> Embedding:
                 f"{files.folder}/modules.json lists {module.kind} behind a Pooling; only Dense and Normalize may follow it"
             )
     normalizes = steps[-1:] == ["normalize"]
-    return Embedding(
+    return EmbeddingConfig(
         pooling=_pooling(pooling),
         size=size,
         normalizes=normalizes,

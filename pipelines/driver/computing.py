@@ -23,7 +23,7 @@ from pipelines.driver.trial import answers_to_trial
 from pipelines.driver.unit_size import SpeedProbe
 from pipelines.errors import (
     ClusterLostError,
-    EngineError,
+    FleetError,
     GraphError,
     InternalError,
     LeaseError,
@@ -121,7 +121,7 @@ class Computation:
 
         Raises:
             TaskError: the model has no answer that is one.
-            EngineError, LeaseError, ClusterLostError: whatever else ends a run.
+            FleetError, LeaseError, ClusterLostError: whatever else ends a run.
         """
         trials = [model.fitted.trial for model in self.opened.models]
         watch = EngineWatch(self._attempts)
@@ -132,7 +132,7 @@ class Computation:
             self._look(cluster)
             watch.look()
             if fleets.has_lost_one:
-                raise EngineError(f"an engine failed: {watch.last_cause()}")
+                raise FleetError(f"an engine failed: {watch.last_cause()}")
 
         numbers: list[float] = []
         try:
@@ -140,7 +140,7 @@ class Computation:
                 answers = answers_to_trial(trial, FirstEngine(engines=engines, look=look))
                 numbers += self.opened.job.task.found_in(answers)
         except RayActorError as error:  # it is gone for good before `look` has heard of it
-            raise EngineError(f"an engine failed: {watch.last_cause()}") from error
+            raise FleetError(f"an engine failed: {watch.last_cause()}") from error
         return tuple(numbers)
 
     def compute(self, tally: Tally, cluster: Connection, fleets: Fleets) -> Ending:
@@ -164,7 +164,7 @@ class Computation:
                 execution = Execution(graph)
             with execution:
                 follower.follow(execution)
-        except (ClusterLostError, EngineError, InternalError, OutputError, OverrunsError, LeaseError) as error:
+        except (ClusterLostError, FleetError, InternalError, OutputError, OverrunsError, LeaseError) as error:
             return Ending(exit_status=1, message=str(error))
         except GraphError as error:
             logger.info("Ray gave the graph up; its messages are in %s", cluster.chatter.path, exc_info=True)

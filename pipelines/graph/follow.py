@@ -9,7 +9,7 @@ from typing import Protocol
 
 from actors.engine.load import EngineLoad
 from pipelines.cluster.watch import ClusterWatch
-from pipelines.errors import EngineError, OutputError
+from pipelines.errors import FleetError, OutputError
 from pipelines.graph.execution import Execution
 from pipelines.graph.in_flight import RowsInFlight
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, UnitOutcome
@@ -69,7 +69,7 @@ class Follower:
         """Returns when every unit of the execution has come to an end.
 
         Raises:
-            EngineError: engines keep dying, or one cannot be started.
+            FleetError: engines keep dying, or one cannot be started.
             InternalError: unit after unit meets the same fault of ours.
             OverrunsError: unit after unit is given up, as its rows go over the limits of preparing them.
             OutputError: results cannot be written, or the output folder is lost.
@@ -86,7 +86,7 @@ class Follower:
             self._ledger.lease.check()
             self._watch.look()
             if self._engines.has_lost_one:
-                raise EngineError(f"an engine failed: {self._watch.last_cause()}")
+                raise FleetError(f"an engine failed: {self._watch.last_cause()}")
             if self._watch.is_any_ready:
                 self._tally.start_clock()
             if time.monotonic() >= self._next_show:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from models.engine.memory import MemoryPlan
 from pipelines.cluster.ray_private import dead_workers
-from pipelines.errors import EngineError, OutputError
+from pipelines.errors import FleetError, OutputError
 from pipelines.ledger.attempts import Attempts, EngineStart
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class EngineWatch:
         """Reads the journal if that was not done in the last second.
 
         Raises:
-            EngineError: `MAX_DEATHS` engines died since the last unit was committed.
+            FleetError: `MAX_DEATHS` engines died since the last unit was committed.
         """
         if self._clock() < self._next_look:
             return
@@ -63,7 +63,7 @@ class EngineWatch:
         if self.num_deaths > before:
             logger.warning("engine death %d: %s", self.num_deaths, self.last_cause())
         if self.num_deaths - self._deaths_at_commit >= MAX_DEATHS:
-            raise EngineError(
+            raise FleetError(
                 f"{self.num_deaths - self._deaths_at_commit} engines died without a new committed unit; the last cause: {self.last_cause()}"
             )
 

@@ -13,7 +13,7 @@ from actors.work import Asked
 from models.checkpoint.files import sentence_files
 from models.config.model_config import ModelConfig
 from models.errors import ConfigError, ParameterError, RequestError
-from models.tasks.embedding import AskedPooling, Embedding, EmbedOptions, embedding_of
+from models.tasks.embedding import AskedPooling, EmbeddingConfig, EmbedOptions, embedding_of
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
@@ -53,7 +53,7 @@ class EmbedTask(Task):
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "task.text", self.text
 
-    def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> Embedding:
+    def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> EmbeddingConfig:
         del tokenizer
         try:
             return embedding_of(folder, config)
@@ -117,13 +117,13 @@ class EmbedEncoder(TemplateEncoder):
         return EncodedRow.of_tokens(token_ids)
 
 
-def _embedding(facts: TaskFacts) -> Embedding:
+def _embedding(facts: TaskFacts) -> EmbeddingConfig:
     found = facts.own
-    assert isinstance(found, Embedding), "EmbedTask reads it"
+    assert isinstance(found, EmbeddingConfig), "EmbedTask reads it"
     return found
 
 
-def _prompt(embedding: Embedding, task: EmbedTask) -> str:
+def _prompt(embedding: EmbeddingConfig, task: EmbedTask) -> str:
     try:
         return embedding.prompt(name=task.prompt_name, text=task.prompt, instruction=task.instruction)
     except RequestError as error:
@@ -131,7 +131,7 @@ def _prompt(embedding: Embedding, task: EmbedTask) -> str:
         raise TaskError(f"task.{key}", str(error)) from error
 
 
-def _check_dimensions(embedding: Embedding, options: EmbedOptions) -> None:
+def _check_dimensions(embedding: EmbeddingConfig, options: EmbedOptions) -> None:
     try:
         embedding.check(options)
     except ParameterError as error:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from models.config.model_config import ModelConfig
 from models.errors import OverrunError, TokenizerError
-from models.isolation import IsolatedPool, Limits
+from models.isolation import IsolatedPool, ProcessLimits
 from pipelines.errors import OverrunsError, RowError, TaskError
 from pipelines.job import Job
 from pipelines.kinds import TEMPLATE_ERROR, TOKENIZER_ERROR
@@ -29,7 +29,7 @@ from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
 from pipelines.task_base.task import Task
 from pipelines.unit_steps.isolated_work import FittedTask, Workbench, fit_task, prepare_block, prepare_unit
 
-LIMITS: Final = Limits(memory_bytes=2 << 30, step_cpu_s=5.0, step_s=600.0)
+LIMITS: Final = ProcessLimits(memory_bytes=2 << 30, step_cpu_s=5.0, step_s=600.0)
 """Of a row's templates, and of tokenizing its text beside what the text's length adds. Templates run out of steps sooner, unless the
 machine is slow; the clock is for what neither computes nor ends."""
 
@@ -53,7 +53,7 @@ class IsolatedPreparer:
         folder: Path,
         config: ModelConfig,
         *,
-        limits: Limits = LIMITS,
+        limits: ProcessLimits = LIMITS,
         max_overruns: int = MAX_OVERRUNS,
     ) -> None:
         self._task, self._folder, self._max_overruns = job.task, folder, max_overruns

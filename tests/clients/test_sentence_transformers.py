@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from models import Scorer
 from models.config.model_config import ModelConfig
-from models.tasks.embedding import Embedding, embedding_of
+from models.tasks.embedding import EmbeddingConfig, embedding_of
 from models.tasks.rerank import Pair, reranking_of
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models import tiny_tokenizers
@@ -91,7 +91,7 @@ def embedder(network: Path, chain: str, target: Path, **settings: Any) -> Any:
     return SentenceTransformer(str(target), device="cpu")
 
 
-def opened(folder: Path) -> tuple[Embedding, Tokenizer, Scorer]:
+def opened(folder: Path) -> tuple[EmbeddingConfig, Tokenizer, Scorer]:
     config = ModelConfig.from_pretrained(folder)
     return embedding_of(folder, config), Tokenizer.from_pretrained(folder), Scorer.from_pretrained(folder)
 

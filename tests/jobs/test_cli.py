@@ -15,8 +15,7 @@ import pipelines.run
 from jobs.boundary import at_boundary
 from jobs.cli import app
 from jobs.errors import SpecError
-from models.errors import CheckpointError
-from models.errors import EngineError as ModelEngineError
+from models.errors import CheckpointError, EngineError
 from pipelines.errors import ClusterError, FingerprintError, LeaseError, OutputError, PlanError
 from pipelines.job import Job
 from pipelines.ledger.progress import ExitStatus, Progress, RunSummary
@@ -299,7 +298,7 @@ def test_report_of_a_folder_without_a_run_ends_with_2(tmp_path: Path) -> None:
         (CheckpointError("no weights"), 2),
         (LeaseError("somebody else"), 1),
         (OutputError("disk full"), 1),
-        (ModelEngineError("out of memory"), 1),
+        (EngineError("out of memory"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )

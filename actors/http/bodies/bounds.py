@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actors.errors import OverloadedError
 from actors.http.errors import ApiError, api_error
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.sse import ClientGoneError
 
 BODY_PATHS: Final = (
@@ -53,7 +53,7 @@ class BodyBounds:
     """Hands bodies on as they come. What breaks a bound is answered here, with 408, 413 or 429; the app is told that its client has
     gone."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, app: ASGIApp, *, limits: RequestLimits, clock: Callable[[], float] = monotonic) -> None:
         self._app, self._limits, self._clock = app, limits, clock
         self._in_flight = BytesInFlight(limits.max_bodies_bytes)
         self._leftovers = Leftovers(limits)
@@ -121,7 +121,7 @@ class IncomingBody:
     """The body of one request. `refusal` is what its client is told once a bound was broken; `is_read` says whether all of it has come."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, *, limits: Limits, count: BodyCount, clock: Callable[[], float]
+        self, scope: Scope, receive: Receive, *, limits: RequestLimits, count: BodyCount, clock: Callable[[], float]
     ) -> None:
         self._receive, self._limits, self._count, self._clock = receive, limits, count, clock
         headers = dict(scope["headers"])
@@ -201,7 +201,7 @@ class IncomingBody:
 class Leftovers:
     """Throws away the rests of bodies that are answered already: each for a moment, and no more of them at once than may be read."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RequestLimits) -> None:
         self._max_bytes, self._room = limits.max_body_bytes, limits.max_bodies_bytes // limits.max_body_bytes
 
     async def discard(self, body: IncomingBody) -> None:

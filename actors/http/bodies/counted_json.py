@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from actors.http.errors import ApiError
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.sse import ClientGoneError
 
 AT_ONCE_BYTES = 1 << 16
@@ -35,7 +35,7 @@ class JsonRequest(Request):
 
     _found: Any = None
 
-    async def parse(self, limits: Limits) -> None:
+    async def parse(self, limits: RequestLimits) -> None:
         """Reads the body and parses it.
 
         Raises:
@@ -57,7 +57,7 @@ class JsonRequest(Request):
         return self._found
 
 
-def route_class_of(limits: Limits) -> type[APIRoute]:
+def route_class_of(limits: RequestLimits) -> type[APIRoute]:
     """The class of routes whose JSON bodies keep these limits."""
 
     class JsonRoute(APIRoute):
@@ -76,7 +76,7 @@ def route_class_of(limits: Limits) -> type[APIRoute]:
     return JsonRoute
 
 
-def parsed(body: bytes, limits: Limits) -> Any:
+def parsed(body: bytes, limits: RequestLimits) -> Any:
     """What a body says; an empty one says null.
 
     Raises:
@@ -92,7 +92,7 @@ def parsed(body: bytes, limits: Limits) -> Any:
         raise RequestValidationError([{"type": "json_invalid", "loc": ("body", error.pos), "msg": error.msg}]) from None
 
 
-def _check_count(body: bytes, limits: Limits) -> None:
+def _check_count(body: bytes, limits: RequestLimits) -> None:
     """Counts what stands outside of texts. A body that is too short to hold too much is not looked at."""
     if len(body) <= min(limits.max_values, limits.max_parts):
         return

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from actors.http.bodies.classify_schema import ClassifyBody
 from actors.http.errors import ApiError, unsupported
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.routes.prompts import check_num_inputs
 from actors.http.texts.label_work import LabelQuestion, OwnLabels
 from models.tasks.label_prompt import LabelledText
@@ -35,7 +35,7 @@ def check_forms(body: ClassifyBody) -> None:
         raise ApiError(400, f"{what}; give one of {', '.join(FORMS)}", param=given[1] if given else FORMS[0])
 
 
-def texts_of(body: ClassifyBody, name: Literal["input", "prompt"], limits: Limits) -> list[str]:
+def texts_of(body: ClassifyBody, name: Literal["input", "prompt"], limits: RequestLimits) -> list[str]:
     """The texts of a key of the body.
 
     Raises:

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from actors.http.bodies.schema import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, FinishReason
 from actors.http.errors import ApiError
 from actors.http.gate import note_of
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.responses import json_response
 from actors.http.routes.generation import Generation, finish_reason
 from actors.http.routes.logprobs import CompletionLogprobsMaker, joined
@@ -65,7 +65,7 @@ async def answer_completion(service: Service, request: Request, body: Completion
     return json_response(await until_gone(request.receive, answer.whole()))
 
 
-def _check_num_logprobs(num_tokens: int, num_top: int, limits: Limits) -> None:
+def _check_num_logprobs(num_tokens: int, num_top: int, limits: RequestLimits) -> None:
     """Refuses more log probabilities of prompts than an answer may have."""
     total = num_tokens * (1 + num_top)
     if total > limits.max_prompt_logprobs:

@@ -5,8 +5,7 @@ import base64
 from fastapi import Request
 from fastapi.responses import Response
 
-from actors.http.bodies.labelling_schema import Embedding as VectorAnswer
-from actors.http.bodies.labelling_schema import EmbeddingList, EmbeddingsBody
+from actors.http.bodies.labelling_schema import Embedding, EmbeddingList, EmbeddingsBody
 from actors.http.errors import ApiError
 from actors.http.gate import note_of
 from actors.http.responses import json_response
@@ -17,7 +16,7 @@ from actors.http.texts import text_work
 from actors.http.turns import admitted
 from actors.online.model import FloatArray
 from models.errors import RequestError
-from models.tasks.embedding import Embedding, EmbedOptions
+from models.tasks.embedding import EmbeddingConfig, EmbedOptions
 
 
 async def answer_embeddings(service: Service, request: Request, body: EmbeddingsBody) -> Response:
@@ -42,13 +41,13 @@ async def answer_embeddings(service: Service, request: Request, body: Embeddings
     return json_response(
         EmbeddingList(
             model=served.card.name,
-            data=[VectorAnswer(index=index, embedding=shown(vector)) for index, vector in enumerate(vectors)],
+            data=[Embedding(index=index, embedding=shown(vector)) for index, vector in enumerate(vectors)],
             usage=usage_of(token_ids),
         )
     )
 
 
-def _check_asked(embedding: Embedding, body: EmbeddingsBody) -> None:
+def _check_asked(embedding: EmbeddingConfig, body: EmbeddingsBody) -> None:
     """Refuses dimensions and prompts that the checkpoint does not have."""
     try:
         embedding.check(EmbedOptions(dimensions=body.dimensions))
@@ -64,7 +63,7 @@ def _check_asked(embedding: Embedding, body: EmbeddingsBody) -> None:
         raise ApiError(400, f"prompt_name: {error}", param="prompt_name") from error
 
 
-def _way(embedding: Embedding, prompt: str) -> TextWay:
+def _way(embedding: EmbeddingConfig, prompt: str) -> TextWay:
     return TextWay(
         function=text_work.encode_embedded,
         arguments=(embedding, prompt),
@@ -73,7 +72,7 @@ def _way(embedding: Embedding, prompt: str) -> TextWay:
     )
 
 
-async def _num_skipped(served: ServedModel, embedding: Embedding, prompt: str) -> int:
+async def _num_skipped(served: ServedModel, embedding: EmbeddingConfig, prompt: str) -> int:
     """The tokens of the prompt that are not pooled; where all are, nothing has to be tokenized for that."""
     if embedding.pools_prompt or not prompt:
         return 0

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from actors.http.bodies.labelling_schema import ExtractBody, ExtractedAnswer, ExtractedSpan, Extraction, ExtractionList
 from actors.http.errors import ApiError, too_long, unsupported
 from actors.http.gate import note_of
-from actors.http.limits import MAX_DOCUMENT_CHARS, Limits, max_text_chars
+from actors.http.limits import MAX_DOCUMENT_CHARS, RequestLimits, max_text_chars
 from actors.http.responses import json_response
 from actors.http.routes.prompts import check_num_chars, check_num_inputs, check_num_tokens, pieces
 from actors.http.routes.scoring import check_finite, scored, usage_of
@@ -62,7 +62,9 @@ async def answer_extract(service: Service, request: Request, body: ExtractBody) 
     return json_response(ExtractionList(model=served.card.name, data=data, usage=usage_of(token_ids)))
 
 
-async def _documents(served: ServedModel, texts: Sequence[str], question: str | None, limits: Limits) -> list[Document]:
+async def _documents(
+    served: ServedModel, texts: Sequence[str], question: str | None, limits: RequestLimits
+) -> list[Document]:
     """The texts' tokens; those of the question, if there is one, are found once, and first.
 
     Raises:
@@ -77,7 +79,7 @@ async def _documents(served: ServedModel, texts: Sequence[str], question: str | 
     return found if around is None else [replace(each, before=around.before, after=around.after) for each in found]
 
 
-async def _around(served: ServedModel, question: str, limits: Limits) -> Document:
+async def _around(served: ServedModel, question: str, limits: RequestLimits) -> Document:
     """What stands around every text."""
     window = served.card.facts.max_model_len
     check_num_chars([question], min(MAX_DOCUMENT_CHARS, max_text_chars(window)), limits, param="question")
@@ -88,7 +90,7 @@ async def _around(served: ServedModel, question: str, limits: Limits) -> Documen
 
 
 def _read(
-    texts: Sequence[str], documents: Sequence[Document], window: int, limits: Limits, *, is_owned: bool
+    texts: Sequence[str], documents: Sequence[Document], window: int, limits: RequestLimits, *, is_owned: bool
 ) -> list[_Read]:
     """The texts in windows; `is_owned`: each token is answered for by one of them.
 

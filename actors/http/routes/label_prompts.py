@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actors.http.errors import ApiError, too_long
-from actors.http.limits import Limits, max_text_chars
+from actors.http.limits import RequestLimits, max_text_chars
 from actors.http.routes.prompts import (
     Int32Array,
     check_all_chars,
@@ -37,7 +37,7 @@ class EncodedLabels:
 
 
 async def encode_labels(
-    texts: Sequence[str], question: LabelQuestion, served: ServedModel, limits: Limits
+    texts: Sequence[str], question: LabelQuestion, served: ServedModel, limits: RequestLimits
 ) -> AskedLabels:
     """The labels that are asked for behind each text, and what is around these, which are only counted.
 
@@ -58,7 +58,7 @@ async def encode_labels(
 
 
 async def encode_asked(
-    texts: Sequence[str], question: LabelQuestion, found: AskedLabels, served: ServedModel, limits: Limits
+    texts: Sequence[str], question: LabelQuestion, found: AskedLabels, served: ServedModel, limits: RequestLimits
 ) -> EncodedLabels:
     """The prompts of texts, of which `found` is what they share.
 
@@ -99,7 +99,7 @@ def check_chars_of_labels(own: OwnLabels, most: int) -> None:
     check_all_chars([*own.label_texts.values()], most, param="label_texts")
 
 
-def check_all_tokens(prompts: Sequence[Int32Array], num_of_labels: int, limits: Limits, *, param: str) -> None:
+def check_all_tokens(prompts: Sequence[Int32Array], num_of_labels: int, limits: RequestLimits, *, param: str) -> None:
     """Refuses more tokens than a request may have: those of prompts, and those of labels that are computed behind all of them."""
     total = sum(map(len, prompts)) + num_of_labels
     if total > limits.max_request_tokens:
@@ -133,7 +133,7 @@ def _check_chars_around(question: LabelQuestion, most: int) -> None:
 
 
 def _check_room(
-    question: LabelQuestion, found: AskedLabels, num_texts: int, served: ServedModel, limits: Limits
+    question: LabelQuestion, found: AskedLabels, num_texts: int, served: ServedModel, limits: RequestLimits
 ) -> None:
     """Refuses a question and labels around which no text fits, or not so many, before the texts are tokenized."""
     num_longest, num_around = longest_of(found.token_ids), found.num_around - _JOINED_TOKENS

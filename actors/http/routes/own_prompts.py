@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from actors.http.bodies.schema import ChatMessage
 from actors.http.errors import ApiError, too_long
-from actors.http.limits import Limits, max_text_chars
+from actors.http.limits import RequestLimits, max_text_chars
 from actors.http.routes.label_prompts import (
     EncodedLabels,
     check_all_tokens,
@@ -29,7 +29,9 @@ _LABEL_BYTES = 16
 """Beside its own, which a label takes the time of: it is tokenized behind each prompt by itself."""
 
 
-async def encode_prompts(prompts: Sequence[str], own: OwnLabels, served: ServedModel, limits: Limits) -> EncodedLabels:
+async def encode_prompts(
+    prompts: Sequence[str], own: OwnLabels, served: ServedModel, limits: RequestLimits
+) -> EncodedLabels:
     """Whole prompts, and the labels behind each.
 
     Raises:
@@ -53,7 +55,7 @@ async def encode_conversation(
     variables: Mapping[str, Any],
     own: OwnLabels,
     served: ServedModel,
-    limits: Limits,
+    limits: RequestLimits,
     *,
     now: dt.datetime,
 ) -> EncodedLabels:
@@ -78,7 +80,7 @@ def _check_num_pairs(num_prompts: int, num_labels: int) -> None:
         raise ApiError(400, f"prompt: {found}; at most {MAX_PAIRS} are possible: send fewer at once", param="prompt")
 
 
-def _check_all(found: Sequence[LabelledPrompt], limits: Limits, *, param: str) -> None:
+def _check_all(found: Sequence[LabelledPrompt], limits: RequestLimits, *, param: str) -> None:
     num_of_labels = sum(num_computed(one.labels) for one in found)
     check_all_tokens([one.token_ids for one in found], num_of_labels, limits, param=param)
 

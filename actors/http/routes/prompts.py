@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from actors.http.bodies.schema import ChatMessage
 from actors.http.errors import ApiError, too_long
-from actors.http.limits import CHARS_PER_TOKEN, Limits, max_text_chars
+from actors.http.limits import CHARS_PER_TOKEN, RequestLimits, max_text_chars
 from actors.http.served import ServedModel
 from actors.http.texts import text_work
 from actors.http.texts.text_pool import Lane
@@ -57,7 +57,7 @@ def inputs_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int
 
 
 async def encode_inputs(
-    inputs: Sequence[Input], served: ServedModel, limits: Limits, *, param: str, how: TextWay = PLAIN
+    inputs: Sequence[Input], served: ServedModel, limits: RequestLimits, *, param: str, how: TextWay = PLAIN
 ) -> list[Int32Array]:
     """Token ids of each input; texts are encoded as `how` says.
 
@@ -82,7 +82,7 @@ async def encode_inputs(
 
 
 async def encode_text(
-    text: str, served: ServedModel, limits: Limits, *, param: str, add_special_tokens: bool
+    text: str, served: ServedModel, limits: RequestLimits, *, param: str, add_special_tokens: bool
 ) -> Int32Array:
     """Token ids of one text; none of an empty one.
 
@@ -95,7 +95,7 @@ async def encode_text(
 
 
 async def encode_texts(
-    texts: Sequence[str], served: ServedModel, limits: Limits, *, param: str, add_special_tokens: bool
+    texts: Sequence[str], served: ServedModel, limits: RequestLimits, *, param: str, add_special_tokens: bool
 ) -> list[Int32Array]:
     """Token ids of each text; none of an empty one.
 
@@ -177,13 +177,13 @@ def check_vocabulary(token_ids: Int32Array, card: ModelCard, *, param: str) -> N
         )
 
 
-def check_num_inputs(inputs: Sequence[Input], limits: Limits, *, param: str) -> None:
+def check_num_inputs(inputs: Sequence[Input], limits: RequestLimits, *, param: str) -> None:
     """Refuses more inputs than a request may have."""
     if len(inputs) > limits.max_inputs:
         raise ApiError(400, f"{param} has {len(inputs)} inputs; at most {limits.max_inputs} are possible", param=param)
 
 
-def check_num_chars(texts: Sequence[str], most: int, limits: Limits, *, param: str) -> None:
+def check_num_chars(texts: Sequence[str], most: int, limits: RequestLimits, *, param: str) -> None:
     """Refuses a text of more than `most` characters, and more than all of a request could have, before anything reads them."""
     for index, text in enumerate(texts):
         if len(text) > most:
@@ -198,7 +198,7 @@ def check_all_chars(texts: Sequence[str], most: int, *, param: str) -> None:
         raise too_many_chars(f"all of {param}" if len(texts) > 1 else param, total, most, param)
 
 
-def check_num_tokens(token_ids: Sequence[Sequence[int] | Int32Array], limits: Limits, *, param: str) -> None:
+def check_num_tokens(token_ids: Sequence[Sequence[int] | Int32Array], limits: RequestLimits, *, param: str) -> None:
     """Refuses more tokens in all than a request may have."""
     total = sum(map(len, token_ids))
     if total > limits.max_request_tokens:
@@ -232,7 +232,7 @@ def num_utf8_bytes(text: str) -> int:
 
 
 async def _encode(
-    texts: Sequence[str], served: ServedModel, limits: Limits, how: TextWay, *, param: str
+    texts: Sequence[str], served: ServedModel, limits: RequestLimits, how: TextWay, *, param: str
 ) -> list[Int32Array]:
     """Token ids of texts, piece by piece, as long as there are not too many."""
     found: list[Int32Array] = []

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from actors.http.errors import ApiError, too_long
 from actors.http.gate import note_of
-from actors.http.limits import CHARS_PER_TOKEN, Limits, max_text_chars
+from actors.http.limits import CHARS_PER_TOKEN, RequestLimits, max_text_chars
 from actors.http.routes.prompts import (
     Int32Array,
     check_num_chars,
@@ -73,7 +73,7 @@ async def _encoded(
     reranking: Reranking,
     pairs: Sequence[Pair],
     instruction: str | None,
-    limits: Limits,
+    limits: RequestLimits,
     params: tuple[str, str],
 ) -> list[Int32Array]:
     check_num_inputs([pair.document for pair in pairs], limits, param=params[1])
@@ -98,7 +98,7 @@ async def _encoded(
 
 
 def _check_chars(
-    served: ServedModel, pairs: Sequence[Pair], instruction: str | None, limits: Limits, params: tuple[str, str]
+    served: ServedModel, pairs: Sequence[Pair], instruction: str | None, limits: RequestLimits, params: tuple[str, str]
 ) -> None:
     """Refuses more characters than could fit, a query counted for each of its documents, before anything is tokenized."""
     most = max_text_chars(served.card.facts.max_model_len)

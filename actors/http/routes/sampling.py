@@ -9,7 +9,7 @@ from fastapi import Request
 
 from actors.http.bodies.schema import SamplingBody
 from actors.http.errors import ApiError
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.routes.prompts import encode_texts
 from actors.http.served import ServedModel
 from actors.http.terms import Terms
@@ -47,7 +47,7 @@ def sampling_of(
 
 
 async def with_tokens_of_rules(
-    params: SamplingParams, served: ServedModel, request: Request, limits: Limits
+    params: SamplingParams, served: ServedModel, request: Request, limits: RequestLimits
 ) -> SamplingParams:
     """The same, whose rules have the tokens of their texts. Like all texts of requests they are read in the model's own processes.
 
@@ -66,7 +66,7 @@ def _name_of_texts(params: SamplingParams) -> str:
     return next(each.name for rule in params.rules if rule.texts for each in parameters_of(type(rule)))
 
 
-def check_common(body: SamplingBody, limits: Limits, terms: Terms) -> None:
+def check_common(body: SamplingBody, limits: RequestLimits, terms: Terms) -> None:
     """Refuses what no model could answer.
 
     Raises:

@@ -16,7 +16,7 @@ from actors.errors import OverloadedError
 from actors.http.errors import ApiError
 from actors.http.texts.text_work import load_tokenizer
 from models.errors import OverrunError, TokenizerError
-from models.isolation import IsolatedPool, Limits
+from models.isolation import IsolatedPool, ProcessLimits
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Lane = Literal["template", "text"]
 by those that need none."""
 
 LANES: Final[tuple[Lane, ...]] = ("template", "text")
-LIMITS: Final = Limits(memory_bytes=104 << 20, step_s=3.0)
+LIMITS: Final = ProcessLimits(memory_bytes=104 << 20, step_s=3.0)
 """Of one piece of a request: 262,144 tokens of English, the longest context of a published model, take up to 100 MiB. Tokenizing has
 more time the more text there is."""
 
@@ -37,7 +37,7 @@ MAX_WAIT_S: Final = 10.0
 class TextPool:
     """The processes of one model: a server, and a worker for each lane. Used by one event loop."""
 
-    def __init__(self, folder: str | Path, *, limits: Limits = LIMITS, max_wait_s: float = MAX_WAIT_S) -> None:
+    def __init__(self, folder: str | Path, *, limits: ProcessLimits = LIMITS, max_wait_s: float = MAX_WAIT_S) -> None:
         """`folder` is that of the checkpoint's description. The processes start in the background."""
         self._folder, self._max_wait_s = folder, max_wait_s
         self._pool = IsolatedPool(partial(load_tokenizer, folder), limits=limits, num_workers=len(LANES))

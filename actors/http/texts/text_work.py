@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.errors import RequestError
 from models.isolation import step
 from models.tasks.document import Document
-from models.tasks.embedding import Embedding
+from models.tasks.embedding import EmbeddingConfig
 from models.tasks.rerank import Pair, Reranking
 from models.text.tokenizer import Tokenizer
 
@@ -82,7 +82,9 @@ def chat_prompt(
     return prompt
 
 
-def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embedding, prompt: str) -> list[Int32Array]:
+def encode_embedded(
+    tokenizer: Tokenizer, texts: Sequence[str], embedding: EmbeddingConfig, prompt: str
+) -> list[Int32Array]:
     """Token ids of each text behind a prompt, as its vector is made of them.
 
     Raises:
@@ -93,7 +95,7 @@ def encode_embedded(tokenizer: Tokenizer, texts: Sequence[str], embedding: Embed
     return arrays(embedding.token_ids(tokenizer, texts, prompt=prompt))
 
 
-def count_skipped(tokenizer: Tokenizer, embedding: Embedding, prompt: str) -> int:
+def count_skipped(tokenizer: Tokenizer, embedding: EmbeddingConfig, prompt: str) -> int:
     """How many tokens of a prompt are not pooled."""
     begin(len(prompt))
     return embedding.num_skipped(tokenizer, prompt)

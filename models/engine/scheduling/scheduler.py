@@ -42,7 +42,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class SequenceProgress:
     """A sequence that a committed step gave tokens to."""
 
     sequence: Sequence
@@ -141,7 +141,7 @@ class Scheduler:
             lane.waiting.extendleft(reversed(passed))
         return self._close(step)
 
-    def commit(self, result: StepResult) -> list[Progress]:
+    def commit(self, result: StepResult) -> list[SequenceProgress]:
         """Applies the oldest uncommitted step's result. Finished sequences give back their blocks and slots.
 
         Returns the sequences that got tokens, in plan order; a sequence may now be finished.
@@ -151,7 +151,7 @@ class Scheduler:
             first = shares[index].start + 1
             shares[index].sequence.prompt_logprobs[first : first + len(found)] = found
         sampling = [share.sequence for share in shares if share.is_sampling]
-        progress: list[Progress] = []
+        progress: list[SequenceProgress] = []
         for index, (sequence, tokens) in enumerate(zip(sampling, result.tokens, strict=True)):
             sequence.num_pending -= 1
             if not sequence.is_finished:
@@ -253,7 +253,7 @@ class Scheduler:
         sequence.num_pending += is_sampling
         step.add(Share(sequence=sequence, start=start, count=count, is_sampling=is_sampling))
 
-    def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> Progress:
+    def _accept(self, sequence: Sequence, tokens: list[int], logprobs: list[TokenLogprobs]) -> SequenceProgress:
         """Appends sampled tokens up to the one that ends the sequence, if one does."""
         params, accepted = sequence.request.params, 0
         reason: FinishReason | None = None
@@ -273,7 +273,7 @@ class Scheduler:
             self.finish(sequence, reason)
         elif sequence.slot != NO_SLOT:
             self._tables.register(sequence)
-        return Progress(sequence=sequence, new_tokens=tokens[:accepted])
+        return SequenceProgress(sequence=sequence, new_tokens=tokens[:accepted])
 
     def _preempt(self, sequence: Sequence, step: Step) -> None:
         """Sends a sequence back to the front of its queue; it will be computed again from its tokens.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.errors import CheckpointError
-from models.tasks.embedding import Embedding, Projection
+from models.tasks.embedding import EmbeddingConfig, Projection
 from models.weights.loadable import FLOATS, whole
 from models.weights.weights import Checkpoint
 
@@ -38,11 +38,11 @@ class Projected:
 class Vectors:
     """What a checkpoint does with pooled states."""
 
-    embedding: Embedding
+    embedding: EmbeddingConfig
     steps: Sequence[Callable[[torch.Tensor], torch.Tensor]]
 
     @classmethod
-    def load(cls, folder: Path, embedding: Embedding) -> "Vectors":
+    def load(cls, folder: Path, embedding: EmbeddingConfig) -> "Vectors":
         """With the weights of its projections.
 
         Raises:

@@ -27,7 +27,7 @@ GATHERED_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class KernelCall:
     """Successive sequences that one call computes: their packed tokens, boundaries and longest lengths of queries and
     keys, and how the cache is walked."""
 
@@ -45,7 +45,7 @@ class CudaPlan:
     """One step: where new keys go, and its pieces."""
 
     slots: torch.Tensor | None  # [T] cache place of each new token
-    pieces: tuple[Piece, ...]
+    pieces: tuple[KernelCall, ...]
     window_size: WindowSize
 
 
@@ -122,7 +122,7 @@ def _cuts(num_keys: IntArray, most: int) -> list[slice]:
     return [*cuts, slice(first, num_keys.size)]
 
 
-def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool) -> Piece:
+def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device, *, is_paged: bool) -> KernelCall:
     counts, first = layout.counts[cut], first_key[cut]
     num_keys = layout.starts[cut] + counts - first
     start = int(layout.counts[: cut.start].sum())
@@ -134,7 +134,7 @@ def _piece(layout: Layout, first_key: IntArray, cut: slice, device: torch.device
             tables = torch.from_numpy(own[:, :width].astype(np.int32)).to(device)
         else:
             keys = _places(replace(layout, tables=own), first, num_keys).to(device)
-    return Piece(
+    return KernelCall(
         tokens=slice(start, start + int(counts.sum())),
         cu_queries=_boundaries(counts).to(device),
         cu_keys=_boundaries(num_keys).to(device),
@@ -196,7 +196,7 @@ def _attend_paged(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _seen(cache: KvCache, piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:
+def _seen(cache: KvCache, piece: KernelCall) -> tuple[torch.Tensor, torch.Tensor]:
     """The keys and values of a piece: all pages where its kernel walks them, else its own [Tk, K,
     D]."""
     if piece.keys is None:
@@ -226,7 +226,7 @@ def _attend_piece(
     k: torch.Tensor,
     v: torch.Tensor,
     cache: KvCache | None,
-    piece: Piece,
+    piece: KernelCall,
     plan: CudaPlan,
     scale: float,
 ) -> torch.Tensor:

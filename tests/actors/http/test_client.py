@@ -9,7 +9,7 @@ import numpy as np
 import openai
 import pytest
 
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.online.local import LocalModel
 from models import Engine, Output, SamplingParams, Scorer
 from models.engine.rules.table import PARAMETERS
@@ -25,7 +25,7 @@ VOCAB_SIZE = 512
 
 @pytest.fixture(scope="module")
 def address(causal_path: Path, causal: LocalModel) -> Iterator[str]:
-    with serving([served("tiny", causal_path, causal)], limits=Limits(max_n=4, max_inputs=8)) as found:
+    with serving([served("tiny", causal_path, causal)], limits=RequestLimits(max_n=4, max_inputs=8)) as found:
         yield found
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.online.local import LocalModel
 from tests.helpers.actors.serving import load, served, serving, shortened
 
@@ -153,7 +153,7 @@ def client(
     short = shortened(served("causal", causal_path, causal), SHORT)  # so that answers without a limit are short
     headers = {"content-type": "application/json"}
     with (
-        serving([short, *models], limits=Limits(max_n=2)) as address,
+        serving([short, *models], limits=RequestLimits(max_n=2)) as address,
         httpx.Client(base_url=address, headers=headers, timeout=60) as found,
     ):
         yield found

@@ -11,7 +11,7 @@ from schemathesis.checks import positive_data_acceptance, unsupported_method
 
 from actors.http.app import create_app
 from actors.http.bodies.types import MAX_NAME
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.online.local import LocalModel
 from tests.helpers.actors.serving import load, served, serving, shortened
 
@@ -40,7 +40,7 @@ def address(
     loaded = {name: load(path) for name, path in others.items()}
     models = [served(name, others[name], model) for name, model in loaded.items()]
     short = shortened(served("causal", causal_path, causal), SHORT)  # so that answers without a limit are short
-    with serving([short, *models], limits=Limits(max_n=2)) as found:
+    with serving([short, *models], limits=RequestLimits(max_n=2)) as found:
         yield found
     for model in loaded.values():
         model.close()

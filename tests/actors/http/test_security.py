@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from actors.errors import KeyFileError, ListenError
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.security import ApiKeys, check_listen
 from actors.online.local import LocalModel
 from tests.helpers.actors import plain_http
@@ -134,7 +134,7 @@ def test_a_key_file_that_breaks_while_serving_is_503(guarded: str, key_file: Pat
 
 @pytest.fixture(scope="module")
 def small(causal_path: Path, causal: LocalModel) -> Iterator[str]:
-    limits = Limits(max_body_bytes=1000, max_request_tokens=50)
+    limits = RequestLimits(max_body_bytes=1000, max_request_tokens=50)
     with serving([served("tiny", causal_path, causal)], limits=limits) as address:
         yield address
 

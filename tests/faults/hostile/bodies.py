@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from tests.faults.hostile.site import ANSWERS, HEAD, LONG, TEXT
 
 MAX_BYTES = 8 << 20
@@ -167,7 +167,7 @@ SHAPES: Mapping[str, tuple[str, Body]] = {
 }
 """A body that fits no schema, or only just: what it is, the path, and the body."""
 
-_MANY, _PARTS = Limits().max_values - 64, Limits().max_parts - 64
+_MANY, _PARTS = RequestLimits().max_values - 64, RequestLimits().max_parts - 64
 """Nearly as many numbers, and as many texts, lists and objects, as a body may hold."""
 
 BOUNDS: Mapping[str, tuple[str, Body]] = {
@@ -177,15 +177,15 @@ BOUNDS: Mapping[str, tuple[str, Body]] = {
     ),
     "as many wrong token ids as there may be": (
         "/v1/completions",
-        counted(_prompt(TEXT) + "[", "999999", "]}", count=Limits().max_request_tokens),
+        counted(_prompt(TEXT) + "[", "999999", "]}", count=RequestLimits().max_request_tokens),
     ),
     "as many token ids as there may be": (
         "/v1/completions",
-        counted(_prompt(TEXT) + "[", "1", "]}", count=Limits().max_request_tokens),
+        counted(_prompt(TEXT) + "[", "1", "]}", count=RequestLimits().max_request_tokens),
     ),
     "as many token ids to detokenize as there may be": (
         "/detokenize",
-        counted(f'{{"model":"{TEXT}","tokens":[', "1", "]}", count=Limits().max_request_tokens),
+        counted(f'{{"model":"{TEXT}","tokens":[', "1", "]}", count=RequestLimits().max_request_tokens),
     ),
     "as many texts as prompt as there may be": (
         "/v1/completions",

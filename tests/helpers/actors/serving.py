@@ -13,7 +13,7 @@ import torch
 import uvicorn
 
 from actors.http.app import create_app
-from actors.http.limits import ConcurrencyLimit, Limits
+from actors.http.limits import ConcurrencyLimit, RequestLimits
 from actors.http.security import ApiKeys
 from actors.http.served import ServedModel
 from actors.http.texts.text_pool import TextPool
@@ -28,7 +28,7 @@ MAX_SEQS = 8
 
 @contextmanager
 def serving(
-    models: Sequence[ServedModel], *, keys: ApiKeys | None = None, limits: Limits | None = None
+    models: Sequence[ServedModel], *, keys: ApiKeys | None = None, limits: RequestLimits | None = None
 ) -> Iterator[str]:
     """The address of a server of these models."""
     app = create_app(models, keys=keys, limits=limits)

@@ -5,11 +5,11 @@ import threading
 import time
 from functools import partial
 
-from models.isolation import IsolatedPool, Limits
+from models.isolation import IsolatedPool, ProcessLimits
 from tests.helpers.models import isolation_work as work
 
 if __name__ == "__main__":
-    pool = IsolatedPool(partial(work.context, 0), limits=Limits(memory_bytes=1 << 26, step_s=600.0))
+    pool = IsolatedPool(partial(work.context, 0), limits=ProcessLimits(memory_bytes=1 << 26, step_s=600.0))
     pids = f"{pool.run(work.parent_pid)} {pool.run(work.pid)}"
     threading.Thread(target=pool.run, args=(work.spin_at, [0], 600.0), daemon=True).start()
     time.sleep(0.5)

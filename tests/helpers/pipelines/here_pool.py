@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.isolation import Limits
+from models.isolation import ProcessLimits
 
 Result = TypeVar("Result")
 
 
 class HerePool:
-    def __init__(self, setup: Callable[[], Any], *, limits: Limits) -> None:
+    def __init__(self, setup: Callable[[], Any], *, limits: ProcessLimits) -> None:
         del limits
         self._context = setup()
 

@@ -12,11 +12,11 @@ from functools import partial
 import pytest
 
 from models.errors import EngineError, OverrunError, TemplateError
-from models.isolation import IsolatedPool, Limits, step
+from models.isolation import IsolatedPool, ProcessLimits, step
 from tests.helpers.models import isolation_work as work
 
 MIB = 1 << 20
-LIMITS = Limits(memory_bytes=64 * MIB, step_s=30.0)
+LIMITS = ProcessLimits(memory_bytes=64 * MIB, step_s=30.0)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def pool() -> Iterator[IsolatedPool]:
 @pytest.fixture
 def hasty() -> Iterator[IsolatedPool]:
     """A step may take half a second of the clock."""
-    made = IsolatedPool(partial(work.context, 40), limits=Limits(memory_bytes=64 * MIB, step_s=0.5))
+    made = IsolatedPool(partial(work.context, 40), limits=ProcessLimits(memory_bytes=64 * MIB, step_s=0.5))
     made.start()
     yield made
     made.close()
@@ -113,7 +113,7 @@ def test_a_step_may_ask_for_more_time(hasty: IsolatedPool) -> None:
 
 @pytest.mark.slow
 def test_computing_is_limited_apart_from_the_clock() -> None:
-    pool = IsolatedPool(partial(work.context, 0), limits=Limits(memory_bytes=64 * MIB, step_cpu_s=0.5))
+    pool = IsolatedPool(partial(work.context, 0), limits=ProcessLimits(memory_bytes=64 * MIB, step_cpu_s=0.5))
     try:
         assert pool.run(work.sleep_in_one_step, 1.5, 0.0) == 1.5
         with pytest.raises(OverrunError, match=r"0\.5 s of computing") as overrun:
@@ -193,7 +193,7 @@ def test_a_context_that_cannot_be_made_is_told_to_every_caller() -> None:
     ("setup", "reason"), [(partial(work.allocate, None, 512 * MIB), "memory"), (work.hang, "time")]
 )
 def test_a_context_that_takes_too_much_is_an_overrun(setup: object, reason: str) -> None:
-    limits = Limits(memory_bytes=MIB, step_s=1.0, setup_s=3.0, setup_memory_bytes=128 * MIB)
+    limits = ProcessLimits(memory_bytes=MIB, step_s=1.0, setup_s=3.0, setup_memory_bytes=128 * MIB)
     pool = IsolatedPool(setup, limits=limits)  # type: ignore[arg-type]
     try:
         with pytest.raises(OverrunError) as overrun:
@@ -260,7 +260,7 @@ def test_step_does_nothing_outside_of_a_worker() -> None:
 
 def test_limits_need_one_of_time() -> None:
     with pytest.raises(ValueError, match="step_s or step_cpu_s"):
-        Limits(memory_bytes=MIB)
+        ProcessLimits(memory_bytes=MIB)
 
 
 def test_a_pool_that_is_closed_twice_closes_no_descriptor_that_others_have_by_then() -> None:

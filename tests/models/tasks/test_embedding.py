@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from models import Scorer
 from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError, ModelError, RequestError, TemplateError
-from models.tasks.embedding import Embedding, Projection, embedding_of
+from models.tasks.embedding import EmbeddingConfig, Projection, embedding_of
 from models.text.tokenizer import Tokenizer
 from tests.helpers.models.sentence_checkpoints import (
     OLD,
@@ -45,7 +45,7 @@ def folder(network: Path, tmp_path: Path) -> Path:
     return without_template(network, tmp_path / "model")
 
 
-def read(folder: Path) -> Embedding:
+def read(folder: Path) -> EmbeddingConfig:
     return embedding_of(folder, ModelConfig.from_pretrained(folder))
 
 
@@ -57,7 +57,9 @@ def embedded(folder: Path, texts: list[str], *, prompt: str = "", **options: Any
 
 
 def test_without_files_a_causal_network_has_its_last_token_and_a_two_way_one_the_mean(folder: Path) -> None:
-    assert read(folder) == Embedding(pooling="last", size=32, normalizes=True, instruct=("Instruct: ", "\nQuery:"))
+    assert read(folder) == EmbeddingConfig(
+        pooling="last", size=32, normalizes=True, instruct=("Instruct: ", "\nQuery:")
+    )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"is_causal": False}))
     assert read(folder).pooling == "mean"

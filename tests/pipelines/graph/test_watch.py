@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.engine.memory import MemoryPlan
-from pipelines.errors import EngineError
+from pipelines.errors import FleetError
 from pipelines.graph import watch as watch_module
 from pipelines.graph.watch import EngineWatch
 from pipelines.io.local import LocalStore
@@ -81,7 +81,7 @@ def test_three_deaths_without_a_unit_end_the_run_with_the_last_cause(store: Stor
         journal.start()
     journal.start().fail("RuntimeError: out of memory")
     journal.start()
-    with pytest.raises(EngineError, match=r"3 engines died .* RuntimeError: out of memory"):
+    with pytest.raises(FleetError, match=r"3 engines died .* RuntimeError: out of memory"):
         watch.look()
 
 
@@ -96,7 +96,7 @@ def test_a_committed_unit_forgives_what_died_before(store: Store, journal: Journ
     watch.look()
     assert watch.num_deaths == 4
     journal.start()
-    with pytest.raises(EngineError):
+    with pytest.raises(FleetError):
         watch.look()
 
 

@@ -18,7 +18,7 @@ import pipelines.kinds
 from models.config.model_config import ModelConfig
 from models.engine.scheduling.request import SamplingParams
 from models.errors import OverrunError, OverrunReason, TokenizerError
-from models.isolation import Limits
+from models.isolation import ProcessLimits
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import OverrunsError, TaskError
 from pipelines.rows.rows import PreparedUnit, UnitRows
@@ -33,7 +33,7 @@ from tests.helpers.pipelines.making import make_job, make_rows
 
 CheckpointMaker = Callable[..., Path]
 
-SHORT = Limits(memory_bytes=512 << 20, step_cpu_s=0.5, step_s=120.0)
+SHORT = ProcessLimits(memory_bytes=512 << 20, step_cpu_s=0.5, step_s=120.0)
 SAMPLING = SamplingParams(max_tokens=1)
 KINDS = {value for name, value in vars(pipelines.kinds).items() if name.isupper()}
 GENERATED, PLAIN = 25, 5
@@ -52,7 +52,7 @@ def rows_of(bodies: Sequence[str], *, first_row: int = 0) -> UnitRows:
     return make_rows(pa.table({"id": range(len(bodies)), "body": bodies}), first_row=first_row)
 
 
-def isolated(model: Path, task: GenerateTask, *, limits: Limits = SHORT, **more: int) -> IsolatedPreparer:
+def isolated(model: Path, task: GenerateTask, *, limits: ProcessLimits = SHORT, **more: int) -> IsolatedPreparer:
     return IsolatedPreparer(make_job(task), model, ModelConfig.from_pretrained(model), limits=limits, **more)
 
 
@@ -222,7 +222,7 @@ def test_what_the_tokenizers_library_raises_is_the_rows(model: Path, tmp_path: P
 
 def test_a_tokenizer_that_cannot_be_loaded_is_told_as_such(model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(model, tmp_path / "model")
-    small = Limits(memory_bytes=1 << 28, step_cpu_s=1.0, setup_memory_bytes=32 << 20)
+    small = ProcessLimits(memory_bytes=1 << 28, step_cpu_s=1.0, setup_memory_bytes=32 << 20)
     (folder / "tokenizer.json").write_text(json.dumps({"x": "y" * (60 << 20)}))
     with (
         closing(isolated(folder, task_of("{{ body }}"), limits=small)) as preparer,
@@ -234,7 +234,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_told_as_such(model: Path, tmp_path
 class ScriptedPool:
     """Raises what a script says of a unit, in place of working on it."""
 
-    def __init__(self, setup: object, *, limits: Limits) -> None:
+    def __init__(self, setup: object, *, limits: ProcessLimits) -> None:
         self.seen: list[tuple[list[int], int]] = []
 
     def run(self, work: object, rows: UnitRows, slice_chars: int) -> list[int]:

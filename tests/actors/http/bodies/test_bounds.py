@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from actors.http.app import create_app
 from actors.http.bodies.bounds import BODY_PATHS, BodyBounds
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.http.security import ApiKeys
 from actors.online.local import LocalModel
 from tests.helpers.actors import plain_http
@@ -38,7 +38,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
 @pytest.fixture(scope="module")
 def patient(causal_path: Path, causal: LocalModel, keys: ApiKeys) -> Iterator[str]:
     """A service that waits an hour for a body: what it answers at once, it answers without one."""
-    limits = Limits(body_s=3600.0, body_idle_s=3600.0)
+    limits = RequestLimits(body_s=3600.0, body_idle_s=3600.0)
     with (
         pytest.MonkeyPatch.context() as patched,
         serving([served("tiny", causal_path, causal)], keys=keys, limits=limits) as address,
@@ -117,7 +117,7 @@ def test_what_is_thrown_away_of_all_bodies_at_once_has_a_bound() -> None:
         num_taken += len(chunk)
         return {"type": "http.request", "body": chunk, "more_body": True}
 
-    async def flood(size: int, limits: Limits) -> int:
+    async def flood(size: int, limits: RequestLimits) -> int:
         bounds = BodyBounds(answer, limits=limits)
         scope = {
             "type": "http",
@@ -133,7 +133,7 @@ def test_what_is_thrown_away_of_all_bodies_at_once_has_a_bound() -> None:
         await asyncio.gather(*(bounds(scope, receive, send) for _ in range(size)))
         return sum(message["type"] == "http.response.start" for message in sent)
 
-    assert asyncio.run(flood(16, Limits(max_bodies_bytes=2 * MEGABYTES))) == 16
+    assert asyncio.run(flood(16, RequestLimits(max_bodies_bytes=2 * MEGABYTES))) == 16
     assert num_taken <= 2 * MEGABYTES + 16 * len(chunk)
 
 
@@ -148,7 +148,7 @@ def test_an_answer_after_the_body_keeps_the_connection(patient: str) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(causal_path: Path, causal: LocalModel) -> Iterator[str]:
-    limits = Limits(body_s=2.0, body_idle_s=0.3)
+    limits = RequestLimits(body_s=2.0, body_idle_s=0.3)
     with serving([served("tiny", causal_path, causal)], limits=limits) as address:
         yield address
 
@@ -180,7 +180,9 @@ def test_a_body_that_trickles_is_408(hasty: str) -> None:
 
 def test_bodies_that_are_being_read_have_a_bound_together(causal_path: Path, causal: LocalModel) -> None:
     """What was declared does not count, what has come does, until its connection is gone."""
-    limits = Limits(max_body_bytes=1000, max_bodies_bytes=2000, body_s=3600.0, body_idle_s=3600.0, retry_after_s=7)
+    limits = RequestLimits(
+        max_body_bytes=1000, max_bodies_bytes=2000, body_s=3600.0, body_idle_s=3600.0, retry_after_s=7
+    )
     with serving([served("tiny", causal_path, causal)], limits=limits) as address:
 
         def ask() -> httpx.Response:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.http.bodies.counted_json import parsed
 from actors.http.errors import ApiError
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(alphabet='"\\[]{},:', max_size=12)
 SCALARS = (
@@ -50,8 +50,11 @@ def num_values(value: Any) -> int:
 def test_what_is_within_the_limits_is_what_json_makes_of_it_and_one_more_is_refused(value: Any, is_ascii: bool) -> None:
     body = json.dumps(value, ensure_ascii=is_ascii).encode()
     parts, values = num_parts(value), num_values(value)
-    assert parsed(body, Limits(max_parts=parts, max_values=values)) == json.loads(body)
-    for less in (Limits(max_parts=parts - 1, max_values=values), Limits(max_parts=parts, max_values=values - 1)):
+    assert parsed(body, RequestLimits(max_parts=parts, max_values=values)) == json.loads(body)
+    for less in (
+        RequestLimits(max_parts=parts - 1, max_values=values),
+        RequestLimits(max_parts=parts, max_values=values - 1),
+    ):
         if min(less.max_parts, less.max_values) >= 0:
             with pytest.raises(ApiError, match="at most"):
                 parsed(body, less)
@@ -79,14 +82,14 @@ def test_what_is_within_the_limits_is_what_json_makes_of_it_and_one_more_is_refu
 )
 def test_what_is_no_json_is_refused_with_its_place(body: bytes) -> None:
     with pytest.raises(RequestValidationError) as raised:
-        parsed(body, Limits())
+        parsed(body, RequestLimits())
     (error,) = raised.value.errors()
     assert error["type"] == "json_invalid"
     assert 0 <= error["loc"][1] <= len(body)
 
 
 def test_a_body_of_every_token_that_a_request_may_have_is_within_the_limits() -> None:
-    limits = Limits()
+    limits = RequestLimits()
     body = b'{"prompt": [' + b",".join([b"12345"] * limits.max_request_tokens) + b"]}"
     assert len(body) < limits.max_body_bytes
     assert len(parsed(body, limits)["prompt"]) == limits.max_request_tokens

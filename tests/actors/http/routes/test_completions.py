@@ -8,7 +8,7 @@ import httpx
 import pytest
 import torch
 
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.online.local import LocalModel
 from models import Scorer
 from tests.helpers.actors import plain_http
@@ -91,7 +91,7 @@ def test_logprobs_of_zero_show_the_tokens_own(address: str) -> None:
 
 
 def test_more_log_probabilities_of_prompts_than_there_may_be_are_refused(causal_path: Path, causal: LocalModel) -> None:
-    with serving([served("tiny", causal_path, causal)], limits=Limits(max_prompt_logprobs=24)) as address:
+    with serving([served("tiny", causal_path, causal)], limits=RequestLimits(max_prompt_logprobs=24)) as address:
         body = {"model": "tiny", "prompt": [CONTEXT, CONTEXT], "echo": True, "max_tokens": 0}
         statuses = [
             plain_http.post(f"{address}/v1/completions", json={**body, "logprobs": num}, timeout=60).status_code

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from actors.http.limits import Limits
+from actors.http.limits import RequestLimits
 from actors.online.local import LocalModel
 from actors.online.model import FloatArray
 from models import Scorer
@@ -40,7 +40,7 @@ def calls(causal: LocalModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def client(causal_path: Path, causal: LocalModel) -> Iterator[httpx.Client]:
-    limits = Limits(max_request_tokens=MAX_TOKENS)
+    limits = RequestLimits(max_request_tokens=MAX_TOKENS)
     with (
         serving([served("causal", causal_path, causal)], limits=limits) as address,
         httpx.Client(base_url=address, timeout=60) as found,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.http.limits import Limits, max_text_chars
+from actors.http.limits import RequestLimits, max_text_chars
 from models import Scorer
 from models.config.model_config import ModelConfig
 from models.tasks.rerank import Pair, reranking_of
@@ -45,7 +45,7 @@ def folders(reranker_path: Path, classifier_path: Path, tmp_path_factory: pytest
 def address(folders: dict[str, Path]) -> Iterator[str]:
     loaded = {name: load(folder) for name, folder in folders.items()}
     models = [served(name, folders[name], model) for name, model in loaded.items()]
-    with serving(models, limits=Limits(max_inputs=8)) as found:
+    with serving(models, limits=RequestLimits(max_inputs=8)) as found:
         yield found
     for model in loaded.values():
         model.close()

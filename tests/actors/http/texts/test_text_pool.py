@@ -12,12 +12,12 @@ from actors.http.errors import ApiError
 from actors.http.texts.text_pool import TextPool, check_tokenizer
 from actors.http.texts.text_work import encode_texts
 from models.errors import TokenizerError
-from models.isolation import Limits
+from models.isolation import ProcessLimits
 from tests.helpers.actors.text_functions import die, sleep, take_memory
 from tests.helpers.pipelines.making import word_tokenizer
 
 LONG_S = 600.0
-LIMITS = Limits(memory_bytes=64 << 20, step_s=1.0)
+LIMITS = ProcessLimits(memory_bytes=64 << 20, step_s=1.0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def pool(folder: Path) -> Iterator[TextPool]:
 @pytest.fixture
 def patient(folder: Path) -> Iterator[TextPool]:
     """One that lets work take its time, but has others wait for a moment only."""
-    found = TextPool(folder, limits=Limits(memory_bytes=64 << 20, step_s=LONG_S), max_wait_s=0.2)
+    found = TextPool(folder, limits=ProcessLimits(memory_bytes=64 << 20, step_s=LONG_S), max_wait_s=0.2)
     yield found
     found.close()
 
