@@ -9,6 +9,9 @@ from models.errors import OptionError
 ONLINE_PART = 4
 """The budget of a step with online requests is the full one divided by this."""
 
+BATCH_WINDOW = 2
+"""Batch requests whose order is chosen together, for each sequence that runs at once."""
+
 MAX_SEQS = 1 << 16
 DEFAULT_STATE_STRIDE_TOKENS = 512
 KIND = "engine option"

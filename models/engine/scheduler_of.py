@@ -1,7 +1,7 @@
 """The scheduler of a loaded model: its pool, and the states that are kept for prompts to come, as
 large as the runner's."""
 
-from models.engine.options import EngineOptions
+from models.engine.options import BATCH_WINDOW, EngineOptions
 from models.engine.runner import Runner
 from models.engine.scheduling.block_pool import BlockPool
 from models.engine.scheduling.scheduler import Scheduler
@@ -32,6 +32,7 @@ def scheduler_of(loaded: LoadedModel, runner: Runner, options: EngineOptions) ->
         window=loaded.longest_window,
         regime=None if rope.kind == "fixed" else rope.of,
         states=states,
+        batch_window=BATCH_WINDOW * runner.max_num_seqs,
     )
 
 

@@ -24,6 +24,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionOptions, ExecutionResources
 
 from actors.engine.sizing import Bounds
+from models.engine.options import BATCH_WINDOW
 from pipelines.cluster.connect import ASKING_CPUS, Room
 from pipelines.graph.engine_stage import AskEngines
 from pipelines.graph.finish_stage import FinishAndCommit
@@ -113,11 +114,12 @@ def _asking(graph: Any, fleet: Fleet, permit: Permit | PermitOfBegun) -> Any:
 
 
 def concurrent_calls(job: Job) -> int:
-    """Units in one engine at a time. A generating engine is given twice as many rows as it has
-    sequences, so that no sequence is idle while a unit ends; an engine that scores computes one
-    unit while the next are taken in."""
+    """Units in one engine at a time. A generating engine is given the rows of a window, whose units
+    may all end together, and as many more as it has sequences, so that none is idle meanwhile; an
+    engine that scores computes one unit while the next are taken in."""
     if job.task.calls_api or any(task.generates for task in job.task.parts().values()):
-        return math.ceil(2 * job.engine.max_num_seqs / unit_rows_of(job)) + 2
+        num_rows = (BATCH_WINDOW + 1) * job.engine.max_num_seqs
+        return math.ceil(num_rows / unit_rows_of(job)) + 2
     return 3
 
 

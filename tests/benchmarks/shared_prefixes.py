@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from models import Scorer
+from models.engine.prefix_tree import PrefixNode
 from models.engine.scoring import walk
-from models.engine.scoring.prefix_tree import PrefixNode
 from tests.helpers.tiny_checkpoints import save_checkpoint
 
 VOCAB_SIZE = 8000

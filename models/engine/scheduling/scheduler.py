@@ -16,9 +16,11 @@ Integers only: no tensors, no text. Stop strings are the engine's, which ends a 
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from models.engine.scheduling.block_pool import BlockPool
 from models.engine.scheduling.lane import Lane
+from models.engine.scheduling.order import ordered
 from models.engine.scheduling.plan import StepPlan
 from models.engine.scheduling.request import PRIORITIES, FinishReason, Priority, Request, TokenLogprobs
 from models.engine.scheduling.sequence import NO_SLOT, Sequence
@@ -59,7 +61,8 @@ class Scheduler:
     before it are given back while a sequence runs. `regime` tells the rope regime of a sequence
     from its prompt tokens and its tokens in all; a running sequence whose regime changes is
     computed again from its first token. `states` are those of a recurrent network, as far as they
-    are kept.
+    are kept. Batch requests are begun in windows of `batch_window`, each in the order that shares
+    most (`order`); with 1 in the order in which they came, as online ones always are.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Scheduler:
         window: int | None = None,
         regime: Callable[[int, int], int] | None = None,
         states: KeptStates | None = None,
+        batch_window: int = 1,
     ) -> None:
         self.pool = pool
         self._tables = BlockTables(pool, window=window, max_num_batched_tokens=max_num_batched_tokens, states=states)
@@ -84,6 +88,9 @@ class Scheduler:
         )
         self.online_batched_tokens = online_batched_tokens or max_num_batched_tokens
         self.lanes: dict[Priority, Lane] = {priority: Lane() for priority in PRIORITIES}  # in the order they are served
+        if batch_window > 1:
+            order = partial(ordered, block_size=pool.block_size)
+            self.lanes["batch"] = Lane(order=order, window=batch_window)
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
         self._in_flight: deque[list[Share]] = deque()  # of each uncommitted plan, in its order
 
@@ -133,7 +140,7 @@ class Scheduler:
             self._go_on(lane, step)
             is_admitting = is_admitting and priority not in step.preempted
             passed: list[Sequence] = []
-            while is_admitting and lane.waiting and step.budget > 0:
+            while is_admitting and step.budget > 0 and lane.has_next():
                 if len(passed) < MAX_PASSED_OVER and self._can_wait(lane.waiting[0]):
                     passed.append(lane.waiting.popleft())
                 else:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from models.engine.prefix_tree import PrefixNode, prefix_tree_of
 from models.engine.scoring.cache_sizes import MAX_DEPTH
 from models.engine.scoring.prefix_cache import Kept, Key, PrefixCache
-from models.engine.scoring.prefix_tree import PrefixNode, prefix_tree_of
 from models.engine.scoring.segments import Passes, Segment
 from models.layers.attention.attention import IntArray
 

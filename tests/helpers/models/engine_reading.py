@@ -187,7 +187,7 @@ def drive_at_random(
     jobs = [[rng.randrange(40) for _ in range(rng.randint(1, 30))] for _ in range(3)]
     sequences: list[Sequence] = []
     for _ in range(num_steps):
-        if len(driver.scheduler.lanes["batch"].waiting) < 8 and rng.random() < 0.4:
+        if driver.scheduler.lanes["batch"].num_waiting < 8 and rng.random() < 0.4:
             prompt = [*rng.choice(jobs), *(rng.randrange(40) for _ in range(rng.randint(0, 20)))]
             priority = rng.choices(PRIORITIES, [1, 6])[0]
             sequences.append(add(driver, prompt, max_tokens=rng.randint(1, 12), priority=priority))

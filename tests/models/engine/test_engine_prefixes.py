@@ -32,7 +32,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "max_num_seqs": 3,
         "block_size": 16,
         "state_stride": 4,
-        "cache_bytes": 3 * STATE_BYTES + 27 * 16 * TOKEN_BYTES,
+        "cache_bytes": 3 * STATE_BYTES + 23 * 16 * TOKEN_BYTES,
     },
 }
 
@@ -83,7 +83,7 @@ def test_the_first_of_a_job_is_computed_and_the_others_go_on_from_its_common_beg
     engine = make_engine(hybrid)
     outputs = engine.generate(job(), GREEDY)
     assert_same(outputs, alone)
-    assert [output.num_cached_tokens for output in outputs] == [0, 128, 128, 128, 128]
+    assert sorted(output.num_cached_tokens for output in outputs) == [0, 128, 128, 128, 128]
 
 
 def test_sequences_that_give_way_go_on_from_states_too(

@@ -153,13 +153,13 @@ def test_the_graph_has_exactly_three_operators_and_two_more_a_step(
     ("task", "unit_rows", "max_num_seqs", "calls"),
     [
         (ClassifyTask(text="{{ body }}"), None, 256, 3),
-        (GREEDY, None, 256, 4),
-        (GREEDY, 100, 256, 8),
-        (GREEDY, 16, 256, 34),
+        (GREEDY, None, 256, 5),
+        (GREEDY, 100, 256, 10),
+        (GREEDY, 16, 256, 50),
         (GREEDY, 4096, 16, 3),
     ],
 )
-def test_units_in_flight_fill_an_engine_twice_over(
+def test_units_in_flight_fill_a_window_of_an_engine_and_its_sequences(
     base: Base, tmp_path: Path, task: Task, unit_rows: int | None, max_num_seqs: int, calls: int
 ) -> None:
     job = base.job("generate", tmp_path / "out")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from models import Scorer
-from models.engine.scoring.prefix_tree import GRID, PrefixNode, prefix_tree_of
+from models.engine.prefix_tree import GRID, PrefixNode, prefix_tree_of
 from models.loading.load import LoadedModel, load_model
 from tests.helpers.matrix import first_quick
 from tests.helpers.models.tiny_engine import prompts

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
-from models.layers.attention.attention import IntArray
+IntArray = npt.NDArray[np.int64]
 
 GRID = 16
 """Beginnings end at multiples of this many tokens, so that they seldom differ by what a few rows
@@ -32,16 +33,19 @@ class PrefixNode:
     children: list["PrefixNode"] = field(default_factory=list)
 
 
-def prefix_tree_of(sequences: Sequence[IntArray], *, max_depth: int | None = None) -> PrefixNode:
+def prefix_tree_of(
+    sequences: Sequence[IntArray], *, max_depth: int | None = None, grid: int = GRID, min_saved: int = MIN_SAVED
+) -> PrefixNode:
     """The tree over sequences of at least one token. Every sequence is a leaf once, and at least
     its last token is in no beginning, since what follows it is asked for. At most `max_depth`
-    beginnings lie within each other."""
+    beginnings lie within each other; they end at multiples of `grid` tokens, and each saves at
+    least `min_saved`."""
     tokens = [ids[:-1] for ids in sequences]
     order = _sorted(tokens)
     common = np.zeros(len(order), dtype=np.int64)  # [i]: of sequences i - 1 and i in that order
     for place, (one, other) in enumerate(pairwise(order)):
         common[place + 1] = _common(tokens[one], tokens[other])
-    common -= common % GRID
+    common -= common % grid
     root = PrefixNode()
     ranges = [(0, len(order), root, 0)] if order else []
     while ranges:
@@ -50,7 +54,7 @@ def prefix_tree_of(sequences: Sequence[IntArray], *, max_depth: int | None = Non
             node.leaves.append(order[first])
             continue
         length = int(common[first + 1 : after].min())
-        is_worth_it = (after - first - 1) * (length - node.length) >= MIN_SAVED
+        is_worth_it = (after - first - 1) * (length - node.length) >= min_saved
         if is_worth_it and (max_depth is None or depth < max_depth):
             child = PrefixNode(length=length, first=order[first])
             node.children.append(child)
