@@ -89,7 +89,7 @@ class Scheduler:
         self.online_batched_tokens = online_batched_tokens or max_num_batched_tokens
         self.lanes: dict[Priority, Lane] = {priority: Lane() for priority in PRIORITIES}  # in the order they are served
         if batch_window > 1:
-            order = partial(ordered, block_size=pool.block_size)
+            order = partial(ordered, block_size=pool.block_size, num_found=self._tables.num_found)
             self.lanes["batch"] = Lane(order=order, window=batch_window)
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
         self._in_flight: deque[list[Share]] = deque()  # of each uncommitted plan, in its order

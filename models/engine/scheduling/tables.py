@@ -53,6 +53,10 @@ class BlockTables:
         sequence.num_computed = sequence.num_registered * self._pool.block_size
         self._pin(sequence, 0)
 
+    def num_found(self, sequence: Sequence) -> int:
+        """How many of a sequence's first tokens are in blocks that are known."""
+        return len(self._pool.find(sequence.token_ids, _root(sequence.regime))) * self._pool.block_size
+
     def is_on_its_way(self, sequence: Sequence) -> bool:
         """Whether more of a sequence's beginning can be shared in the next step than in the one
         that is planned."""

@@ -2,9 +2,14 @@
 that are kept in it for later calls.
 
 A token has a place and a sequence's state a slot. Each is held by whoever computes with it, and
-kept for a beginning that may be asked for again; what is neither is free. Kept beginnings go, the
-one that was used longest ago first, when room is needed. How much that is at most, follows from
-the budget of tokens of a pass and the longest sequence; memory is reserved when it is first used.
+kept for a beginning that may be asked for again; what is neither is free. How much there is at
+most, follows from the budget of tokens of a pass and the longest sequence; memory is reserved when
+it is first used.
+
+When room is needed, beginnings go that no call of the last few had; where there are none, the one
+that was used last. Every call asks for its beginnings in the order of their tokens, so that the
+one just used is the last to come again, if the next call has the same ones. Were the one used
+longest ago to go, nothing would be found of a few more than there is room for.
 """
 
 from collections import OrderedDict
@@ -20,7 +25,9 @@ from models.layers.attention.attention import IntArray
 from models.layers.state import Cache, StateCache
 from models.loading.load import LoadedModel
 
-MAX_KEPT = 64
+MAX_KEPT = 512
+STALE_CALLS = 4
+"""Calls without a beginning, after which it goes before those that calls have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,12 +69,14 @@ class PrefixCache:
             hidden_bytes=self._hidden_bytes,
         )
         self._limit = self._least = sizes.num_places
+        self._num_calls = 0
         self._resize(sizes.num_places, sizes.num_slots)
 
     def _resize(self, num_places: int, num_slots: int) -> None:
         self.caches: list[Cache] = []
         self._hidden: torch.Tensor | None = None
-        self._kept: OrderedDict[Key, Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()  # the one used last at the end
+        self._last_calls: dict[Key, int] = {}  # the numbers of those that had them
         self._held_places, self._kept_places = np.zeros((2, num_places), dtype=np.int64)
         self._held_slots, self._kept_slots = np.zeros((2, num_slots), dtype=np.int64)
 
@@ -97,6 +106,7 @@ class PrefixCache:
         """Begins a call: nothing is held, and a sequence of `longest` tokens has room with a pass
         beside it. Where the cache has to grow for that, or an earlier call failed while it held
         something, what was kept is forgotten."""
+        self._num_calls += 1
         self._limit = max(self._least, longest + self._budget)
         num_places = max(self._held_places.size, -(-self._limit // self._budget) * self._budget)
         if num_places > self._held_places.size or self._held_places.any():
@@ -142,17 +152,18 @@ class PrefixCache:
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
+            self._last_calls[key] = self._num_calls
         return found
 
     def keep(self, key: Key, kept: Kept) -> None:
-        """Keeps a beginning that is held and was not kept, as the one used last; the one used
-        longest ago goes if they are too many."""
-        self._kept[key] = kept
+        """Keeps a beginning that is held and was not kept, as the one used last, and has another
+        one go if they are too many."""
+        if len(self._kept) == MAX_KEPT:
+            self._drop(self._least_wanted(self._unheld() or list(self._kept)))
+        self._kept[key], self._last_calls[key] = kept, self._num_calls
         self._kept_places[kept.places] += 1
         if kept.slot is not None:
             self._kept_slots[kept.slot] += 1
-        if len(self._kept) > MAX_KEPT:
-            self._drop(next(iter(self._kept)))
 
     def put_hidden(self, places: IntArray, hidden: torch.Tensor) -> None:
         """Keeps the final hidden states [n, H] of tokens with their keys and values."""
@@ -191,7 +202,15 @@ class PrefixCache:
             return bool(num_free < num_tokens or not has_slot)
 
         while is_short():
-            self._drop(next(key for key, kept in self._kept.items() if not self._is_held(kept)))
+            self._drop(self._least_wanted(self._unheld()))
+
+    def _unheld(self) -> list[Key]:
+        return [key for key, kept in self._kept.items() if not self._is_held(kept)]
+
+    def _least_wanted(self, keys: Sequence[Key]) -> Key:
+        """The one to go of some that are kept, in the order in which they were used."""
+        is_stale = self._num_calls - self._last_calls[keys[0]] > STALE_CALLS
+        return keys[0] if is_stale else keys[-1]
 
     def _is_held(self, kept: Kept) -> bool:
         """Whether something of it is needed now: its state, which nobody behind it needs any more once they have their own; or,
@@ -201,6 +220,7 @@ class PrefixCache:
 
     def _drop(self, key: Key) -> None:
         kept = self._kept.pop(key)
+        del self._last_calls[key]
         self._kept_places[kept.places] -= 1
         if kept.slot is not None:
             self._kept_slots[kept.slot] -= 1

@@ -33,6 +33,11 @@ def sequence(prompt: list[int], *, max_tokens: int = 1) -> Sequence:
     return Sequence(Request(request_id="any", token_ids=tuple(prompt), params=params, seed=0))
 
 
+def order_of(sequences: list[Sequence], *, cached: tuple[int, ...] = ()) -> list[Sequence]:
+    """Of a cache that has the prompts which begin with one of these tokens."""
+    return ordered(sequences, block_size=SIZE, num_found=lambda one: SIZE * (one.token_ids[0] in cached))
+
+
 def table(rng: random.Random) -> list[list[int]]:
     """Shuffled rows of three columns, a prompt each: one of 4 texts of 16 tokens, one of 8 of 16, and
     8 tokens of the row's own."""
@@ -62,21 +67,27 @@ def test_a_shuffled_table_reaches_most_of_what_a_global_sort_shares() -> None:
 def test_prompts_that_begin_alike_are_neighbours() -> None:
     common = [[number] * 8 for number in range(3)]
     prompts = [common[number % 3] + [100 + number] * 4 for number in range(30)]
-    order = [one.request.token_ids[0] for one in ordered([sequence(prompt) for prompt in prompts], block_size=SIZE)]
+    order = [one.request.token_ids[0] for one in order_of([sequence(prompt) for prompt in prompts])]
     assert sum(one != other for one, other in pairwise(order)) == 2
 
 
 def test_prompts_with_nothing_to_choose_between_stay_in_their_order() -> None:
     for numbers in ((5, 3, 9, 1), (3, 3, 3)):
         sequences = [sequence([number] * 9) for number in numbers]
-        assert ordered(sequences, block_size=SIZE) == sequences
+        assert order_of(sequences) == sequences
 
 
 def test_much_to_compute_and_much_to_write_take_turns() -> None:
     long = [sequence([number] * 40, max_tokens=2) for number in range(8)]
     short = [sequence([100 + number] * 4, max_tokens=20) for number in range(8)]
-    order = [one.num_prompt > 10 for one in ordered(long + short, block_size=SIZE)]
+    order = [one.num_prompt > 10 for one in order_of(long + short)]
     assert all(abs(sum(order[:end]) - end / 2) <= 1 for end in range(len(order)))
+
+
+def test_what_is_in_the_cache_comes_first() -> None:
+    sequences = [sequence([number % 5] * 8 + [number]) for number in range(20)]
+    order = [one.token_ids[0] for one in order_of(sequences, cached=(3, 1))]
+    assert set(order[:8]) == {1, 3}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -90,7 +101,7 @@ def test_every_sequence_has_one_place_in_the_order(seed: int) -> None:
         )
         for _ in range(rng.randint(0, 60))
     ]
-    found = ordered(sequences, block_size=SIZE)
+    found = order_of(sequences)
     assert sorted(map(id, found)) == sorted(map(id, sequences))
 
 

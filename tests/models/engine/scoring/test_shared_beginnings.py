@@ -329,3 +329,24 @@ def test_prompts_with_labels_of_their_own_share_what_they_begin_with(
     if name != "two regimes":
         assert sorted(scorer.num_cached.tolist()) == [0, 32, 32, 32, 32]
     scorer.check_idle()
+
+
+def shuffled_table(rng: random.Random) -> list[list[int]]:
+    """Rows of three columns: one of 4 texts of 32 tokens, one of 12 of 32, and 8 of the row's own."""
+    firsts, seconds = ([rng.choices(range(3, 40), k=32) for _ in range(count)] for count in (4, 12))
+    return [rng.choice(firsts) + rng.choice(seconds) + rng.choices(range(3, 40), k=8) for _ in range(512)]
+
+
+def test_calls_of_a_shuffled_table_share_most_of_what_those_of_a_sorted_one_do(
+    family_checkpoint: CheckpointMaker,
+) -> None:
+    loaded = loaded_with(family_checkpoint, "qwen3")
+    table, cached = shuffled_table(random.Random(0)), []
+    for prompts_of_all in (sorted(table), table):
+        scorer = Scorer(loaded, tokenizer=None, max_num_batched_tokens=512)
+        num_cached = 0
+        for first in range(0, len(table), 128):
+            scorer.score_labels(prompts_of_all[first : first + 128], [[5], [7]])
+            num_cached += int(scorer.num_cached.sum())
+        cached.append(num_cached)
+    assert cached[1] >= 0.8 * cached[0]
