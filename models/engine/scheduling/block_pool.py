@@ -18,6 +18,7 @@ Prefix = tuple[int, tuple[int, ...]]
 NO_PREFIX = 0
 MIN_SPARSE_BLOCKS = 32  # a smaller used part is never worth moving blocks
 MAX_IDLE_FRACTION = 0.25  # of the pool, where it is kept dense
+MIN_ONCE_FRACTION = 0.25  # of the idle blocks; so many stay although nobody has found them again yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class BlockPool:
         self._free = list(range(num_blocks))  # a heap
         self._holders = [0] * num_blocks
         self._idle: OrderedDict[int, None] = OrderedDict()  # least recently released first
+        self._once: OrderedDict[int, None] = OrderedDict()  # those of them that were of one sequence only
+        self._shared: set[int] = set()  # blocks that were found again since they were computed
         self._block_of: dict[Prefix, int] = {}
         self._prefix_of: dict[int, Prefix] = {}
         self._numbers: dict[int, int] = {}  # block -> number of the prefix that ends with it
@@ -103,6 +106,8 @@ class BlockPool:
             if self._holders[block] == 0:
                 if block in self._prefix_of:
                     self._idle[block] = None
+                    if block not in self._shared:
+                        self._once[block] = None
                 else:
                     heapq.heappush(self._free, block)
         if self._min_density > 0:
@@ -135,7 +140,9 @@ class BlockPool:
         blocks = found[: usable([self._numbers[block] for block in found])]
         for block in blocks:
             self._hold(block)
+            self._shared.add(block)
             self._idle.pop(block, None)
+            self._once.pop(block, None)
         return PrefixMatch(blocks=blocks, prefix=self._numbers[blocks[-1]] if blocks else prefix, num_found=len(found))
 
     def register(self, block: int, prefix: int, token_ids: Sequence[int]) -> int:
@@ -212,6 +219,8 @@ class BlockPool:
             or free & idle
             or held & (free | idle)
             or len(free | idle | held) != self.num_blocks
+            or self._once.keys() != idle - self._shared
+            or not self._shared <= self._prefix_of.keys()
         ):
             raise EngineError(
                 f"block pool is inconsistent: {len(free)} free + {len(idle)} idle + {len(held)} held of {self.num_blocks}"
@@ -228,7 +237,10 @@ class BlockPool:
             self._holders[block] = 0
         for place, count in holders.items():
             self._holders[place] = count
-        self._idle = OrderedDict.fromkeys(moves.get(block, block) for block in self._idle)
+        self._idle, self._once = (
+            OrderedDict.fromkeys(moves.get(block, block) for block in blocks) for blocks in (self._idle, self._once)
+        )
+        self._shared = {moves.get(block, block) for block in self._shared}
         known = [
             (new, self._prefix_of.pop(old), self._numbers.pop(old))
             for old, new in moves.items()
@@ -239,9 +251,12 @@ class BlockPool:
             self._block_of[content] = place
 
     def _evict(self) -> None:
-        """Forgets the idle block that was released first; nothing that comes after its prefix can be found any more
-        either."""
-        block, _ = self._idle.popitem(last=False)
+        """Forgets the idle block that was released first of those that nobody found again, unless these are few, else
+        of all; nothing that comes after its prefix can be found any more either."""
+        block = next(iter(self._once if len(self._once) > MIN_ONCE_FRACTION * len(self._idle) else self._idle))
+        del self._idle[block]
+        self._once.pop(block, None)
+        self._shared.discard(block)
         del self._block_of[self._prefix_of.pop(block)]
         number = self._numbers.pop(block)
         heapq.heappush(self._free, block)

@@ -61,7 +61,8 @@ def test_with_the_last_request_of_a_job_its_beginning_may_go() -> None:
     add(driver, [*JOB, 2])
     driver.drain()
     assert driver.scheduler.pool.num_held == 0
-    crowd(driver)
+    add(driver, [1] * 47)  # which takes all blocks
+    driver.drain()
     late = add(driver, [*JOB, 3])
     driver.drain()
     assert late.num_cached == 0

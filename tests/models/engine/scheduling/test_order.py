@@ -154,3 +154,28 @@ def test_online_requests_keep_their_order() -> None:
         while sequences[num_begun - 1].num_cached is None:
             driver.step()
         assert all(one.num_cached is None for one in sequences[num_begun:])
+
+
+def test_what_was_shared_outlives_what_one_sequence_had() -> None:
+    pool = BlockPool(8, SIZE)
+    common = [1] * SIZE
+
+    def compute(tokens: list[int]) -> None:
+        held, prefix = pool.share(tokens).blocks, 0
+        for place in range(len(tokens) // SIZE):
+            if place == len(held):
+                held.append(pool.allocate())
+            prefix = pool.register(held[place], prefix, tokens[place * SIZE : (place + 1) * SIZE])
+        pool.release(held)
+        pool.check_integrity()
+
+    for number in range(2, 30):
+        compute(common + [number] * SIZE)
+        if number == 3:
+            for other in range(100, 120):
+                compute([other] * SIZE)
+    assert len(pool.find([*common, 0])) == 1
+    for other in range(130, 160):  # many of them, each found again
+        compute([other] * SIZE)
+        compute([other] * SIZE + [other])
+    assert not pool.find([*common, 0])
