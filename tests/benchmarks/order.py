@@ -6,25 +6,31 @@ tokens counted, and rows/s, on small models of random weights in float32, one th
 A row's prompt is one of 10 texts of 64 tokens, one of 5 of 64, and 32 tokens of the row's own:
 `--values` are these two numbers. Generation writes 8 tokens; its cache holds 72 sequences of which
 64 run at once. It is asked in the order of the table, in that order by windows as the engine does
-it, and sorted. One-pass work is asked in calls of 256 rows, as units are.
+it, and sorted. One-pass work is asked in calls of 256 rows, as units are. With `--counts` a
+scheduler alone counts 1,024 rows that come in units of 64, for tables of several sizes.
 """
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from models import Engine, SamplingParams, Scorer
-from models.engine import scheduler_of
+from models.engine.options import BATCH_WINDOW
+from models.engine.scheduling.block_pool import BlockPool
+from models.engine.scheduling.plan import StepPlan
+from models.engine.scheduling.scheduler import Scheduler, StepResult
+from models.engine.scheduling.sequence import Sequence
 from tests.benchmarks.prefixes import MODELS
 from tests.benchmarks.shared_prefixes import LABELS, Prompts, say, tokens
+from tests.helpers.models.engine_reading import Driver, add
 
 COLUMN, OWN, WRITTEN = 64, 32, 8
 UNIT_ROWS, NUM_SEQS, CACHED_SEQS = 256, 64, 72
@@ -51,13 +57,10 @@ def table(num_rows: int, num_values: tuple[int, int]) -> Prompts:
 
 def generated(folder: Path, prompts: Prompts, *, window: int) -> Figure:
     """By an engine that has just been loaded, whose windows have `window` rows for each sequence."""
-    scheduler_of.BATCH_WINDOW, usual = window, scheduler_of.BATCH_WINDOW
-    try:
+    with patch("models.engine.scheduler_of.BATCH_WINDOW", window):
         engine = Engine.from_pretrained(
             folder, dtype="float32", device="cpu", max_num_seqs=NUM_SEQS, block_size=16, cache_bytes=cache_bytes(folder)
         )
-    finally:
-        scheduler_of.BATCH_WINDOW = usual
     with engine:
         engine.generate(prompts[:1], GREEDY)
         started = time.process_time()
@@ -74,6 +77,42 @@ def cache_bytes(folder: Path) -> int:
     ) as engine:
         memory, pool = engine.memory, engine._scheduler.pool
         return CACHED_SEQS * (2 * COLUMN + OWN + WRITTEN) // 16 * (memory.cache_bytes // pool.num_blocks)
+
+
+class Writer:
+    """Writes the same token always."""
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        return StepResult(tokens=[[7] for is_sampling in plan.is_sampling if is_sampling])
+
+
+def counted(prompts: Prompts, *, window: int) -> int:
+    """Prompt tokens that a scheduler finds in the cache, given as many units as a run gives."""
+    scheduler = Scheduler(
+        BlockPool(CACHED_SEQS * (2 * COLUMN + OWN + WRITTEN) // 16, 16, min_density=0.6),
+        max_num_seqs=NUM_SEQS,
+        max_num_batched_tokens=2048,
+        max_model_len=512,
+        batch_window=max(1, window * NUM_SEQS),
+    )
+    driver = Driver(scheduler, Writer())
+    units = [prompts[first : first + NUM_SEQS] for first in range(0, len(prompts), NUM_SEQS)]
+    live: list[list[Sequence]] = []
+    while units or scheduler.has_work:
+        live = [unit for unit in live if not all(sequence.is_finished for sequence in unit)]
+        while units and len(live) < BATCH_WINDOW + 3:
+            live.append([add(driver, prompt, max_tokens=WRITTEN) for prompt in units.pop(0)])
+        driver.step()
+    return scheduler.lanes["batch"].num_cached_tokens
+
+
+def count() -> None:
+    """Prints a line a table."""
+    for num_values in ((10, 5), (10, 20), (10, 60)):
+        prompts = table(1024, num_values)
+        best = counted(sorted(prompts), window=0)
+        came, windows = (counted(prompts, window=window) / best for window in (0, BATCH_WINDOW))
+        say(f"{num_values} values: of a global sort's share {came:.0%} as rows come, {windows:.0%} by windows")
 
 
 def scored(folder: Path, prompts: Prompts) -> Figure:
@@ -94,7 +133,7 @@ def ways(folder: Path, prompts: Prompts, of: str) -> dict[str, Callable[[], Figu
         return {"as it comes": lambda: scored(folder, prompts), "sorted": lambda: scored(folder, sorted(prompts))}
     return {
         "as it comes": lambda: generated(folder, prompts, window=0),
-        "by windows": lambda: generated(folder, prompts, window=scheduler_of.BATCH_WINDOW),
+        "by windows": lambda: generated(folder, prompts, window=BATCH_WINDOW),
         "sorted": lambda: generated(folder, sorted(prompts), window=0),
     }
 
@@ -107,7 +146,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--of", default="generation,one-pass")
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--counts", action="store_true")
     given = parser.parse_args()
+    if given.counts:
+        count()
+        return
     first, second = map(int, given.values.split(","))
     prompts = table(given.rows, (first, second))
     for name in given.models.split(","):
@@ -132,7 +175,6 @@ def compare(title: str, ways: dict[str, Callable[[], Figure]], given: argparse.N
             f"{title}, {way}: {cached:.1%} of prompt tokens cached, {cached / best:.0%} of a global sort's; "
             f"{given.rows / seconds:.1f} rows/s"
         )
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":
