@@ -15,7 +15,7 @@ from actors.engine.loading import engine_of, scorer_of
 from actors.work import Asked, EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, unheard
 from models import AsyncEngine, Scorer
 from models.engine.memory import MemoryPlan
-from models.engine.scoring.prefix_tree import num_shared
+from models.engine.prefix_tree import num_shared
 from models.engine.shard_processes import SCORED_TOKENS, StartShards
 from models.engine.watchdog import Watchdog
 from models.errors import EngineError, ModelError, RequestError
