@@ -15,7 +15,8 @@ from pathlib import Path
 from pipelines.ledger.progress import Progress
 from pipelines.run import Driver
 from pipelines.tasks.classify import ClassifyTask
-from tests.helpers.pipelines.running import fake_engine, job_of, write_corpus
+from tests.helpers.pipelines.fake_engines import fake_engine
+from tests.helpers.pipelines.running import job_of, write_corpus
 
 
 class Clock:

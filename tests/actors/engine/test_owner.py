@@ -2,7 +2,6 @@
 behind.
 """
 
-import asyncio
 import os
 import signal
 import time
@@ -12,19 +11,16 @@ from typing import Any
 
 import pytest
 import ray
-from ray.util.placement_group import get_current_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.engine import owner as owner_module
 from actors.engine import sizing
-from actors.engine.load import CallLoad, EngineLoad
 from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.engine.sizing import Bounds
+from tests.helpers.actors.replicas import SHARD_CPUS, Loaded, Rank0, Unmakeable
 from tests.helpers.shared_cluster import SHARED_CPUS
 
 PATIENCE_S = 60.0
-CPUS = SHARED_CPUS / 4
-"""Of a shard: two replicas of two take the whole cluster."""
-SHAPE = ReplicaShape(size=2, cpus=CPUS, gpus=0, packing="STRICT_PACK")
+SHAPE = ReplicaShape(size=2, cpus=SHARD_CPUS, gpus=0, packing="STRICT_PACK")
 ALONE = ReplicaShape(size=1, cpus=1, gpus=0, packing="STRICT_PACK")
 
 pytestmark = [
@@ -33,60 +29,10 @@ pytestmark = [
 ]
 
 
-class Shard:
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class Rank0:
-    """Has another shard in the bundle beside it, and can be kept busy."""
-
-    def __init__(self) -> None:
-        group = get_current_placement_group()
-        assert group is not None
-        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1)
-        self._shard: Any = ray.remote(Shard).options(num_cpus=CPUS, scheduling_strategy=strategy).remote()
-
-    def pids(self) -> list[int]:
-        return [os.getpid(), ray.get(self._shard.pid.remote())]
-
-    async def work(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def load(self) -> EngineLoad:
-        return EngineLoad(process=str(os.getpid()))
-
-    def retire(self) -> None:
-        raise AssertionError("nobody asks for fewer")
-
-
-class Loaded:
-    """Has as many calls as it was told."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        (folder / f"pid-{os.getpid()}").touch()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def load(self) -> EngineLoad:
-        call = CallLoad(name="call", num_requests=1, num_answered=0)
-        return EngineLoad(process=str(os.getpid()), calls=(call,) * int((self._folder / "calls").read_text()))
-
-    def retire(self) -> None:
-        (self._folder / f"retired-{os.getpid()}").touch()
-
-
-class Unmakeable:
-    def __init__(self) -> None:
-        raise RuntimeError("no room for the weights")
-
-    def load(self) -> EngineLoad:
-        raise AssertionError("it was never made")
-
-    def retire(self) -> None:
-        raise AssertionError("it was never made")
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas are looked at five times a second."""
+    monkeypatch.setattr(owner_module, "PING_S", 0.2)
 
 
 def owner_of(name: str, timeout_s: float) -> ReplicaOwner:
@@ -142,7 +88,7 @@ def test_one_that_is_busy_is_not_restarted() -> None:
         owner.start(1)
         [actor] = replicas(owner, 1)
         before = pids(actor)
-        ray.get(actor.work.remote(4))
+        ray.get(actor.work.remote(2.5))
         assert pids(actor) == before
     wait_for(all_free, "the bundles are free")
 
@@ -154,9 +100,9 @@ def test_one_that_there_is_no_work_for_is_let_go_while_others_stay() -> None:
         kept, gone = pids(first), pids(second)
         owner.size_within(Bounds(least=1, most=1, calls_each=1))
         wait_for(lambda: not any(map(is_alive, gone)), "the second is gone")
-        wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2 * CPUS, "its bundles are free")  # type: ignore[no-untyped-call]
+        wait_for(lambda: ray.available_resources().get("CPU") == SHARED_CPUS - 2 * SHARD_CPUS, "its bundles are free")  # type: ignore[no-untyped-call]
         assert pids(first) == kept
-        time.sleep(2.5)  # it is looked at again
+        time.sleep(0.8)  # it is looked at again
         assert not owner.has_lost_one
     wait_for(all_free, "the bundles are free")
 

@@ -1,32 +1,23 @@
 """Real runs for tests: small corpora, jobs on tiny checkpoints, a Ray cluster of their own, and engines that misbehave on purpose."""
 
-import asyncio
 import datetime as dt
-import hashlib
 import json
 import logging
-import os
 import random
 import shutil
-import signal
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, OnFailure
 from models import SamplingParams
 from pipelines.cluster.ray_output import quiet_ray
 from pipelines.graph.engine_actor import MakeEngine, load_engine
-from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, InputSpec, Job, ModelSpec, OutputSpec
-from pipelines.ledger.lease import read_lease
 from pipelines.ledger.progress import Progress, RunSummary
 from pipelines.run import Driver
 from pipelines.task_base.task import Task
@@ -135,142 +126,3 @@ def receipts(out: Path) -> dict[str, tuple[int, int]]:
     """Which receipts there are, and what changes if one is written again: its inode and time."""
     found = [(path.name, path.stat()) for path in (out / "receipts").iterdir()]
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found}
-
-
-# Engines that need no model. Ray makes them in its workers, so each is a function of this module.
-
-
-class FakeEngine:
-    """Answers each request with two logits made from its tokens alone."""
-
-    memory = None
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        await asyncio.sleep(0)
-        on_answered(work.num_requests)
-        return [OnePassAnswer(values=logits(token_ids)) for token_ids in work.requests()]
-
-
-def logits(token_ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    digest = hashlib.sha256(bytes(str(token_ids), "ascii")).digest()
-    return np.frombuffer(digest[:2], np.uint8).astype(np.float32) / np.float32(64)
-
-
-def fake_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return FakeEngine()
-
-
-class _Patient(FakeEngine):
-    """Answers ten units at once, and every other when the run in `out` starts no new ones, or after half a minute."""
-
-    def __init__(self, out: Path) -> None:
-        self._store, self._calls = open_store(OutputSpec(path=str(out))), 0
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        self._calls += 1
-        end = time.monotonic() + 30
-        while self._calls > 10 and time.monotonic() < end:
-            lease = read_lease(self._store)
-            if lease is not None and lease.is_draining:
-                break
-            await asyncio.sleep(0.1)
-        return await super().compute(work, on_answered)
-
-
-def patient_engine(out: Path, settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Patient(out)
-
-
-def unloadable_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    raise RuntimeError(f"no room for the weights of {Path(settings.path).name}")
-
-
-def engine_that_dies_loading(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
-
-
-class _Slow(FakeEngine):
-    """Takes a twentieth of a second for every row."""
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        await asyncio.sleep(0.05 * work.num_requests)
-        return await super().compute(work, on_answered)
-
-
-def slow_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Slow()
-
-
-class _Failing(FakeEngine):
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        del on_answered
-        raise RuntimeError(f"out of memory at {work.name}")
-
-
-def failing_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Failing()
-
-
-class _Tripping(FakeEngine):
-    """Fails on texts of more than 100 tokens, whatever else is computed with them."""
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        assert work.lengths.max() <= 100
-        return await super().compute(work, on_answered)
-
-
-def tripping_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Tripping()
-
-
-class _Helpless(FakeEngine):
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        del on_answered
-        raise TypeError("not prepared for anything")
-
-
-def helpless_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Helpless()
-
-
-class _Killed(FakeEngine):
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return []
-
-
-def killed_engine(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _Killed()
-
-
-class _DyingOnce(FakeEngine):
-    """Is killed at its third call, unless an engine before it was, which left its mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark, self._calls = mark, 0
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        self._calls += 1
-        if self._calls == 3 and not self._mark.exists():
-            self._mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await super().compute(work, on_answered)
-
-
-def engine_that_dies_once(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    return _DyingOnce(Path(settings.path) / "an-engine-died")
-
-
-def engine_that_cannot_come_back(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    if (Path(settings.path) / "an-engine-died").exists():
-        raise RuntimeError("the weights are gone")
-    return engine_that_dies_once(settings, on_failure)

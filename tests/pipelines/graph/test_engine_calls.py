@@ -1,8 +1,6 @@
 """Units in one line before engines that come, die, come back, and take no more."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,42 +8,14 @@ from typing import Any
 import pytest
 import ray
 
-from actors.engine.load import EngineLoad
 from pipelines.graph.engine_calls import EngineCalls
 from tests.helpers.pipelines.killing import wait_until
+from tests.helpers.pipelines.marking_engine import MarkingEngine
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
-
-
-class Engine:
-    """Answers with its name once `go` is there, and leaves a mark for each unit that it was given. It dies of the unit `poison`, but
-    once."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self._name, self._folder, self._is_retired = name, folder, False
-        self._num_calls = 0
-
-    def load(self) -> EngineLoad:
-        return EngineLoad(process=self._name)
-
-    def retire(self) -> None:
-        self._is_retired = True
-
-    async def compute(self, work: bytes) -> bytes | None:
-        if self._is_retired:
-            return None
-        if work == b"poison" and not (self._folder / "poisoned").exists():
-            (self._folder / "poisoned").write_text(self._name)
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._num_calls += 1
-        (self._folder / f"given-{self._name}-{self._num_calls}").touch()
-        while not (self._folder / "go").exists():
-            await asyncio.sleep(0.02)
-        self._num_calls -= 1
-        return work + b" by " + self._name.encode()
 
 
 class Place:
@@ -57,7 +27,7 @@ class Place:
 
     def start(self, name: str) -> Any:
         options = {"name": f"{self.prefix}{name}", "num_cpus": 0.5, "max_restarts": -1}
-        self.actors.append(ray.remote(Engine).options(**options).remote(name, self.folder))
+        self.actors.append(ray.remote(MarkingEngine).options(**options).remote(name, self.folder))
         return self.actors[-1]
 
     def calls(self, *, each: int = 1, permitted: bool = True) -> EngineCalls:

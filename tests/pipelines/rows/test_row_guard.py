@@ -37,8 +37,9 @@ from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
+from tests.helpers.pipelines.fake_engines import logits
 from tests.helpers.pipelines.here_pool import HerePool
-from tests.helpers.pipelines.running import job_of, logits, rows_in
+from tests.helpers.pipelines.running import job_of, rows_in
 
 POISON = "POISON"
 FAULTY = [3, 17, 18, 39]

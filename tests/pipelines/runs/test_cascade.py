@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnePassAnswer, OnFailure
 from jobs.compare.compare import compare_runs
 from jobs.compare.sides import Sides
 from jobs.report.report import write_report
+from models import Scorer
 from pipelines.errors import FingerprintError
 from pipelines.io.open_output import open_store
 from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
@@ -21,7 +21,8 @@ from pipelines.ledger.check import check_run
 from pipelines.ledger.run_record import RUN
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.labels.task import LabelsTask
-from tests.helpers.pipelines.running import FakeEngine, contents, drive, job_of, rows_in, write_corpus
+from tests.helpers.pipelines.fake_engines import engine_by_model
+from tests.helpers.pipelines.running import contents, drive, job_of, rows_in, write_corpus
 
 Checkpoint = Callable[..., Path]
 NUM_ROWS = 60
@@ -70,27 +71,27 @@ def test_each_row_has_the_answer_of_the_first_model_that_is_sure_enough(
 ) -> None:
     small, large = models
     short = EngineSpec(num_cpus=1, max_num_seqs=16, max_model_len=64)
-    first = job_of(CLASSIFY, model=small, corpus=corpus, out=tmp_path / "small", unit_rows=UNIT_ROWS, engine=short)
+    first = job_of(CLASSIFY, model=small, corpus=corpus, out=tmp_path / "both", unit_rows=UNIT_ROWS, engine=short)
     second = job_of(CLASSIFY, model=large, corpus=corpus, out=tmp_path / "large", unit_rows=UNIT_ROWS)
-    for job in (first, second):
-        assert drive(job).exit_status == 0
-    of_small, of_large = by_id(tmp_path / "small"), by_id(tmp_path / "large")
-    bound = float(np.median([row["score"] for row in of_small.values()]))
+    assert drive(second).exit_status == 0
+    of_small, of_large = scores_of(small, corpus, most_tokens=64), by_id(tmp_path / "large")
+    middle = len(of_small) // 2
+    bound = float(np.mean(sorted(map(max, of_small.values()))[middle - 1 : middle + 1]))  # that no row has
     out = tmp_path / "both"
-    job = cascade_of(replace(first, output=replace(first.output, path=str(out))), large, below=bound)
+    job = cascade_of(first, large, below=bound)
     assert drive(job).exit_status == 0
     rows = rows_in(out)
     assert [row["id"] for row in rows] == [number for number in range(NUM_ROWS) if number not in (9, 11)]
     names = job.step_names
     for row in rows:
         sure = of_small.get(row["id"])
-        is_kept = sure is not None and sure["score"] >= np.float32(bound)
+        is_kept = sure is not None and max(sure) >= bound
         assert row.pop("model") == names[0 if is_kept else 1]
-        expected = sure if is_kept else of_large[row["id"]]
-        assert expected is not None
-        assert row["label"] == expected["label"]
-        assert row["scores"] == pytest.approx(expected["scores"], abs=1e-5)
-        assert row.keys() == expected.keys()
+        alone = of_large[row["id"]]
+        scores = sure if sure is not None and is_kept else list(alone["scores"].values())
+        assert list(row["scores"].values()) == pytest.approx(scores, abs=1e-5)
+        assert row["label"] == max(row["scores"], key=row["scores"].get)
+        assert row.keys() == alone.keys()
     assert 7 in of_large
     assert 7 not in of_small, "the row is too long for the small model"
     assert {letter["row"]: letter["kind"] for letter in rows_in(out, "errors")} == {
@@ -106,6 +107,18 @@ def test_each_row_has_the_answer_of_the_first_model_that_is_sure_enough(
     assert check_run(open_store(job.output)) == []
     check_report(job, counts, bound)
     check_comparison(job, second)
+
+
+def scores_of(model: Path, corpus: Path, *, most_tokens: int) -> dict[int, list[float]]:
+    """The probabilities that the model alone gives to each row that has a text, and no longer one."""
+    scorer, found = Scorer.from_pretrained(model, dtype="float32"), {}
+    assert scorer.tokenizer is not None
+    for number, line in enumerate(corpus.read_bytes().splitlines()):
+        if number not in (9, 11):
+            ids = scorer.tokenizer.encode(json.loads(line)["body"])
+            if len(ids) <= most_tokens:
+                found[number] = scorer.score([ids])[0].softmax(dim=-1).tolist()
+    return found
 
 
 def check_report(job: Job, counts: list[dict[str, Any]], bound: float) -> None:
@@ -130,27 +143,6 @@ def check_comparison(job: Job, large: Job) -> None:
     rows, others = by_id(Path(job.output.path)), by_id(Path(large.output.path))
     same = sum(rows[number]["label"] == others[number]["label"] for number in rows)
     assert found.tally.num_equal == same
-
-
-class _ByModel(FakeEngine):
-    """Answers by its tokens, another model otherwise: with a label's log probabilities, or two classes."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        self._salt = len(settings.path)
-        self._refuses = (Path(settings.path) / "refuses").exists()
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        assert not self._refuses, "there is nothing left for this model"
-        answers = await super().compute(work, on_answered)
-        return [
-            OnePassAnswer(values=-np.roll(answer.values, self._salt)) if isinstance(answer, OnePassAnswer) else answer
-            for answer in answers
-        ]
-
-
-def engine_by_model(settings: EngineSettings, on_failure: OnFailure) -> _ByModel:
-    del on_failure
-    return _ByModel(settings)
 
 
 def linked(folder: Path, checkpoint: Path) -> Path:

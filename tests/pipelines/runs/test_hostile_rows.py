@@ -16,7 +16,8 @@ from pipelines.job import Job
 from pipelines.tasks.classify import ClassifyTask
 from pipelines.tasks.generate import GenerateTask
 from tests.helpers.models.template_bombs import BOMBS
-from tests.helpers.pipelines.running import drive, fake_engine, job_of, logits, rows_in
+from tests.helpers.pipelines.fake_engines import fake_engine, logits
+from tests.helpers.pipelines.running import drive, job_of, rows_in
 
 Checkpoint = Callable[..., Path]
 

@@ -9,23 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure
 from models import Scorer
 from pipelines.errors import FingerprintError
-from pipelines.io.open_output import open_store
+from pipelines.formats.schema import Columns
 from pipelines.job import OutputSpec
-from pipelines.ledger.run_record import RUN, read_record
+from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.run_record import RUN
 from pipelines.tasks.labels.task import LabelsTask
-from tests.helpers.pipelines.running import (
-    FakeEngine,
-    contents,
-    drive,
-    fake_engine,
-    job_of,
-    rows_in,
-    unloadable_engine,
-    write_corpus,
-)
+from pipelines.units.digest import with_digests
+from pipelines.units.listing import list_sources
+from pipelines.units.planning import plan_units
+from tests.helpers.pipelines.fake_engines import engine_without_trial, fake_engine, unloadable_engine
+from tests.helpers.pipelines.running import contents, drive, job_of, rows_in, write_corpus
 
 Checkpoint = Callable[..., Path]
 LABELS = ("refund", "late")
@@ -39,17 +35,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "rows.jsonl", 60)
-
-
-class _WithoutTrial(FakeEngine):
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        assert not work.name.startswith("trial"), "what a run was told before all rows is in its record"
-        return await super().compute(work, on_answered)
-
-
-def engine_without_trial(settings: EngineSettings, on_failure: OnFailure) -> FakeEngine:
-    del settings, on_failure
-    return _WithoutTrial()
 
 
 def test_a_prior_is_found_once_for_a_run(tiny_checkpoint: Checkpoint, corpus: Path, tmp_path: Path) -> None:
@@ -123,9 +108,9 @@ def test_a_run_that_was_begun_with_another_built_in_prompt_is_refused(
     out = tmp_path / "out"
     task = LabelsTask(text="{{ body }}", labels=LABELS)
     job = job_of(task, model=tiny_checkpoint(), corpus=corpus, out=out, unit_rows=20)
-    assert drive(job, make_engine=fake_engine).exit_status == 0
-    record = read_record(open_store(job.output))
-    assert record is not None
+    files = with_digests(list_sources(job.input))
+    with Ledger.open(job, fingerprint_of(job, files)) as ledger:
+        record = ledger.write_plan(lambda sink: plan_units(files, job.input, Columns(), unit_rows=20, sink=sink))
     fingerprint: dict[str, Any] = json.loads(json.dumps(record.fingerprint))
     fingerprint["task"] = {name: value for name, value in fingerprint["task"].items() if name in _KEYS_OF_BEFORE}
     (out / RUN).write_bytes(replace(record, fingerprint=fingerprint).to_json())

@@ -1,30 +1,18 @@
-"""A kind of task that is defined here alone, and its line in the table: from a spec to the rows of a run and its report."""
+"""A kind of task that is one module of the tests, and its line in the table: from a spec to the rows of a run and its report."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from pydantic import Field
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jobs.errors import SpecError
 from jobs.report.report import gather
 from jobs.report.source import RunOutput
 from jobs.spec.job import load_spec
-from models.text.tokenizer import Tokenizer
-from pipelines.task_base.answers import AnsweredRows
-from pipelines.task_base.facts import TaskFacts
-from pipelines.task_base.pace import Pace
-from pipelines.task_base.requests import EncodedRow, RowEncoder
-from pipelines.task_base.task import Counted, Task
-from pipelines.task_base.yaml import TaskYaml, Text
-from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head
 from pipelines.tasks.kinds import KINDS
+from tests.helpers.pipelines.margin_task import SURE, MarginTask, MarginYaml
 from tests.helpers.pipelines.running import drive, rows_in
 
 pytestmark = [
@@ -33,61 +21,6 @@ pytestmark = [
 ]
 
 WORDS = ("order", "late", "refund", "thanks", "broken", "parcel")
-SURE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MarginTask(Task):
-    """How far a head's likeliest class is ahead of the next."""
-
-    kind: ClassVar = "margin"
-    unit_rows: ClassVar = 8
-    counted: ClassVar = Counted(
-        title="Sureness",
-        columns=("margin",),
-        labels_in=lambda row: [("sure" if row["margin"] > SURE else "unsure", row["margin"])],
-    )
-
-    text: str
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
-
-    def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
-        check_head(facts, "sequence-classification", "task.kind", "a margin")
-        return WholeTexts(self.text, tokenizer)
-
-    def fields(self, facts: TaskFacts) -> list["pa.Field[Any]"]:
-        return [pa.field("margin", pa.float32())]
-
-    def columns(self, facts: TaskFacts, rows: AnsweredRows) -> list["pa.Array[Any]"]:
-        probabilities = torch.tensor(np.stack(rows.logits)).softmax(dim=-1).sort(dim=-1).values
-        return [pa.array((probabilities[:, -1] - probabilities[:, -2]).numpy(), pa.float32())]
-
-
-class WholeTexts(TemplateEncoder):
-    def __init__(self, text: str, tokenizer: Tokenizer) -> None:
-        self._encoding = TextEncoding(
-            render=self.template(text, "task.text").render,
-            encode=tokenizer.encode_batch,
-            check=lambda _, ids: EncodedRow.of_tokens(ids),
-            num_chars=len,
-        )
-
-    def encode_rows(self, rows: Any, pace: Pace) -> Any:
-        return self._encoding.of_rows(rows, pace)
-
-
-class MarginYaml(TaskYaml):
-    kind: Literal["margin"] = Field(description="margin")
-    text: Text = Field(description="a template over the row's columns")
-
-    def to_task(self) -> MarginTask:
-        return MarginTask(text=self.text)
-
-    @classmethod
-    def recorded_as(cls, values: Mapping[str, Any]) -> type[Task]:
-        return MarginTask
 
 
 @pytest.fixture

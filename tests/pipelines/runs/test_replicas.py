@@ -1,7 +1,5 @@
 """Several replicas: all start at once, each gets its share, and a slow one does not hold what others could do."""
 
-import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure
 from pipelines.cluster.connect import room_on
 from pipelines.graph.graph import fair_calls
 from pipelines.job import EngineSpec, Job
 from pipelines.tasks.classify import ClassifyTask
-from tests.helpers.pipelines.running import FakeEngine, drive, job_of, rows_in, write_corpus
+from tests.helpers.pipelines.fake_engines import one_slow_engine, signing_engine
+from tests.helpers.pipelines.running import drive, job_of, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")
 UNIT_ROWS = 10
@@ -25,39 +23,6 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
-
-
-class Signing(FakeEngine):
-    """Signs for every unit that it answers, and for how many it held at a time. It answers none before `patience` are answered."""
-
-    def __init__(self, folder: Path, patience: int) -> None:
-        self._folder, self._patience, self._held = folder, patience, 0
-        (folder / f"started-{os.getpid()}").touch()
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        self._held += 1
-        (self._folder / f"held-{self._held}").touch()
-        await asyncio.sleep(0.05)
-        while len(list(self._folder.glob("answered-*"))) < self._patience:
-            await asyncio.sleep(0.05)
-        self._held -= 1
-        (self._folder / f"answered-{os.getpid()}-{work.name.replace('/', '-')}").touch()
-        return await super().compute(work, on_answered)
-
-
-def signing_engine(settings: EngineSettings, on_failure: OnFailure) -> Signing:
-    del on_failure
-    return Signing(Path(settings.path), 0)
-
-
-def one_slow_engine(settings: EngineSettings, on_failure: OnFailure, *, patience: int) -> Signing:
-    """The first to come is slow: it waits until the others have answered so many units."""
-    try:
-        with (Path(settings.path) / "slow").open("x") as mark:
-            mark.write(str(os.getpid()))
-    except FileExistsError:
-        return signing_engine(settings, on_failure)
-    return Signing(Path(settings.path), patience)
 
 
 @pytest.fixture

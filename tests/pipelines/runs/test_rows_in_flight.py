@@ -1,17 +1,14 @@
 """Progress moves inside a unit, and an engine that dies inside one takes its part back."""
 
-import asyncio
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from actors.work import EngineAnswer, EngineSettings, EngineWork, OnAnswered, OnFailure
 from pipelines.ledger.progress import Progress
 from pipelines.tasks.classify import ClassifyTask
-from tests.helpers.pipelines.running import FakeEngine, drive, job_of, rows_in, write_corpus
+from tests.helpers.pipelines.fake_engines import NUM_FIRST, halfway_engine
+from tests.helpers.pipelines.running import drive, job_of, rows_in, write_corpus
 
 pytestmark = [
     pytest.mark.cluster,
@@ -19,34 +16,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
-NUM_ROWS, NUM_FIRST = 40, 30
-PATIENCE_S = 120.0
-
-
-class _Halfway(FakeEngine):
-    """Says that it has answered `NUM_FIRST` requests, and dies of it once that is `seen`. The one after it says nothing until it is
-    seen that these are `lost`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    async def compute(self, work: EngineWork, on_answered: OnAnswered) -> list[EngineAnswer]:
-        if not (self._folder / "seen").exists():
-            on_answered(NUM_FIRST)
-            await self._until("seen")
-            os.kill(os.getpid(), signal.SIGKILL)
-        await self._until("lost")
-        return await super().compute(work, on_answered)
-
-    async def _until(self, mark: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not (self._folder / mark).exists():
-                await asyncio.sleep(0.05)
-
-
-def halfway_engine(settings: EngineSettings, on_failure: OnFailure) -> _Halfway:
-    del on_failure
-    return _Halfway(Path(settings.path))
+NUM_ROWS = 40
 
 
 class _Watched(list[Progress]):

@@ -26,25 +26,20 @@ from pipelines.tasks.labels.task import LabelsTask
 from pipelines.units.listing import PassedOver
 from pipelines.units.plan_on_ray import map_in_tasks
 from tests.helpers.faulty_store import Fault, FaultyStore, refuse
-from tests.helpers.pipelines.killing import wait_until
-from tests.helpers.pipelines.running import (
-    contents,
-    drive,
+from tests.helpers.pipelines.fake_engines import (
     engine_that_cannot_come_back,
     engine_that_dies_loading,
     engine_that_dies_once,
     failing_engine,
     fake_engine,
     helpless_engine,
-    job_of,
     killed_engine,
     patient_engine,
-    receipts,
-    rows_in,
     tripping_engine,
     unloadable_engine,
-    write_corpus,
 )
+from tests.helpers.pipelines.killing import wait_until
+from tests.helpers.pipelines.running import contents, drive, job_of, receipts, rows_in, write_corpus
 
 CLASSIFY = ClassifyTask(text="{{ body }}")
 Checkpoint = Callable[..., Path]
@@ -225,32 +220,22 @@ BAD = {
 
 
 def test_every_bad_row_is_a_dead_letter_and_the_others_go_on(classifier: Path, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "rows.jsonl", 200, bad=BAD)
-    out = tmp_path / "out"
-    job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
-    summary = drive(job, make_engine=fake_engine)
-    assert summary.exit_status == 0
-    assert summary.progress.rows_failed == len(BAD)
-    dead = rows_in(out, "errors")
-    assert [letter["row"] for letter in dead] == sorted(BAD)
-    assert [row["id"] for row in rows_in(out)] == [row for row in range(200) if row not in BAD]
-    assert len({letter["kind"] for letter in dead}) >= 6
-
-
-def test_no_row_stops_a_run(classifier: Path, tmp_path: Path) -> None:
-    """Three hundred good rows; one nested 500 deep, which no output holds; one that the engine fails on."""
+    """One of them is nested 500 deep, which no output holds, and on one the engine fails."""
     deep = b'{"id": 100, "body": "ok", "tree": ' + b"[" * 500 + b"]" * 500 + b"}"
     long = json.dumps({"id": 200, "body": "x " * 60}).encode()
-    corpus = write_corpus(tmp_path / "rows.jsonl", 302, bad={100: deep, 200: long})
+    bad = {**BAD, 100: deep, 200: long}
+    corpus = write_corpus(tmp_path / "rows.jsonl", 302, bad=bad)
     out = tmp_path / "out"
     job = job_of(CLASSIFY, model=classifier, corpus=corpus, out=out, unit_rows=64)
-    assert drive(job, make_engine=tripping_engine).exit_status == 0
-    assert [(letter["row"], letter["kind"]) for letter in rows_in(out, "errors")] == [
-        (100, "malformed_json"),
-        (200, "internal_error"),
-    ]
-    assert rows_in(out, "errors")[1]["input"] == json.loads(long)
-    assert [row["id"] for row in rows_in(out)] == [row for row in range(302) if row not in (100, 200)]
+    summary = drive(job, make_engine=tripping_engine)
+    assert summary.exit_status == 0
+    assert summary.progress.rows_failed == len(bad)
+    dead = {letter["row"]: letter for letter in rows_in(out, "errors")}
+    assert list(dead) == sorted(bad)
+    assert [dead[row]["kind"] for row in (100, 200)] == ["malformed_json", "internal_error"]
+    assert dead[200]["input"] == json.loads(long)
+    assert len({dead[row]["kind"] for row in BAD}) >= 6
+    assert [row["id"] for row in rows_in(out)] == [row for row in range(302) if row not in bad]
 
 
 def test_a_fault_in_unit_after_unit_ends_the_run_with_its_place(classifier: Path, corpus: Path, tmp_path: Path) -> None:
@@ -318,10 +303,12 @@ def test_a_file_rewritten_under_the_run_is_listed_and_the_others_go_on(classifie
 
 
 def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Path, tmp_path: Path) -> None:
-    """Touched while it is planned, and again before the next run; its folders give a column."""
+    """Touched while it is planned, and again before the next run; its folders give a column, and its units are read in one pass, for it
+    is compressed."""
     folder, out = tmp_path / "in" / "day=1", tmp_path / "out"
     folder.mkdir(parents=True)
-    path = write_corpus(folder / "rows.jsonl", 40)
+    path = folder / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(write_corpus(tmp_path / "rows.jsonl", 40).read_bytes()))
     (folder / "notes.txt").touch()
 
     class Touching(list[Progress]):
@@ -334,7 +321,8 @@ def test_a_touched_input_goes_on_and_what_is_passed_over_is_said(classifier: Pat
     seen = Touching()
     assert drive(job, make_engine=fake_engine, seen=seen).exit_status == 0
     assert seen[0] == Progress(phase="planning", passed_over=PassedOver(num_files=1, examples=("day=1/notes.txt",)))
-    assert {row["day"] for row in rows_in(out)} == {"1"}
+    assert [(row["id"], row["day"]) for row in rows_in(out)] == [(row, "1") for row in range(40)]
+    assert len(receipts(out)) == 5
     written = json.loads((out / "run.json").read_bytes())["plan"]["passed_over"]
     assert written == {"num_files": 1, "examples": ["day=1/notes.txt"]}
     os.utime(path, ns=(2, 2))
@@ -395,15 +383,6 @@ def test_a_run_that_loses_its_folder_ends(classifier: Path, corpus: Path, tmp_pa
     assert receipts(out) == {}
 
 
-def test_a_compressed_file_is_read_in_order_by_one_task(
-    classifier: Path, corpus: Path, tmp_path: Path, whole: Whole
-) -> None:
-    packed, out = tmp_path / "packed.jsonl.gz", tmp_path / "out"
-    packed.write_bytes(gzip.compress(corpus.read_bytes()))
-    drive(job_of(CLASSIFY, model=classifier, corpus=packed, out=out, unit_rows=16), make_engine=fake_engine)
-    assert contents(out) == contents(whole.out)
-
-
 def test_planning_in_tasks_keeps_the_order() -> None:
     assert list(map_in_tasks(abs, range(-20, 0))) == list(range(20, 0, -1))
     assert list(map_in_tasks(abs, [-3])) == [3]
@@ -414,20 +393,18 @@ def test_a_run_keeps_the_date_of_its_plan(tiny_checkpoint: Checkpoint, corpus: P
     model = shutil.copytree(tiny_checkpoint(max_position_embeddings=512), tmp_path / "model")
     shutil.copy(Path(__file__).parents[2] / "models/chat_templates/smollm3.jinja", model / "chat_template.jinja")
     monday, tuesday = dt.date(2024, 2, 5), dt.date(2024, 2, 6)
-    task = LabelsTask(messages=({"role": "user", "content": "{{ body }}"},), labels=("yes", "no"))
-
-    def run(name: str, today: dt.date, date: dt.date | None = None) -> dict[str, bytes]:
-        job = job_of(task, model=model, corpus=corpus, out=tmp_path / name, unit_rows=20, limit=40, date=date)
-        assert drive(job, make_engine=fake_engine, today=today).exit_status == 0
-        return contents(tmp_path / name)
-
-    first = run("first", monday)
-    assert rows_in(tmp_path / "first", "errors") == []
-    assert json.loads((tmp_path / "first/run.json").read_bytes())["date"] == "2024-02-05"
-    for receipt in sorted((tmp_path / "first/receipts").iterdir())[1:]:
+    task, out = (
+        LabelsTask(messages=({"role": "user", "content": "{{ body }}"},), labels=("yes", "no")),
+        tmp_path / "out",
+    )
+    job = job_of(task, model=model, corpus=corpus, out=out, unit_rows=20, limit=40)
+    assert drive(job, make_engine=fake_engine, today=monday).exit_status == 0
+    first = contents(out)
+    assert rows_in(out, "errors") == []
+    assert json.loads((out / "run.json").read_bytes())["date"] == "2024-02-05"
+    for receipt in sorted((out / "receipts").iterdir())[1:]:
         receipt.unlink()
-    assert run("first", tuesday) == first
-    assert run("second", tuesday) != first
-    assert run("third", tuesday, date=monday) == first
-    with pytest.raises(FingerprintError, match='date: "2024-02-05" -> "2024-02-06"'):
-        run("third", tuesday, date=tuesday)
+    assert drive(job, make_engine=fake_engine, today=tuesday).exit_status == 0
+    assert contents(out) == first
+    with pytest.raises(FingerprintError, match='date: absent -> "2024-02-06"'):
+        drive(replace(job, date=tuesday), make_engine=fake_engine)

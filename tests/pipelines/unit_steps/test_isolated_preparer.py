@@ -1,5 +1,7 @@
 """Rows whose template or text goes over the limits: each is a dead letter, and the others come out as if it was not there."""
 
+import dataclasses
+import datetime as dt
 import json
 import re
 import shutil
@@ -26,6 +28,7 @@ from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import SLICE_CHARS, Doing, Place
 from pipelines.tasks.generate import GenerateTask
 from pipelines.unit_steps.isolated_preparer import MAX_OVERRUNS, IsolatedPreparer
+from pipelines.unit_steps.isolated_work import Workbench, prepare_unit
 from pipelines.unit_steps.prepare import Preparer
 from tests.helpers.models.jinja_grammar import templates
 from tests.helpers.models.template_bombs import BOMBS
@@ -132,6 +135,15 @@ def check_templates(model: Path, sources: list[str]) -> None:
     assert {failure.row for failure in prepared.failures} | ids.keys() == set(range(GENERATED + PLAIN))
     assert {failure.kind for failure in prepared.failures} <= KINDS - {"internal_error"}
     assert resident_bytes() - before < 100 << 20
+
+
+def test_the_date_of_a_job_is_today_for_its_chat_template(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }} on {{ strftime_now('%d %B %Y') }}")
+    task = GenerateTask(messages=({"role": "user", "content": "{{ body }}"},), sampling=SAMPLING)
+    job = dataclasses.replace(make_job(task), date=dt.date(2024, 2, 5))
+    bench = Workbench(job, folder, ModelConfig.from_pretrained(folder))
+    assert prepare_unit(bench, rows_of(["late"]), SLICE_CHARS).prompt == "late on 05 February 2024"
 
 
 def test_a_chat_template_that_is_hostile_to_one_message_costs_that_row_only(model: Path, tmp_path: Path) -> None:
