@@ -14,6 +14,7 @@ from models.config.types import Head
 from tests.helpers.cluster_guard import ClusterGuard, uses_shared_cluster
 from tests.helpers.durations import Durations
 from tests.helpers.models.tiny_tokenizers import KINDS
+from tests.helpers.pipelines.here_pool import HerePool
 from tests.helpers.shared_cluster import SharedCluster
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
 
@@ -88,6 +89,12 @@ def one_thread() -> Iterator[None]:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
     """A function (head, family, **config fields) -> folder of a random checkpoint with a byte-level tokenizer, shared by all tests."""
     made: dict[str, Path] = {}
+@pytest.fixture
+def prepared_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are opened, and rows prepared, in this process: for tests of what is found, not of the limits of a child that finds it."""
+    monkeypatch.setattr("pipelines.unit_steps.isolated_preparer.IsolatedPool", HerePool)
+
+
 
     def make(head: Head = "causal", *, family: str = "qwen3", **fields: Any) -> Path:
         key = f"{head} {family} {sorted(fields.items())}"

@@ -36,7 +36,7 @@ input: {{paths: [{corpus}]}}
 output: {{path: {out}, prefix: r_}}
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prepared_here")]
 
 
 def invoke(*arguments: str | Path) -> Result:

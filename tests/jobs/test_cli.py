@@ -26,6 +26,8 @@ from tests.helpers.jobs.made_runs import MadeRun
 SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("prepared_here")
+
 SPEC = """\
 name: j
 model: {{path: {model}}}

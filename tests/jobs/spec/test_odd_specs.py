@@ -27,6 +27,7 @@ CheckpointMaker = Callable[..., Path]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("prepared_here"),
     pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`"),  # ray.serve.schema, when imported
 ]
 

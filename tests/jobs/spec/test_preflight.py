@@ -29,6 +29,8 @@ SpecWriter = Callable[[str], Path]
 CheckpointMaker = Callable[..., Path]
 Checker = Callable[..., Preflight]
 
+pytestmark = pytest.mark.usefixtures("prepared_here")
+
 SPEC = """\
 name: j
 model: {{path: {model}}}

@@ -38,8 +38,9 @@ from pipelines.units.listing import list_sources
 from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
 from tests.helpers.pipelines.fake_engines import logits
-from tests.helpers.pipelines.here_pool import HerePool
 from tests.helpers.pipelines.running import job_of, rows_in
+
+pytestmark = pytest.mark.usefixtures("prepared_here")
 
 POISON = "POISON"
 FAULTY = [3, 17, 18, 39]
@@ -55,11 +56,6 @@ class TrippedError(Exception):
 def trip_on(value: object) -> None:
     if POISON in str(value):
         raise TrippedError("it tripped")
-
-
-@pytest.fixture(autouse=True)
-def prepared_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.unit_steps.isolated_preparer.IsolatedPool", HerePool)
 
 
 @pytest.fixture(scope="module")
