@@ -28,7 +28,6 @@ SERVERS = frozenset({"s3_options"})
 """Fixtures that start a server on this machine."""
 
 LONGEST = (
-    "pipelines/runs/test_groups.py",
     "jobs/serve/test_service.py",
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",
@@ -71,9 +70,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    if nextitem is None or not uses_shared_cluster(nextitem):
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or not (uses_shared_cluster(nextitem) or leaves_cluster_alone(item, nextitem)):
         CLUSTER.leave()
+
+
+def leaves_cluster_alone(item: pytest.Item, nextitem: pytest.Item) -> bool:
+    """Whether the next test is one of the same module that has nothing to do with Ray: the module after it may be on the cluster again."""
+    return nextitem.path == item.path and nextitem.get_closest_marker("cluster") is None
 
 
 @pytest.fixture(autouse=True)
@@ -85,16 +89,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
-    """A function (head, family, **config fields) -> folder of a random checkpoint with a byte-level tokenizer, shared by all tests."""
-    made: dict[str, Path] = {}
 @pytest.fixture
 def prepared_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are opened, and rows prepared, in this process: for tests of what is found, not of the limits of a child that finds it."""
     monkeypatch.setattr("pipelines.unit_steps.isolated_preparer.IsolatedPool", HerePool)
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
+    """A function (head, family, **config fields) -> folder of a random checkpoint with a byte-level tokenizer, shared by all tests."""
+    made: dict[str, Path] = {}
 
     def make(head: Head = "causal", *, family: str = "qwen3", **fields: Any) -> Path:
         key = f"{head} {family} {sorted(fields.items())}"

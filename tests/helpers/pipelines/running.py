@@ -40,6 +40,11 @@ WORDS = (
 GREEDY = GenerateTask(prompt="{{ body }}", sampling=SamplingParams(max_tokens=6, temperature=0.0))
 
 
+KEPT_WORKERS = {"num_workers_soft_limit": 6, "idle_worker_killing_time_threshold_ms": 600_000}
+"""Settings of Ray for a cluster on which run follows run: workers that one leaves idle, with all that they have imported, are there for
+the next. Ray ends what is over one a CPU within a second, and a run starts half a dozen then."""
+
+
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """A folder with a short path, as the sockets of a Ray cluster need."""
@@ -61,6 +66,7 @@ def ray_cluster(*, num_cpus: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
+            _system_config=KEPT_WORKERS,
         )
         chatter.move_to_session()
         try:
