@@ -9,6 +9,9 @@ CLIENTS_STAMP := $(VENV)/.millrace-clients
 # two processes; a module stays in one of them, and those that take longest come first
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Where it is set, no process keeps what it compiles of the tests, and each begins with that: eight seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup check format quick test clients isa faults demo bench
 
 help:  ## this list

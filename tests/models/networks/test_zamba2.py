@@ -67,12 +67,15 @@ GENERATED = (
     "chunks of seven",
 )
 
+QUICK = ("two shared blocks at uneven depths", "attention adapters on two blocks")
+"""Two shapes that have most of what the others have."""
+
 
 def oracle(folder: Path) -> Any:
     return Zamba2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("shape", first_of_each(SHAPES, kind=lambda shape: shape in GENERATED and shape))
+@pytest.mark.parametrize("shape", first_of_each(SHAPES, kind=lambda shape: shape in QUICK and shape))
 def test_logits_are_those_of_transformers(zamba2_checkpoint: CheckpointMaker, shape: str) -> None:
     """Of its float64 ones, which its own float32 ones are up to 5e-4 away from in some shapes and on some processors: at most
     twice as far as those, or 1e-4."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.errors import RequestError
 from models.text.cuts import Cuts
 from models.text.tokenizer import Tokenizer
+from tests.helpers.matrix import first_of_each
 from tests.helpers.models.tiny_tokenizers import KINDS
 from tests.helpers.models.token_lists import common_prefix
 from tests.helpers.pipelines.making import word_tokenizer
@@ -65,7 +66,12 @@ def prompt_of(tokenizer: Tokenizer) -> str:
     return tokenizer.render_chat(tokenizer.chat_content().fit([{"role": "user", "content": asked}]))
 
 
-@pytest.fixture(params=[f"{kind}, {name}" for kind in KINDS for name in TEMPLATES], scope="module")
+CASES = first_of_each(
+    (f"{kind}, {name}" for kind in KINDS for name in TEMPLATES), kind=lambda case: case.split(", ")[0]
+)
+
+
+@pytest.fixture(params=CASES, scope="module")
 def tokenizer(
     request: pytest.FixtureRequest,
     tokenizer_folder: Callable[[str], Path],
