@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from tests.helpers.pipelines.grouping import (
@@ -61,7 +62,7 @@ def test_a_driver_that_ends_takes_its_groups_with_it(bench: Bench, tmp_path: Pat
             }
         )
     )
-    command = [sys.executable, "-m", "jobs", "run", str(spec), "--address", bench.cluster.address]
+    command = [sys.executable, "-m", "jobs", "run", str(spec), "--address", ray.get_runtime_context().gcs_address]
     with subprocess.Popen(command) as first:
         committed = Path(job.output.path) / "receipts"
         wait_until(lambda: committed.exists() and len(list(committed.iterdir())) >= 5, "five committed units")

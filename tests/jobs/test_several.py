@@ -1,8 +1,8 @@
 """A run of several tasks a row: each answers as it does alone, and the report and a comparison look at each."""
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jobs.cli import app
 from jobs.report.report import gather
 from jobs.report.source import RunOutput
 from jobs.spec.job import load_spec
-from pipelines.job import OutputSpec
+from pipelines.job import Job
 from tests.helpers.pipelines.running import contents, drive, rows_in
 
 NUM_ROWS = 24
@@ -29,7 +29,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path]) -> Path:
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[..., Path]) -> Job:
+    """A job that has run, and whose output is there twice: `out-b` is as the run left it, and of `out` all units but one were computed
+    again by a second run."""
     folder = tmp_path_factory.mktemp("several")
     rows = [
         {"id": row, "body": f"order {row} is late", "reply_to": None if row == 5 else f"order {row}", "truth": "now"}
@@ -54,12 +56,16 @@ engine: {{num_cpus: 1, max_num_seqs: 8}}
 unit_rows: 8
 """
     )
-    return folder / "job.yaml"
-
-
-def test_each_task_answers_as_transformers_does(spec: Path) -> None:
-    job = load_spec(spec).job
+    job = load_spec(folder / "job.yaml").job
     assert drive(job).exit_status == 0
+    shutil.copytree(folder / "out", folder / "out-b")
+    for receipt in sorted((folder / "out/receipts").iterdir())[1:]:
+        receipt.unlink()
+    assert drive(job).exit_status == 0
+    return job
+
+
+def test_each_task_answers_as_transformers_does(job: Job) -> None:
     rows = rows_in(Path(job.output.path))
     assert [row["id"] for row in rows] == list(range(NUM_ROWS))
     tokenizer = AutoTokenizer.from_pretrained(job.model.path)
@@ -80,11 +86,10 @@ def test_each_task_answers_as_transformers_does(spec: Path) -> None:
     assert rows[5]["reply_text"] is None
     assert rows[5]["errors"].keys() == {"reply"}
     assert rows[5]["team_label"] in ("billing", "shipping")
-    whole = contents(Path(job.output.path))
-    for receipt in sorted((Path(job.output.path) / "receipts").iterdir())[1:]:
-        receipt.unlink()
-    assert drive(job).exit_status == 0
-    assert contents(Path(job.output.path)) == whole
+
+
+def test_a_run_that_goes_on_writes_the_same_bytes(job: Job) -> None:
+    assert contents(Path(job.output.path)) == contents(Path(f"{job.output.path}-b"))
 
 
 def written_after(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> str:
@@ -103,11 +108,7 @@ def score_of(model: Any, tokenizer: Any, prompt: str, label: str) -> float:
     return sum(float(logprobs[place - 1, ids[place]]) for place in range(len(before), len(ids)))
 
 
-def test_a_report_and_a_comparison_look_at_each_task(spec: Path) -> None:
-    job = load_spec(spec).job
-    other = replace(job, output=OutputSpec(path=f"{job.output.path}-b", format="jsonl"))
-    for each in (job, other):
-        assert drive(each).exit_status == 0
+def test_a_report_and_a_comparison_look_at_each_task(job: Job) -> None:
     facts = gather(RunOutput.open(job.output, input_options={}), truth=job.truth)
     assert [(task.name, task.labels_of) for task in facts.tasks] == [
         ("team", "Labels of rows"),
@@ -127,7 +128,7 @@ def test_a_report_and_a_comparison_look_at_each_task(spec: Path) -> None:
     page = (Path(job.output.path) / "report.html").read_text()
     assert "urgent: Against the truth in truth" in page
     assert "[team]\nText: order 0 is late\nWhich team?" in page.replace("&#10;", "\n")
-    result = CliRunner().invoke(app, ["compare", job.output.path, other.output.path])
+    result = CliRunner().invoke(app, ["compare", job.output.path, f"{job.output.path}-b"])
     assert result.exit_code == 0, result.output
     assert result.output.count("agreement      1.0000") == 4  # vectors have none
     assert result.output.count("no row differs") == 5

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import s3fs
 import yaml
 
-from tests.helpers.pipelines.running import ray_cluster, short_folder
+from tests.helpers.pipelines.running import short_folder
 from tests.k8s.kubernetes_api import KubernetesApi, kubernetes_api
 from tests.k8s.kustomize import BASE, FOLDERS, OVERLAYS, ROOT, Manifest, build
 
@@ -25,6 +26,7 @@ RUN_ID = "20260226t0200z"
 IGNORE_SERVE = pytest.mark.filterwarnings(
     "ignore:Using extra keyword arguments on `Field`"
 )  # ray.serve.schema, when imported
+OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 TICKETS = [{"ticket_id": f"T-{number}", "body": "A refund, please"} for number in range(12)]
 
 
@@ -135,14 +137,19 @@ def test_a_scheduled_run_labels_the_day_s_tickets(
     assert {row["label"] for row in rows} <= {"billing", "shipping", "returns"}
 
 
-@pytest.mark.cluster("own")
+@pytest.mark.cluster
+@OF_RAY
 def test_the_local_run_labels_the_tickets_it_brings(api: KubernetesApi, tmp_path: Path) -> None:
     run = create_run(OVERLAYS / "local", api)
     files = mounted(build(OVERLAYS / "local"), tmp_path / "job")
     spec = files / "job-spec.yaml"
     demo = ROOT / "jobs/demo/checkpoints"  # what the Dockerfile copies
     spec.write_text(spec.read_text().replace("/opt/millrace/demo", str(demo)).replace("/etc/millrace/job", str(files)))
-    run_entrypoint(run["spec"]["entrypoint"], {"/etc/millrace/job": files, "/output": tmp_path / "output"})
+    run_entrypoint(
+        run["spec"]["entrypoint"],
+        {"/etc/millrace/job": files, "/output": tmp_path / "output"},
+        {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "HOME": str(Path.home())},  # as Ray gives an entrypoint
+    )
     rows = pq_rows(tmp_path / f"output/{RUN_ID}/data")
     assert [row["ticket_id"] for row in rows] == [
         json.loads(line)["ticket_id"] for line in (files / "tickets.jsonl").read_text().splitlines()
@@ -180,13 +187,6 @@ def test_job_specs_are_valid(folder: Path, tmp_path: Path) -> None:
     load_spec(mounted(build(folder), tmp_path / "job") / "job-spec.yaml")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Serve builds an application in a process of its cluster."""
-    with ray_cluster(num_cpus=1):
-        yield
-
-
 @IGNORE_SERVE
 @pytest.mark.parametrize("folder", [BASE, OVERLAYS / "gpu", OVERLAYS / "local"], ids=lambda folder: folder.name)
 def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
@@ -198,12 +198,12 @@ def test_serve_reads_the_service_s_configuration(folder: Path) -> None:
     assert application.args["spec"]["http"] == {"host": config.http_options.host, "port": config.http_options.port}
 
 
-@pytest.mark.cluster("own")
+@pytest.mark.cluster
+@OF_RAY
 @IGNORE_SERVE
 @pytest.mark.parametrize("folder", [BASE, OVERLAYS / "gpu", OVERLAYS / "local"], ids=lambda folder: folder.name)
-def test_the_service_s_application_is_built(
-    cluster: None, folder: Path, bucket: s3fs.S3FileSystem, tmp_path: Path
-) -> None:
+def test_the_service_s_application_is_built(folder: Path, bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    """Serve builds an application in a process of its cluster."""
     from ray._common.utils import import_attr
     from ray.serve import Application
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary

@@ -1,4 +1,4 @@
-"""Replicas of two shards on a cluster of three nodes of this machine, and what can happen to them in mid-run."""
+"""Replicas of two shards on a cluster of this machine, that of the tests or one of three nodes, and what can happen to them in mid-run."""
 
 import json
 import logging
@@ -47,9 +47,10 @@ def three_nodes() -> Iterator[Cluster]:
 
 
 class Bench:
-    """One generation job, run over shards of a cluster into folders of its own. `expected` is what one process writes."""
+    """One generation job, run over shards into folders of its own, on the cluster that this process is connected to; `cluster` is that,
+    where it has nodes to take away. `expected` is what one process writes."""
 
-    def __init__(self, cluster: Cluster, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, cluster: Cluster | None = None) -> None:
         self.cluster, self._folder, self._model = cluster, folder, model
         self._corpus = write_corpus(folder / "rows.jsonl", NUM_ROWS)
         assert drive(self.job("alone")).exit_status == 0
@@ -73,7 +74,7 @@ class Bench:
 def bench_of(folder: Path, model: Path) -> Iterator[Bench]:
     """A bench on three nodes, for as long as the block lasts."""
     with three_nodes() as cluster:
-        yield Bench(cluster, folder, model)
+        yield Bench(folder, model, cluster)
 
 
 class Disturbing(list[Progress]):
@@ -110,6 +111,7 @@ def removed_node(bench: Bench, name: str) -> Callable[[], None]:
     """Takes away the node that rank 0 runs on, and puts an empty one in its place."""
 
     def disturb() -> None:
+        assert bench.cluster is not None, "the cluster that tests share keeps its node"
         (start,) = (json.loads(path.read_bytes()) for path in (bench.out(name) / "attempts").glob("engine-*.json"))
         node = next(node for node in bench.cluster.worker_nodes if node.node_id == start["node"])
         bench.cluster.remove_node(node, allow_graceful=False)

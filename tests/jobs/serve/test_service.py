@@ -17,7 +17,9 @@ import numpy as np
 import openai
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.demo import CHECKPOINTS
 from jobs.serve.environment import SERVE_ENVIRONMENT
 from models import Engine, SamplingParams
@@ -140,10 +142,14 @@ def test_a_job_of_another_model_is_refused(service: Service, tmp_path: Path) -> 
     assert "dtype float32" in found.stderr
 
 
-def test_a_job_of_a_service_that_nobody_started_is_refused(service: Service, tmp_path: Path) -> None:
+def test_a_job_of_a_service_that_nobody_started_is_refused(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is looked for on a cluster."""
+    monkeypatch.setenv("HOME", service.env["HOME"])
     write_corpus(tmp_path / "rows.jsonl", 5)
-    found = run_job(service, job_spec(tmp_path, engine={"service": "another"}))
-    assert found.returncode == 2
+    found = CliRunner().invoke(app, ["run", str(job_spec(tmp_path, engine={"service": "another"}))])
+    assert found.exit_code == 2
     assert "no service 'another' was started from here" in found.stderr
 
 

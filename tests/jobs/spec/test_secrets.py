@@ -23,10 +23,14 @@ from pipelines.io.inputs import Storage
 from pipelines.io.open_output import open_store
 from pipelines.job import InputSpec, OutputSpec
 from pipelines.ledger.fingerprint import fingerprint_of
+from pipelines.tasks.classify import ClassifyTask
 from pipelines.units.listing import find_sources
-from tests.helpers.pipelines.running import GREEDY, drive, job_of, rows_in, write_corpus
+from tests.helpers.pipelines.fake_engines import fake_engine
+from tests.helpers.pipelines.running import drive, job_of, rows_in, write_corpus
 
 CheckpointMaker = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("prepared_here")
 
 HUSH = "hushhushhush"
 
@@ -196,14 +200,15 @@ def test_a_run_goes_on_with_urls_that_are_signed_anew_and_keeps_no_signature(
     signed_place: SignedPlace, tiny_checkpoint: CheckpointMaker, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = job_of(GREEDY, model=tiny_checkpoint(), corpus=tmp_path, out=out, unit_rows=8)
+    task, model = ClassifyTask(text="{{ body }}"), tiny_checkpoint("sequence-classification")
+    job = job_of(task, model=model, corpus=tmp_path, out=out, unit_rows=8)
 
     def with_signed(names: tuple[str, ...] = ("a.jsonl", "b.jsonl")) -> InputSpec:
         return InputSpec(paths=tuple(map(signed_place.signed, names)))
 
     job = replace(job, input=with_signed())
     first = fingerprint_of(job, find_sources(job.input).files)
-    assert drive(job).exit_status == 0
+    assert drive(job, make_engine=fake_engine).exit_status == 0
     before = sorted(map(json.dumps, rows_in(out)))
     assert len(before) == 48
     (out / "receipts/part-00000001.json").unlink()  # as if it had been stopped before
@@ -211,7 +216,7 @@ def test_a_run_goes_on_with_urls_that_are_signed_anew_and_keeps_no_signature(
     signed_place.signature = "renewedrenewed"
     renewed = replace(job, input=with_signed())
     assert fingerprint_of(renewed, find_sources(renewed.input).files) == first
-    assert drive(renewed).exit_status == 0
+    assert drive(renewed, make_engine=fake_engine).exit_status == 0
     assert not signed_place.refused
     assert sorted(map(json.dumps, rows_in(out))) == before
 

@@ -1,4 +1,5 @@
-"""Every family through whole runs, with real engines."""
+"""Every family through whole runs, with real engines. `make test` has one over two shards in `test_groups.py`, and all of them without a
+run around them in `tests/models/networks` and `tests/models/engine/test_shard_processes.py`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,20 +23,17 @@ NUM_ROWS = 40
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.faults,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
-
-FAULTS = pytest.mark.faults
 CASES = [("smollm3", "classify"), ("helium", "extract"), ("zamba2", "classify"), ("phi3", "extract")]
 
 
-@FAULTS
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_a_family_answers_every_row(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, kind: str
 ) -> None:
-    """What each computes is held without a run in `tests/models/networks`, and a run of one below."""
     head, task = TASKS[kind]
     corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
     model = tiny_checkpoint(head, family=family, max_position_embeddings=256, **FAMILIES[family].window)
@@ -45,18 +43,11 @@ def test_a_family_answers_every_row(
 
 
 @pytest.mark.parametrize(
-    ("family", "size"),
-    [
-        ("zamba2", 2),
-        *(pytest.param(family, 2, marks=FAULTS) for family in FAMILIES if family != "zamba2"),
-        *(pytest.param(family, 4, marks=FAULTS) for family in ("qwen3", "zamba2")),
-    ],
+    ("family", "size"), [*((family, 2) for family in FAMILIES), *((family, 4) for family in ("qwen3", "zamba2"))]
 )
 def test_a_family_generates_alike_over_shards(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, size: int
 ) -> None:
-    """A run of each takes half a minute on two cores; `tests/models/engine/test_shard_processes.py` has them all
-    without a run around them."""
     corpus = write_corpus(tmp_path / "rows.jsonl", NUM_ROWS)
     fields = {"num_attention_heads": 4, "max_position_embeddings": 256, **FAMILIES[family].window}
     job = job_of(
