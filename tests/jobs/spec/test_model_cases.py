@@ -7,8 +7,7 @@ over the same files.
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from actors.engine.backends import OnePassRequest, scored
 from actors.online.local import LocalModel
-from actors.work import OnePassAnswer
 from jobs.errors import SpecError
 from jobs.spec.job import LoadedSpec, load_spec
-from jobs.spec.preflight import Preflight, check_before_run
-from models import Scorer
-from pipelines.ledger.unit_files import encode_results
-from pipelines.rows.rows import Answers
-from pipelines.tasks.generate import GenerateTask
-from pipelines.unit_steps.finish import finish
+from jobs.spec.preflight import check_before_run
 from tests.helpers.actors.serving import load, served, serving
+from tests.helpers.jobs.answered_here import answered_here, opened_here
 from tests.pipelines.units.test_reading import Corpus
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -116,35 +109,9 @@ def loaded(case: str, model: Path, tmp_path: Path, **changes: str) -> LoadedSpec
 
 def run(spec: LoadedSpec) -> Rows:
     """The rows that a job writes, computed in this process."""
-    with opened(spec) as found:
-        return _run(spec, found)
-
-
-@contextmanager
-def opened(spec: LoadedSpec) -> Iterator[Preflight]:
-    """A spec that is as it should be, with what was opened on the way."""
-    found = check_before_run(spec)
-    with closing(found):
-        yield found
-
-
-def _run(spec: LoadedSpec, found: Preflight) -> Rows:
-    job = spec.job
-    rows: Rows = []
-    for unit in Corpus(*map(Path, job.input.paths)).read():
-        prepared = found.preparers[0].prepare(unit)
-        results = compute(spec, found, [request.token_ids.tolist() for request in prepared.requests])
-        finished = finish(job, found.facts, prepared, Answers(results=results, seconds=0.0))
-        assert finished.failures == ()
-        rows += [json.loads(line) for line in encode_results(finished, job.output.format).splitlines()]
-    return rows
-
-
-def compute(spec: LoadedSpec, found: Preflight, token_ids: list[list[int]]) -> list[OnePassAnswer]:
-    assert not isinstance(spec.job.task, GenerateTask)
-    assert not found.preparers[0].fitted.asked.labels
-    scorer = Scorer.from_pretrained(spec.job.model.path, dtype="float32")
-    return scored(scorer, found.preparers[0].fitted.asked, [OnePassRequest(ids, ()) for ids in token_ids])
+    answered = answered_here(spec)
+    assert answered.failures == []
+    return answered.rows
 
 
 def inputs(case: str) -> list[dict[str, Any]]:
@@ -237,7 +204,7 @@ def test_parts_give_the_prompts_that_text_gives(tmp_path: Path) -> None:
     theirs: Any = AutoTokenizer.from_pretrained(model)
     spec = loaded("qwen3-content-parts", model, tmp_path)
     [unit] = Corpus(*map(Path, spec.job.input.paths)).read()
-    with opened(spec) as found:
+    with opened_here(spec) as found:
         prepared = found.preparers[0].prepare(unit)
     for request, row in zip(prepared.requests, inputs("qwen3-content-parts"), strict=True):
         messages = [{"role": "user", "content": row["body"]}]

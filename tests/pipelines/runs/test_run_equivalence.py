@@ -109,7 +109,10 @@ def test_every_kind_of_task_runs(base: Base, kind: str) -> None:
     assert [row["id"] for row in rows_in(base.out(kind))] == list(range(120))
 
 
+@pytest.mark.faults
 def test_a_sampled_run_gives_the_same_rows_again(base: Base, tmp_path: Path) -> None:
+    """The seed of each row, and draws that no other row changes, are held without a run in `tests/pipelines/unit_steps` and
+    `tests/models/engine`; a run of drawn answers that goes on, in `test_batch.py`."""
     task = replace(GREEDY, sampling=SamplingParams(max_tokens=6, temperature=1.0))
     texts = []
     for place, engine in (
