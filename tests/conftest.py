@@ -31,7 +31,6 @@ LONGEST = (
     "jobs/serve/test_service.py",
     "jobs/test_submit.py",
     "jobs/demo/test_demo.py",
-    "k8s/test_commands.py",
     "pipelines/ledger/test_ledger.py",
 )
 """Modules that take most of a minute or more, and would come when there is little left to do beside them."""
