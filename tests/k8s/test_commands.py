@@ -137,9 +137,11 @@ def test_a_scheduled_run_labels_the_day_s_tickets(
     assert {row["label"] for row in rows} <= {"billing", "shipping", "returns"}
 
 
+@pytest.mark.faults
 @pytest.mark.cluster
 @OF_RAY
 def test_the_local_run_labels_the_tickets_it_brings(api: KubernetesApi, tmp_path: Path) -> None:
+    """The other overlay whose run needs nothing that is not here."""
     run = create_run(OVERLAYS / "local", api)
     files = mounted(build(OVERLAYS / "local"), tmp_path / "job")
     spec = files / "job-spec.yaml"

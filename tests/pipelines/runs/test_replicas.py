@@ -76,7 +76,9 @@ def test_there_are_no_more_engines_than_there_is_work_for(
     assert answered(scaled).total() == num_units
 
 
+@pytest.mark.faults
 def test_a_slow_engine_leaves_the_work_to_the_others(job: Callable[..., Job]) -> None:
+    """As above, where the slow one waits for four units of six, over more of them."""
     uneven = job(60, replicas=3)
     assert drive(uneven, make_engine=partial(one_slow_engine, patience=50)).exit_status == 0
     assert len(rows_in(Path(uneven.output.path))) == 60 * UNIT_ROWS
