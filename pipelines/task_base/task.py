@@ -6,7 +6,7 @@ task is of.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -22,6 +22,7 @@ from pipelines.task_base.compared import Compared
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.judged import Judged
 from pipelines.task_base.requests import RowEncoder
+from pipelines.task_base.templated import templates_in, with_templates_in
 
 ONE_PASS_UNIT_ROWS = 4096
 
@@ -64,16 +65,17 @@ class TrialSize:
 class Task(ABC):
     """What is asked of every row: a frozen dataclass with the task's own keys, and how its rows become requests, and answers columns.
 
-    `kind` is its word in a spec and in a run's record. `generates` says whether the engine writes tokens, as `sampling` then says;
-    other tasks are computed in one pass, but for one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many
-    rows a unit has unless the spec says so. `counted` is
-    for reports, None where there is nothing to count; `judged` says how results are held against a truth, None where they have no
+    `kind` is its word in a spec and in a run's record. `template_keys` are the keys that hold a template over a row, or messages of
+    templates. `generates` says whether the engine writes tokens, as `sampling` then says; other tasks are computed in one pass, but for
+    one that `calls_api`: its rows are requests of the HTTP API. `unit_rows` is how many rows a unit has unless the spec says so. `counted`
+    is for reports, None where there is nothing to count; `judged` says how results are held against a truth, None where they have no
     labels, and `compared` how two runs of the kind are. `uses_chat_template` says whether a row's text is put through the checkpoint's own.
     """
 
     __slots__ = ()
 
     kind: ClassVar[str]
+    template_keys: ClassVar[tuple[str, ...]]
     generates: ClassVar[bool] = False
     calls_api: ClassVar[bool] = False
     unit_rows: ClassVar[int] = ONE_PASS_UNIT_ROWS
@@ -93,9 +95,16 @@ class Task(ABC):
         """The tasks that it is made of, by name: this one alone, without a name, unless it is several."""
         return {"": self}
 
-    @abstractmethod
     def templates(self) -> Iterator[tuple[str, str]]:
         """The place of every template over a row in the spec, such as `task.text`, and the template."""
+        for key in self.template_keys:
+            yield from templates_in(getattr(self, key), f"task.{key}")
+
+    def with_templates(self, change: Callable[[str], str]) -> "Task":
+        """The same task with `change` of each of its templates in the place of that."""
+        changed = {key: with_templates_in(getattr(self, key), change) for key in self.template_keys}
+        found: Task = replace(cast("Any", self), **changed)
+        return found
 
     def columns_named(self) -> Iterator[tuple[str, str]]:
         """The place in the spec, and the name, of every column that the input must have beside those that templates read."""

@@ -1,6 +1,6 @@
 """Extraction with a question-answering head: a text in overlapping windows of tokens, and a question -> the answer, if it has one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +50,7 @@ class AnswerTask(Task):
     """
 
     kind: ClassVar = "extract"
+    template_keys: ClassVar = ("text", "question")
     counted: ClassVar = Counted(title="Answers", columns=("answer",), labels_in=_found, known=lambda *_: _OUTCOMES)
     compared: ClassVar = Compared(what="answers", columns=("answer",), said_in=_said_in)
 
@@ -57,10 +58,6 @@ class AnswerTask(Task):
     question: str
     window: int | None = None
     stride: int | None = None
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
-        yield "task.question", self.question
 
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "question-answering", "task.question", "extract with a question")

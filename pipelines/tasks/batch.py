@@ -5,7 +5,7 @@ must have to be asked at all.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -47,12 +47,10 @@ class BatchTask(Task):
     """The requests of a batch file, by the routes of the HTTP API. It has no keys: the lines say everything."""
 
     kind: ClassVar = "batch"
+    template_keys: ClassVar = ()
     calls_api: ClassVar = True
     compared: ClassVar = Compared(what="answers of the API", columns=("body",), said_in=_said_in)
     unit_rows: ClassVar = GENERATE_UNIT_ROWS
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        return iter(())
 
     def why_no_confidence(self) -> str:
         return "the lines of a batch file ask for what they like"

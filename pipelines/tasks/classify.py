@@ -3,7 +3,7 @@
 A text that is longer than the model is a bad row, unless the task puts windows of it together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ class ClassifyTask(Task):
     """
 
     kind: ClassVar = "classify"
+    template_keys: ClassVar = ("text",)
     counted: ClassVar = COUNTED
     judged: ClassVar = JUDGED
     compared: ClassVar = COMPARED
@@ -53,9 +54,6 @@ class ClassifyTask(Task):
     window: int | None = None
     stride: int | None = None
     allow_special_tokens: bool = False
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
 
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         if facts.model.head == "causal":

@@ -1,6 +1,6 @@
 """Embedding: a text -> one vector, as `models.tasks.embedding` says what a checkpoint makes of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -38,6 +38,7 @@ class EmbedTask(Task):
     """
 
     kind: ClassVar = "embed"
+    template_keys: ClassVar = ("text",)
     compared: ClassVar = Compared(
         what="vectors", columns=("embedding",), said_in=lambda row: Said(numbers=row["embedding"])
     )
@@ -49,9 +50,6 @@ class EmbedTask(Task):
     prompt_name: str | None = None
     prompt: str | None = None
     instruction: str | None = None
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
 
     def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> EmbeddingConfig:
         del tokenizer

@@ -23,7 +23,7 @@ from pipelines.task_base.pace import Pace
 from pipelines.task_base.requests import EncodedRow, Row, RowEncoder
 from pipelines.task_base.task import Counted, Task
 from pipelines.tasks.encoding import TemplateEncoder, TextEncoding, check_head, each, protected, too_long
-from pipelines.tasks.messages import MessageTemplates, templates_in
+from pipelines.tasks.messages import MessageTemplates
 
 GENERATE_UNIT_ROWS = 256
 
@@ -53,6 +53,7 @@ class GenerateTask(Task):
     """
 
     kind: ClassVar = "generate"
+    template_keys: ClassVar = ("prompt", "messages")
     generates: ClassVar = True
     unit_rows: ClassVar = GENERATE_UNIT_ROWS
     counted: ClassVar = Counted(
@@ -73,11 +74,6 @@ class GenerateTask(Task):
     @property
     def uses_chat_template(self) -> bool:
         return self.messages is not None
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        if self.prompt is not None:
-            yield "task.prompt", self.prompt
-        yield from templates_in(self.messages or ())
 
     def columns_named(self) -> Iterator[tuple[str, str]]:
         if self.prompt_token_ids is not None:

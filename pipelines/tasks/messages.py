@@ -3,7 +3,7 @@
 The strings of messages, roles and nested content parts included, are templates each.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models.text.chat_content import ChatContent
@@ -18,18 +18,6 @@ Messages = Sequence[Mapping[str, Any]]
 _RESERVED = {"messages": "write task.messages", "now": "the date that templates see is the key date of the job"}
 # Where a prompt ends, which does not change how messages are written.
 _OF_THE_END = ("add_generation_prompt", "continue_final_message")
-
-
-def templates_in(messages: Messages) -> Iterator[tuple[str, str]]:
-    """The place of every template of a task's messages in the spec, and the template."""
-    for index, message in enumerate(messages):
-        place = f"task.messages[{index}]"
-        yield f"{place}.role", message["role"]
-        content = message["content"]
-        if isinstance(content, str):
-            yield f"{place}.content", content
-        else:
-            yield from ((f"{place}.content[{number}].text", part["text"]) for number, part in enumerate(content))
 
 
 class MessageTemplates:

@@ -1,6 +1,6 @@
 """Reranking: a query and a document -> how relevant it is, as `models.tasks.rerank` says how a checkpoint is asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -36,6 +36,7 @@ class RerankTask(Task):
     """
 
     kind: ClassVar = "rerank"
+    template_keys: ClassVar = ("query", "document")
     compared: ClassVar = Compared(
         what="scores", columns=("score",), said_in=lambda row: Said(numbers={"score": row["score"]})
     )
@@ -44,10 +45,6 @@ class RerankTask(Task):
     document: str
     instruction: str | None = None
     form: AskedForm = "auto"
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.query", self.query
-        yield "task.document", self.document
 
     def read_own(self, folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> Reranking:
         try:

@@ -1,6 +1,6 @@
 """Extraction with a token-classification head: a text in overlapping windows of tokens -> its spans."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ class SpansTask(Task):
     """
 
     kind: ClassVar = "extract"
+    template_keys: ClassVar = ("text",)
     counted: ClassVar = Counted(
         title="Spans by label",
         columns=("spans",),
@@ -56,9 +57,6 @@ class SpansTask(Task):
     text: str
     window: int | None = None
     stride: int | None = None
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
 
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         if facts.model.head == "question-answering":

@@ -3,7 +3,7 @@
 A text that is longer than the model is a bad row, unless the task puts windows of it together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
@@ -41,7 +41,6 @@ from pipelines.tasks.class_columns import (
 from pipelines.tasks.encoding import check_head
 from pipelines.tasks.labels.encoder import LabelEncoder
 from pipelines.tasks.labels.keys import LabelKeys
-from pipelines.tasks.messages import templates_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +50,7 @@ class LabelsTask(LabelKeys, Task):
     """
 
     kind: ClassVar = "classify"
+    template_keys: ClassVar = ("text", "question", "prompt", "messages")
     counted: ClassVar = COUNTED
     judged: ClassVar = JUDGED
     compared: ClassVar = COMPARED
@@ -61,13 +61,6 @@ class LabelsTask(LabelKeys, Task):
     @property
     def uses_chat_template(self) -> bool:
         return self.messages is not None
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        for name in ("text", "question", "prompt"):
-            template = getattr(self, name)
-            if template is not None:
-                yield f"task.{name}", template
-        yield from templates_in(self.messages or ())
 
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "causal", "task.labels", "classify with labels of one's own")

@@ -64,6 +64,9 @@ class SeveralTask(Task):
         )
         yield from dict.fromkeys(found)
 
+    def with_templates(self, change: Callable[[str], str]) -> "SeveralTask":
+        return replace(self, tasks={name: task.with_templates(change) for name, task in self.tasks.items()})
+
     def columns_named(self) -> Iterator[tuple[str, str]]:
         for name, task in self.tasks.items():
             yield from ((self._place(name, place), column) for place, column in task.columns_named())

@@ -1,7 +1,7 @@
 """A kind of task that `tests/pipelines/runs/test_new_task_kind.py` brings. A module that imports little, as those of the other kinds do:
 every process of a run that prepares or finishes rows imports it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +26,7 @@ class MarginTask(Task):
     """How far a head's likeliest class is ahead of the next."""
 
     kind: ClassVar = "margin"
+    template_keys: ClassVar = ("text",)
     unit_rows: ClassVar = 8
     counted: ClassVar = Counted(
         title="Sureness",
@@ -34,9 +35,6 @@ class MarginTask(Task):
     )
 
     text: str
-
-    def templates(self) -> Iterator[tuple[str, str]]:
-        yield "task.text", self.text
 
     def encoder(self, tokenizer: Tokenizer, facts: TaskFacts) -> RowEncoder:
         check_head(facts, "sequence-classification", "task.kind", "a margin")
