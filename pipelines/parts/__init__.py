@@ -1,0 +1,1 @@
+"""Parts of a prompt whose order is found: templates that stand where another prints `{{ parts }}`."""
