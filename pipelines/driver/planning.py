@@ -15,8 +15,9 @@ from pipelines.opened import OpenedJob
 from pipelines.rows.unit import Unit
 from pipelines.sample import UnitPicker
 from pipelines.unit_steps.result_names import check_names
+from pipelines.units.numbering import Sink
 from pipelines.units.plan_on_ray import map_in_tasks
-from pipelines.units.planning import Plan, Sink, plan_units, unit_rows_of
+from pipelines.units.planning import Plan, plan_units, unit_rows_of
 from pipelines.units.unit_rows import settled_unit_rows
 from pipelines.units.unit_table import UnitWriter
 

@@ -46,6 +46,8 @@ def _scan(wanted: UnitsWanted, stretch: Stretch) -> UnitsFound:
             if schema is None:
                 schema, block = _without_header(block, stretch.path)
             units.add(block)
+            if units.has_enough(wanted):
+                break
     return units.finish(schema=schema and with_folders(schema, stretch.path))
 
 

@@ -34,12 +34,14 @@ class Stretch:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitsWanted:
     """How files are to be planned: which columns are needed, `declared` ones with types of the
-    spec's, and the most rows of a unit."""
+    spec's, and the most rows of a unit. Once `enough_rows` are found in a stretch (None: all of
+    them), what is behind them may be left out: units and columns alike."""
 
     storage: Storage
     columns: Columns
     unit_rows: int
     declared: frozenset[str] = frozenset()
+    enough_rows: int | None = None
 
 
 def _no_units() -> Int64Array:
@@ -81,9 +83,9 @@ class RowsWanted:
     kept: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
 
-def whole_file(path: str, size: int) -> Iterable[tuple[int, int]]:
+def whole_file(path: str, size: int, num_bytes: int) -> Iterable[tuple[int, int]]:
     """The only stretch of a file that is planned in one go."""
-    del path
+    del path, num_bytes
     yield 0, size
 
 
@@ -123,7 +125,8 @@ class InputFormat:
     `columns_at_head(storage, path)`, `scan(wanted, stretch)` and `read(wanted, units)` raise
     `SourceError` for what cannot be read, and `PlanError` for what is not a file of this format.
     `read` is given units for which `pass_of` has the same number, in order, and yields the content
-    of each in turn. `stretches(path, size)` are the ranges of bytes that are scanned apart;
+    of each in turn. `stretches(path, size, num_bytes)` are the ranges of bytes that are scanned
+    apart, of `num_bytes` each where the format can begin anywhere, else the whole file.
     `scan_bytes` is how many bytes of text take as long to scan as a file (None: its own size).
     `fault(path, head, tail)` says what a file is that cannot be read, if its first and last bytes
     tell. `files_of(folder, names, read)` gives the names of those files of a folder that are input,
@@ -139,7 +142,7 @@ class InputFormat:
     is_compressible: bool = False
     has_frame: bool = False
     scan_bytes: int | None = None
-    stretches: Callable[[str, int], Iterable[tuple[int, int]]] = whole_file
+    stretches: Callable[[str, int, int], Iterable[tuple[int, int]]] = whole_file
     pass_of: Callable[[Unit], int] = pass_of_text
     fault: Callable[[str, bytes, bytes], str | None] = compression_fault
     files_of: FilesOf = all_files

@@ -1,5 +1,5 @@
-"""JSON lines as an input: units are lines. Plain files are planned in chunks: a chunk has the lines that start within it, wherever
-they end.
+"""JSON lines as an input: units are lines. Plain files are planned in stretches: a stretch has the lines that start within it,
+wherever they end.
 
 Parsing is `pipelines.rows.jsonl`, the types of columns are found by `pipelines.formats.json_shape`.
 """
@@ -34,7 +34,6 @@ from pipelines.rows.read_guard import UnitContent
 from pipelines.rows.rows import JsonRow, RowFailure, UnitRows
 from pipelines.rows.unit import Unit
 
-CHUNK_BYTES = 32 << 20
 _TAIL_BYTES = 1 << 20
 _HEAD_LINES = 1000
 
@@ -52,10 +51,10 @@ def _columns_at_head(storage: Storage, path: str) -> ColumnsAtHead:
     return ColumnsAtHead(names=tuple(names), is_all=False)
 
 
-def _stretches(path: str, size: int) -> Iterable[tuple[int, int]]:
+def _stretches(path: str, size: int, num_bytes: int) -> Iterable[tuple[int, int]]:
     if compression_of(path) is not None:
-        return whole_file(path, size)
-    return ((start, min(start + CHUNK_BYTES, size)) for start in range(0, size, CHUNK_BYTES))
+        return whole_file(path, size, num_bytes)
+    return ((start, min(start + num_bytes, size)) for start in range(0, size, num_bytes))
 
 
 def scan_lines(wanted: UnitsWanted, stretch: Stretch) -> TextUnits:
@@ -63,6 +62,8 @@ def scan_lines(wanted: UnitsWanted, stretch: Stretch) -> TextUnits:
     units = TextUnits(wanted.unit_rows)
     for block in _blocks(wanted.storage, stretch):
         units.add(block)
+        if units.has_enough(wanted):
+            break
     return units
 
 
@@ -71,6 +72,8 @@ def _scan(wanted: UnitsWanted, stretch: Stretch) -> UnitsFound:
     for block in _blocks(wanted.storage, stretch):
         units.add(block)
         shape.merge(_shape(wanted, block, stretch.path))
+        if units.has_enough(wanted):
+            break
     return units.finish(shape=shape)
 
 

@@ -15,7 +15,7 @@ from pipelines.errors import SourceChangedError
 from pipelines.formats.json_shape import RowShape
 from pipelines.formats.json_values import raw_value
 from pipelines.formats.records import MAX_UNIT_BYTES, Block, Cutter, RecordRange, Splitter
-from pipelines.input_formats.input_format import UnitsFound
+from pipelines.input_formats.input_format import UnitsFound, UnitsWanted
 from pipelines.input_formats.layout import HEAD_BYTES
 from pipelines.io.inputs import Content, Storage, reading
 from pipelines.rows.read_guard import UnitContent
@@ -65,6 +65,7 @@ class TextUnits:
     """Collects the units of a text whose blocks come in turn, of at most `unit_rows` rows each."""
 
     unit_rows: int
+    num_rows: int = 0
     _cutter: Cutter | None = None
     _ranges: list[RecordRange] = field(default_factory=list)
 
@@ -72,6 +73,11 @@ class TextUnits:
         if self._cutter is None:
             self._cutter = Cutter(max_rows=self.unit_rows, max_bytes=MAX_UNIT_BYTES, offset=block.offset)
         self._ranges += self._cutter.push(block.records)
+        self.num_rows += block.records.num_rows
+
+    def has_enough(self, wanted: UnitsWanted) -> bool:
+        """Whether there are as many rows as are wanted."""
+        return wanted.enough_rows is not None and self.num_rows >= wanted.enough_rows
 
     def finish(self, *, schema: pa.Schema | None = None, shape: RowShape | None = None) -> UnitsFound:
         """All units, with what is known of the columns."""

@@ -40,7 +40,7 @@ class PartSample:
 
     @property
     def num_rows(self) -> int:
-        return self.values.shape[1]
+        return len(self.values[0])
 
 
 def best_order(sample: PartSample) -> Order:

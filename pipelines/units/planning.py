@@ -21,26 +21,23 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipelines.errors import PlanError, errors_of_file
-from pipelines.formats.hive import check_folders, folder_field, folder_values, is_from_folders
-from pipelines.formats.json_shape import RowShape
-from pipelines.formats.merging import SchemaMerger
-from pipelines.formats.schema import Columns, parse_types, select_columns
-from pipelines.input_formats.input_format import Stretch, UnitsFound, UnitsWanted
+from pipelines.errors import PlanError
+from pipelines.formats.schema import Columns, parse_types
+from pipelines.input_formats.input_format import Stretch, UnitsWanted
 from pipelines.input_formats.table import FORMATS
 from pipelines.io.inputs import Storage
 from pipelines.job import InputSpec, Job
-from pipelines.rows.unit import Unit
 from pipelines.units.listing import PassedOver, SourceFile
-from pipelines.units.scanning import FileStretch, Finding, Scanner
+from pipelines.units.numbering import Numbering, Sink
+from pipelines.units.scanning import FileStretch, Scanner
+from pipelines.units.schemas import Schemas
 
 _MAX_PARTS_PER_TASK = 64
 _MAX_TASK_BYTES = 32 << 20
-_UNITS_PER_BATCH = 8192
+STRETCH_BYTES = 32 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Sink = Callable[[Sequence[Unit]], None]
 
 
 class MapTasks(Protocol):
@@ -91,8 +88,8 @@ def plan_units(
     """
     declared = parse_types(spec.schema or {})
     wanted = UnitsWanted(storage=Storage.of(spec), columns=columns, unit_rows=unit_rows, declared=frozenset(declared))
-    schemas = _Schemas(columns=columns, declared=declared)
-    numbering = _Numbering(files=files, sink=sink, limit=limit)
+    schemas = Schemas(columns=columns, declared=declared)
+    numbering = Numbering(files=files, sink=sink, limit=limit)
     for findings in map_tasks(Scanner(wanted=wanted), _tasks(files)):
         for finding in findings:
             path = files[finding.file].path
@@ -129,7 +126,7 @@ def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[FileStretch, ...]]:
     weight = 0
     for index, source in enumerate(files):
         format = FORMATS[source.format]
-        for start, end in format.stretches(source.path, source.size):
+        for start, end in format.stretches(source.path, source.size, STRETCH_BYTES):
             size = end - start if format.scan_bytes is None else format.scan_bytes
             if task and (weight + size > _MAX_TASK_BYTES or len(task) == _MAX_PARTS_PER_TASK):
                 yield tuple(task)
@@ -139,103 +136,3 @@ def _tasks(files: Sequence[SourceFile]) -> Iterator[tuple[FileStretch, ...]]:
             weight += size
     if task:
         yield tuple(task)
-
-
-@dataclass(slots=True)
-class _Schemas:
-    """Collects the columns of all findings."""
-
-    columns: Columns
-    declared: dict[str, pa.DataType]
-    _shape: RowShape | None = None
-    _folders: dict[str, None] = field(default_factory=dict)  # columns that the folders of files with shapes give
-    _merger: SchemaMerger | None = None
-
-    def add(self, found: UnitsFound, path: str) -> None:
-        if found.shape is not None:
-            missing = [name for name in folder_values(path) if name not in found.shape.columns]
-            with errors_of_file(path):
-                check_folders(path, missing, self.declared)
-            self._folders |= dict.fromkeys(missing)
-            self._shape = self._shape or RowShape()
-            self._shape.merge(found.shape)
-            self._shape.check_width()
-        if found.schema is not None:
-            self._merger = self._merger or SchemaMerger(columns=self.columns, declared=self.declared)
-            with errors_of_file(path):
-                check_folders(path, [one.name for one in found.schema if is_from_folders(one)], self.declared)
-                self._merger.add(found.schema, path)
-
-    def settle(self) -> pa.Schema:
-        schema = self._merger.schema if self._merger else pa.schema([])
-        if self._shape is not None:
-            inferred = {one.name: one for one in self._shape.to_schema()}
-            declared = {name: pa.field(name, type) for name, type in self.declared.items()}
-            given = {
-                name: folder_field(name, self.declared.get(name, pa.string()))
-                for name in self._folders
-                if name not in inferred
-            }
-            schema = pa.schema((inferred | declared | given).values())
-        self.columns.check(tuple(schema.names), "the input")
-        return select_columns(schema, self.columns)
-
-
-@dataclass(slots=True)
-class _Numbering:
-    """Makes numbered units of findings that arrive in order."""
-
-    files: Sequence[SourceFile]
-    sink: Sink
-    limit: int | None
-    num_units: int = 0
-    num_rows: int = 0
-    num_bytes: int = 0
-    is_full: bool = False
-    _file: int = -1
-    _first_row: int = 0
-    _batch: list[Unit] = field(default_factory=list)
-
-    def add(self, finding: Finding) -> None:
-        if finding.file != self._file:
-            self._file, self._first_row = finding.file, 0
-        found = finding.units
-        columns = (found.row_groups, found.offsets, found.num_bytes, found.num_rows)
-        for row_group, offset, num_bytes, num_rows in zip(*(column.tolist() for column in columns), strict=True):
-            if self.limit is not None:
-                num_rows = min(num_rows, self.limit - self.num_rows)
-            self._add_unit(row_group, offset, num_bytes, num_rows)
-            self.is_full = self.num_rows == self.limit
-            if self.is_full:
-                return
-
-    def _add_unit(self, row_group: int, offset: int, num_bytes: int, num_rows: int) -> None:
-        source = self.files[self._file]
-        unit = Unit(
-            index=self.num_units,
-            path=source.path,
-            relative_path=source.relative_path,
-            format=source.format,
-            row_group=row_group,
-            offset=offset,
-            first_row=self._first_row,
-            num_rows=num_rows,
-            num_bytes=num_bytes,
-            source_size=source.size,
-            source_tag=source.tag,
-            is_cuttable=source.is_cuttable,
-            source_digest=source.digest,
-        )
-        self._batch.append(unit)
-        self._first_row += num_rows
-        self.num_units += 1
-        self.num_rows += num_rows
-        self.num_bytes += num_bytes
-        if len(self._batch) == _UNITS_PER_BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hands on the units that wait."""
-        if self._batch:
-            self.sink(self._batch)
-            self._batch = []

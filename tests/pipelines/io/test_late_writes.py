@@ -20,7 +20,8 @@ from pipelines.ledger.repair import repair_run
 from pipelines.ledger.run_record import RUN, read_record
 from pipelines.rows.rows import FinishedUnit
 from pipelines.units.listing import list_sources
-from pipelines.units.planning import Sink, plan_units
+from pipelines.units.numbering import Sink
+from pipelines.units.planning import plan_units
 from tests.pipelines.ledger.test_ledger import (
     contents,
     finished,

@@ -35,7 +35,8 @@ from pipelines.rows.rows import FinishedUnit, UnitRows
 from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
-from pipelines.units.planning import Sink, plan_units
+from pipelines.units.numbering import Sink
+from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
 from pipelines.units.unit_table import iter_units
 from tests.helpers.matrix import first_of_each

@@ -31,7 +31,7 @@ from tests.helpers.matrix import first_quick
 
 def cut_small(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
     """Has lines planned in stretches of so many bytes, one a task."""
-    monkeypatch.setattr(jsonl_format, "CHUNK_BYTES", num_bytes)
+    monkeypatch.setattr(planning, "STRETCH_BYTES", num_bytes)
     monkeypatch.setattr(planning, "_MAX_TASK_BYTES", num_bytes)
 
 
