@@ -119,7 +119,9 @@ class Job:
     planned, which its record keeps, so that a run that goes on tomorrow goes on with the same
     prompts. With `dedup` an engine computes equal requests that it has at the same time once,
     which is for work whose answers follow from the prompt alone. `truth` is the column of the
-    input that reports hold the results against; no result depends on it.
+    input that reports hold the results against; no result depends on it. `parts` are templates, as
+    they were given: one after the other they stand where the task's print `{{ parts }}`, in an order
+    that is found when the job is opened (`pipelines.parts`).
     """
 
     name: str
@@ -136,6 +138,7 @@ class Job:
     date: dt.date | None = None
     truth: Truth | None = None
     cascade: tuple[Escalation, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[Self, ...]:

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 from models.checkpoint.found import FoundCheckpoint
 from pipelines.errors import TaskError
 from pipelines.job import Job
+from pipelines.parts.settle import PartsOrder, settle_parts
 from pipelines.unit_steps.found_model import FoundModel
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
 from pipelines.unit_steps.isolated_work import FittedTask
@@ -38,13 +39,15 @@ class OpenedJob:
     """What the driver and the workers know before anything is planned; the engines alone load the checkpoint's weights.
 
     `job` has the versions of its checkpoints, and the date that it was given, or none: that is part of what tells two runs apart.
-    `date` is what chat templates take for today all the same. `models` has one for each step of a cascade, and one without.
+    `date` is what chat templates take for today all the same. `models` has one for each step of a cascade, and one without. The templates
+    of its task have its parts where they print them, in the order that `parts` tells; None if it has none.
     """
 
     job: Job
     date: dt.date | None
     models: tuple[OpenedModel, ...]
     sources: Sources
+    parts: PartsOrder | None = None
 
     @property
     def fitted(self) -> FittedTask:
@@ -89,35 +92,44 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOpening:
-    """An opening whose input is listed, and whose `preparers` read the tokenizers; `job` and `date` are those of `OpenedJob`, `found` and
-    `preparers` have one for each of its models."""
+    """An opening whose input is listed, and whose `preparers` read the tokenizers; `job`, `date` and `parts` are those of `OpenedJob`,
+    `found` and `preparers` have one for each of its models."""
 
     job: Job
     date: dt.date | None
     found: tuple[FoundModel, ...]
     sources: Sources
     preparers: tuple[IsolatedPreparer, ...]
+    parts: PartsOrder | None = None
 
     @classmethod
     def of(cls, job: Job, today: dt.date | None) -> Self:
         """Begins to open a job. `today` is the date of one that has none.
 
         Raises:
-            PlanError: the output is within the input, or there is no input.
+            PlanError: the output is within the input, there is no input, or it cannot be looked at.
             ModelError: a checkpoint cannot be used.
+            OutputError, DamageError: it has parts, and what its output holds cannot be read.
         """
         check_apart(job.input, job.output)
         sources = find_sources(job.input)
         found = tuple(map(FoundModel.of, job.steps))
-        pinned = pinned_to(job, [model.checkpoint for model in found])
-        dated = pinned.dated(today)
+        settled = settle_parts(pinned_to(job, [model.checkpoint for model in found]), lambda: sources)
+        dated = settled.job.dated(today)
         with contextlib.ExitStack() as unless_all:
             preparers = []
             for step, model in zip(dated.steps, found, strict=True):
                 preparers.append(model.preparer(step))
                 unless_all.callback(preparers[-1].close)
             unless_all.pop_all()
-        return cls(job=pinned, date=dated.date, found=found, sources=sources, preparers=tuple(preparers))
+        return cls(
+            job=settled.job,
+            date=dated.date,
+            found=found,
+            sources=sources,
+            preparers=tuple(preparers),
+            parts=settled.parts,
+        )
 
     def is_settled(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -135,7 +147,7 @@ class JobOpening:
             with _at_step(self.job, number):
                 models.append(OpenedModel(found=found, fitted=preparer.fitted))
         check_steps(self.job, [model.fitted.facts for model in models])
-        return OpenedJob(job=self.job, date=self.date, models=tuple(models), sources=self.sources)
+        return OpenedJob(job=self.job, date=self.date, models=tuple(models), sources=self.sources, parts=self.parts)
 
     def close(self) -> None:
         for preparer in self.preparers:

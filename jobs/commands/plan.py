@@ -61,6 +61,7 @@ def _plan(spec: Path, limit: int | None, overrides: Sequence[str], address: str 
             estimates[0],
             classes=found.meaning_of_scores,
             caution=found.caution_of_bits,
+            parts=found.opened.parts,
             whole=f"all rows on {job.step_names[0]}" if job.cascade else "the whole job",
         )
         if job.cascade:

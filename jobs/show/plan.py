@@ -12,6 +12,7 @@ from pipelines.cost import Cost
 from pipelines.estimate import Estimate, Memory
 from pipelines.formats.schema import Columns, json_reason
 from pipelines.job import Job
+from pipelines.parts.settle import PartsOrder
 from pipelines.probe import Probe
 from pipelines.sample import Sample
 
@@ -27,9 +28,10 @@ def plan_text(
     classes: str | None = None,
     caution: str | None = None,
     whole: str = "the whole job",
+    parts: PartsOrder | None = None,
 ) -> str:
     """All of it, ready to print; `classes` says what the scores of a checkpoint's own classes will mean, `caution` what to expect
-    of the job's few bits a weight, `whole` what the cost is of."""
+    of the job's few bits a weight, `whole` what the cost is of, `parts` in which order those of the job are."""
     plan = estimate.plan
     beside = [("passed over", str(plan.passed_over))] if plan.passed_over.num_files else []
     sections = [
@@ -48,6 +50,7 @@ def plan_text(
         *([] if classes is None else [[f"classes: {classes}"]]),
         *([] if caution is None else [[f"warning: {caution}"]]),
         _call_lines(estimate.sample) if job.task.calls_api else _sample_lines(estimate.sample),
+        *([] if parts is None else [_parts_lines(job, parts)]),
         *([] if estimate.sample.prompt is None else [_prompt_lines(estimate.sample.prompt)]),
         _lines(_of_one(job.engine.tensor_parallel_size), _memory_lines(job, estimate.memory)),
     ]
@@ -87,6 +90,16 @@ def _sample_lines(sample: Sample) -> list[str]:
         lines += _histogram(sample.prompt_tokens)
         lines.append(f"  mean {mean:,.1f}   median {middle:,}   95% {p95:,}   longest {longest:,}")
     return lines + _failure_lines(sample)
+
+
+def _parts_lines(job: Job, parts: PartsOrder) -> list[str]:
+    """The parts of templates in their order, and what that saves."""
+    lines = [f"  {job.parts[number]!r}" for number in parts.order]
+    shared = parts.shared
+    if shared is None:
+        return ["parts, in the order of the run that the output holds", *lines]
+    saved = f"{shared.found:.0%} of their text in {shared.num_rows:,} sampled rows is in beginnings that other rows have too"
+    return ["parts, in the order that shares most", *lines, f"  {saved}; as given {shared.given:.0%}"]
 
 
 def _prompt_lines(prompt: str) -> list[str]:

@@ -32,6 +32,7 @@ from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
 from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
+from jobs.spec.parts import PARTS_TEXT, PartsYaml
 from jobs.spec.places import Places, read_document
 from jobs.spec.several import TaskName, is_several, no_single_task, several_of, several_problems
 from jobs.spec.templates import TaskTemplates
@@ -95,7 +96,7 @@ def load_spec(
     if problems := engine_problems(spec.cascade or (), spec.engine, places):
         raise SpecError(problems)
     job = spec.to_job(limit)
-    templates = TaskTemplates.of(job.task, places)
+    templates = TaskTemplates.of(job.task, places, job.parts)
     problems = [*templates.problems, *(problem for check in checks for problem in check(job, places))]
     if problems:
         raise SpecError(problems)
@@ -201,6 +202,7 @@ class JobSpecYaml(Strict):
         None, description="a mapping of at least two names to a task each, all for every row; default: task alone"
     )
     partial: Partial = Field(DROP, description="drop or keep")
+    parts: PartsYaml | None = Field(None, description=PARTS_TEXT)
     input: InputYaml = Field(description="a mapping with at least paths")
     output: OutputYaml = Field(description="a mapping with at least path")
     engine: EngineYaml = Field(EngineYaml(), description="a mapping of engine options")
@@ -252,6 +254,7 @@ class JobSpecYaml(Strict):
             date=self.date,
             truth=self.report.truth,
             cascade=further,
+            parts=tuple(self.parts or ()),
         )
 
     def _task(self) -> Task:

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from jobs.errors import SpecError
 from jobs.spec.cascade import engine_key, model_at
@@ -21,6 +21,7 @@ from pipelines.formats.schema import column_hint, parse_types, shown_names
 from pipelines.input_formats.table import FORMATS
 from pipelines.io.inputs import Storage
 from pipelines.opened import JobOpening, OpenedJob, pinned_to
+from pipelines.parts.settle import settle_parts
 from pipelines.sample import MAX_OVERRUNS
 from pipelines.task_base.facts import TaskFacts
 from pipelines.unit_steps.finish import result_columns
@@ -109,17 +110,28 @@ class SpecCheck:
         """
         self._spec, self._on_found = spec, on_found
         found = tuple(_found_models(spec))
-        job = pinned_to(spec.job, [model.checkpoint for model in found])
-        dated = job.dated(today)
+        look = cache(partial(_seen_in, spec))  # while tokenizers are read, if what is asked does not follow from it
+        if spec.job.parts:
+            look()
+        with problems_of_input(spec):
+            settled = settle_parts(pinned_to(spec.job, [model.checkpoint for model in found]), lambda: look().sources)
+        dated = settled.job.dated(today)
         with ExitStack() as on_error:
             preparers = []
             for step, model in zip(dated.steps, found, strict=True):
                 preparers.append(model.preparer(step, max_overruns=MAX_OVERRUNS))
                 on_error.callback(preparers[-1].close)
-            check_output(spec)
-            sources, self._seen = _input_of(spec)
+            seen = look()
             on_error.pop_all()
-        self._opening = JobOpening(job=job, date=dated.date, found=found, sources=sources, preparers=tuple(preparers))
+        self._seen = seen.columns
+        self._opening = JobOpening(
+            job=settled.job,
+            date=dated.date,
+            found=found,
+            sources=seen.sources,
+            preparers=tuple(preparers),
+            parts=settled.parts,
+        )
 
     def is_settled(self, timeout_s: float) -> bool:
         """Waits at most so long for the tokenizer."""
@@ -168,9 +180,27 @@ def _found_models(spec: LoadedSpec) -> Iterator[FoundModel]:
         yield FoundModel(checkpoint=checkpoint, config=config)
 
 
-def _input_of(spec: LoadedSpec) -> tuple[Sources, "ColumnsSeen"]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnsSeen:
+    """The columns at the head of a file; `is_all` unless others may follow, as in JSONL."""
+
+    names: tuple[str, ...]
+    place: str
+    is_all: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputSeen:
     """The files of the input, and the columns at the head of the first that has any."""
+
+    sources: Sources
+    columns: ColumnsSeen
+
+
+def _seen_in(spec: LoadedSpec) -> InputSeen:
+    """What there is to read; what is written over it is as it should be."""
     job, places = spec.job, spec.places
+    check_output(spec)
     with problems_at(places, ("input", "schema")):
         parse_types(job.input.schema or {})
     with problems_at(places, ("output", "path")):
@@ -180,16 +210,7 @@ def _input_of(spec: LoadedSpec) -> tuple[Sources, "ColumnsSeen"]:
         first = next((source for source in sources.files if source.size), sources.files[0])
         seen = _columns(first, Storage.of(job.input))
     check_named_columns(spec, seen)
-    return sources, seen
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ColumnsSeen:
-    """The columns at the head of a file; `is_all` unless others may follow, as in JSONL."""
-
-    names: tuple[str, ...]
-    place: str
-    is_all: bool
+    return InputSeen(sources=sources, columns=seen)
 
 
 def _columns(source: SourceFile, storage: Storage) -> ColumnsSeen:

@@ -46,7 +46,8 @@ def write_plan(
     """
     began = time.monotonic()
     make = partial(_plan, opened, rooms, speed=speed, show=show)
-    record = ledger.write_plan(make, date=opened.date, ask_trial=ask_trial)
+    parts_order = None if opened.parts is None else opened.parts.order
+    record = ledger.write_plan(make, date=opened.date, parts_order=parts_order, ask_trial=ask_trial)
     logger.info("planned %d units in %.1f s", record.plan.num_units, time.monotonic() - began)
 
 

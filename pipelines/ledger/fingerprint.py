@@ -57,6 +57,7 @@ def fingerprint_of(
         **models[0],
         **({"cascade": further} if further else {}),
         "task": job.task.recorded(),
+        **({"parts": job.parts} if job.parts else {}),
         "seed": job.seed,
         "unit_rows": job.unit_rows,
         "limit": job.limit,

@@ -64,9 +64,16 @@ class Fields:
     def count(self, name: str) -> int:
         """A whole number from 0 on."""
         value = self._value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        if not _is_count(value):
             raise self._refusal(name, "a count")
-        return value
+        return int(value)
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers from 0 on."""
+        value = self._value(name)
+        if isinstance(value, list) and all(map(_is_count, value)):
+            return tuple(map(int, value))
+        raise self._refusal(name, "a list of counts")
 
     def seconds(self, name: str) -> float:
         """A number from 0 to some thirty years."""
@@ -108,6 +115,10 @@ class Fields:
     def _refusal(self, name: str, wanted: str) -> ValueError:
         shown = repr(self.values[name])
         return ValueError(f"its {self.place}{name} is {shown[:40]}{'…' * (len(shown) > 40)}, which is not {wanted}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def _is_number(value: Any) -> bool:

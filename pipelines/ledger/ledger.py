@@ -104,10 +104,11 @@ class Ledger:
         make: Callable[[UnitWriter], Plan],
         *,
         date: dt.date | None = None,
+        parts_order: tuple[int, ...] | None = None,
         ask_trial: Callable[[], tuple[float, ...] | None] = lambda: None,
     ) -> RunRecord:
-        """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` is the run's, from now on, and
-        so is what `ask_trial` gives, which is called last.
+        """Has `make` plan into the table of units, and completes the plan by writing `run.json`. `date` and
+        `parts_order` are the run's, from now on, and so is what `ask_trial` gives, which is called last.
 
         Raises:
             PlanError: from `make`; nothing is planned then.
@@ -121,7 +122,7 @@ class Ledger:
                 units = shard_of_file(UNITS, file)
             ensure_owned(self.store, self.lease.token)
         fingerprint = with_unit_rows(self._fingerprint, plan.unit_rows)
-        record = RunRecord.of(self._job, fingerprint, plan, units, date, ask_trial())
+        record = RunRecord.of(self._job, fingerprint, plan, units, date, ask_trial(), parts_order)
         write_fenced(self.store, self.lease.token, RUN, record.to_json())
         self.record = record
         return record

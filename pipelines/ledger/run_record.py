@@ -40,7 +40,7 @@ class RunRecord:
     """The content of `run.json`. `spec` is the job as JSON values, without storage options; `units` is the table of units, None in a folder
     of a version before; `date` is the one that chat templates take for today; `trial` is what the task was told before all rows
     (`pipelines.task_base.task.Task.found_in`), None if it asked nothing; of a cascade as many numbers of each model, one model behind the
-    other."""
+    other; `parts_order` has the numbers of the job's parts in the order that was found for them, None if it has none."""
 
     name: str
     spec: Mapping[str, Any]
@@ -50,6 +50,7 @@ class RunRecord:
     units: Shard | None = None
     date: dt.date | None = None
     trial: tuple[float, ...] | None = None
+    parts_order: tuple[int, ...] | None = None
 
     @property
     def format(self) -> OutputFormat:
@@ -74,6 +75,11 @@ class RunRecord:
         return tuple(step["below"] for step in self.spec.get("cascade", ()))
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of templates, as they were given."""
+        return tuple(self.spec.get("parts", ()))
+
+    @property
     def truth(self) -> Truth | None:
         """The column of the input that reports hold the results against."""
         found: Truth | None = self.spec["report"]["truth"] if "report" in self.spec else None
@@ -88,6 +94,7 @@ class RunRecord:
         units: Shard,
         date: dt.date | None = None,
         trial: tuple[float, ...] | None = None,
+        parts_order: tuple[int, ...] | None = None,
     ) -> "RunRecord":
         return cls(
             name=job.name,
@@ -98,6 +105,7 @@ class RunRecord:
             units=units,
             date=date,
             trial=trial,
+            parts_order=parts_order,
         )
 
     def to_json(self) -> bytes:
@@ -114,6 +122,7 @@ class RunRecord:
                 "fingerprint": self.fingerprint,
                 "versions": self.versions,
                 **({} if self.trial is None else {"trial": self.trial}),
+                **({} if self.parts_order is None else {"parts_order": self.parts_order}),
             }
         )
 
@@ -138,6 +147,7 @@ class RunRecord:
             units=_units(fields),
             date=_date(fields),
             trial=_trial(fields),
+            parts_order=_parts_order(fields),
         )
 
 
@@ -157,6 +167,8 @@ def _check_spec(spec: Fields) -> None:
         for step in spec.objects("cascade"):
             step.object("model").text("path")
             step.number("below")
+    if "parts" in spec.values:
+        spec.texts("parts")
     if "report" in spec.values:
         report = spec.object("report")
         if isinstance(report.values.get("truth"), Mapping):
@@ -182,6 +194,15 @@ def _date(fields: Fields) -> dt.date | None:
 
 def _trial(fields: Fields) -> tuple[float, ...] | None:
     return fields.numbers("trial") if "trial" in fields.values else None
+
+
+def _parts_order(fields: Fields) -> tuple[int, ...] | None:
+    if "parts_order" not in fields.values:
+        return None
+    order = fields.counts("parts_order")
+    if sorted(order) != [*range(len(fields.object("spec").texts("parts")))]:
+        raise ValueError(f"its parts_order is {list(order)}, which is no order of its spec.parts")
+    return order
 
 
 def _plan(schema: pa.Schema, fields: Fields, unit_rows: int) -> Plan:
@@ -219,8 +240,9 @@ def _spec(job: Job) -> dict[str, Any]:
         del step["model"]["storage_options"]
     for place in (fields, *fields["cascade"]):
         del place["model"]["version"]  # nobody's wish: it is in the fingerprint
-    if not job.cascade:
-        del fields["cascade"]
+    for name in ("cascade", "parts"):
+        if not fields[name]:
+            del fields[name]
     truth = fields.pop("truth")
     if truth is not None:
         fields["report"] = {"truth": truth}
