@@ -18,7 +18,7 @@ from pipelines.io.open_output import open_store
 from pipelines.job import Job
 from pipelines.ledger.run_record import read_record
 from pipelines.parts.order import Order, PartSample, best_order, shared_in
-from pipelines.parts.template import own_chars, with_parts
+from pipelines.parts.template import JOINER, own_chars, with_parts
 from pipelines.templates.templates import RowTemplate
 from pipelines.units.listing import Sources
 from pipelines.units.places import rows_at_places
@@ -87,7 +87,10 @@ def _found(job: Job, sources: Sources) -> PartsOrder:
     rows = rows_at_places(sources.files, job.input, columns, seed=job.seed)
     sample = PartSample.of(
         [_values(template, rows) for template in templates],
-        [_lengths(own_chars(part), template, rows) for part, template in zip(job.parts, templates, strict=True)],
+        [
+            _lengths(own_chars(part) + len(JOINER), template, rows)
+            for part, template in zip(job.parts, templates, strict=True)
+        ],
     )
     order = best_order(sample)
     given = range(len(job.parts))
@@ -111,7 +114,7 @@ def _values(template: RowTemplate, rows: Sequence[Row]) -> list[tuple[str, ...]]
 
 
 def _lengths(own: int, template: RowTemplate, rows: Sequence[Row]) -> list[int]:
-    """The characters of a part in each row, about."""
+    """The characters of a part in each row, about, from those that it has whatever the row."""
     return [
         own + sum(_num_chars(row.get(name)) for name in (row if template.reads_all else template.columns))
         for row in rows

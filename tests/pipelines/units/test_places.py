@@ -35,7 +35,7 @@ def lines(rows: pa.Table) -> bytes:
 
 
 def write_stream(rows: pa.Table, path: Path) -> None:
-    with ipc.new_stream(path, rows.schema) as writer:
+    with ipc.new_stream(str(path), rows.schema) as writer:
         writer.write_table(rows, max_chunksize=1000)
 
 
