@@ -105,6 +105,32 @@ def test_another_quantization_than_the_checkpoints_is_refused(
         check(f"{folder}, quantization: nf4", CLASSIFY)
 
 
+def test_parts_are_settled_alike_by_a_check_and_by_a_run(
+    write_spec: SpecWriter, tmp_path: Path, tiny_checkpoint: CheckpointMaker
+) -> None:
+    corpus = tmp_path / "shops.parquet"
+    pq.write_table(pa.table({"body": [f"text {row}" for row in range(8)], "shop": ["a", "b"] * 4}), corpus)
+    task = "{kind: generate, prompt: '{{ parts }}'}"
+    text = SPEC.format(model=tiny_checkpoint("causal"), task=task, corpus=corpus, extra="", engine="{}")
+    spec = load_spec(write_spec(text + "parts: ['Text: {{ body }}', 'Shop: {{ shop }}']\n"))
+    found = check_before_run(spec)
+    found.close()
+    assert found.opened.parts is not None
+    assert found.opened.parts.order == (1, 0)
+    assert found.opened.fitted.columns.required == {"body", "shop"}
+    with closing(JobOpening.of(spec.job, None)) as opening:
+        assert found.opened == opening.finish()
+
+
+def test_a_column_that_a_part_misses_is_told_at_the_part(check: Checker, tiny_checkpoint: CheckpointMaker) -> None:
+    said = r"spec\.yaml:\d+: parts\[1\]: the input has no column 'boddy'; .* did you mean body\?"
+    with pytest.raises(SpecError, match=said):
+        check(
+            tiny_checkpoint("sequence-classification"),
+            "{kind: classify, text: '{{ parts }}'}\nparts: ['{{ ticket_id }}', '{{ boddy }}']",
+        )
+
+
 @pytest.mark.parametrize(
     ("family", "keys", "said"),
     [
