@@ -110,7 +110,7 @@ class SpecCheck:
         """
         self._spec, self._on_found = spec, on_found
         found = tuple(_found_models(spec))
-        look = cache(partial(_seen_in, spec))  # while tokenizers are read, if what is asked does not follow from it
+        look = cache(partial(_seen_in, spec))  # while tokenizers are read, unless what is asked of them follows from it
         if spec.job.parts:
             look()
         with problems_of_input(spec):
@@ -198,7 +198,11 @@ class InputSeen:
 
 
 def _seen_in(spec: LoadedSpec) -> InputSeen:
-    """What there is to read; what is written over it is as it should be."""
+    """What there is to read, once the output can be written.
+
+    Raises:
+        SpecError: something is wrong with the one or the other.
+    """
     job, places = spec.job, spec.places
     check_output(spec)
     with problems_at(places, ("input", "schema")):
