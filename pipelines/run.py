@@ -15,13 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from ray.exceptions import RayError
-
-from pipelines.cluster.interrupts import INTERRUPTED, interrupts
 from pipelines.cluster.last_resort import LastResort
 from pipelines.driver.cluster import RunCluster
 from pipelines.driver.computing import Computation
 from pipelines.driver.ending import Ending, without_computing
+from pipelines.driver.frame import driven
 from pipelines.driver.planning import write_plan
 from pipelines.errors import FleetError, OutputError
 from pipelines.graph.engine_actor import MakeEngine, load_engine
@@ -93,15 +91,7 @@ class Driver:
 
     def run(self, address: str | None) -> RunSummary:
         """The whole run; see `run`."""
-        with interrupts(self._last_resort) as take_signals:
-            cluster = RunCluster(self._job.engines, address, self._last_resort, take_signals)
-            try:
-                with contextlib.closing(cluster):
-                    ending = self._run(cluster)
-            except (KeyboardInterrupt, SystemExit):  # the second is Ray's answer to a SIGTERM while it connects
-                ending = Ending(exit_status=130, message=INTERRUPTED)
-            except RayError as error:
-                ending = Ending(exit_status=1, message=f"the Ray cluster failed: {str(error).splitlines()[0]}")
+        ending = driven(self._job.engines, address, self._last_resort, self._run)
         progress = Progress(phase="planning") if self._tally is None else self._tally.progress("running")
         return RunSummary(
             exit_status=ending.exit_status, message=ending.message, output=self._job.output.path, progress=progress

@@ -15,6 +15,7 @@ from actors.engine.owner import ReplicaOwner, ReplicaShape
 from actors.work import Asked
 from pipelines.cluster.connect import Room
 from pipelines.cluster.engine_settings import engine_settings
+from pipelines.driver.assignment import Assignment
 from pipelines.driver.cluster import Connection
 from pipelines.driver.ending import Ending, concluded
 from pipelines.driver.first_engine import FirstEngine
@@ -44,11 +45,11 @@ from pipelines.ledger.attempts import Attempts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.permit import Permit
 from pipelines.ledger.progress import Progress
-from pipelines.ledger.tally import Tally
+from pipelines.ledger.tally import CountsUnits, Tally
 from pipelines.opened import OpenedJob
 from pipelines.rows.unit import Unit
 from pipelines.units.planning import Plan
-from pipelines.units.reading import UnitReader
+from pipelines.units.reading import ReadsUnits, UnitReader
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Computation:
     show: Callable[[Progress], None]
 
     @contextlib.contextmanager
-    def engines(self, rooms: Sequence[Room], tally: Tally | None) -> Iterator[Fleets]:
+    def engines(self, rooms: Sequence[Room], tally: CountsUnits | None) -> Iterator[Fleets]:
         """The run's engines, as many as it has at least of each step. They load while the input is planned, if it is not yet (`tally` is
         None)."""
         attempts = self._attempts
@@ -103,7 +104,7 @@ class Computation:
             ClusterLostError: the Ray cluster is gone.
             LeaseError: the lease is lost.
         """
-        look, read = partial(self._look, cluster), self._read_settings(plan.schema)
+        look, read = partial(self._look, cluster), self._read_settings(self.reader(plan.schema))
         row_s = 0.0
         with cluster.chatter.native_stderr():
             for step, engines in zip(read.job.steps, fleets.owners, strict=True):
@@ -145,17 +146,33 @@ class Computation:
 
     def compute(self, tally: Tally, cluster: Connection, fleets: Fleets) -> Ending:
         """Runs the graph over what is left to do."""
-        ledger, rooms = self.ledger, cluster.rooms
+        ledger, job = self.ledger, self._job
+        assert ledger.record is not None, "a run computes once it is planned"
+        assignment = Assignment(
+            units=lambda: ledger.pending_units(tally.survey),
+            reader=self.reader(ledger.record.schema),
+            committer=ledger.committer(),
+            tally=tally,
+            max_failed=job.max_failed,
+            trial=ledger.record.trial,
+            conclude=lambda is_over: concluded(job, ledger, tally, is_over=is_over),
+        )
+        return self.carry_out(assignment, cluster, fleets)
+
+    def carry_out(self, assignment: Assignment, cluster: Connection, fleets: Fleets) -> Ending:
+        """Runs the graph over what is to be done."""
+        ledger, rooms, tally = self.ledger, cluster.rooms, assignment.tally
         job = self._job
         attempts = self._attempts
         watch = EngineWatch(attempts)
-        follower = Follower(ledger, tally, fleets, watch, cluster.watch, max_failed=job.max_failed, show=self.show)
-        survey = tally.survey
+        follower = Follower(
+            ledger, tally, fleets, watch, cluster.watch, max_failed=assignment.max_failed, show=self.show
+        )
         bounds = [engines_for(step, room, tally.num_pending) for step, room in zip(job.steps, rooms, strict=True)]
         graph = build_graph(
             rooms[-1],
-            self._stages(),
-            lambda: ledger.pending_units(survey),
+            self._stages(assignment),
+            assignment.units,
             num_units=tally.num_pending,
             fleets=fleets.size_within(bounds),
         )
@@ -174,7 +191,7 @@ class Computation:
             follower.show_now()
         fleets.end()
         attempts.clear()
-        return concluded(job, ledger, tally, is_over=follower.is_draining)
+        return assignment.conclude(follower.is_draining)
 
     def _look(self, cluster: Connection) -> None:
         """Raises what ends the run whatever its engines do."""
@@ -191,11 +208,9 @@ class Computation:
     def _attempts(self) -> Attempts:
         return Attempts(self.ledger.store, self.ledger.lease.token.epoch)
 
-    def _stages(self) -> Stages:
-        ledger = self.ledger
-        assert ledger.record is not None, "stages are made once the run is planned"
-        read = self._read_settings(ledger.record.schema)
-        *earlier, last = self._informed(ledger.record.trial)
+    def _stages(self, assignment: Assignment) -> Stages:
+        read = self._read_settings(assignment.reader)
+        *earlier, last = self._informed(assignment.trial)
         facts = [model.fitted.facts for model in self.opened.models]
         packed = pickle.dumps(read)
         return Stages(
@@ -207,7 +222,7 @@ class Computation:
             conclude=FinishAndCommit(
                 job=last,
                 facts=facts[-1],
-                committer=ledger.committer(),
+                committer=assignment.committer,
                 names=read.job.step_names if read.job.cascade else (),
             ),
         )
@@ -223,7 +238,11 @@ class Computation:
             for number, step in enumerate(steps)
         ]
 
-    def _read_settings(self, schema: pa.Schema) -> ReadSettings:
-        job = self.opened.dated_job
-        reader = UnitReader(schema=schema, declared=frozenset(job.input.schema or ()), storage=Storage.of(job.input))
-        return ReadSettings(job=job, reader=reader, permit=Permit(committer=self.ledger.committer()))
+    def reader(self, schema: pa.Schema) -> UnitReader:
+        """What reads the units of a plan with this schema."""
+        source = self._job.input
+        return UnitReader(schema=schema, declared=frozenset(source.schema or ()), storage=Storage.of(source))
+
+    def _read_settings(self, reader: ReadsUnits) -> ReadSettings:
+        permit = Permit(committer=self.ledger.committer())
+        return ReadSettings(job=self.opened.dated_job, reader=reader, permit=permit)

@@ -11,7 +11,7 @@ from pipelines.graph.hand_over_stage import answers_in
 from pipelines.graph.outcomes import Committed, Halted, LeftOut, UnitOutcome
 from pipelines.job import Job
 from pipelines.kinds import INTERNAL_ERROR
-from pipelines.ledger.commit import Committer
+from pipelines.ledger.commit import CommitsUnits
 from pipelines.ledger.unit_files import encode_results
 from pipelines.rows.blocks import KEPT, OUTCOME, PREPARED, ROWS, block_of, value_in
 from pipelines.rows.row_guard import fault_name, guarded, unit_fault
@@ -33,7 +33,7 @@ class FinishAndCommit:
 
     job: Job
     facts: TaskFacts
-    committer: Committer
+    committer: CommitsUnits
     names: tuple[str, ...] = ()
 
     def __call__(self, block: pa.Table) -> pa.Table:

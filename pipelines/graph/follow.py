@@ -18,7 +18,7 @@ from pipelines.job import MaxFailed
 from pipelines.ledger.lease import ensure_owned
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.progress import Phase, Progress
-from pipelines.ledger.tally import Tally
+from pipelines.ledger.tally import CountsUnits
 from pipelines.rows.blocks import OUTCOME, value_in
 from pipelines.rows.row_guard import fault_name
 from pipelines.rows.streak import Fault, FaultStreak
@@ -49,7 +49,7 @@ class Follower:
     def __init__(
         self,
         ledger: Ledger,
-        tally: Tally,
+        tally: CountsUnits,
         engines: OwnsEngines,
         watch: EngineWatch,
         cluster: ClusterWatch,

@@ -25,7 +25,7 @@ from pipelines.rows.rows import UnitRows
 from pipelines.rows.unit import Unit, UnreadableUnit
 from pipelines.unit_steps.found_model import FoundModel
 from pipelines.unit_steps.isolated_preparer import IsolatedPreparer
-from pipelines.units.reading import UnitReader, group_units
+from pipelines.units.reading import ReadsUnits, group_units
 
 UNITS_PER_TASK = 4
 MAX_TASKS = 1000
@@ -37,7 +37,7 @@ class ReadSettings:
     """What a task needs to read and prepare any unit of the run."""
 
     job: Job
-    reader: UnitReader
+    reader: ReadsUnits
     permit: Permit
 
 

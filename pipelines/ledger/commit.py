@@ -8,6 +8,7 @@ cannot count twice.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipelines.io.outputs import Store, Versioned, put
 from pipelines.job import OutputFormat
@@ -20,6 +21,15 @@ from pipelines.rows.rows import FinishedUnit
 
 PROMPT = "prompt.txt"
 """What the model has read for the first row of a run, whole, special tokens included: for people, and nothing depends on it."""
+
+
+class CommitsUnits(Protocol):
+    """What the last operator of a graph commits with: a `Committer`, or what retries dead
+    letters."""
+
+    def commit(self, finished: FinishedUnit) -> Receipt:
+        """Writes a unit's files and its receipt; see `Committer`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@ could not be read."""
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from models.engine.memory import MemoryPlan
 from pipelines.job import MaxFailed
@@ -13,6 +14,48 @@ from pipelines.rows.unit import UnreadableUnit
 from pipelines.units.planning import Plan
 
 MIN_ROWS_OF_A_FRACTION = 1000
+
+
+class CountsUnits(Protocol):
+    """What is told of every unit that comes to its end: a `Tally`, or what counts the dead letters
+    that are tried again."""
+
+    @property
+    def unreadable(self) -> list[UnreadableUnit]:
+        """Units that could not be read."""
+        ...
+
+    @property
+    def unit_rows(self) -> int:
+        """The rows that a unit has at most."""
+        ...
+
+    @property
+    def num_pending(self) -> int:
+        """Units that are not done."""
+        ...
+
+    def start_clock(self) -> None:
+        """The engines are at work from now on."""
+        ...
+
+    def add(self, receipt: Receipt) -> None:
+        """Counts a unit that is done; once, however often it is told."""
+        ...
+
+    def is_committed(self, unit: int) -> bool:
+        """Whether the unit of this number is done."""
+        ...
+
+    def is_over(self, allowed: MaxFailed | None) -> bool:
+        """Whether more rows have failed than are allowed."""
+        ...
+
+    def progress(
+        self, phase: Phase, *, rows_in_flight: int = 0, engine_restarts: int = 0, memory: MemoryPlan | None = None
+    ) -> Progress:
+        """How far all of it is."""
+        ...
 
 
 class Tally:

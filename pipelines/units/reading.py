@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -41,6 +41,14 @@ def group_units(units: Iterable[Unit], formats: Formats = FORMATS) -> Iterator[t
     """Splits units, in order, into those that their format reads in one pass."""
     for _, group in groupby(units, key=lambda unit: (unit.path, formats[unit.format].pass_of(unit))):
         yield tuple(group)
+
+
+class ReadsUnits(Protocol):
+    """What a graph reads with: a `UnitReader`, or one that leaves rows out."""
+
+    def read_units(self, units: Iterable[Unit]) -> Iterator[UnitRows | UnreadableUnit]:
+        """Reads units in order; see `UnitReader`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
