@@ -3,17 +3,16 @@
 They are put together from the committed parts, in the order of the input. One unit is in memory at a time.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from actors.work import digits_of
-from pipelines.errors import DamageError, OutputError
+from pipelines.errors import OutputError
 from pipelines.formats.batch_lines import error_line
 from pipelines.formats.json_line import parse_line
 from pipelines.io.outputs import Store
 from pipelines.ledger.planned_units import planned_units
-from pipelines.ledger.receipts import REPAIR, Shard, read_receipt
+from pipelines.ledger.receipts import committed_content, read_receipt
 from pipelines.ledger.run_record import RunRecord
 from pipelines.rows.seeds import row_seed
 from pipelines.rows.unit import Unit
@@ -61,23 +60,17 @@ def _files(store: Store, record: RunRecord) -> tuple[tuple[str, Iterator[bytes]]
 
 def _results(store: Store, record: RunRecord) -> Iterator[bytes]:
     return (
-        _content(store, read_receipt(store, unit.index, record.format).data) for unit in planned_units(store, record)
+        committed_content(store, read_receipt(store, unit.index, record.format).data)
+        for unit in planned_units(store, record)
     )
 
 
 def _errors(store: Store, record: RunRecord) -> Iterator[bytes]:
     seed = record.spec["seed"]
     for unit in planned_units(store, record):
-        for line in _content(store, read_receipt(store, unit.index, record.format).errors).splitlines():
+        for line in committed_content(store, read_receipt(store, unit.index, record.format).errors).splitlines():
             yield _error_line(seed, unit, parse_line(line)) + b"\n"
 
 
 def _error_line(seed: int, unit: Unit, letter: dict[str, Any]) -> bytes:
     return error_line(digits_of(row_seed(seed, unit.relative_path, letter["row"])), letter)
-
-
-def _content(store: Store, shard: Shard) -> bytes:
-    content = store.read(shard.name)
-    if content is None or hashlib.sha256(content).hexdigest() != shard.sha256:
-        raise DamageError(f"{store.location}/{shard.name} is not what was committed; {REPAIR}")
-    return content

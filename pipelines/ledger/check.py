@@ -1,8 +1,10 @@
-"""Verifying a run's output: every row of the plan exactly once, every byte the one that was committed, nothing beside it.
+"""Verifying a run's output: every row of the plan exactly once, every byte the one that was
+committed, nothing beside it.
 
-`check_run(open_store(output)) -> list[Flaw]`, empty if all is well. It reads everything and changes nothing, so it may run beside a
-run, whose missing units it then reports, and files that are about to be committed. `pipelines.ledger.repair` removes what a flaw
-says can go.
+`check_run(open_store(output)) -> list[Flaw]`, empty if all is well. It reads everything and
+changes nothing, so it may run beside a run, whose missing units it then reports, and files that
+are about to be committed. What is committed under it is looked at again. `pipelines.ledger.repair`
+removes what a flaw says can go.
 """
 
 import hashlib
@@ -93,7 +95,7 @@ def _lease_flaws(store: Store) -> Iterator[Flaw]:
 
 def _unit_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iterator[Flaw]:
     """What is wrong with units. Has the files of their receipts count in `files`."""
-    check = partial(_check_unit, store, record.format)
+    check = partial(_check_unit, store, record)
     units = planned_units(store, record)
     with ThreadPoolExecutor(_READERS) as readers:
         while batch := list(islice(units, _UNITS_PER_BATCH)):
@@ -111,15 +113,29 @@ class _Checked:
     flaws: tuple[Flaw, ...]
 
 
-def _check_unit(store: Store, format: OutputFormat, unit: Unit) -> _Checked:
+def _check_unit(store: Store, record: RunRecord, unit: Unit) -> _Checked:
+    """Once more if something is wrong and the receipt is another by now: the unit was committed
+    anew under the check."""
     name = receipt_name(unit.index)
     content = store.read(name)
+    while True:
+        checked = _checked(store, record, unit, content)
+        now = store.read(name) if checked.flaws else content
+        if now == content:
+            return checked
+        content = now
+
+
+def _checked(store: Store, record: RunRecord, unit: Unit, content: bytes | None) -> _Checked:
+    """A unit by what its receipt holds."""
+    name, format = receipt_name(unit.index), record.format
     if content is None:
         return _Checked(receipt=None, flaws=(Flaw(unit=unit.index, message="not committed: it has no receipt"),))
     receipt = None
     try:
         receipt = Receipt.from_json(content, format)
         check_planned(receipt, unit.index, unit.num_rows)
+        _check_generations(store, record, unit, receipt)
         messages = list(_file_flaws(store, format, unit, receipt))
     except ValueError as error:
         messages = [f"not committed: {name} is damaged: {error}"]
@@ -127,6 +143,21 @@ def _check_unit(store: Store, format: OutputFormat, unit: Unit) -> _Checked:
         receipt=receipt,
         flaws=tuple(Flaw(unit=unit.index, message=message, removable=name) for message in messages),
     )
+
+
+def _check_generations(store: Store, record: RunRecord, unit: Unit, receipt: Receipt) -> None:
+    """Raises ValueError if rows of another unit are of a later generation, or of one that there is
+    not."""
+    rows = range(unit.first_row, unit.first_row + unit.num_rows)
+    for each in receipt.generations:
+        if any(row not in rows for row in each.rows):
+            raise ValueError(f"rows of another unit are of generation {each.generation}")
+        if each.generation > len(record.generations):  # a retry may have begun since
+            record = read_record(store) or record
+        if not 1 <= each.generation <= len(record.generations):
+            raise ValueError(
+                f"it names generation {each.generation}, and {RUN} has {len(record.generations)} later ones"
+            )
 
 
 def _file_flaws(store: Store, format: OutputFormat, unit: Unit, receipt: Receipt) -> Iterator[str]:
@@ -187,6 +218,8 @@ def _stray_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iter
         found = FoundFiles.listed(store, folder, num_units, ending)
         for part in left_over(found, files):
             name = f"{folder}/{part}"
+            if _is_named_by_now(store, record, part.unit, name):
+                continue
             text = f"{name} is named by no receipt: an attempt left it that was not committed, and reading {folder}/* reads it too"
             yield Flaw(unit=None, message=text, removable=name, is_mended_so=True)
         names = (f"{folder}/{name}" for name, size in store.sizes(folder) if size < 0 or found.part(name) is None)
@@ -197,6 +230,16 @@ def _stray_flaws(store: Store, record: RunRecord, files: CommittedFiles) -> Iter
             yield _foreign(f"{RECEIPTS}/{name}")
         elif unit >= num_units:
             yield replace(_foreign(f"{RECEIPTS}/{name}"), removable=f"{RECEIPTS}/{name}", is_mended_so=True)
+
+
+def _is_named_by_now(store: Store, record: RunRecord, unit: int, name: str) -> bool:
+    """Whether a unit's receipt names a file that it did not name when it was checked: the unit was
+    committed under the check."""
+    try:
+        receipt = Receipt.from_json(store.read(receipt_name(unit)) or b"", record.format)
+    except ValueError:
+        return False
+    return name in (receipt.data.name, receipt.errors.name)
 
 
 def _foreign(name: str) -> Flaw:

@@ -19,7 +19,7 @@ units, `lease` for `lease.json`, `check` for verifying all of it. What is damage
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +34,7 @@ from pipelines.ledger.commit import Committer
 from pipelines.ledger.committed_files import CommittedFiles, FoundFiles, left_over
 from pipelines.ledger.fence import write_fenced
 from pipelines.ledger.fingerprint import differences, with_unit_rows
+from pipelines.ledger.generation import SpecGeneration
 from pipelines.ledger.lease import EXPIRY_S, HEARTBEAT_S, Lease, ensure_owned
 from pipelines.ledger.part_names import ending_of
 from pipelines.ledger.planned_units import UNITS, planned_units, rows_of_units, shard_of_file
@@ -126,6 +127,35 @@ class Ledger:
         write_fenced(self.store, self.lease.token, RUN, record.to_json())
         self.record = record
         return record
+
+    def generation_of(self, fingerprint: Mapping[str, Any]) -> int | None:
+        """The number of the generation whose rows a job with this fingerprint computes; None if it
+        is new."""
+        assert self.record is not None, "generations are of a run that is planned"
+        return self.record.generation_of(with_unit_rows(fingerprint, self.record.plan.unit_rows))
+
+    def generation(self, job: Job, fingerprint: Mapping[str, Any], trial: tuple[float, ...] | None) -> int:
+        """The same of `job`. One that is new is recorded first, with what its task was told before
+        all rows.
+
+        Raises:
+            LeaseError: another run has taken the folder over.
+            OutputError: it cannot be written.
+        """
+        known = self.generation_of(fingerprint)
+        if known is not None:
+            return known
+        assert self.record is not None, "generations are of a run that is planned"
+        further = SpecGeneration.of(job, with_unit_rows(fingerprint, self.record.plan.unit_rows), trial)
+        record = replace(self.record, generations=(*self.record.generations, further))
+        write_fenced(self.store, self.lease.token, RUN, record.to_json())
+        self.record = record
+        return len(record.generations)
+
+    def trial_of(self, generation: int) -> tuple[float, ...] | None:
+        """What the task of a generation was told before all rows, None if that is nothing."""
+        assert self.record is not None, "generations are of a run that is planned"
+        return self.record.trial_of(generation)
 
     def survey(self) -> Survey:
         """Finds the committed units: those whose receipt names files that are there and have the sizes it says. Removes files of earlier

@@ -72,9 +72,19 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRows:
+    """The rows of a unit, by number in their file and ascending, that a later generation of the
+    spec (from 1) was the last to compute."""
+
+    generation: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """A committed unit: the epoch that committed it (0: by a version before), rows in, written and failed, tokens, the seconds it took,
-    and its two files; of a cascade what each model did."""
+    """A committed unit: the epoch that committed it (0: by a version before), rows in, written and
+    failed, tokens, the seconds it took, and its two files; of a cascade what each model did; and
+    the rows that are not of the spec that the run was planned with."""
 
     unit: int
     epoch: int
@@ -88,11 +98,13 @@ class Receipt:
     data: Shard
     errors: Shard
     steps: tuple[StepCounts, ...] = ()
+    generations: tuple[GenerationRows, ...] = ()
 
     def to_json(self) -> bytes:
         values = asdict(self)
-        if not self.steps:
-            del values["steps"]
+        for name in ("steps", "generations"):
+            if not values[name]:
+                del values[name]
         return sealed(values)
 
     @classmethod
@@ -119,6 +131,9 @@ class Receipt:
             data=_shard(fields.object("data"), DATA, unit, epoch, ending_of(format)),
             errors=_shard(fields.object("errors"), ERRORS, unit, epoch, "jsonl"),
             steps=tuple(map(_step, fields.objects("steps"))) if "steps" in fields.values else (),
+            generations=tuple(map(_generation, fields.objects("generations")))
+            if "generations" in fields.values
+            else (),
         )
 
 
@@ -129,6 +144,10 @@ def _step(fields: Fields) -> StepCounts:
         prompt_tokens=fields.count("prompt_tokens"),
         cached_tokens=fields.count("cached_tokens"),
     )
+
+
+def _generation(fields: Fields) -> GenerationRows:
+    return GenerationRows(generation=fields.count("generation"), rows=fields.counts("rows"))
 
 
 def _shard(fields: Fields, folder: str, unit: int, epoch: int, ending: str) -> Shard:
@@ -171,6 +190,19 @@ def read_receipt(store: Store, unit: int, format: OutputFormat) -> Receipt:
         return Receipt.from_json(store.read(name) or b"", format)
     except ValueError as error:
         raise DamageError(f"{store.location}/{name} is damaged: {error}; {REPAIR}") from error
+
+
+def committed_content(store: Store, shard: Shard) -> bytes:
+    """What a receipt vouches for.
+
+    Raises:
+        DamageError: the file is not what was committed.
+        OutputError: it cannot be read.
+    """
+    content = store.read(shard.name)
+    if content is None or hashlib.sha256(content).hexdigest() != shard.sha256:
+        raise DamageError(f"{store.location}/{shard.name} is not what was committed; {REPAIR}")
+    return content
 
 
 def iter_receipts(store: Store, format: OutputFormat, unit_rows: npt.NDArray[np.int64]) -> Iterator[Receipt]:

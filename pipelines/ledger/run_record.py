@@ -1,28 +1,28 @@
-"""`run.json`: what a run is, written once its plan is complete. A folder without it has no plan, whatever else it holds.
+"""`run.json`: what a run is, written once its plan is complete. A folder without it has no plan,
+whatever else it holds.
 
     record = read_record(store)       # None before the plan is complete
     record.schema, record.format      # what workers and reports need
 
-It holds the spec without storage options, the Arrow schema (for readers, and exactly), the fingerprint, the sizes of the plan, size and
-hash of its table of units, and the versions of what computes; and a seal over all of it.
+It holds the spec without storage options, the Arrow schema (for readers, and exactly), the
+fingerprint, the sizes of the plan, size and hash of its table of units, and the versions of what
+computes; the later generations of the spec, if dead letters were retried with another; and a seal
+over all of it.
 """
 
 import base64
 import datetime as dt
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any
 
-import orjson
 import pyarrow as pa
 
-from models.checkpoint.url_secrets import public_url
 from pipelines.errors import DamageError
-from pipelines.formats.json_values import dump_json
 from pipelines.io.outputs import Store
 from pipelines.job import Job, OutputFormat, model_names
+from pipelines.ledger.fingerprint import differences
+from pipelines.ledger.generation import SpecGeneration, check_spec, spec_of, trial_in, versions
 from pipelines.ledger.json_fields import Fields
 from pipelines.ledger.receipts import Shard
 from pipelines.ledger.sealed_json import sealed, unsealed
@@ -32,15 +32,18 @@ from pipelines.units.planning import Plan
 
 RUN = "run.json"
 _SIZES = ("num_files", "num_units", "num_rows", "num_bytes")
-_PACKAGES = ("millrace", "torch", "ray", "pyarrow", "tokenizers", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """The content of `run.json`. `spec` is the job as JSON values, without storage options; `units` is the table of units, None in a folder
-    of a version before; `date` is the one that chat templates take for today; `trial` is what the task was told before all rows
-    (`pipelines.task_base.task.Task.found_in`), None if it asked nothing; of a cascade as many numbers of each model, one model behind the
-    other; `parts_order` has the numbers of the job's parts in the order that was found for them, None if it has none."""
+    """The content of `run.json`. `spec` is the job as JSON values, without storage options;
+    `units` is the table of units, None in a folder of a version before; `date` is the one that
+    chat templates take for today; `trial` is what the task was told before all rows
+    (`pipelines.task_base.task.Task.found_in`), None if it asked nothing; of a cascade as many
+    numbers of each model, one model behind the other. `parts_order` has the
+    numbers of the job's parts in the order that was found for them, None if it has none.
+    `generations` are those after the one that the run was planned with, which has the number
+    0."""
 
     name: str
     spec: Mapping[str, Any]
@@ -51,6 +54,7 @@ class RunRecord:
     date: dt.date | None = None
     trial: tuple[float, ...] | None = None
     parts_order: tuple[int, ...] | None = None
+    generations: tuple[SpecGeneration, ...] = ()
 
     @property
     def format(self) -> OutputFormat:
@@ -98,9 +102,9 @@ class RunRecord:
     ) -> "RunRecord":
         return cls(
             name=job.name,
-            spec=_spec(job),
+            spec=spec_of(job),
             fingerprint=fingerprint,
-            versions=_versions(),
+            versions=versions(),
             plan=plan,
             units=units,
             date=date,
@@ -117,12 +121,13 @@ class RunRecord:
                 "schema": {field.name: str(field.type) for field in plan.schema},
                 "arrow_schema": base64.b64encode(plan.schema.serialize().to_pybytes()).decode(),
                 "plan": {name: getattr(plan, name) for name in _SIZES} | {"passed_over": asdict(plan.passed_over)},
-                "units": None if self.units is None else asdict(self.units),
+                **({} if self.units is None else {"units": asdict(self.units)}),
                 "date": self.date,
                 "fingerprint": self.fingerprint,
                 "versions": self.versions,
                 **({} if self.trial is None else {"trial": self.trial}),
                 **({} if self.parts_order is None else {"parts_order": self.parts_order}),
+                **({"generations": [each.to_json() for each in self.generations]} if self.generations else {}),
             }
         )
 
@@ -136,7 +141,7 @@ class RunRecord:
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields.text("arrow_schema"))))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"its arrow_schema is none: {error}") from error
-        _check_spec(fields.object("spec"))
+        check_spec(fields.object("spec"))
         fields.object("versions").text("millrace")
         return cls(
             name=fields.text("name"),
@@ -146,37 +151,19 @@ class RunRecord:
             plan=_plan(schema, fields.object("plan"), fields.object("fingerprint").count("unit_rows")),
             units=_units(fields),
             date=_date(fields),
-            trial=_trial(fields),
+            trial=trial_in(fields),
             parts_order=_parts_order(fields),
+            generations=_generations(fields),
         )
 
+    def generation_of(self, fingerprint: Mapping[str, Any]) -> int | None:
+        """The number of the generation that has this fingerprint; None if none has."""
+        known = [self.fingerprint, *(generation.fingerprint for generation in self.generations)]
+        return next((number for number, each in enumerate(known) if not differences(each, fingerprint)), None)
 
-def _check_spec(spec: Fields) -> None:
-    """What reports and checks read of the spec."""
-    spec.object("output").choice("format", get_args(OutputFormat))
-    spec.object("output").text("prefix")
-    spec.object("task").text("kind")
-    for name in ("path", "dtype"):
-        spec.object("model").text(name)
-    given = spec.object("input")
-    if not given.is_null("schema"):
-        given.object("schema")
-    if not given.is_null("columns"):
-        given.texts("columns")
-    if "cascade" in spec.values:
-        for step in spec.objects("cascade"):
-            step.object("model").text("path")
-            step.number("below")
-    if "parts" in spec.values:
-        spec.texts("parts")
-    if "report" in spec.values:
-        report = spec.object("report")
-        if isinstance(report.values.get("truth"), Mapping):
-            truth = report.object("truth")
-            for name in truth.values:
-                truth.text(name)
-        else:
-            report.text("truth")
+    def trial_of(self, generation: int) -> tuple[float, ...] | None:
+        """What the task of a generation was told before all rows, None if that is nothing."""
+        return self.generations[generation - 1].trial if generation else self.trial
 
 
 def _units(fields: Fields) -> Shard | None:
@@ -192,8 +179,10 @@ def _date(fields: Fields) -> dt.date | None:
     return dt.date.fromisoformat(fields.text("date"))
 
 
-def _trial(fields: Fields) -> tuple[float, ...] | None:
-    return fields.numbers("trial") if "trial" in fields.values else None
+def _generations(fields: Fields) -> tuple[SpecGeneration, ...]:
+    if "generations" not in fields.values:
+        return ()
+    return tuple(map(SpecGeneration.from_json, fields.objects("generations")))
 
 
 def _parts_order(fields: Fields) -> tuple[int, ...] | None:
@@ -228,27 +217,3 @@ def read_record(store: Store) -> RunRecord | None:
         raise DamageError(
             f"{store.location}/{RUN} is damaged: {error}; restore it, or use a new output.path"
         ) from error
-
-
-def _spec(job: Job) -> dict[str, Any]:
-    fields = asdict(job)
-    fields["task"] = job.task.recorded()
-    for place in ("model", "input", "output"):
-        del fields[place]["storage_options"]
-    fields["input"]["paths"] = [public_url(path) for path in job.input.paths]
-    for step in fields["cascade"]:
-        del step["model"]["storage_options"]
-    for place in (fields, *fields["cascade"]):
-        del place["model"]["version"]  # nobody's wish: it is in the fingerprint
-    for name in ("cascade", "parts"):
-        if not fields[name]:
-            del fields[name]
-    truth = fields.pop("truth")
-    if truth is not None:
-        fields["report"] = {"truth": truth}
-    spec: dict[str, Any] = orjson.loads(dump_json(fields))
-    return spec
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

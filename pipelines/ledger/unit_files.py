@@ -28,9 +28,14 @@ def encode_results(finished: FinishedUnit, format: OutputFormat) -> bytes:
     if format == "openai-batch":
         lines: list[Any] = finished.results.column(0).to_pylist()
         return b"".join(line + b"\n" for line in lines)
+    return encode_table(result_table(finished))
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """Rows as Parquet, by the settings of every run."""
     buffer = io.BytesIO()
     pq.write_table(
-        _canonical(result_table(finished)),
+        _canonical(table),
         buffer,
         compression="zstd",
         compression_level=3,
@@ -62,18 +67,22 @@ def _canonical(table: pa.Table) -> pa.Table:
 
 def encode_dead_letters(unit: Unit, failures: tuple[RowFailure, ...]) -> bytes:
     """A unit's failed rows as JSON lines by row number."""
-    letters = (_letter(unit, failure) for failure in sorted(failures, key=lambda failure: failure.row))
-    return b"".join(_letter_line(letter) + b"\n" for letter in letters)
+    return b"".join(letter_line(unit, failure) for failure in sorted(failures, key=lambda failure: failure.row))
 
 
-def _letter(unit: Unit, failure: RowFailure) -> dict[str, Any]:
+def letter_line(unit: Unit, failure: RowFailure, *, attempts: int = 0) -> bytes:
+    """A failed row of a unit as its line; `attempts` is how often it was tried again before."""
+    return _line_of(_letter(unit, failure, attempts)) + b"\n"
+
+
+def _letter(unit: Unit, failure: RowFailure, attempts: int) -> dict[str, Any]:
     letter = {
         "unit": unit.index,
         "path": unit.path,
         "row": failure.row,
         "kind": failure.kind,
         "message": failure.message,
-        "attempts": 0,
+        "attempts": attempts,
         "input": failure.input,
     }
     if failure.tasks:
@@ -81,7 +90,7 @@ def _letter(unit: Unit, failure: RowFailure) -> dict[str, Any]:
     return letter if failure.answer is None else letter | {"answer": failure.answer}
 
 
-def _letter_line(letter: dict[str, Any]) -> bytes:
+def _line_of(letter: dict[str, Any]) -> bytes:
     try:
         return dump_json(letter)
     except Exception as error:  # noqa: BLE001 - the row boundary: the letter says where the row is
