@@ -56,9 +56,16 @@ def status_of(error: Exception) -> int | None:
     """
     from actors.errors import ServiceError
     from models.errors import EngineError, ModelError
-    from pipelines.errors import ClusterError, FingerprintError, PipelineError, PlanError, TaskError
+    from pipelines.errors import (
+        ClusterError,
+        FingerprintError,
+        PipelineError,
+        PlanError,
+        SelectionError,
+        TaskError,
+    )
 
-    if isinstance(error, PlanError | TaskError | FingerprintError | ClusterError | ServiceError):
+    if isinstance(error, PlanError | TaskError | SelectionError | FingerprintError | ClusterError | ServiceError):
         return WRONG
     if isinstance(error, ModelError):
         return FAILED if isinstance(error, EngineError) else WRONG

@@ -18,6 +18,7 @@ PipelineError
 ├── ClusterError          there is no such Ray cluster, it is too small, or this machine has no place for one
 ├── ClusterLostError      the Ray cluster is gone, or a part of it that a run cannot do without
 ├── GraphError            Ray gave up the run's graph: a worker of ours raised what it should not, or the cluster is gone
+├── SelectionError        a condition on dead letters is none, or cannot be told of one
 ├── FingerprintError      the output folder belongs to a different run
 └── LeaseError            another run holds, or took over, the output folder
 """
@@ -142,6 +143,11 @@ class GraphError(PipelineError):
 
 class FingerprintError(PipelineError):
     """The output folder holds a run of something else; the text says what differs."""
+
+
+class SelectionError(PipelineError):
+    """A condition on dead letters is no expression over what they have, or cannot be told of one
+    of them."""
 
 
 class LeaseError(PipelineError):

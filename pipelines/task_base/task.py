@@ -145,6 +145,11 @@ class Task(ABC):
         """Why it cannot be said how sure the model is of an answer, whatever the checkpoint; None if `confidences` can."""
         return f"task.kind {self.kind} has no score of an answer"
 
+    def why_not_alone(self) -> str | None:
+        """Why a row's answer depends on the rows beside it, so that it cannot be computed again
+        without them; None if it does not."""
+        return None
+
     def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
         """How sure the model is of the answer to each row, from 0 to 1 [num_rows] float32; every answer is a good one.
 

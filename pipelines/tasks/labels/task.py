@@ -86,6 +86,9 @@ class LabelsTask(LabelKeys, Task):
             return None
         return "task.calibrate batch compares the rows of a unit, of which a later model is given only some; use prior or none"
 
+    def why_not_alone(self) -> str | None:
+        return "calibrate: batch compares the rows of a unit" if self.calibrate == "batch" else None
+
     def confidences(self, facts: TaskFacts, rows: AnsweredRows) -> FloatArray:
         del facts
         return class_confidences("single_label", self._values(stacked(rows, len(self.labels)), rows))

@@ -55,6 +55,10 @@ class SeveralTask(Task):
     def why_no_confidence(self) -> str | None:
         return "tasks have no one score; a cascade is for a row of one task"
 
+    def why_not_alone(self) -> str | None:
+        reasons = ((name, task.why_not_alone()) for name, task in self.tasks.items())
+        return "; ".join(f"task {name}: {reason}" for name, reason in reasons if reason is not None) or None
+
     def parts(self) -> Mapping[str, Task]:
         return self.tasks
 

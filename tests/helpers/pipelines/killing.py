@@ -55,14 +55,23 @@ class Process:
 
 
 class Run:
-    """`millrace run SPEC` in a process group of its own, on a Ray cluster of its own with files in `temp`, or on this process's cluster at
-    `address`. Ends with the context."""
+    """`millrace run SPEC`, or what `arguments` say in its place, in a process group of its own, on
+    a Ray cluster of its own with files in `temp`, or on this process's cluster at `address`. Ends
+    with the context."""
 
-    def __init__(self, spec: Path, out: Path, temp: Path, address: str | None = None) -> None:
+    def __init__(
+        self, spec: Path, out: Path, temp: Path, address: str | None = None, *, arguments: Sequence[str] = ()
+    ) -> None:
         self._out, self._temp, self._address = out, temp, address
         self._log = (spec.parent / f"{spec.stem}-{time.monotonic_ns()}.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", "run", str(spec), *(("--address", address) if address else ())],
+            [
+                sys.executable,
+                "-m",
+                "jobs",
+                *(arguments or ("run", str(spec))),
+                *(("--address", address) if address else ()),
+            ],
             env={**os.environ, "RAY_TMPDIR": str(temp)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
