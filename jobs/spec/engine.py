@@ -9,6 +9,7 @@ from jobs.spec.declared import with_options_of
 from jobs.spec.fields import Name, is_whole
 from models.errors import OptionError
 from pipelines.job import EngineSpec
+from pipelines.task_base.change import Change, to_any
 from pipelines.task_base.yaml import MAX_COUNT, Strict, wrong
 
 
@@ -56,6 +57,12 @@ class EngineYaml(Strict):
         if self.service is not None and others:
             raise wrong(others[0], "stands beside service, whose engines are there already; leave it out")
         return self
+
+    @classmethod
+    def change_of(cls, key: str) -> Change:
+        """Engines of any size give the same answers."""
+        del key
+        return to_any
 
     def to_engine(self) -> EngineSpec:
         least, most = self.replicas

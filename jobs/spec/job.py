@@ -33,13 +33,14 @@ from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
 from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.parts import PARTS_TEXT, PartsYaml
-from jobs.spec.places import Places, read_document
+from jobs.spec.places import Places, YamlDocument, read_document
 from jobs.spec.several import TaskName, is_several, no_single_task, several_of, several_problems
 from jobs.spec.templates import TaskTemplates
 from jobs.spec.truth import truth_columns, truth_problems
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.input_formats.table import FORMATS, format_names
 from pipelines.job import EngineSpec, Escalation, InputSpec, Job, MaxFailed, ModelSpec, OutputFormat, OutputSpec
+from pipelines.task_base.change import Change, to_any
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import MAX_COUNT, Strict, TaskYaml, Text
 from pipelines.tasks.batch import BatchTask
@@ -52,14 +53,16 @@ _CLUSTER = r"^(local|auto|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5})$"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedSpec:
-    """A job, the values of its document, the places of its keys for checks that come later, every column that the input must have
-    with the key that needs it, and the cluster it asks for (None: RAY_ADDRESS, else a local one)."""
+    """A job, the values of its document, the places of its keys for checks that come later, every
+    column that the input must have with the key that needs it, the cluster it asks for (None:
+    RAY_ADDRESS, else a local one), and all of it as it was `written`."""
 
     job: Job
     values: Mapping[str, Any]
     places: Places
     named_columns: Sequence[tuple[KeyPath, str]]
     cluster: str | None
+    written: "JobSpecYaml"
 
 
 Check = Callable[[Job, Places], list[str]]
@@ -85,7 +88,15 @@ def load_spec(
     Raises:
         SpecError: with every problem found, one per line.
     """
-    document = read_document(path, overrides)
+    return spec_in(read_document(path, overrides), limit=limit, checks=checks)
+
+
+def spec_in(document: YamlDocument, *, limit: int | None = None, checks: Sequence[Check] = TO_RUN) -> LoadedSpec:
+    """The job that a document describes, checked likewise.
+
+    Raises:
+        SpecError: with every problem found, one per line.
+    """
     model = _form_of(document.values)
     model = for_cascades(model) if is_cascade(document.values) else model
     try:
@@ -107,6 +118,7 @@ def load_spec(
         places=document.places,
         named_columns=(*templates.required_columns, *carried, *truth_columns(job)),
         cluster=spec.cluster,
+        written=spec,
     )
 
 
@@ -129,6 +141,8 @@ InputFormatName = Annotated[str, AfterValidator(_known_format)]
 class InputYaml(Strict):
     """`input`. The field for `schema` has another name because pydantic's models have a method of that name."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"storage_options": to_any}
+
     paths: Annotated[list[Place], Field(min_length=1)] = Field(
         description='a list of paths or patterns, such as ["in/*.parquet"]'
     )
@@ -142,6 +156,8 @@ class InputYaml(Strict):
 
 class OutputYaml(Strict):
     """`output`."""
+
+    changeable: ClassVar[Mapping[str, Change]] = {"storage_options": to_any}
 
     path: Place = Field(description="a folder, or an s3:// URL of one")
     format: OutputFormat = Field("parquet", description="parquet, jsonl or openai-batch")
@@ -190,6 +206,7 @@ def _max_failed(value: Any) -> MaxFailed | None:
 class JobSpecYaml(Strict):
     """The whole document."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"cluster": to_any}
     later: ClassVar[Mapping[str, str]] = {"models": "belongs to a service spec; a job has one model: {path: ...}"}
 
     name: Name = Field(description=NAME_TEXT)

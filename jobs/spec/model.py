@@ -1,6 +1,7 @@
 """`model` of a job spec, and an entry of `models` of a service spec."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
@@ -10,6 +11,7 @@ from models.config.families import with_old_spelling
 from models.config.quantization import QuantizationConfig
 from models.errors import CheckpointError, ConfigError, OptionError
 from pipelines.job import ModelSpec
+from pipelines.task_base.change import Change, to_any
 from pipelines.task_base.yaml import Strict, wrong
 
 
@@ -34,6 +36,8 @@ def _without_password(path: str) -> str:
 
 class ModelYaml(Strict):
     """`model`."""
+
+    changeable: ClassVar[Mapping[str, Change]] = {"storage_options": to_any}
 
     path: Annotated[Place, AfterValidator(_without_password)] = Field(
         description="a checkpoint folder (config.json, *.safetensors and tokenizer.json), a URL of one, or a hub id such as Qwen/Qwen3-4B"

@@ -1,6 +1,8 @@
-"""Where a run's output is and how its storage is reached, for commands that are given the folder: `check`, `report`, `compare`.
+"""Where a run's output is and how its storage is reached, for commands that are given the folder:
+`check`, `report`, `compare`, `retry`.
 
-Options come from the job's spec, from `--storage-option KEY=VALUE`, or from the environment, as the storage's fsspec package reads it.
+Options come from the job's spec, from `--storage-option KEY=VALUE`, or from the environment, as
+the storage's fsspec package reads it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +13,26 @@ from typing import Any
 from jobs.errors import SpecError, UsageError
 from jobs.spec.job import load_spec
 from jobs.spec.places import document_of
-from pipelines.job import OutputSpec
+from pipelines.job import Job, OutputSpec
 from pipelines.task_base.judged import Truth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputPlace:
-    """An output folder, and of the spec that was given, if any: the storage options of the run's input, and the column that reports
-    hold the results against."""
+    """An output folder, and the job of the spec that was given, if any."""
 
     output: OutputSpec
-    input_options: Mapping[str, Any]
-    truth: Truth | None = None
+    given: Job | None = None
+
+    @property
+    def input_options(self) -> Mapping[str, Any]:
+        """The storage options of the run's input."""
+        return {} if self.given is None else self.given.input.storage_options
+
+    @property
+    def truth(self) -> Truth | None:
+        """The column that reports hold the results against."""
+        return None if self.given is None else self.given.truth
 
 
 def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPlace:
@@ -32,22 +42,13 @@ def output_place(out: str, spec: Path | None, given: Sequence[str]) -> OutputPla
         SpecError: the spec is wrong.
         UsageError: an option is not written so, or `out` is on this machine, where there is nothing to set.
     """
-    options: Mapping[str, Any] = {}
-    input_options: Mapping[str, Any] = {}
-    truth: Truth | None = None
-    if spec is not None:
-        job = load_spec(spec).job
-        options, input_options = job.output.storage_options, job.input.storage_options
-        truth = job.truth
+    job = None if spec is None else load_spec(spec).job
+    options = {} if job is None else job.output.storage_options
     if given and "://" not in out:
         raise UsageError(
             f"--storage-option {given[0]}: {out} is a folder of this machine, whose storage has no options"
         )
-    return OutputPlace(
-        output=OutputSpec(path=out, storage_options=_with(options, given)),
-        input_options=input_options,
-        truth=truth,
-    )
+    return OutputPlace(output=OutputSpec(path=out, storage_options=_with(options, given)), given=job)
 
 
 def _with(options: Mapping[str, Any], given: Sequence[str]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from pipelines.task_base.change import Change
 from pipelines.task_base.task import Task
 
 MAX_COUNT = 2**31 - 1
@@ -24,10 +25,18 @@ def wrong(key: str | int, text: str) -> PydanticCustomError:
 
 
 class Strict(BaseModel):
-    """No coercion, no unknown keys. `later` names keys that are known but cannot be honoured yet, and why."""
+    """No coercion, no unknown keys. `later` names keys that are known but cannot be honoured yet,
+    and why; `changeable` those that may be another for rows that are tried again, and how."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     later: ClassVar[Mapping[str, str]] = {}
+    changeable: ClassVar[Mapping[str, Change]] = {}
+
+    @classmethod
+    def change_of(cls, key: str) -> Change | None:
+        """How a key may change while results that are there keep their meaning; None: not at
+        all."""
+        return cls.changeable.get(key)
 
 
 class TaskYaml(Strict):
@@ -36,6 +45,12 @@ class TaskYaml(Strict):
     @abstractmethod
     def to_task(self) -> Task:
         """The task that is described."""
+
+    @classmethod
+    def keys_of(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """How a spec writes the task that a run's record has these values of (`Task.recorded`):
+        the keys that were set."""
+        return {key: value for key, value in recorded.items() if value is not None}
 
     @classmethod
     @abstractmethod

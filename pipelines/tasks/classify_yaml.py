@@ -5,10 +5,11 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.task_base.change import Change, by_defaults, from_unset
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import TASK_NAME, Count, TaskYaml, Text, wrong
 from pipelines.tasks.classify import ClassifyTask
-from pipelines.tasks.labels.labels_yaml import AskedLabelsYaml, QuestionYaml
+from pipelines.tasks.labels.labels_yaml import AskedLabelsYaml, QuestionYaml, label_keys_of
 from pipelines.tasks.labels.task import LabelsTask
 from pipelines.tasks.messages_yaml import MessageYaml, check_one_prompt, check_variables, plain_messages
 from pipelines.tasks.sampling_yaml import CONSTRAINED
@@ -28,6 +29,10 @@ QuestionName = Annotated[str, Field(pattern=TASK_NAME)]
 class ClassifyYaml(AskedLabelsYaml, TaskYaml):
     """`{kind: classify}`."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {
+        **dict.fromkeys(("text", "question", "prompt"), by_defaults),
+        **dict.fromkeys(("windows", "window", "stride"), from_unset),
+    }
     later: ClassVar[Mapping[str, str]] = CONSTRAINED
 
     kind: Literal["classify"] = Field(description="classify")
@@ -101,6 +106,11 @@ class ClassifyYaml(AskedLabelsYaml, TaskYaml):
             messages=plain_messages(self.messages),
             chat_template_kwargs=self.chat_template_kwargs,
         )
+
+    @classmethod
+    def keys_of(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        keys = super().keys_of(recorded)
+        return keys if recorded.get("labels") is None else label_keys_of(keys)
 
     @classmethod
     def recorded_as(cls, values: Mapping[str, Any]) -> type[Task]:

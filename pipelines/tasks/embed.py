@@ -18,6 +18,7 @@ from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.kinds import EMPTY_TEXT
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.change import Change, by_defaults
 from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
@@ -138,6 +139,8 @@ def _check_dimensions(embedding: EmbeddingConfig, options: EmbedOptions) -> None
 
 class EmbedYaml(TaskYaml):
     """`{kind: embed}`."""
+
+    changeable: ClassVar[Mapping[str, Change]] = {"text": by_defaults}
 
     kind: Literal["embed"] = Field(description="embed")
     text: Text = Field(description='a template over the row\'s columns, such as "{{ body }}"')

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.task_base.change import Change, by_defaults
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import Count, TaskYaml, Text
 from pipelines.tasks.answer import AnswerTask
@@ -16,6 +17,7 @@ from pipelines.tasks.windows_yaml import Overlap, check_stride
 class ExtractYaml(TaskYaml):
     """`{kind: extract}`."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"text": by_defaults, "question": by_defaults}
     later: ClassVar[Mapping[str, str]] = {
         **CONSTRAINED,
         "prompt": "is not available yet in extract: it goes with json_schema, which comes in a later version; use text",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.task_base.change import Change, by_defaults
 from pipelines.task_base.task import Task
 from pipelines.task_base.yaml import TaskYaml, Text
 from pipelines.tasks.generate import GenerateTask
@@ -15,6 +16,7 @@ from pipelines.tasks.sampling_yaml import CONSTRAINED, SamplingYaml
 class GenerateYaml(TaskYaml):
     """`{kind: generate}`."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"prompt": by_defaults}
     later: ClassVar[Mapping[str, str]] = CONSTRAINED
 
     kind: Literal["generate"] = Field(description="generate")
@@ -46,6 +48,11 @@ class GenerateYaml(TaskYaml):
             allow_special_tokens=self.allow_special_tokens,
             strip=self.strip,
         )
+
+    @classmethod
+    def keys_of(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        keys = super().keys_of(recorded)
+        return keys | {"sampling": {key: value for key, value in keys["sampling"].items() if value is not None}}
 
     @classmethod
     def recorded_as(cls, values: Mapping[str, Any]) -> type[Task]:

@@ -1,10 +1,11 @@
 """How specs write messages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from pipelines.task_base.change import Change, by_defaults
 from pipelines.task_base.yaml import Strict, Text, wrong
 
 
@@ -26,12 +27,16 @@ def check_variables(variables: Mapping[str, Any], *, has_messages: bool) -> None
 class PartYaml(Strict):
     """One part of a message's content."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"text": by_defaults}
+
     type: Literal["text"] = Field(description="text")
     text: str = Field(description="a template over the row's columns")
 
 
 class MessageYaml(Strict):
     """One message of a chat."""
+
+    changeable: ClassVar[Mapping[str, Change]] = {"content": by_defaults}
 
     role: Text = Field(description="a role the checkpoint's chat template knows: system, user, assistant")
     content: str | list[PartYaml] = Field(

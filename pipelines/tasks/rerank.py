@@ -17,6 +17,7 @@ from models.tasks.rerank import AskedForm, Pair, Reranking, reranking_of
 from models.text.tokenizer import Tokenizer
 from pipelines.errors import RowError, TaskError
 from pipelines.task_base.answers import AnsweredRows
+from pipelines.task_base.change import Change, by_defaults
 from pipelines.task_base.compared import Compared, Said
 from pipelines.task_base.facts import TaskFacts
 from pipelines.task_base.pace import Pace
@@ -121,6 +122,8 @@ def _reranking(facts: TaskFacts) -> Reranking:
 
 class RerankYaml(TaskYaml):
     """`{kind: rerank}`."""
+
+    changeable: ClassVar[Mapping[str, Change]] = {"query": by_defaults, "document": by_defaults}
 
     kind: Literal["rerank"] = Field(description="rerank")
     query: Text = Field(description='a template over the row\'s columns, such as "{{ question }}"')

@@ -16,6 +16,7 @@ from models.engine.rules.rule import Parameter
 from models.engine.rules.table import PARAMETERS
 from models.engine.scheduling.request import SamplingParams
 from models.errors import ParameterError
+from pipelines.task_base.change import Change, upwards
 from pipelines.task_base.yaml import MAX_COUNT, Strict, wrong
 
 CONSTRAINED: Final = dict.fromkeys(
@@ -27,6 +28,7 @@ CONSTRAINED: Final = dict.fromkeys(
 class PlainSamplingYaml(Strict):
     """`task.sampling` without the keys of rules; ranges are those of `SamplingParams`."""
 
+    changeable: ClassVar[Mapping[str, Change]] = {"max_tokens": upwards}
     later: ClassVar[Mapping[str, str]] = {
         "n": "is not available yet: a row has one answer",
         "prompt_logprobs": "is not available in jobs: no result column holds the log probabilities of a prompt",

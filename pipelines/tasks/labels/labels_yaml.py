@@ -1,5 +1,6 @@
 """How a spec writes labels of one's own: of a whole classification, or of one of its questions."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -86,6 +87,16 @@ class AskedLabelsYaml(Strict):
             "descriptions": descriptions,
             "examples": tuple(self.examples or ()),
         }
+
+
+def label_keys_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """How a spec writes labels that a run's record has these values of (`LabelsTask.recorded`)."""
+    keys = {key: value for key, value in recorded.items() if key not in ("form", "descriptions")}
+    if "descriptions" in recorded:
+        keys["labels"] = recorded["descriptions"]
+    if isinstance(recorded.get("calibrate"), Mapping):  # by name, with what it was calibrated on
+        [keys["calibrate"]] = recorded["calibrate"]
+    return keys
 
 
 class QuestionYaml(AskedLabelsYaml):
