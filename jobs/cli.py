@@ -20,6 +20,7 @@ from jobs.commands.compare import compare
 from jobs.commands.demo import demo
 from jobs.commands.plan import plan
 from jobs.commands.report import report
+from jobs.commands.retry import retry
 from jobs.commands.run import run
 from jobs.commands.serve import serve
 from jobs.commands.submit import submit
@@ -47,7 +48,7 @@ def millrace(
     """Distributed batch inference on Ray: a corpus in, labelled rows out."""
 
 
-for command in (run, submit, serve, plan, calibrate, check, report, compare, bench, demo):
+for command in (run, retry, submit, serve, plan, calibrate, check, report, compare, bench, demo):
     app.command()(at_boundary(command))
 
 

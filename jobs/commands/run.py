@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.boundary import INTERRUPTED, complain
+from jobs.commands.after_run import report_after
 from jobs.commands.options import Address, Limit, Overrides, SpecFile, today
 from jobs.errors import SpecError, UsageError
 from pipelines.cluster.interrupts import interrupts
@@ -16,7 +17,6 @@ from pipelines.cluster.last_resort import LastResort
 
 if TYPE_CHECKING:
     from jobs.spec.preflight import Preflight
-    from pipelines.job import Job
 
 logger = logging.getLogger(__name__)
 
@@ -61,24 +61,5 @@ def _run(spec: Path, limit: int | None, overrides: Sequence[str], address: str |
             summary = run_job(job, address=address, on_progress=show, last_words=complain, opening=check)
     complain(summary.message)
     if summary.exit_status != INTERRUPTED:
-        _report(job)
+        report_after(job)
     return summary.exit_status
-
-
-def _report(job: "Job") -> None:
-    """Writes the report of a run that has ended, which nothing that goes wrong here changes any more."""
-    try:
-        # plots take half a second to import; nobody waits at the start
-        from jobs.report.report import is_planned, write_report
-
-        if is_planned(job.output):
-            written = write_report(job.output, input_options=job.input.storage_options, truth=job.truth)
-            complain(f"report: {written.page}")
-            for problem in written.truth_problems:
-                complain(problem)
-    except Exception as error:
-        logger.debug("the report failed", exc_info=True)
-        complain(
-            f"the report could not be written ({type(error).__name__}: {error}); the results are as the run has said, and "
-            f"`millrace report {job.output.path}` writes it anew"
-        )

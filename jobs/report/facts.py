@@ -88,6 +88,16 @@ class ModelShare:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationShare:
+    """A later generation of the spec: its number, how many rows it was the last to compute, with a
+    result or without, and what is another in it than in the run's own, a line each."""
+
+    generation: int
+    rows: int
+    changes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelTable:
     """Labels of rows, under the heading `labels_of`: `num_labels` how many there are, of which `labels` are the most frequent."""
 
@@ -110,9 +120,11 @@ class TaskFigures(LabelTable):
 class ReportFacts:
     """A run's output, summed up.
 
-    `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures` how many dead letters the kinds;
-    `tasks` is what each task gave them. `models` is what each model of a cascade did, empty without one. `prompt` is
-    what the model has read for the first row, None where no run has kept it.
+    `counted_rows` is how many rows the histograms and labels were counted over, `counted_failures`
+    how many dead letters the kinds; `tasks` is what each task gave them. `models` is what each
+    model of a cascade did, empty without one; `generations` are those of a spec that was changed
+    to try dead letters again. `prompt` is what the model has read for the first row, None where no
+    run has kept it.
     """
 
     name: str
@@ -129,6 +141,7 @@ class ReportFacts:
     completion_tokens: int
     active_s: float
     models: Sequence[ModelShare]
+    generations: Sequence[GenerationShare]
     counted_rows: int
     counted_failures: int
     timeline: Timeline | None

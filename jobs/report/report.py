@@ -12,7 +12,7 @@ import orjson
 import yaml
 
 from jobs.errors import UsageError
-from jobs.report.facts import LabelTable, ModelShare, ReportFacts, TaskFigures, timeline
+from jobs.report.facts import GenerationShare, LabelTable, ModelShare, ReportFacts, TaskFigures, timeline
 from jobs.report.page import report_page
 from jobs.report.rows import (
     MAX_SAMPLE_ROWS,
@@ -31,6 +31,7 @@ from models.config.model_config import ModelConfig
 from models.errors import ModelError
 from pipelines.io.open_output import open_store
 from pipelines.job import OutputSpec
+from pipelines.ledger.fingerprint import differences
 from pipelines.ledger.receipts import RECEIPTS
 from pipelines.ledger.run_record import RunRecord, read_record
 from pipelines.rows.rows import StepCounts
@@ -66,6 +67,8 @@ def write_report(
     output = RunOutput.open(spec, input_options=input_options or {})
     facts = gather(output, truth=given_truth(output, given, truth or output.record.truth))
     numbers = asdict(facts) | {"rows_per_s": facts.rows_per_s, "tokens_per_s": facts.tokens_per_s}
+    if not facts.generations:
+        del numbers["generations"]
     numbers["tasks"] = [_task_numbers(task) for task in facts.tasks]
     if not facts.tasks[0].name:  # of one task they stand among the others
         numbers |= numbers.pop("tasks")[0]
@@ -125,6 +128,7 @@ def gather(output: RunOutput, *, truth: Truth | None = None) -> ReportFacts:
         completion_tokens=_sum(receipts.completion_tokens),
         active_s=active_s,
         models=_models(record, receipts.steps),
+        generations=_generations(record, receipts.generations),
         counted_rows=rows.num_rows,
         timeline=throughput,
         prompt_lengths=rows.prompt_lengths,
@@ -151,6 +155,16 @@ def _models(record: RunRecord, steps: Sequence[StepCounts]) -> list[ModelShare]:
             cached_tokens=step.cached_tokens,
         )
         for name, until, step in zip(record.step_names, (*record.bounds, None), steps, strict=False)
+    ]
+
+
+def _generations(record: RunRecord, num_rows: Mapping[int, int]) -> list[GenerationShare]:
+    """The later generations of the spec, with how many rows are of each."""
+    return [
+        GenerationShare(
+            generation=number, rows=num_rows.get(number, 0), changes=differences(record.fingerprint, each.fingerprint)
+        )
+        for number, each in enumerate(record.generations, 1)
     ]
 
 

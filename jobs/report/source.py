@@ -1,9 +1,10 @@
 """A run's output folder, read for a report: receipts as columns, and single units' results, dead letters and inputs as JSON values."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ from pipelines.tasks.kinds import recorded_parts
 from pipelines.units.reading import UnitReader
 
 JsonRow = dict[str, Any]
+Found = TypeVar("Found")
 MAX_SKIPPED_BYTES = 64 << 20
 
 
@@ -37,7 +39,9 @@ MAX_SKIPPED_BYTES = 64 << 20
 class ReceiptColumns:
     """All receipts of a run, one value a unit in each array [units], in the order of the units.
 
-    `committed` is when each was committed, in seconds of some clock. `steps` are the sums of what each model of a cascade did.
+    `committed` is when each was committed, in seconds of some clock. `steps` are the sums of what
+    each model of a cascade did; `generations` how many rows are of each later generation of the
+    spec, by its number.
     """
 
     units: Floats
@@ -49,6 +53,7 @@ class ReceiptColumns:
     seconds: Floats
     committed: Floats
     steps: Sequence[StepCounts]
+    generations: Mapping[int, int]
 
 
 def _no_steps(record: RunRecord) -> list[StepCounts]:
@@ -146,7 +151,7 @@ class RunOutput:
         Raises:
             DamageError: one is not as it was written.
         """
-        rows, steps = [], _no_steps(self.record)
+        rows, steps, generations = [], _no_steps(self.record), Counter[int]()
         for receipt in iter_receipts(self.store, self.record.format, rows_of_units(self.store, self.record)):
             row = (
                 receipt.unit,
@@ -160,8 +165,13 @@ class RunOutput:
             )
             rows.append(row)
             steps = [of_run + step for of_run, step in zip(steps, receipt.steps, strict=True)]
+            generations.update({each.generation: len(each.rows) for each in receipt.generations})
         columns = np.array(sorted(rows), dtype=np.float64).reshape(len(rows), 8).T
-        return ReceiptColumns(**dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=False)), steps=steps)
+        return ReceiptColumns(
+            **dict(zip(ReceiptColumns.__dataclass_fields__, columns, strict=False)),
+            steps=steps,
+            generations=generations,
+        )
 
     def units(self, indices: Collection[int]) -> dict[int, Unit]:
         """The plan's units of these numbers."""
@@ -174,7 +184,7 @@ class RunOutput:
         Raises:
             DamageError: its file is not what was committed.
         """
-        return self._rows(self._receipt(unit), columns)
+        return self._of_unit(unit, lambda receipt: self._rows(receipt, columns))
 
     def numbered_results(self, unit: Unit, columns: Sequence[str] | None = None) -> list[tuple[int, JsonRow]]:
         """The same with the number of each row in the unit's file.
@@ -182,10 +192,13 @@ class RunOutput:
         Raises:
             DamageError: a file of the unit is not what was committed.
         """
-        receipt = self._receipt(unit.index)
-        failed = {letter["row"] for letter in self._letters(receipt)} if receipt.num_failed else frozenset()
-        numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
-        return list(zip(numbers, self._rows(receipt, columns), strict=True))
+
+        def numbered(receipt: Receipt) -> list[tuple[int, JsonRow]]:
+            failed = {letter["row"] for letter in self._letters(receipt)} if receipt.num_failed else frozenset()
+            numbers = [row for row in range(unit.first_row, unit.first_row + unit.num_rows) if row not in failed]
+            return list(zip(numbers, self._rows(receipt, columns), strict=True))
+
+        return self._of_unit(unit.index, numbered)
 
     def _rows(self, receipt: Receipt, columns: Sequence[str] | None) -> list[JsonRow]:
         with self._reading(receipt.data) as file:
@@ -203,11 +216,23 @@ class RunOutput:
         Raises:
             DamageError: its file is not what was committed.
         """
-        return self._letters(self._receipt(unit))
+        return self._of_unit(unit, self._letters)
 
     def _letters(self, receipt: Receipt) -> list[JsonRow]:
         with self._reading(receipt.errors) as file:
             return [parse_line(line) for line in file]
+
+    def _of_unit(self, unit: int, read: Callable[[Receipt], Found]) -> Found:
+        """What `read` finds of a committed unit; once more if that is committed anew meanwhile,
+        which removes the files it had."""
+        receipt = self._receipt(unit)
+        while True:
+            try:
+                return read(receipt)
+            except DamageError:
+                before, receipt = receipt, self._receipt(unit)
+                if receipt == before:
+                    raise
 
     def _receipt(self, unit: int) -> Receipt:
         return read_receipt(self.store, unit, self.record.format)
