@@ -14,7 +14,7 @@ from jobs.spec.places import Places
 from pipelines.task_base.change import Change
 from pipelines.task_base.yaml import Strict
 
-OF_AN_ANSWER: Final = ("model", "cascade", "task", "tasks")
+OF_AN_ANSWER: Final = ("model", "cascade", "task", "tasks", "parts")
 """Keys that answers depend on, and nothing else does."""
 
 

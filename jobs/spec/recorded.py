@@ -1,7 +1,7 @@
 """The job of an output folder, from what its run has recorded of it: for commands that are given
 the folder alone.
 
-    document_of_run(record.spec, storage) -> values      # as a spec writes them
+    document_of_run(record) -> values                    # as a spec writes them
     recorded_specs(...) -> RecordedSpecs                 # as it was planned, and with `--set`
 
 A record has no storage options: they come with a spec, or one by one.
@@ -10,7 +10,7 @@ A record has no storage options: they come with a spec, or one by one.
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from jobs.errors import SpecError, UsageError
 from jobs.spec.changes import refused_changes
@@ -20,8 +20,12 @@ from models.checkpoint.url_secrets import public_url
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.job import EngineSpec, Job, OutputSpec
 from pipelines.ledger.run_record import RUN, RunRecord
+from pipelines.parts.template import PARTS, with_parts
 from pipelines.tasks.kinds import KINDS
 from pipelines.tasks.several.task import SeveralTask
+
+PRINTED: Final = f"{{{{ {PARTS} }}}}"
+"""Where the parts stood that a record has in their places."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +55,7 @@ def recorded_specs(
     """
     limit, name = record.spec.get("limit"), f"{output.path}/{RUN}"
     try:
-        values = _with_storage(document_of_run(record.spec), output, given)
+        values = _with_storage(document_of_run(record), output, given)
         planned = spec_in(document_of(values, name), limit=limit)
     except (SpecError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
@@ -65,16 +69,17 @@ def recorded_specs(
     return RecordedSpecs(planned=planned, changed=changed, date=record.date)
 
 
-def document_of_run(spec: Mapping[str, Any]) -> dict[str, Any]:
+def document_of_run(record: RunRecord) -> dict[str, Any]:
     """A spec as people write it, from the one in a run's record: of its keys those that were
     set."""
+    spec = record.spec
     document: dict[str, Any] = {
         "name": spec["name"],
         "input": _set_keys(spec["input"]),
         "output": _set_keys(spec["output"]),
         "max_failed": _max_failed(spec["max_failed"]),
         **_models(spec),
-        **_task(spec),
+        **_task(record),
     }
     document |= {
         key: spec[key] for key in ("unit_rows", "seed", "dedup", "date", "report") if spec.get(key) is not None
@@ -95,12 +100,26 @@ def _max_failed(recorded: Mapping[str, Any] | None) -> int | str | None:
     return f"{recorded['fraction'] * 100:.9f}%" if count is None else count
 
 
-def _task(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`task`, `tasks` with what goes with them, or nothing, as for a batch file."""
-    task = spec["task"]
+def _task(record: RunRecord) -> dict[str, Any]:
+    """`task`, `tasks` with what goes with them, or nothing, as for a batch file; and their `parts`."""
+    task = record.spec["task"]
     if task["kind"] == SeveralTask.kind:
-        return {"tasks": {name: _keys_of(one) for name, one in task["tasks"].items()}, "partial": task["partial"]}
-    return {"task": _keys_of(task)} if task["kind"] in KINDS else {}
+        found = {"tasks": {name: _keys_of(one) for name, one in task["tasks"].items()}, "partial": task["partial"]}
+    else:
+        found = {"task": _keys_of(task)} if task["kind"] in KINDS else {}
+    if record.parts_order is None:
+        return found
+    in_order = with_parts(PRINTED, [record.parts[number] for number in record.parts_order])
+    return {**_replaced(found, in_order, PRINTED), "parts": list(record.parts)}
+
+
+def _replaced(value: Any, text: str, by: str) -> Any:
+    """The value with one text in the place of another, wherever it stands."""
+    if isinstance(value, str):
+        return value.replace(text, by)
+    if isinstance(value, Mapping):
+        return {key: _replaced(inner, text, by) for key, inner in value.items()}
+    return [_replaced(inner, text, by) for inner in value] if isinstance(value, list) else value
 
 
 def _keys_of(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pipelines.ledger.planned_units import planned_units
 from pipelines.ledger.progress import Progress, RunSummary
 from pipelines.ledger.run_record import RunRecord, read_record
 from pipelines.opened import JobOpening, OpenedJob, Opening
+from pipelines.parts.settle import settle_parts
 from pipelines.retry.asked import RetryAsked
 from pipelines.retry.choice import choose
 from pipelines.retry.committer import RetryCommitter
@@ -131,7 +132,8 @@ class RetryDriver:
         with, on the checkpoint and the input as they are now."""
         if self._asked.allows_changes:
             return {**record.fingerprint, **{name: computed_with[name] for name in OF_THE_ROWS}}
-        return fingerprint_of(self._asked.planned, opened.sources.files, opened.checkpoints)
+        planned = settle_parts(self._asked.planned, lambda: opened.sources).job
+        return fingerprint_of(planned, opened.sources.files, opened.checkpoints)
 
     def _try_again(
         self, opened: OpenedJob, ledger: Ledger, cluster: RunCluster, computed_with: Mapping[str, Any]

@@ -26,7 +26,8 @@ from pipelines.rows.rows import FinishedUnit, UnitRows
 from pipelines.rows.set_apart import with_failed_rows
 from pipelines.tasks.generate import GenerateTask
 from pipelines.units.listing import list_sources
-from pipelines.units.planning import Sink, plan_units
+from pipelines.units.numbering import Sink
+from pipelines.units.planning import plan_units
 from pipelines.units.reading import UnitReader
 
 NUM_ROWS, UNIT_ROWS = 30, 7

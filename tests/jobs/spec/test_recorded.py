@@ -5,6 +5,7 @@ import datetime as dt
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from jobs.spec.recorded import document_of_run, recorded_specs
 from pipelines.job import Job, OutputSpec
 from pipelines.ledger.receipts import Shard
 from pipelines.ledger.run_record import RunRecord
+from pipelines.parts.template import with_parts
 from pipelines.units.listing import PassedOver
 from pipelines.units.planning import Plan
 
@@ -215,11 +217,11 @@ def test_a_job_comes_back_from_its_record_as_it_was(job_of: Callable[..., Job], 
 def test_it_is_written_as_people_write_it(job_of: Callable[..., Job]) -> None:
     """With the keys that were set, and some defaults; engines of a cascade have in common what all
     have."""
-    assert document_of_run(record_of(job_of(SPECS["head"])).spec)["task"] == {
+    assert document_of_run(record_of(job_of(SPECS["head"])))["task"] == {
         **TASKS["head"],
         "allow_special_tokens": False,
     }
-    cascade = document_of_run(record_of(job_of(SPECS["cascade"])).spec)
+    cascade = document_of_run(record_of(job_of(SPECS["cascade"])))
     assert cascade["engine"] == {"num_cpus": 1.0}
     assert [step.get("until") for step in cascade["cascade"]] == [{"score": 0.9}, {"score": 0.8}, None]
     assert [step["engine"] for step in cascade["cascade"]] == [
@@ -227,6 +229,19 @@ def test_it_is_written_as_people_write_it(job_of: Callable[..., Job]) -> None:
         {"max_model_len": 64},
         {"max_model_len": 32, "max_num_seqs": 2},
     ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_parts_stand_where_templates_print_them_again(job_of: Callable[..., Job], order: tuple[int, ...]) -> None:
+    """A record has them in their places, in the order that was found."""
+    parts = ["Shop: {{ shop }}", "Text: {{ body }}", "{% if n %}{{ n }}{% endif %}"]
+    task = {"kind": "generate", "messages": [{"role": "user", "content": "{{ parts }}\nTopic:"}]}
+    job = job_of({"parts": parts, "task": task})
+    settled = replace(job, task=job.task.with_templates(partial(with_parts, parts=[parts[n] for n in order])))
+    record = replace(record_of(settled), parts_order=order)
+    assert "{{ parts }}" not in orjson.dumps(record.spec["task"]).decode()
+    again = recorded_specs(record, OutputSpec(path="/out"), None, overrides=(), allows_changes=False).planned.job
+    assert (again.parts, again.task.recorded()) == (tuple(parts), job.task.recorded())
 
 
 def test_the_options_of_storage_come_from_a_spec_that_is_given(job_of: Callable[..., Job]) -> None:

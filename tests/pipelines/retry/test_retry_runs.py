@@ -25,17 +25,14 @@ from pipelines.retry.driver import retry
 from pipelines.retry.selection import Selection
 from pipelines.tasks.classify import ClassifyTask
 from tests.helpers.pipelines.batches import TEXTS, line, lines_of, spec_of
-from tests.helpers.pipelines.running import (
+from tests.helpers.pipelines.fake_engines import (
     FakeEngine,
-    drive,
     engine_that_dies_once,
     fake_engine,
-    job_of,
     logits,
-    rows_in,
     unloadable_engine,
-    write_corpus,
 )
+from tests.helpers.pipelines.running import drive, job_of, rows_in, write_corpus
 
 NUM_ROWS, UNIT_ROWS = 24, 6
 CLASSIFY = ClassifyTask(text="{{ body }}")
