@@ -2,6 +2,7 @@
 and what the output holds then."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -135,26 +136,29 @@ def test_engines_are_asked_for_the_rows_that_are_tried_and_no_others(job: Job, t
 
 
 @pytest.mark.slow
-def test_a_retry_whose_engine_dies_or_that_is_interrupted_goes_on(job: Job) -> None:
+def test_a_retry_whose_engine_dies_and_one_that_is_interrupted_come_to_the_same_end(job: Job) -> None:
     assert drive(job, make_engine=fake_engine).exit_status == 0
-    longer = with_length(job, 512)
+    other, fresh = (replace(job, output=replace(job.output, path=f"{job.output.path}-{name}")) for name in "ab")
+    shutil.copytree(out_of(job), out_of(other))
+    too_long = Selection(kinds=("too_long",))
+    assert tried(with_length(job, 512), job, engine_that_dies_once, selection=too_long).exit_status == 0
+    assert (Path(job.model.path) / "an-engine-died").exists()
 
     def interrupt(progress: Progress) -> None:
         if progress.units_done:
             raise KeyboardInterrupt
 
-    asked = RetryAsked(planned=job, selection=Selection(kinds=("too_long",)))
-    stopped = retry(longer, asked, make_engine=engine_that_dies_once, on_progress=interrupt)
+    asked = RetryAsked(planned=other, selection=too_long)
+    stopped = retry(with_length(other, 512), asked, make_engine=fake_engine, on_progress=interrupt)
     assert stopped.exit_status == 130
-    assert (Path(job.model.path) / "an-engine-died").exists()
-    left = [row for row, (kind, _) in letters(job).items() if kind == "too_long"]
+    left = [row for row, (kind, _) in letters(other).items() if kind == "too_long"]
     assert len(left) < len(LONG)
-    rest = tried(longer, job, selection=Selection(kinds=("too_long",)))
+    rest = tried(with_length(other, 512), other, selection=too_long)
     assert (rest.exit_status, rest.progress.rows_done) == (0, len(left))
-    fresh = replace(longer, output=replace(job.output, path=f"{job.output.path}-fresh"))
-    assert drive(fresh, make_engine=fake_engine).exit_status == 0
-    assert rows_in(out_of(job)) == rows_in(out_of(fresh))
-    assert check_run(open_store(job.output)) == []
+    assert drive(with_length(fresh, 512), make_engine=fake_engine).exit_status == 0
+    for retried in (job, other):
+        assert rows_in(out_of(retried)) == rows_in(out_of(fresh))
+        assert check_run(open_store(retried.output)) == []
 
 
 @pytest.mark.slow
