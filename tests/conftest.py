@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from models.config.types import Head
 from tests.helpers.cluster_guard import ClusterGuard, uses_shared_cluster
@@ -17,6 +18,9 @@ from tests.helpers.models.tiny_tokenizers import KINDS
 from tests.helpers.pipelines.here_pool import HerePool
 from tests.helpers.shared_cluster import SharedCluster
 from tests.helpers.tiny_checkpoints import save_with_tokenizer
+
+settings.register_profile("any machine", deadline=None)  # a test that is slow on a busy one is not wrong
+settings.load_profile("any machine")
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for every cluster of the tests: it tells nobody about them
 
