@@ -41,9 +41,9 @@ RUN if [ -n "${FLASH_ATTN}" ]; then \
 RUN cp -r jobs/demo/checkpoints /opt/millrace/demo
 
 FROM ${BASE_IMAGE}
-# KubeRay's probes call wget
+# KubeRay's probes call wget; g++ compiles kernels for the processor that a pod is on
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends wget \
+    && apt-get install --yes --no-install-recommends g++ wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home millrace
 COPY --from=build /opt/millrace /opt/millrace

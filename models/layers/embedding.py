@@ -9,6 +9,7 @@ from torch import nn
 
 from models.layers.kernels.kernels import packed_product
 from models.layers.linear import Linear, Part
+from models.layers.native.library import PackedWeight
 from models.parallel.tensor_parallel import TensorParallel
 from models.weights.loadable import Loadable, Range, Slot, unallocated
 
@@ -54,8 +55,8 @@ class VocabEmbedding(Loadable):
 
 
 class VocabHead(Linear):
-    """hidden [R, H] -> logits [R, V] in the model's dtype. Either has its own weight, or is tied to the
-    embedding's."""
+    """hidden [R, H] -> logits [R, V], in float32 where a compiled kernel computes them, else in the model's dtype. Either has
+    its own weight, or is tied to the embedding's."""
 
     def __init__(self, name: str, vocab_size: int, hidden_size: int, *, tp: TensorParallel) -> None:
         rows, self._padded = vocab_rows(vocab_size, tp)
@@ -84,7 +85,7 @@ class VocabHead(Linear):
             super().finalize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x)
+        y = self.product.in_float32(x) if isinstance(self.product, PackedWeight) else super().forward(x)
         if y.shape[-1] < self._padded:  # a weight held elsewhere has no padding
             y = F.pad(y, (0, self._padded - y.shape[-1]))
         return self.tp.all_gather(y)[:, : self.vocab_size]

@@ -8,11 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.layers.kernels.compiled import native_for
 from models.weights.loadable import Loadable, Slot, unallocated, whole
 
 
 def rms_normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """X / rms(x) over the last dimension, times `weight`, which broadcasts against x."""
+    """X [T, H] or [T, heads, D] / rms(x) over the last dimension, times `weight`, which broadcasts against x."""
+    library = native_for(x)
+    if library is not None:
+        return library.norm(x, weight, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps).mul_(weight)
 
 
@@ -31,6 +35,9 @@ class RMSNorm(Loadable):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.rounds_last and x.dtype != torch.float32:
+            library = native_for(x)
+            if library is not None:
+                return library.norm(x, self.weight, self.eps, rounds_last=True)
             return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
         return rms_normalize(x, self.weight, self.eps)
 

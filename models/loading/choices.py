@@ -8,7 +8,9 @@ from models.config.model_config import TWO_WAY, ModelConfig
 from models.config.types import Head
 from models.errors import ConfigError
 from models.layers.attention.attention import AttentionBackend
+from models.layers.kernels.compiled import native_kernels
 from models.layers.kernels.kernels import computed_dtype
+from models.layers.native.library import LONGEST_HEAD, MOST_SHARING
 
 logger = logging.getLogger(__name__)
 
@@ -74,22 +76,26 @@ def choose_max_model_len(max_model_len: int | None, config: ModelConfig) -> int:
     return max_model_len
 
 
-def choose_backend(
-    device: torch.device, dtype: torch.dtype, *, slides: bool = False, is_causal: bool = True
-) -> AttentionBackend:
-    """The attention kernels for a device and a dtype, of a model with sliding windows or without: flash attention on a
-    GPU in half precision, which is all it takes, else torch's operators, which run anywhere. A model that attends both
-    ways has kernels of its own."""
-    if not is_causal:
+def choose_backend(device: torch.device, dtype: torch.dtype, config: ModelConfig) -> AttentionBackend:
+    """The attention kernels of a model for a device and a dtype: flash attention on a GPU in half precision, which is all it
+    takes; compiled ones on a CPU, where they can be had; else torch's operators, which run anywhere. A model that attends
+    both ways has kernels of its own."""
+    if not config.is_causal:
         from models.layers.attention import two_way as attention_two_way
 
         return attention_two_way.backend(dtype, device)
     if device.type == "cuda" and dtype != torch.float32:
         from models.layers.attention import cuda as attention_cuda
 
-        found = attention_cuda.choose(dtype, device, slides=slides)
+        found = attention_cuda.choose(dtype, device, slides="sliding_attention" in config.layer_types)
         if found is not None:
             return found
+    library = native_kernels(dtype) if device.type == "cpu" else None
+    num_sharing = config.num_attention_heads // config.num_key_value_heads
+    if library is not None and config.head_dim <= LONGEST_HEAD and num_sharing <= MOST_SHARING:
+        from models.layers.attention import native as attention_native
+
+        return attention_native.backend(library)
     from models.layers.attention import cpu as attention_cpu
 
     return attention_cpu.backend(dtype, device)

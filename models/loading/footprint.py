@@ -49,7 +49,7 @@ def footprint(
     check_agreement(config, checkpoint.tensors, checkpoint.folder)
     settled = checkpoint.resolve_tie(declared=config.tie_word_embeddings)
     options = BuildOptions(
-        backend=choose_backend(chosen_device, chosen_dtype, is_causal=config.is_causal),
+        backend=choose_backend(chosen_device, chosen_dtype, config),
         max_model_len=1,
         tp=TensorParallel(size=num_shards),
     )

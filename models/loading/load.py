@@ -104,9 +104,7 @@ def load_model(
     check_size(config, tp.size)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, config, chosen_device)
-    backend = choose_backend(
-        chosen_device, chosen_dtype, slides="sliding_attention" in config.layer_types, is_causal=config.is_causal
-    )
+    backend = choose_backend(chosen_device, chosen_dtype, config)
     limit = choose_max_model_len(max_model_len, config)
     checkpoint = Checkpoint.open(folder)
     check_agreement(config, checkpoint.tensors, folder)

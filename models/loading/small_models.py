@@ -21,7 +21,7 @@ SMALL_WEIGHTS: Final = 1_000_000_000
 
 def num_weights(config: ModelConfig) -> int:
     """How many numbers the weights of a checkpoint of this configuration are, however they are stored; nothing is read."""
-    backend = choose_backend(torch.device("cpu"), torch.float32, is_causal=config.is_causal)
+    backend = choose_backend(torch.device("cpu"), torch.float32, config)
     decoder = build_decoder(config, BuildOptions(backend=backend, max_model_len=1))
     model = Model(decoder, config.head, is_tied=config.tie_word_embeddings)
     return weights_bytes(model, torch.float32) // torch.float32.itemsize

@@ -15,6 +15,7 @@ from torch import nn
 from models.config.model_config import ModelConfig
 from models.layers.attention.attention import Attention, AttentionBackend, KvCache, KvSpec
 from models.layers.embedding import VocabEmbedding
+from models.layers.kernels.compiled import native_for
 from models.layers.linear import ColumnLinear, Part, RowLinear, gate_up_rows, qkv_rows
 from models.layers.mamba.plan import MambaPlan
 from models.layers.norm import HeadNorm, RMSNorm
@@ -64,7 +65,11 @@ class GatedMLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)  # [T, I] each
+        gate_up = self.gate_up_proj(x)
+        library = native_for(gate_up) if self.activation is F.silu else None
+        if library is not None:
+            return self.down_proj(library.gated(gate_up))  # type: ignore[no-any-return]
+        gate, up = gate_up.chunk(2, dim=-1)  # [T, I] each
         return self.down_proj(self.activation(gate).mul_(up))  # type: ignore[no-any-return]
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models.config.types import Head
-from models.layers.kernels import agreement, kernels
+from models.layers.kernels import agreement, compiled, kernels
+from models.layers.kernels.compiled import native_kernels
 from tests.helpers.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]
@@ -56,10 +57,16 @@ def zamba2_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
 @pytest.fixture
 def fresh_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels are compared with plain torch again, in this test and after it, and what disagrees is said again."""
-    decisions = [each for each in vars(kernels).values() if hasattr(each, "cache_clear")]
+    decisions = [each for each in (*vars(kernels).values(), native_kernels) if hasattr(each, "cache_clear")]
     monkeypatch.setattr(agreement, "_said", set())
     for decision in decisions:
         decision.cache_clear()
     yield
     for decision in decisions:
         decision.cache_clear()
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, fresh_kernels: None) -> None:
+    """What is loaded in this test is computed by torch and its libraries, as where nothing can be compiled."""
+    monkeypatch.setattr(compiled, "native_library", lambda: None)

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 
 from models.layers.kernels import plain, samples
 from models.layers.kernels.agreement import agrees, chosen
+from models.layers.kernels.compiled import native_for
 from models.layers.kernels.plain import SCALES_A_BLOCK, Codes, FourBitKind
+from models.layers.native.library import PackedWeight
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,14 @@ PACKABLE = (torch.float32, torch.bfloat16)
 
 
 def packed_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product | None:
-    """A function x [T, in] -> x Wᵀ + b [T, out] over a copy of `weight` [out, in] that oneDNN packed once, instead of at
-    every call, or None if that is not available or wrong. The caller may drop `weight` afterwards.
+    """A function x [T, in] -> x Wᵀ + b [T, out] over a copy of `weight` [out, in] that our own kernel or oneDNN packed once,
+    instead of at every call, or None if neither is available and right. The caller may drop `weight` afterwards.
 
-    What it does depends on the shape, so it is compared with a plain product on the weight itself, too.
+    What oneDNN does depends on the shape, so it is compared with a plain product on the weight itself, too.
     """
+    library = native_for(weight)
+    if library is not None:
+        return PackedWeight(library, weight, bias)
     dtype = weight.dtype
     is_native = dtype in PACKABLE and computed_dtype(dtype) == dtype
     if not is_native or weight.device.type != "cpu" or not _packs_right(dtype):

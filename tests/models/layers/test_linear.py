@@ -163,7 +163,7 @@ def test_dtypes_that_cannot_be_packed_are_not(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_the_operators_uses_the_plain_product(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_kernels: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     weight, x = random(24, HIDDEN), random(7, HIDDEN, seed=2)
@@ -174,7 +174,7 @@ def test_a_machine_without_the_operators_uses_the_plain_product(
 
 
 def test_a_packed_product_that_is_wrong_for_one_weight_only_is_not_used_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_kernels: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_compiler: None
 ) -> None:
     """It is compared on the weight itself, too: what a kernel does depends on the shape."""
     multiply = torch.ops.mkldnn._linear_pointwise

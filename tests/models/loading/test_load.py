@@ -14,6 +14,7 @@ from models.config.families import FAMILIES
 from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError
 from models.layers.kernels import kernels, plain
+from models.layers.kernels.compiled import native_kernels
 from models.loading.choices import choose_backend, choose_device
 from models.loading.load import load_model, load_tokenizer, require_causal
 from models.networks.decoder import BuildOptions
@@ -26,16 +27,17 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_every_family_whose_configuration_is_read_is_built(family: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
-    options = BuildOptions(backend=choose_backend(CPU, torch.float32), max_model_len=1)
-    network = build_decoder(ModelConfig.from_pretrained(tmp_path), options)
+    config = ModelConfig.from_pretrained(tmp_path)
+    options = BuildOptions(backend=choose_backend(CPU, torch.float32, config), max_model_len=1)
+    network = build_decoder(config, options)
     assert type(network).__module__ == f"models.networks.{family}"
 
 
 @pytest.mark.parametrize(
     ("device", "dtype", "right", "name"),
     [
-        ("cpu", torch.float32, {}, "cpu"),
-        ("cpu", torch.bfloat16, {}, "cpu"),
+        ("cpu", torch.float32, {}, "native"),
+        ("cpu", torch.bfloat16, {}, "native"),
         ("cuda", torch.bfloat16, {"paged_attention", "gathered_attention"}, "flash-attn"),
         ("cuda", torch.float16, {"gathered_attention"}, "torch-varlen"),
         ("cuda", torch.float16, {}, "cpu"),
@@ -44,13 +46,17 @@ def test_every_family_whose_configuration_is_read_is_built(family: str, tmp_path
     ],
 )
 def test_the_attention_backend_takes_the_device_and_the_dtype(
-    device: str, dtype: torch.dtype, right: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+    device: str, dtype: torch.dtype, right: set[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    config = ModelConfig.from_pretrained(tmp_path)
+    if name == "native":
+        name = "cpu" if native_kernels(dtype) is None else "native"
     for kernel in ("paged_attention", "gathered_attention"):
         found = plain.varlen_attention if kernel in right else None
         monkeypatch.setattr(kernels, kernel, lambda dtype, device_type, found=found: found)
     monkeypatch.setattr(kernels, "fused_attention", lambda dtype, device_type: plain.attention)
-    assert choose_backend(torch.device(device), dtype).name == name
+    assert choose_backend(torch.device(device), dtype, config).name == name
 
 
 def test_a_checkpoint_gives_its_own_head_dtype_and_length(qwen3_checkpoint: CheckpointMaker) -> None:
@@ -61,7 +67,7 @@ def test_a_checkpoint_gives_its_own_head_dtype_and_length(qwen3_checkpoint: Chec
         "cpu",
     )
     assert loaded.max_model_len == 128
-    assert loaded.backend.name == "cpu"
+    assert loaded.backend.name in ("native", "cpu")
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 

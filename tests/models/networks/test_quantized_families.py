@@ -1,6 +1,7 @@
 """Every family over the published formulas of quantization: while it is loaded, and from a checkpoint that was saved so."""
 
 import logging
+import statistics
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,20 @@ def test_logits_in_4_bits_are_those_of_the_formula(family_checkpoint: Checkpoint
 
 @pytest.mark.parametrize(("family", "head"), first_of_each(CASES, kind=lambda case: case[0]))
 def test_logits_in_8_bits_are_those_of_the_formula(family_checkpoint: CheckpointMaker, family: str, head: str) -> None:
-    """But for inputs that are rounded to a neighbour, which noise of 1e-7 decides: a small part of what quantizing itself
-    changes."""
+    """But for inputs that are rounded to a neighbour, which noise of 1e-7 decides: of most texts a small part of what
+    quantizing itself changes."""
     folder = family_checkpoint(family, head, num_labels=5, pad_token_id=0)
-    expected = logits_of(quantized_oracle(folder, head, METHODS["int8"]), IDS)
-    exact = logits_of(CLASSES[head].from_pretrained(folder, dtype=torch.float32), IDS)
-    found = Scorer.from_pretrained(folder, device="cpu", quantization="int8").score([IDS])[0]
-    assert (found - expected).norm() < 0.15 * (expected - exact).norm()
+    quantized, floats = (
+        quantized_oracle(folder, head, METHODS["int8"]),
+        CLASSES[head].from_pretrained(folder, dtype=torch.float32),
+    )
+    texts = [IDS[number:] + IDS[:number] for number in range(5)]
+    scores = Scorer.from_pretrained(folder, device="cpu", quantization="int8").score(texts)
+    shares = []
+    for ids, found in zip(texts, scores, strict=True):
+        expected, exact = logits_of(quantized, ids), logits_of(floats, ids)
+        shares.append(float((found - expected).norm() / (expected - exact).norm()))
+    assert statistics.median(shares) < 0.15, shares
 
 
 @pytest.mark.parametrize("family", DENSE)

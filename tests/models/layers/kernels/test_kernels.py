@@ -13,8 +13,11 @@ from transformers import AutoModelForCausalLM
 from models import Scorer
 from models.config.quantization import QuantizationConfig
 from models.layers.kernels import kernels, plain
+from models.layers.kernels.compiled import native_kernels
+from models.layers.native.library import NativeLibrary, PackedWeight
 from models.layers.quantization.four_bit import FourBitQuantizer
 from models.layers.quantization.int8 import Int8Quantizer
+from tests.helpers.compilers import needs_compiler
 from tests.helpers.models import formulas
 from tests.helpers.models.quantized import logits_of, quantized_oracle
 from tests.models.layers.attention.test_cuda import packed, varlen
@@ -83,7 +86,7 @@ def is_the_librarys(found: Any) -> bool:
 
 @pytest.mark.parametrize("name", list(DECISIONS))
 def test_a_library_that_is_wrong_for_odd_shapes_is_not_used_and_one_line_says_so(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_kernels: None
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_compiler: None
 ) -> None:
     place, attribute, decide = DECISIONS[name]
     monkeypatch.setattr(place, attribute, wrong_for_odd_widths(getattr(place, attribute)))
@@ -96,7 +99,7 @@ def test_a_library_that_is_wrong_for_odd_shapes_is_not_used_and_one_line_says_so
 
 @pytest.mark.parametrize("name", list(DECISIONS))
 def test_the_libraries_are_used_where_they_are_right(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_kernels: None
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_compiler: None
 ) -> None:
     """With the formulas in the libraries' place, so that it holds on every machine."""
     place, attribute, decide = DECISIONS[name]
@@ -105,6 +108,19 @@ def test_the_libraries_are_used_where_they_are_right(
         monkeypatch.setattr(place, attribute, right)
     assert is_the_librarys(decide())
     assert not caplog.records
+
+
+@needs_compiler
+@pytest.mark.parametrize("kernel", ["attention", "norm", "gated"])
+def test_compiled_kernels_are_used_all_or_none(
+    kernel: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_kernels: None
+) -> None:
+    assert native_kernels(torch.float32) is not None
+    native_kernels.cache_clear()
+    monkeypatch.setattr(NativeLibrary, kernel, wrong_for_odd_widths(getattr(NativeLibrary, kernel)))
+    assert native_kernels(torch.float32) is None
+    assert native_kernels(torch.float32) is None
+    assert caplog.text.count("the compiled") == 1
 
 
 def right_floats(codes: Any, scales: Any, size: int, kind: Any, shape: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -224,6 +240,7 @@ def test_a_model_answers_right_where_every_library_lies(
     expected = logits_of(oracle, IDS)
     for place, attribute, _ in DECISIONS.values():
         monkeypatch.setattr(place, attribute, wrong_for_odd_widths(getattr(place, attribute)))
+    monkeypatch.setattr(PackedWeight, "__call__", wrong_for_odd_widths(PackedWeight.__call__))
     quantization = None if method is None else QuantizationConfig(method=method)
     for _ in range(2):
         found = Scorer.from_pretrained(folder, device="cpu", quantization=quantization).score([IDS])[0]
