@@ -74,7 +74,8 @@ def test_what_is_no_address(address: str) -> None:
         check_address(address)
 
 
-def test_an_address_with_a_scheme_is_refused() -> None:
+def test_an_address_with_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # tests of this module may share a cluster
     with (
         pytest.raises(ClusterError, match="must be local, auto or HOST:PORT"),
         connected([EngineSpec()], "ray://head:10001"),
