@@ -21,6 +21,6 @@ def test_an_interruption_and_a_killed_shard_change_nothing(
 ) -> None:
     bench = Bench(tmp_path, tiny_checkpoint("causal"))
     job = bench.job("disturbed", tensor_parallel_size=2)
-    assert drive(job, seen=Disturbing(5, interrupted)).exit_status == 130
+    assert drive(job, seen=Disturbing(3, interrupted)).exit_status == 130
     check_released()
-    check_disturbed(bench, "shard killed", units=20, name="disturbed")
+    check_disturbed(bench, "shard killed", units=12, name="disturbed")  # most rows are still to be computed
