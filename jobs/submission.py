@@ -22,9 +22,9 @@ import yaml
 
 from jobs.errors import FailedError, UsageError
 from jobs.spec.cascade import is_cascade
+from jobs.spec.document.secrets import secret_keys
 from jobs.spec.fields import absolute
 from jobs.spec.job import load_spec
-from jobs.spec.secrets import secret_keys
 from models.checkpoint.place import is_local
 
 SPEC_FILE = "spec.yaml"

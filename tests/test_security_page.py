@@ -10,7 +10,7 @@ from actors.http.bodies.types import MAX_FIELDS
 from actors.http.limits import MAX_DOCUMENT_CHARS, MAX_TEXT_CHARS, RequestLimits
 from actors.http.routes import own_prompts
 from actors.http.texts import label_work, text_pool, text_work
-from jobs.spec import yaml_reading
+from jobs.spec.document import yaml_reading
 from models.checkpoint import whole_files
 from models.config import limits as config_limits
 from models.parallel import channel, entrance, handshake

@@ -21,7 +21,7 @@ from jobs.errors import FailedError, SpecError, UsageError
 from jobs.serve.app import application
 from jobs.serve.record import ServiceRecord
 from jobs.serve.spec import LoadedService, ServiceSpec
-from jobs.spec.key_paths import KeyPath
+from jobs.spec.document.key_paths import KeyPath
 from jobs.spec.model_check import check_model, problems_at
 from pipelines.cluster.connect import LOCAL_SPARE_CPUS, engine_cpus, joined, num_cores, will_start_one
 from pipelines.cluster.interrupts import Grace, interrupts

@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError
 
 from jobs.demo import CHECKPOINTS
 from jobs.errors import SpecError
+from jobs.spec.document.errors import problems_of
+from jobs.spec.document.places import Places, YamlDocument, document_of, read_document
 from jobs.spec.engine import EngineYaml
-from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute
 from jobs.spec.model import ModelYaml
-from jobs.spec.places import Places, YamlDocument, document_of, read_document
 from pipelines.job import EngineSpec, ModelSpec
 from pipelines.task_base.yaml import Strict, Text
 

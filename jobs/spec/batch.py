@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.job import Job
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from jobs.errors import UsageError
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from jobs.spec.engine import EngineYaml
-from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
-from jobs.spec.places import Places
 from models.errors import OptionError
 from pipelines.job import EngineSpec, Escalation, Job, ModelSpec
 from pipelines.task_base.judged import truth_column, why_not_judged

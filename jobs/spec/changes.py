@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from jobs.errors import shown
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from pipelines.task_base.change import Change
 from pipelines.task_base.yaml import Strict
 

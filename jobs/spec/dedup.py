@@ -3,7 +3,7 @@ alone, in engines of the job's own."""
 
 from collections.abc import Iterator
 
-from jobs.spec.places import Places
+from jobs.spec.document.places import Places
 from pipelines.job import Job
 
 

@@ -27,13 +27,13 @@ from jobs.spec.cascade import (
     steps_of,
 )
 from jobs.spec.dedup import dedup_problems
+from jobs.spec.document.errors import problems_of
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places, YamlDocument, read_document
 from jobs.spec.engine import EngineYaml
-from jobs.spec.errors import problems_of
 from jobs.spec.fields import NAME_TEXT, Name, Place, absolute, is_whole
-from jobs.spec.key_paths import KeyPath
 from jobs.spec.model import ModelYaml
 from jobs.spec.parts import PARTS_TEXT, PartsYaml
-from jobs.spec.places import Places, YamlDocument, read_document
 from jobs.spec.several import TaskName, is_several, no_single_task, several_of, several_problems
 from jobs.spec.templates import TaskTemplates
 from jobs.spec.truth import truth_columns, truth_problems

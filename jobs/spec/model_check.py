@@ -9,8 +9,8 @@ from pathlib import Path
 
 from actors.errors import ServiceError
 from jobs.errors import SpecError
-from jobs.spec.key_paths import KeyPath, key_path
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath, key_path
+from jobs.spec.document.places import Places
 from models.checkpoint.files import why_it_is_no_folder
 from models.checkpoint.found import FoundCheckpoint
 from models.checkpoint.stored_tensors import stored_tensors

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from jobs.errors import SpecError
+from jobs.spec.document.key_paths import KeyPath
 from jobs.spec.job import LoadedSpec
-from jobs.spec.key_paths import KeyPath
 from jobs.spec.model_check import problems_at
 from pipelines.errors import OutputError
 from pipelines.io.inputs import is_remote

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import SpecError, UsageError
+from jobs.spec.document.places import document_of
 from jobs.spec.job import load_spec
-from jobs.spec.places import document_of
 from pipelines.job import Job, OutputSpec
 from pipelines.task_base.judged import Truth
 

@@ -6,8 +6,8 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from jobs.errors import shown
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from pipelines.errors import TaskError
 from pipelines.parts.template import PARTS, names_parts, prints_parts, without_parts
 from pipelines.task_base.yaml import Text

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobs.errors import SpecError
+from jobs.spec.document.key_paths import KeyPath, key_path
 from jobs.spec.job import LoadedSpec
-from jobs.spec.key_paths import KeyPath, key_path
 from models.errors import ConfigError
 from pipelines.errors import PlanError, SourceError, TaskError
 from pipelines.units.overlap import entry_of

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from jobs.errors import SpecError, UsageError
 from jobs.spec.changes import refused_changes
+from jobs.spec.document.places import document_of
 from jobs.spec.job import LoadedSpec, spec_in
-from jobs.spec.places import document_of
 from models.checkpoint.url_secrets import public_url
 from pipelines.formats.batch_lines import BATCH_FORMAT
 from pipelines.job import EngineSpec, Job, OutputSpec

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from jobs.spec.places import Places
+from jobs.spec.document.places import Places
 from pipelines.job import Job
 from pipelines.task_base.yaml import TASK_NAME, TaskYaml
 from pipelines.tasks.several.partial import Partial

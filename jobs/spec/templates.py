@@ -6,9 +6,9 @@ from typing import Protocol
 
 from jinja2 import TemplateSyntaxError
 
-from jobs.spec.key_paths import KeyPath, key_path
+from jobs.spec.document.key_paths import KeyPath, key_path
+from jobs.spec.document.places import Places
 from jobs.spec.parts import part_place, part_template, template_around_parts, unprinted
-from jobs.spec.places import Places
 from pipelines.errors import TaskError
 from pipelines.task_base.task import Task
 from pipelines.templates.templates import RowTemplate

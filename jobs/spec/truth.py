@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from jobs.errors import shown
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from pipelines.job import Job
 from pipelines.task_base.judged import why_not_judged
 from pipelines.task_base.task import Task

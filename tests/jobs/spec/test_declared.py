@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from jobs.serve.spec import ServiceSpecYaml
 from jobs.spec.declared import with_options_of
+from jobs.spec.document.errors import problems_of
+from jobs.spec.document.places import document_of
 from jobs.spec.engine import EngineYaml
-from jobs.spec.errors import problems_of
 from jobs.spec.job import JobSpecYaml
-from jobs.spec.places import document_of
 from models.config.option import Option, declared
 from pipelines.job import EngineSpec
 from pipelines.task_base.yaml import Strict

@@ -1,7 +1,7 @@
 """Which columns a task needs, and which key needs them."""
 
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import Places
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import Places
 from jobs.spec.templates import TaskTemplates
 from pipelines.task_base.task import Task
 from pipelines.tasks.answer import AnswerTask

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.errors import shown
-from jobs.spec.key_paths import KeyPath
-from jobs.spec.places import YamlDocument
-from jobs.spec.yaml_reading import SECRETS
+from jobs.spec.document.key_paths import KeyPath
+from jobs.spec.document.places import YamlDocument
+from jobs.spec.document.yaml_reading import SECRETS
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: YamlDocument) -> list[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import SpecError
-from jobs.spec.key_paths import dotted, key_path
-from jobs.spec.places import read_document
+from jobs.spec.document.key_paths import dotted, key_path
+from jobs.spec.document.places import read_document
 
 SpecWriter = Callable[[str], Path]
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.logs import PACKAGES
+from jobs.spec.document.secrets import secret_keys
 from jobs.spec.job import load_spec
-from jobs.spec.secrets import secret_keys
 from jobs.submission import Submission
 from pipelines.errors import PlanError
 from pipelines.io.inputs import Storage, with_retries

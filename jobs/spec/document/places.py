@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import SpecError, shown
-from jobs.spec.key_paths import KeyPath, dotted
-from jobs.spec.yaml_reading import SECRETS, read_yaml
+from jobs.spec.document.key_paths import KeyPath, dotted
+from jobs.spec.document.yaml_reading import SECRETS, read_yaml
 
 _MAX_SET_CHARS = 200
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from jobs.errors import SpecError
-from jobs.spec.key_paths import KeyPath, dotted
+from jobs.spec.document.key_paths import KeyPath, dotted
 
 MAX_NODES = 100_000
 MAX_DEPTH = 100

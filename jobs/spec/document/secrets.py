@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jobs.spec.key_paths import KeyPath, dotted
-from jobs.spec.yaml_reading import SECRETS
+from jobs.spec.document.key_paths import KeyPath, dotted
+from jobs.spec.document.yaml_reading import SECRETS
 from models.checkpoint.url_secrets import has_secret
 
 _SECRET_NAME = re.compile(
