@@ -11,7 +11,7 @@
 #include <omp.h>
 #include <vector>
 
-#include "vectors.h"
+#include "tiles.h"
 
 namespace {
 
@@ -31,43 +31,6 @@ struct Sequence {
   long count, start;
   const int64_t* table;  // null: nothing is cached
 };
-
-// sums [ROWS, columns of one tile] += left [ROWS, n] right [n, columns], from left to right.
-template <int ROWS, long LEFT_STRIDE>
-void multiply(const float* left, const float* right, long right_stride, long n, float* sums, long sums_stride, bool is_first) {
-  Floats sum[ROWS][TILE_VECTORS];
-#pragma GCC unroll 16
-  for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-    for (int v = 0; v < TILE_VECTORS; ++v)
-      sum[row][v] = is_first ? Floats{} : load(sums + row * sums_stride + v * LANES);
-  for (long k = 0; k < n; ++k) {
-#pragma GCC unroll 16
-    for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-      for (int v = 0; v < TILE_VECTORS; ++v)
-        sum[row][v] = sum[row][v] + all(left[row * LEFT_STRIDE + k]) * load(right + k * right_stride + v * LANES);
-  }
-#pragma GCC unroll 16
-  for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-    for (int v = 0; v < TILE_VECTORS; ++v) store(sums + row * sums_stride + v * LANES, sum[row][v]);
-}
-
-template <long LEFT_STRIDE>
-void multiply(long rows, const float* left, const float* right, long right_stride, long n, float* sums, long sums_stride,
-              bool is_first) {
-  typedef void (*Multiply)(const float*, const float*, long, long, float*, long, bool);
-  static constexpr Multiply by_rows[] = {
-      multiply<1, LEFT_STRIDE>, multiply<2, LEFT_STRIDE>, multiply<3, LEFT_STRIDE>, multiply<4, LEFT_STRIDE>,
-      multiply<5, LEFT_STRIDE>, multiply<6, LEFT_STRIDE>,
-#if defined(__AVX512F__)
-      multiply<7, LEFT_STRIDE>, multiply<8, LEFT_STRIDE>, multiply<9, LEFT_STRIDE>, multiply<10, LEFT_STRIDE>,
-      multiply<11, LEFT_STRIDE>, multiply<12, LEFT_STRIDE>,
-#endif
-  };
-  by_rows[rows - 1](left, right, right_stride, n, sums, sums_stride, is_first);
-}
 
 // What one thread works with.
 struct Bench {
@@ -156,7 +119,8 @@ class Attention {
       const long first = num_rows * tile / num_tiles, rows = num_rows * (tile + 1) / num_tiles - first;
       float* scores = bench.scores + first * GROUP;
       for (long c = 0; c < GROUP; c += TILE_COLUMNS)
-        multiply<QUERY_STRIDE>(rows, bench.queries + first * QUERY_STRIDE, keys + c, keys_stride, dim, scores + c, GROUP, true);
+        add_products<Float32, QUERY_STRIDE>(rows, bench.queries + first * QUERY_STRIDE, keys + c, keys_stride, dim, scores + c,
+                                            GROUP, true);
       long seen = 0;
       for (long row = first; row < first + rows; ++row) {
         const long at = position + row / heads_;
@@ -170,7 +134,8 @@ class Attention {
               bench.weighted + row * width_, width_);
       }
       for (long c = 0; c < width_; c += TILE_COLUMNS)
-        multiply<GROUP>(rows, scores, values + c, values_stride, seen, bench.weighted + first * width_ + c, width_, false);
+        add_products<Float32, GROUP>(rows, scores, values + c, values_stride, seen, bench.weighted + first * width_ + c, width_,
+                                     false);
     }
   }
 

@@ -8,65 +8,13 @@
 #include <cstdlib>
 #include <omp.h>
 
-#include "vectors.h"
+#include "tiles.h"
 
 namespace {
 
 constexpr long SLICE = 256;                // words of a row between two visits of a tile
 constexpr long STRIDE = SLICE + 16;        // between rows of a slice: not all in one set of the cache
 constexpr long KEPT_BYTES = 512 << 10;     // of the rows of x that a thread goes through once for each panel of W
-
-struct Float32 {
-  typedef float Number;
-  typedef float Word;
-  static constexpr int NUMBERS = 1;
-  static inline Floats add(Floats sum, Word x, const Word* w) { return sum + all(x) * load(w); }
-};
-
-#if defined(__AVX512BF16__)
-struct Bfloat16 {
-  typedef bfloat16 Number;
-  typedef uint32_t Word;
-  static constexpr int NUMBERS = 2;
-  static inline Floats add(Floats sum, Word x, const Word* w) {
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_loadu_si512(w), (__m512bh)_mm512_set1_epi32(x));
-  }
-};
-#endif
-
-// `num_words` more terms of the sums in `sums` [ROWS, TILE_COLUMNS], which begin at 0 if this is the first slice.
-template <class T, int ROWS>
-void tile(const typename T::Word* x, const typename T::Word* w, long num_words, float* sums, bool is_first) {
-  Floats sum[ROWS][TILE_VECTORS];
-#pragma GCC unroll 16
-  for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-    for (int v = 0; v < TILE_VECTORS; ++v)
-      sum[row][v] = is_first ? Floats{} : load(sums + row * TILE_COLUMNS + v * LANES);
-  for (long k = 0; k < num_words; ++k) {
-#pragma GCC unroll 16
-    for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-      for (int v = 0; v < TILE_VECTORS; ++v)
-        sum[row][v] = T::add(sum[row][v], x[row * STRIDE + k], w + k * TILE_COLUMNS + v * LANES);
-  }
-#pragma GCC unroll 16
-  for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 4
-    for (int v = 0; v < TILE_VECTORS; ++v) store(sums + row * TILE_COLUMNS + v * LANES, sum[row][v]);
-}
-
-template <class T>
-void any_tile(long rows, const typename T::Word* x, const typename T::Word* w, long num_words, float* sums, bool is_first) {
-  typedef void (*Tile)(const typename T::Word*, const typename T::Word*, long, float*, bool);
-  static constexpr Tile tiles[] = {
-      tile<T, 1>, tile<T, 2>, tile<T, 3>, tile<T, 4>, tile<T, 5>, tile<T, 6>,
-#if defined(__AVX512F__)
-      tile<T, 7>, tile<T, 8>, tile<T, 9>, tile<T, 10>, tile<T, 11>, tile<T, 12>,
-#endif
-  };
-  tiles[rows - 1](x, w, num_words, sums, is_first);
-}
 
 // Which rows of x stand in which tile: all tiles have about the same number.
 struct Tiles {
@@ -126,9 +74,10 @@ void product(const typename T::Number* x, const typename T::Word* packed, const 
         for (long p = num_panels * part / num_parts; p < num_panels * (part + 1) / num_parts; ++p) {
           for (long s = 0; s < num_slices; ++s)
             for (long t = first; t < after; ++t)
-              any_tile<T>(tiles.first(t + 1) - tiles.first(t), rows + (t - first) * tile_words + s * TILE_ROWS * STRIDE,
-                          packed + (p * num_words + s * SLICE) * TILE_COLUMNS, std::min(SLICE, num_words - s * SLICE),
-                          sums + (t - first) * TILE_ROWS * TILE_COLUMNS, s == 0);
+              add_products<T, STRIDE>(tiles.first(t + 1) - tiles.first(t), rows + (t - first) * tile_words + s * TILE_ROWS * STRIDE,
+                                      packed + (p * num_words + s * SLICE) * TILE_COLUMNS, TILE_COLUMNS,
+                                      std::min(SLICE, num_words - s * SLICE), sums + (t - first) * TILE_ROWS * TILE_COLUMNS,
+                                      TILE_COLUMNS, s == 0);
           const long column = p * TILE_COLUMNS, columns = std::min<long>(TILE_COLUMNS, num_columns - column);
           for (long t = first; t < after; ++t)
             for (long row = tiles.first(t); row < tiles.first(t + 1); ++row)
