@@ -27,15 +27,13 @@ from pipelines.io.open_output import open_store
 from pipelines.job import Job
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.ledger.ledger import Ledger
-from pipelines.ledger.progress import Progress, RunSummary
+from pipelines.ledger.progress import Progress, RunSummary, ShowProgress, show_nothing
 from pipelines.ledger.run_record import RUN
 from pipelines.ledger.tally import Tally
 from pipelines.opened import JobOpening, OpenedJob, Opening
 from pipelines.units.digest import with_digests
 
 logger = logging.getLogger(__name__)
-
-ShowProgress = Callable[[Progress], None]
 
 SETTLE_S: Final = 0.5
 """How long a run waits for its tokenizer before it starts Ray. What is wrong with a job is mostly known by then, and told at once."""
@@ -63,12 +61,8 @@ def run(
         ModelError: the checkpoint cannot be used.
         Exception: whatever `opening` finds to be wrong.
     """
-    show = on_progress or _show_nothing
+    show = on_progress or show_nothing
     return Driver(job, show=show, last_words=last_words, today=today, opening=opening).run(address)
-
-
-def _show_nothing(progress: Progress) -> None:
-    del progress
 
 
 class Driver:
@@ -91,11 +85,7 @@ class Driver:
 
     def run(self, address: str | None) -> RunSummary:
         """The whole run; see `run`."""
-        ending = driven(self._job.engines, address, self._last_resort, self._run)
-        progress = Progress(phase="planning") if self._tally is None else self._tally.progress("running")
-        return RunSummary(
-            exit_status=ending.exit_status, message=ending.message, output=self._job.output.path, progress=progress
-        )
+        return driven(self._job, address, self._last_resort, self._run, lambda: self._tally)
 
     def _run(self, cluster: RunCluster) -> Ending:
         opened = self._open(cluster)

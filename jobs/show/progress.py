@@ -15,11 +15,10 @@ from rich.text import Text
 from jobs.show.terminal import drawing_on, escape_standard_streams, in_a_line
 from models.checkpoint.byte_text import byte_text
 from models.engine.memory import MemoryPlan
-from pipelines.ledger.progress import Progress
+from pipelines.ledger.progress import Progress, ShowProgress
 
 PLAIN_INTERVAL_S = 30.0
 MIN_BAR, MAX_BAR = 6, 24
-ShowProgress = Callable[[Progress], None]
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """The frame of whatever a driver does: interrupts end it, and so does its cluster, which it leaves
-in any case."""
+in any case; what came of it is told with how far it got."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -10,14 +10,29 @@ from pipelines.cluster.interrupts import INTERRUPTED, interrupts
 from pipelines.cluster.last_resort import LastResort
 from pipelines.driver.cluster import RunCluster
 from pipelines.driver.ending import Ending
-from pipelines.job import EngineSpec
+from pipelines.job import EngineSpec, Job
+from pipelines.ledger.progress import Progress, RunSummary
+from pipelines.ledger.tally import CountsUnits
 
 
 def driven(
+    job: Job,
+    address: str | None,
+    last_resort: LastResort,
+    work: Callable[[RunCluster], Ending],
+    tally: Callable[[], CountsUnits | None],
+) -> RunSummary:
+    """What comes of `work`, which is given a cluster with room for the job's engines at `address`; it
+    connects when it first needs it. `tally` is what work counts with, None before it does."""
+    ending = _ending(job.engines, address, last_resort, work)
+    counted = tally()
+    progress = Progress(phase="planning") if counted is None else counted.progress("running")
+    return RunSummary(exit_status=ending.exit_status, message=ending.message, output=job.output.path, progress=progress)
+
+
+def _ending(
     engines: Sequence[EngineSpec], address: str | None, last_resort: LastResort, work: Callable[[RunCluster], Ending]
 ) -> Ending:
-    """How `work` ends, which is given a cluster with room for these engines at `address`; it
-    connects when it first needs it."""
     with interrupts(last_resort) as take_signals:
         cluster = RunCluster(engines, address, last_resort, take_signals)
         try:

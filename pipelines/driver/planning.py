@@ -10,7 +10,7 @@ from functools import partial
 from pipelines.cluster.connect import Room
 from pipelines.driver.unit_size import BATCHES
 from pipelines.ledger.ledger import Ledger
-from pipelines.ledger.progress import Progress
+from pipelines.ledger.progress import Progress, ShowProgress
 from pipelines.opened import OpenedJob
 from pipelines.rows.unit import Unit
 from pipelines.sample import UnitPicker
@@ -21,7 +21,6 @@ from pipelines.units.planning import Plan, plan_units, unit_rows_of
 from pipelines.units.unit_rows import settled_unit_rows
 from pipelines.units.unit_table import UnitWriter
 
-ShowProgress = Callable[[Progress], None]
 AskTrial = Callable[[], tuple[float, ...] | None]
 MeasureSpeed = Callable[[Plan, Sequence[Unit]], float | None]
 

@@ -3,6 +3,7 @@
 Plain numbers, taken from receipts; how they are shown is the caller's affair.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -94,3 +95,11 @@ class RunSummary:
     message: str
     output: str
     progress: Progress
+
+
+ShowProgress = Callable[[Progress], None]
+
+
+def show_nothing(progress: Progress) -> None:
+    """For callers that do not want to know."""
+    del progress

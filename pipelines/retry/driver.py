@@ -26,7 +26,7 @@ from pipelines.job import Job
 from pipelines.ledger.fingerprint import fingerprint_of
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.planned_units import planned_units
-from pipelines.ledger.progress import Progress, RunSummary
+from pipelines.ledger.progress import RunSummary, ShowProgress, show_nothing
 from pipelines.ledger.run_record import RunRecord, read_record
 from pipelines.opened import JobOpening, OpenedJob, Opening
 from pipelines.parts.settle import settle_parts
@@ -41,8 +41,6 @@ from pipelines.unit_steps.finish import result_columns
 from pipelines.units.digest import with_digests
 
 logger = logging.getLogger(__name__)
-
-ShowProgress = Callable[[Progress], None]
 
 OF_THE_ROWS: Final = ("input", "output", "seed", "unit_rows", "limit", "date")
 """Parts of a fingerprint that say which rows an output has, and where: no retry changes them."""
@@ -69,13 +67,9 @@ def retry(
         Exception: whatever `opening` finds to be wrong.
     """
     driver = RetryDriver(
-        job, asked, show=on_progress or _show_nothing, last_words=last_words, opening=opening, make_engine=make_engine
+        job, asked, show=on_progress or show_nothing, last_words=last_words, opening=opening, make_engine=make_engine
     )
     return driver.run(address)
-
-
-def _show_nothing(progress: Progress) -> None:
-    del progress
 
 
 class RetryDriver:
@@ -98,11 +92,7 @@ class RetryDriver:
 
     def run(self, address: str | None) -> RunSummary:
         """The whole retry; see `retry`."""
-        ending = driven(self._job.engines, address, self._last_resort, self._run)
-        progress = Progress(phase="planning") if self._tally is None else self._tally.progress("running")
-        return RunSummary(
-            exit_status=ending.exit_status, message=ending.message, output=self._job.output.path, progress=progress
-        )
+        return driven(self._job, address, self._last_resort, self._run, lambda: self._tally)
 
     def _run(self, cluster: RunCluster) -> Ending:
         record = self._planned_record()

@@ -2,7 +2,7 @@
 was, byte for byte where it has lines and value for value in Parquet, and new results stand in
 their rows' places.
 
-    merged(before, held, finished, tried, format) -> MergedUnit
+    merged(held, tried, finished, format) -> MergedUnit
 
 Which rows have results is not written anywhere: all of a unit that are no dead letters.
 """
