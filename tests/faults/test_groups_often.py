@@ -12,6 +12,7 @@ import ray
 import yaml
 
 from tests.helpers.pipelines.grouping import (
+    LONG,
     NUM_ROWS,
     STEP_TIMEOUT_S,
     UNIT_ROWS,
@@ -54,7 +55,10 @@ def test_a_driver_that_ends_takes_its_groups_with_it(bench: Bench, tmp_path: Pat
             {
                 "name": "ended",
                 "model": {"path": job.model.path, "dtype": "float32"},
-                "task": dict(GENERATE),
+                "task": {
+                    **GENERATE,
+                    "sampling": {"max_tokens": LONG.sampling.max_tokens, "temperature": 0.0, "ignore_eos": True},
+                },
                 "input": {"paths": list(job.input.paths)},
                 "output": {"path": job.output.path, "format": "jsonl"},
                 "engine": {"tensor_parallel_size": 2, "max_num_seqs": 16, "step_timeout_s": STEP_TIMEOUT_S},

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.helpers.pipelines.killing import Process, below, wait_until
 from tests.helpers.pipelines.running import GREEDY, contents, drive, job_of, short_folder, write_corpus
 
 NUM_ROWS, UNIT_ROWS = 256, 8
+LONG = replace(GREEDY, sampling=replace(GREEDY.sampling, max_tokens=48, ignore_eos=True))
+"""What all rows are asked: so many tokens that most rows are still to come when a disturbance at some unit is noticed."""
 SHARD, RANK_0 = "ray::ShardActor", "ray::EngineActor"
 STEP_TIMEOUT_S = 10.0
 QUICK_TO_NOTICE = {
@@ -58,7 +61,7 @@ class Bench:
 
     def job(self, name: str, **engine: Any) -> Job:
         return job_of(
-            GREEDY,
+            LONG,
             model=self._model,
             corpus=self._corpus,
             out=self.out(name),
@@ -78,7 +81,7 @@ def bench_of(folder: Path, model: Path) -> Iterator[Bench]:
 
 
 class Disturbing(list[Progress]):
-    """Does something to the run once, when so many units are committed."""
+    """Does something to the run once, when it has committed so many units itself."""
 
     def __init__(self, units: int, disturb: Callable[[], None]) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class Disturbing(list[Progress]):
 
     def append(self, progress: Progress) -> None:
         super().append(progress)
-        if progress.units_done >= self._units:
+        if progress.units_done - progress.units_resumed >= self._units:
             self._units = NUM_ROWS  # never again
             self._disturb()
 
@@ -144,7 +147,7 @@ def disturbances(bench: Bench, name: str) -> Mapping[str, Callable[[], None]]:
 
 
 def check_disturbed(bench: Bench, what: str, *, units: int, name: str = "") -> None:
-    """Runs the job over two shards, or goes on with it in the folder `name`, while `what` happens after so many units: the output is
+    """Runs the job over two shards, or goes on with it in the folder `name`, while `what` happens after so many of its units: the output is
     `bench.expected`, and nothing is left over."""
     name = name or f"{what.replace(' ', '-')}-{units}"
     seen = Disturbing(units, disturbances(bench, name)[what])

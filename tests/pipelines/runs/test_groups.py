@@ -16,7 +16,6 @@ pytestmark = [
 ]
 
 
-@pytest.mark.faults  # when the kill meets an engine is not in the test's hands
 def test_an_interruption_and_a_killed_shard_change_nothing(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -24,4 +23,4 @@ def test_an_interruption_and_a_killed_shard_change_nothing(
     job = bench.job("disturbed", tensor_parallel_size=2)
     assert drive(job, seen=Disturbing(3, interrupted)).exit_status == 130
     check_released()
-    check_disturbed(bench, "shard killed", units=12, name="disturbed")  # most rows are still to be computed
+    check_disturbed(bench, "shard killed", units=3, name="disturbed")
