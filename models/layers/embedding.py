@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.kernels.kernels import packed_product
+from models.layers.kernels.products import packed_product
 from models.layers.linear import Linear, Part
 from models.layers.native.library import PackedWeight
 from models.parallel.tensor_parallel import TensorParallel

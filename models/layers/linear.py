@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.kernels.kernels import Product, packed_product
+from models.layers.kernels.products import Product, packed_product
 from models.parallel.tensor_parallel import TensorParallel
 from models.weights.loadable import Loadable, Range, Slot, unallocated, whole
 

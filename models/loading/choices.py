@@ -9,7 +9,7 @@ from models.config.types import Head
 from models.errors import ConfigError
 from models.layers.attention.attention import AttentionBackend
 from models.layers.kernels.compiled import native_kernels
-from models.layers.kernels.kernels import computed_dtype
+from models.layers.kernels.products import computed_dtype
 from models.layers.native.library import LONGEST_HEAD, MOST_SHARING
 
 logger = logging.getLogger(__name__)

@@ -61,7 +61,7 @@ def load_here(folder: str, dtype: str) -> Loading:
     """Loads a checkpoint in this process, whose peak must not be behind it yet."""
     import torch
 
-    from models.layers.kernels.kernels import packed_product
+    from models.layers.kernels.products import packed_product
     from models.loading.load import load_model
     from models.weights.weights import Checkpoint
 

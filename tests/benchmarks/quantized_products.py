@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from bitsandbytes import functional
 
-from models.layers.kernels.kernels import packed_product
+from models.layers.kernels.products import packed_product
 from models.layers.quantization.four_bit import FourBitQuantizer
 from models.layers.quantization.int8 import Int8Quantizer
 

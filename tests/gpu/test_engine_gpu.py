@@ -12,7 +12,7 @@ import torch
 from models import Engine, Output, SamplingParams, Scorer
 from models.layers.attention import cuda as attention_cuda
 from models.layers.attention.attention import AttentionBackend, KvCache
-from models.layers.kernels import kernels
+from models.layers.kernels import attention_kernels
 from tests.helpers.models.paged import Shape, make_step
 from tests.helpers.models.tiny_engine import GREEDY, SHARP, logprobs, prompts, tokens
 
@@ -140,7 +140,7 @@ def test_label_scores_on_a_gpu_are_those_on_the_cpu(qwen3_checkpoint: Checkpoint
 
 def backends() -> dict[str, AttentionBackend]:
     """Torch's own variable-length kernel, and flash-attn's where it is installed."""
-    found = {"torch-varlen": attention_cuda.gathered_backend(kernels._torch_varlen())}
+    found = {"torch-varlen": attention_cuda.gathered_backend(attention_kernels._torch_varlen())}
     if find_spec("flash_attn") is not None:
         from flash_attn import flash_attn_varlen_func
 

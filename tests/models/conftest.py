@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from models.config.types import Head
-from models.layers.kernels import agreement, compiled, kernels
-from models.layers.kernels.compiled import native_kernels
+from models.layers.kernels import agreement, attention_kernels, compiled, products, quantized_codes
 from tests.helpers.tiny_checkpoints import save_checkpoint
 
 CheckpointMaker = Callable[..., Path]
@@ -57,7 +56,8 @@ def zamba2_checkpoint(family_checkpoint: CheckpointMaker) -> CheckpointMaker:
 @pytest.fixture
 def fresh_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels are compared with plain torch again, in this test and after it, and what disagrees is said again."""
-    decisions = [each for each in (*vars(kernels).values(), native_kernels) if hasattr(each, "cache_clear")]
+    modules = (attention_kernels, compiled, products, quantized_codes)
+    decisions = [each for module in modules for each in vars(module).values() if hasattr(each, "cache_clear")]
     monkeypatch.setattr(agreement, "_said", set())
     for decision in decisions:
         decision.cache_clear()

@@ -26,8 +26,8 @@ import torch
 from models.layers.attention.attention import AttentionBackend, KvCache, KvSpec
 from models.layers.attention.cpu_plan import CpuPlan, Group, Visits, plan
 from models.layers.attention.shared_visits import visit_shared
-from models.layers.kernels import kernels
-from models.layers.kernels.kernels import FusedAttention
+from models.layers.kernels import attention_kernels
+from models.layers.kernels.attention_kernels import FusedAttention
 
 BLOCK_SIZE = 32
 TILE = 64  # queries of one tile of prefill in bfloat16
@@ -41,7 +41,7 @@ def backend(dtype: torch.dtype, device: torch.device) -> AttentionBackend:
         reads_whole_blocks=True,
         cache_shape=cache_shape,
         plan=plan,
-        attend=partial(attend, kernels.fused_attention(dtype, device.type)),
+        attend=partial(attend, attention_kernels.fused_attention(dtype, device.type)),
     )
 
 

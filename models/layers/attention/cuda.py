@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from models.layers.attention.attention import AttentionBackend, IntArray, KvCache, KvSpec, Layout
-from models.layers.kernels import kernels
-from models.layers.kernels.kernels import GatheredKernel, PagedKernel, WindowSize
+from models.layers.kernels import attention_kernels
+from models.layers.kernels.attention_kernels import GatheredKernel, PagedKernel, WindowSize
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class CudaPlan:
 def choose(dtype: torch.dtype, device: torch.device, *, slides: bool) -> AttentionBackend | None:
     """The best kernel that is installed and right, for a model with sliding windows or without; None where there is
     none."""
-    paged = kernels.paged_attention(dtype, device.type)
+    paged = attention_kernels.paged_attention(dtype, device.type)
     if paged is not None:
         return paged_backend(paged)
-    if slides and not kernels.has_windows():
+    if slides and not attention_kernels.has_windows():
         logger.warning("torch %s has no flash attention with sliding windows; using plain operators", torch.__version__)
         return None
-    gathered = kernels.gathered_attention(dtype, device.type)
+    gathered = attention_kernels.gathered_attention(dtype, device.type)
     return None if gathered is None else gathered_backend(gathered)
 
 
@@ -66,7 +66,7 @@ def paged_backend(kernel: PagedKernel) -> AttentionBackend:
     """Flash attention through a block table."""
     return AttentionBackend(
         name="flash-attn",
-        block_size=kernels.PAGE,
+        block_size=attention_kernels.PAGE,
         reads_whole_blocks=False,
         cache_shape=cache_shape,
         plan=_plan_paged,
@@ -92,7 +92,7 @@ def cache_shape(spec: KvSpec, num_blocks: int, block_size: int) -> tuple[int, ..
 
 
 def _plan_paged(layout: Layout, device: torch.device, window: int | None = None) -> CudaPlan:
-    """The kernel walks blocks of `kernels.PAGE` tokens and their multiples; those of one token are
+    """The kernel walks blocks of `attention_kernels.PAGE` tokens and their multiples; those of one token are
     gathered for it."""
     return _plan(layout, device, window, is_paged=layout.block_size > 1)
 

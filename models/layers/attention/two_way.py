@@ -14,8 +14,8 @@ from models.layers.attention import cpu_plan
 from models.layers.attention.attention import AttentionBackend, KvCache, Layout
 from models.layers.attention.cpu import padded
 from models.layers.attention.cpu_plan import Group
-from models.layers.kernels import kernels
-from models.layers.kernels.kernels import FusedAttention
+from models.layers.kernels import attention_kernels
+from models.layers.kernels.attention_kernels import FusedAttention
 
 TILE = 1024  # queries of one call: bounds the scores that kernels without blocks of their own hold at a time
 
@@ -36,7 +36,7 @@ def backend(dtype: torch.dtype, device: torch.device) -> AttentionBackend:
         reads_whole_blocks=False,
         cache_shape=attention_cpu.cache_shape,
         plan=plan,
-        attend=partial(attend, kernels.fused_attention(dtype, device.type)),
+        attend=partial(attend, attention_kernels.fused_attention(dtype, device.type)),
     )
 
 

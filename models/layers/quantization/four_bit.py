@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models.layers.kernels import kernels
-from models.layers.kernels.kernels import FourBitFloats, FourBitProduct, Product
+from models.layers.kernels import quantized_codes
 from models.layers.kernels.plain import SCALES_A_BLOCK, FourBitKind
+from models.layers.kernels.products import Product
+from models.layers.kernels.quantized_codes import FourBitFloats, FourBitProduct
 from models.layers.quantization.int8 import MULTIPLIED_AT_ONCE, QUANTIZED_AT_ONCE, check_scales
 from models.weights.loadable import Range
 
@@ -34,13 +35,15 @@ class QuantizedScales:
     @classmethod
     def of(cls, scales: torch.Tensor) -> "QuantizedScales":
         """`scales` float32 [blocks]."""
-        offset, table = scales.mean(), kernels.scale_table(scales.device)
-        codes, absmax = kernels.scale_codes(scales.device.type)(scales - offset, table)
+        offset, table = scales.mean(), quantized_codes.scale_table(scales.device)
+        codes, absmax = quantized_codes.scale_codes(scales.device.type)(scales - offset, table)
         return cls(codes=codes, absmax=absmax, table=table, offset=offset)
 
     def floats(self) -> torch.Tensor:
         """The scales, float32 [blocks]."""
-        return kernels.scale_floats(self.codes.device.type)(self.codes, self.absmax, self.table).add_(self.offset)
+        return quantized_codes.scale_floats(self.codes.device.type)(self.codes, self.absmax, self.table).add_(
+            self.offset
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +61,7 @@ class FourBitQuantizer:
         Raises:
             CheckpointError: the weight, called `name`, has a scale that is not finite.
         """
-        quantize = kernels.four_bit_codes(self.kind, weight.dtype, weight.device.type)
+        quantize = quantized_codes.four_bit_codes(self.kind, weight.dtype, weight.device.type)
         values, size = weight.reshape(-1), self.block_size
         packed = torch.empty(-(-values.numel() // 2), dtype=torch.uint8, device=weight.device)
         scales = torch.empty(-(-values.numel() // size), dtype=torch.float32, device=weight.device)
@@ -104,7 +107,7 @@ class FourBitWeight:
     def floats(self) -> torch.Tensor:
         """W, float32 [out, in]."""
         scales = self.plain_scales()
-        make = kernels.four_bit_floats(self.kind, torch.float32, self.packed.device.type)
+        make = quantized_codes.four_bit_floats(self.kind, torch.float32, self.packed.device.type)
         blocks = make(self._whole_blocks(self.packed, scales.numel()), scales, self.block_size)
         return blocks[: math.prod(self.shape)].view(self.shape)
 
@@ -155,9 +158,9 @@ class FourBitWeight:
     def product(self) -> Product:
         """A function x [T, in] -> x Wᵀ [T, out] in `compute_dtype`."""
         device = self.packed.device.type
-        fused = None if device == "cpu" else kernels.four_bit_product(self.kind, self.compute_dtype, device)
+        fused = None if device == "cpu" else quantized_codes.four_bit_product(self.kind, self.compute_dtype, device)
         if fused is None:
-            make = kernels.four_bit_floats(self.kind, self.compute_dtype, device)
+            make = quantized_codes.four_bit_floats(self.kind, self.compute_dtype, device)
             return partial(self._multiply_by_pieces, pieces=list(self._pieces()), make=make)
         return partial(self._multiply_fused, fused=fused, state=self._state())
 
@@ -196,7 +199,7 @@ class FourBitWeight:
 
     def _state(self) -> Any:
         quantized = self.scales if isinstance(self.scales, QuantizedScales) else None
-        return kernels.four_bit_state(
+        return quantized_codes.four_bit_state(
             kind=self.kind,
             scales=self.scales if quantized is None else quantized.codes,  # type: ignore[arg-type]
             block_size=self.block_size,

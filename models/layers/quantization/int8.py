@@ -13,9 +13,10 @@ from functools import partial
 import torch
 
 from models.errors import CheckpointError
-from models.layers.kernels import kernels
-from models.layers.kernels.kernels import Int8Product, Product
+from models.layers.kernels import quantized_codes
 from models.layers.kernels.plain import LEVELS
+from models.layers.kernels.products import Product
+from models.layers.kernels.quantized_codes import Int8Product
 
 QUANTIZED_AT_ONCE = 1 << 18
 """Weights; what quantizing needs besides is a few times as large."""
@@ -35,7 +36,7 @@ class Int8Quantizer:
         Raises:
             CheckpointError: the weight, called `name`, has no finite scale.
         """
-        quantize = kernels.int8_codes(weight.device.type)
+        quantize = quantized_codes.int8_codes(weight.device.type)
         codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         absmax = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
         step = max(1, QUANTIZED_AT_ONCE // weight.shape[1])
@@ -73,7 +74,7 @@ class Int8Weight:
     def product(self) -> Product:
         """A function x [T, in] -> x Wᵀ [T, out] in the dtype of x, or in float32 on a CPU."""
         device = self.codes.device.type
-        fused = None if device == "cpu" else kernels.int8_product(device)
+        fused = None if device == "cpu" else quantized_codes.int8_product(device)
         return self._multiply_by_pieces if fused is None else partial(self._multiply_fused, fused=fused)
 
     def _multiply_by_pieces(self, x: torch.Tensor) -> torch.Tensor:

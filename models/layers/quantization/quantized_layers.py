@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.config.quantization import DEFAULT_BLOCK_SIZE, DEFAULT_INT8_THRESHOLD, QuantizationConfig
-from models.layers.kernels.kernels import computed_dtype
+from models.layers.kernels.products import computed_dtype
 from models.layers.linear import Linear, Part
 from models.layers.quantization.four_bit import FourBitQuantizer
 from models.layers.quantization.held_weight import FloatPart, HeldPart, HeldWeight, merged

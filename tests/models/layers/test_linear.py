@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.errors import ConfigError
-from models.layers.kernels.kernels import packed_product
+from models.layers.kernels.products import packed_product
 from models.layers.linear import ColumnLinear, Linear, RowLinear, head_rows, replicated, split_rows
 from models.parallel.tensor_parallel import SINGLE, TensorParallel
 from tests.helpers.models.ranks import CPU, loaded, on_ranks, write_checkpoint

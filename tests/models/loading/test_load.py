@@ -13,7 +13,7 @@ from models import Scorer
 from models.config.families import FAMILIES
 from models.config.model_config import ModelConfig
 from models.errors import CheckpointError, ConfigError
-from models.layers.kernels import kernels, plain
+from models.layers.kernels import attention_kernels, plain, products
 from models.layers.kernels.compiled import native_kernels
 from models.loading.choices import choose_backend, choose_device
 from models.loading.load import load_model, load_tokenizer, require_causal
@@ -54,8 +54,8 @@ def test_the_attention_backend_takes_the_device_and_the_dtype(
         name = "cpu" if native_kernels(dtype) is None else "native"
     for kernel in ("paged_attention", "gathered_attention"):
         found = plain.varlen_attention if kernel in right else None
-        monkeypatch.setattr(kernels, kernel, lambda dtype, device_type, found=found: found)
-    monkeypatch.setattr(kernels, "fused_attention", lambda dtype, device_type: plain.attention)
+        monkeypatch.setattr(attention_kernels, kernel, lambda dtype, device_type, found=found: found)
+    monkeypatch.setattr(attention_kernels, "fused_attention", lambda dtype, device_type: plain.attention)
     assert choose_backend(torch.device(device), dtype, config).name == name
 
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_gives_its_own_head_dtype_and_length(qwen3_checkpoint: Chec
     loaded = load_model(qwen3_checkpoint("question-answering", dtype=torch.bfloat16), device="cpu")
     assert (loaded.head, loaded.dtype, loaded.device.type) == (
         "question-answering",
-        kernels.computed_dtype(torch.bfloat16),
+        products.computed_dtype(torch.bfloat16),
         "cpu",
     )
     assert loaded.max_model_len == 128
@@ -77,7 +77,7 @@ def test_a_cpu_without_half_precision_computes_in_float32(
 ) -> None:
     folder = qwen3_checkpoint("sequence-classification", dtype=torch.bfloat16)
     exact = Scorer.from_pretrained(folder, dtype="float32", device="cpu").score([[3, 4, 5]])[0]
-    monkeypatch.setattr(kernels, "_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(products, "_multiplies_bfloat16", lambda: False)
     caplog.set_level(logging.INFO)
     loaded = load_model(folder, dtype=dtype, device="cpu")
     assert loaded.dtype == torch.float32
@@ -100,9 +100,9 @@ def test_bfloat16_is_computed_where_there_are_instructions(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    kernels._multiplies_bfloat16.cache_clear()
-    assert kernels.computed_dtype(torch.bfloat16) == (torch.bfloat16 if is_native else torch.float32)
-    kernels._multiplies_bfloat16.cache_clear()
+    products._multiplies_bfloat16.cache_clear()
+    assert products.computed_dtype(torch.bfloat16) == (torch.bfloat16 if is_native else torch.float32)
+    products._multiplies_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from models.layers.attention import cuda as attention_cuda
 from models.layers.attention.attention import AttentionBackend, KvCache, KvSpec, Layout
 from models.layers.attention.cuda import gathered_backend, paged_backend
-from models.layers.kernels import kernels
+from models.layers.kernels import attention_kernels
 from tests.helpers.models.paged import BACKEND, Shape, Step, make_step, naive
 from tests.models.layers.attention.test_cpu import SHAPES
 
@@ -202,7 +202,7 @@ def test_torchs_kernel_is_called_as_its_release_wants_it(
 ) -> None:
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     step = make_step(SHAPES[name])
-    found = step.run(gathered_backend(kernels._torch_varlen()))
+    found = step.run(gathered_backend(attention_kernels._torch_varlen()))
     torch.testing.assert_close(found.double(), step.expected(), atol=2e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import models
-from models.layers.kernels import kernels
+from models.layers import kernels
 
 ROOT = Path(models.__file__).parent
 FENCE = Path(kernels.__file__).parent

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from models import Scorer
 from models.config.quantization import QuantizationConfig
-from models.layers.kernels import kernels, plain
+from models.layers.kernels import attention_kernels, plain, products, quantized_codes
 from models.layers.kernels.compiled import native_kernels
 from models.layers.native.library import NativeLibrary, PackedWeight
 from models.layers.quantization.four_bit import FourBitQuantizer
@@ -25,7 +25,7 @@ from tests.models.layers.attention.test_cuda import packed, varlen
 CheckpointMaker = Callable[..., Path]
 CPU = torch.device("cpu")
 IDS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46]
-BNB = kernels._bitsandbytes()
+BNB = quantized_codes._bitsandbytes()
 HALF = torch.float16
 
 
@@ -46,42 +46,57 @@ DECISIONS: dict[str, tuple[Any, str, Callable[[], Any]]] = {
     "oneDNN's packed product in float32": (
         torch.ops.mkldnn,
         "_linear_pointwise",
-        lambda: kernels.packed_product(torch.randn(64, 64), None),
+        lambda: products.packed_product(torch.randn(64, 64), None),
     ),
     "bitsandbytes' floats of nf4 codes in float32": (
         BNB.dequantize_4bit,
         "default",
-        lambda: kernels.four_bit_floats("nf4", torch.float32, "cpu"),
+        lambda: quantized_codes.four_bit_floats("nf4", torch.float32, "cpu"),
     ),
     "bitsandbytes' floats of fp4 codes in bfloat16": (
         BNB.dequantize_4bit,
         "default",
-        lambda: kernels.four_bit_floats("fp4", torch.bfloat16, "cpu"),
+        lambda: quantized_codes.four_bit_floats("fp4", torch.bfloat16, "cpu"),
     ),
     "bitsandbytes' nf4 codes in float16": (
         BNB.quantize_4bit,
         "default",
-        lambda: kernels.four_bit_codes("nf4", HALF, "cpu"),
+        lambda: quantized_codes.four_bit_codes("nf4", HALF, "cpu"),
     ),
-    "bitsandbytes' codes of scales in float32": (BNB.quantize_blockwise, "default", lambda: kernels.scale_codes("cpu")),
+    "bitsandbytes' codes of scales in float32": (
+        BNB.quantize_blockwise,
+        "default",
+        lambda: quantized_codes.scale_codes("cpu"),
+    ),
     "bitsandbytes' floats of scales in float32": (
         BNB.dequantize_blockwise,
         "default",
-        lambda: kernels.scale_floats("cpu"),
+        lambda: quantized_codes.scale_floats("cpu"),
     ),
-    "bitsandbytes' int8 codes in float16": (BNB.int8_vectorwise_quant, "default", lambda: kernels.int8_codes("cpu")),
-    "bitsandbytes' int8 product in float32": (BNB.int8_scaled_mm, "default", lambda: kernels.int8_product("cpu")),
+    "bitsandbytes' int8 codes in float16": (
+        BNB.int8_vectorwise_quant,
+        "default",
+        lambda: quantized_codes.int8_codes("cpu"),
+    ),
+    "bitsandbytes' int8 product in float32": (
+        BNB.int8_scaled_mm,
+        "default",
+        lambda: quantized_codes.int8_product("cpu"),
+    ),
     "torch's fused attention in float32": (
         F,
         "scaled_dot_product_attention",
-        lambda: kernels.fused_attention(torch.float32, "cpu"),
+        lambda: attention_kernels.fused_attention(torch.float32, "cpu"),
     ),
 }
 
 
+OURS = [module.__name__ for module in (attention_kernels, products, quantized_codes)]
+
+
 def is_the_librarys(found: Any) -> bool:
     """Whether a decision hands out something that is not one of plain torch's functions."""
-    return found is not None and getattr(found, "func", found).__module__ == kernels.__name__
+    return found is not None and getattr(found, "func", found).__module__ in OURS
 
 
 @pytest.mark.parametrize("name", list(DECISIONS))
@@ -155,8 +170,8 @@ def test_bfloat16_is_computed_in_float32_where_torchs_products_of_it_are_wrong(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": True})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     monkeypatch.setattr(place, attribute, product)
-    assert kernels.computed_dtype(torch.bfloat16) == torch.float32
-    assert kernels.computed_dtype(torch.bfloat16) == torch.float32
+    assert products.computed_dtype(torch.bfloat16) == torch.float32
+    assert products.computed_dtype(torch.bfloat16) == torch.float32
     assert caplog.text.count(f"{name} in bfloat16 is off by") == 1
 
 
@@ -164,8 +179,8 @@ def test_bfloat16_is_computed_in_float32_where_torchs_products_of_it_are_wrong(
 def test_kernels_of_a_gpu_are_compared_with_windows_pages_and_fewer_key_heads(
     dtype: torch.dtype, caplog: pytest.LogCaptureFixture, fresh_kernels: None
 ) -> None:
-    assert kernels.is_right_paged(varlen, dtype, CPU)
-    assert kernels.is_right_gathered(packed, dtype, CPU)
+    assert attention_kernels.is_right_paged(varlen, dtype, CPU)
+    assert attention_kernels.is_right_gathered(packed, dtype, CPU)
     assert not caplog.records
 
     def deaf_to_windows(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -179,9 +194,9 @@ def test_kernels_of_a_gpu_are_compared_with_windows_pages_and_fewer_key_heads(
             raise RuntimeError("heads differ")
         return packed(q, k, *rest)
 
-    assert not kernels.is_right_paged(deaf_to_windows, dtype, CPU)
-    assert not kernels.is_right_paged(of_the_first_page, dtype, CPU)
-    assert not kernels.is_right_gathered(without_shared_heads, dtype, CPU)
+    assert not attention_kernels.is_right_paged(deaf_to_windows, dtype, CPU)
+    assert not attention_kernels.is_right_paged(of_the_first_page, dtype, CPU)
+    assert not attention_kernels.is_right_gathered(without_shared_heads, dtype, CPU)
     assert [record.getMessage().partition(" in ")[0] for record in caplog.records] == [
         "flash-attn's attention",
         "torch's variable-length attention",
@@ -193,7 +208,7 @@ def test_flash_attention_that_cannot_be_imported_is_not_used(
 ) -> None:
     (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert kernels.paged_attention(torch.bfloat16, "cpu") is None
+    assert attention_kernels.paged_attention(torch.bfloat16, "cpu") is None
     assert "flash-attn is installed, but cannot be used: undefined symbol" in caplog.text
 
 
@@ -208,7 +223,7 @@ def test_a_gpus_product_of_4_bits_is_told_what_it_takes(
     quantize = FourBitQuantizer(kind=kind, block_size=64, double=double, compute_dtype=torch.float32)
     weight = quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), "w")
     x = torch.randn(3, shape[1], generator=torch.Generator().manual_seed(1))
-    multiply = kernels.four_bit_product.__wrapped__(kind, torch.float32, "cpu")
+    multiply = quantized_codes.four_bit_product.__wrapped__(kind, torch.float32, "cpu")
     assert multiply is not None
     expected = formulas.four_bit_floats(weight.packed, weight.plain_scales(), kind, torch.Size(shape), 64)
     torch.testing.assert_close(weight._multiply_fused(x, fused=multiply, state=weight._state()), F.linear(x, expected))

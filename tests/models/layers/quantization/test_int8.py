@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from bitsandbytes import functional
 
-from models.layers.kernels import kernels
+from models.layers.kernels import quantized_codes
 from models.layers.quantization import int8
 from models.layers.quantization.int8 import Int8Quantizer, Int8Weight
 from tests.helpers.models import formulas
@@ -61,7 +61,7 @@ def test_where_the_check_lets_bitsandbytes_through_it_gives_the_formulas_product
     rows = [bitsandbytes.matmul(row, weight.codes, threshold=threshold, state=state) for row in x.split(1)]  # type: ignore[attr-defined]
     expected = formulas.int8_product(x, weight, threshold)
     error = (torch.cat(rows) - expected).abs().max() / expected.abs().max()
-    assert (error < 4e-5) == (kernels.int8_product("cpu") is not None)
+    assert (error < 4e-5) == (quantized_codes.int8_product("cpu") is not None)
 
 
 def test_outliers_are_multiplied_as_they_are_in_their_own_row_only() -> None:
